@@ -1,0 +1,169 @@
+"""Backbones: functional Keras models of stock layers, from raw pixels to the last feature map.
+
+Every backbone takes pixels in [0, 255] and begins with a `normalization` layer. Its blocks end in layers
+named `conv1`, `conv2`, ...: the taps, which any Keras can read with `model.get_layer("conv2").output`.
+"""
+
+from collections.abc import Callable, Sequence
+
+from rotnet_keras.engine import keras
+
+layers = keras.layers
+
+# What PyTorch's BatchNorm2d does by default: running = 0.9 * running + 0.1 * batch, and epsilon 1e-5.
+BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
+
+
+def torch_uniform() -> keras.initializers.Initializer:
+    """Weights uniform in +-1/sqrt(fan_in), as the PyTorch of the released code drew them.
+
+    A new object each time: one initializer with a fixed seed gives layers of one shape the same weights.
+    """
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
+def nin(
+    input_shape: Sequence[int],
+    *,
+    blocks: int = 4,
+    width: float = 1.0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> keras.Model:
+    """Network in Network, as the paper uses it on CIFAR-10 (released code, `NetworkInNetwork.py`).
+
+    Args:
+        input_shape: (H, W, C) of raw pixels in [0, 255].
+        blocks: 2 or more; each has three convolutions. The paper compares 3, 4 and 5.
+        width: multiplies every number of channels (192, 160 and 96 at 1.0).
+        mean, std: per channel, on the scale of the pixels; 127.5 each when not given.
+
+    Returns:
+        A model whose output is the last block's map. For 32 x 32 inputs the taps are `conv1`
+        (16, 16, 96) and `conv2` (8, 8, 192), both after their pool, and `conv3` ... (8, 8, 192).
+    """
+    wide, middle, narrow = (max(1, round(width * n)) for n in (192, 160, 96))
+    inputs, x = _pixels(input_shape, mean, std)
+
+    x = _nin_convolutions(x, 1, [(5, wide), (1, middle), (1, narrow)])
+    # After a ReLU a border of zeros is what PyTorch's padding with -inf comes to.
+    x = layers.ZeroPadding2D(1, name="block1_pad")(x)
+    x = layers.MaxPooling2D(3, 2, name="conv1")(x)
+
+    x = _nin_convolutions(x, 2, [(5, wide), (1, wide), (1, wide)])
+    # PyTorch's average counts the padding: zeros and a plain pool, not `padding="same"`.
+    x = layers.ZeroPadding2D(1, name="block2_pad")(x)
+    x = layers.AveragePooling2D(3, 2, name="conv2")(x)
+
+    for block in range(3, blocks + 1):
+        x = _nin_convolutions(x, block, [(3, wide), (1, wide), (1, wide)], last_relu=f"conv{block}")
+    return keras.Model(inputs, x, name="nin")
+
+
+def compact(
+    input_shape: Sequence[int],
+    *,
+    blocks: int = 4,
+    width: float = 1.0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> keras.Model:
+    """A small plain net that learns fast on a CPU: 3 x 3 convolutions, early pooling, few channels.
+
+    A CPU is fast at dense convolutions and slow at what small GPU-era nets save arithmetic with
+    (depthwise and grouped convolutions, squeeze-and-excite). So each block is convolution, max pool,
+    convolution: the first sees detail, the second is four times cheaper for coming after the pool. NIN
+    spends 0.5 GFLOP on a 32 x 32 image, this net 0.04, hence ten times as many images in the same time,
+    which is what an under-trained network gains from most. The last block keeps its resolution,
+    specialises in the pretext task and shields the blocks before it, whose features are the ones to use.
+
+    Args:
+        input_shape: (H, W, C) of raw pixels in [0, 255].
+        blocks: 2 or more; block i has width * min(32 * 2**(i-1), 128) channels.
+        width: multiplies every number of channels.
+        mean, std: per channel, on the scale of the pixels; 127.5 each when not given.
+
+    Returns:
+        A model whose output is the last block's map. For 32 x 32 inputs the taps are `conv1`
+        (16, 16, 32), `conv2` (8, 8, 64), `conv3` (4, 4, 128) and, with four blocks, `conv4` (4, 4, 128).
+    """
+    inputs, x = _pixels(input_shape, mean, std)
+    for block in range(1, blocks + 1):
+        channels = max(1, round(width * min(32 * 2 ** (block - 1), 128)))
+        x = _conv_bn_relu(x, 3, channels, f"block{block}", 1, "he_normal")
+        if block < blocks:
+            x = layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
+        x = _conv_bn_relu(x, 3, channels, f"block{block}", 2, "he_normal", relu=f"conv{block}")
+    return keras.Model(inputs, x, name="compact")
+
+
+BACKBONES: dict[str, Callable[..., keras.Model]] = {"nin": nin, "compact": compact}
+
+
+def backbone(name: str, input_shape: Sequence[int] = (32, 32, 3), **options: object) -> keras.Model:
+    """Build a backbone by name with fresh weights.
+
+    Args:
+        name: "nin" or "compact".
+        input_shape: (H, W, C) of raw pixels in [0, 255].
+        **options: those of the builder: `blocks`, `width`, `mean`, `std`.
+
+    Returns:
+        A functional `keras.Model` from (N, H, W, C) to the last block's feature map.
+
+    Raises:
+        ValueError: no backbone has this name.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"No backbone is called {name!r}. There are: {', '.join(BACKBONES)}.")
+    return BACKBONES[name](input_shape, **options)
+
+
+def taps(model: keras.Model) -> list[str]:
+    """Names of the model's taps, from the input on: the layers called `conv<number>`."""
+    return [layer.name for layer in model.layers if layer.name[:4] == "conv" and layer.name[4:].isdigit()]
+
+
+def _pixels(
+    input_shape: Sequence[int], mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    channels = input_shape[-1]
+    mean = [127.5] * channels if mean is None else [float(m) for m in mean]
+    std = [127.5] * channels if std is None else [float(s) for s in std]
+    inputs = keras.Input(tuple(input_shape), name="pixels")
+    normalise = layers.Normalization(mean=mean, variance=[s * s for s in std], name="normalization")
+    return inputs, normalise(inputs)
+
+
+def _nin_convolutions(
+    x: keras.KerasTensor, block: int, specs: Sequence[tuple[int, int]], last_relu: str | None = None
+) -> keras.KerasTensor:
+    for position, (kernel, channels) in enumerate(specs, 1):
+        relu = last_relu if position == len(specs) else None
+        x = _conv_bn_relu(x, kernel, channels, f"block{block}", position, torch_uniform, relu, torch_gamma=True)
+    return x
+
+
+def _conv_bn_relu(
+    x: keras.KerasTensor,
+    kernel: int,
+    channels: int,
+    block: str,
+    position: int,
+    initializer: str | Callable[[], keras.initializers.Initializer],
+    relu: str | None = None,
+    torch_gamma: bool = False,
+) -> keras.KerasTensor:
+    weights = initializer if isinstance(initializer, str) else initializer()
+    x = layers.Conv2D(
+        channels,
+        kernel,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=weights,
+        name=f"{block}_conv{position}",
+    )(x)
+    # PyTorch up to 1.1 drew the scale of a batch normalisation from U(0, 1).
+    gamma = keras.initializers.RandomUniform(0.0, 1.0) if torch_gamma else "ones"
+    x = layers.BatchNormalization(**BATCH_NORM, gamma_initializer=gamma, name=f"{block}_bn{position}")(x)
+    return layers.Activation("relu", name=relu or f"{block}_relu{position}")(x)

@@ -1,0 +1,94 @@
+"""Batches as a function of (seed, step): which images, which crops, which flips.
+
+Nothing here keeps a state, so a run that is resumed at a step sees what it would have seen anyway.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+
+from rotnet_keras.datasets import Split
+from rotnet_keras.engine import tf
+from rotnet_keras.schema import Augment
+
+
+def crop_size(augment: Augment, image_size: int) -> int:
+    """Side in pixels of what the network sees before rotation."""
+    return augment.crop or image_size
+
+
+def augmented(images: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+    """Zero-pad, crop and mirror each image at random, all before any rotation, as the released code does.
+
+    Args:
+        images: (N, S, S, C) uint8.
+
+    Returns:
+        (N, T, T, C) uint8, T = `crop_size`.
+    """
+    size = crop_size(augment, images.shape[1])
+    pad = augment.pad
+    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    room = padded.shape[1] - size + 1
+    tops, lefts = rng.integers(0, room, (2, len(images)))
+    flips = rng.random(len(images)) < (0.5 if augment.flip else 0.0)
+    crops = np.empty((len(images), size, size, images.shape[3]), np.uint8)
+    for i, (top, left, flip) in enumerate(zip(tops, lefts, flips, strict=True)):
+        window = padded[i, top : top + size, left : left + size]
+        crops[i] = window[:, ::-1] if flip else window
+    return crops
+
+
+def centred(images: np.ndarray, augment: Augment) -> np.ndarray:
+    """The central crop that evaluation uses: (N, T, T, C) uint8."""
+    size = crop_size(augment, images.shape[1])
+    if size > images.shape[1]:
+        pad = -(-(size - images.shape[1]) // 2)
+        images = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    start = (images.shape[1] - size) // 2
+    return images[:, start : start + size, start : start + size]
+
+
+def positions_of_step(count: int, batch: int, seed: int, step: int) -> np.ndarray:
+    """Which of `count` images step `step` uses: each once per epoch, in an order of the epoch's own."""
+    epoch, within = divmod(step, -(-count // batch))
+    return _order(count, seed, epoch)[within * batch : (within + 1) * batch]
+
+
+@lru_cache(maxsize=4)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def training_images(
+    split: Split, augment: Augment, *, batch: int, seed: int, first: int, last: int
+) -> tf.data.Dataset:
+    """Augmented, unrotated images of the steps from `first` up to, without, `last`: (N, T, T, C) uint8."""
+    size, channels = crop_size(augment, split.store.shape[1]), split.store.shape[3]
+
+    def fetch(step: np.ndarray) -> np.ndarray:
+        images = split.images(positions_of_step(len(split), batch, seed, int(step)))
+        return augmented(images, augment, np.random.default_rng((seed, 1, int(step))))
+
+    return _pipeline(tf.data.Dataset.range(first, last), fetch, (None, size, size, channels))
+
+
+def evaluation_images(split: Split, augment: Augment, *, batch: int) -> tf.data.Dataset:
+    """All images of a split in order, cropped at the centre: (N, T, T, C) uint8."""
+    size, channels = crop_size(augment, split.store.shape[1]), split.store.shape[3]
+
+    def fetch(start: np.ndarray) -> np.ndarray:
+        return centred(split.images(slice(int(start), int(start) + batch)), augment)
+
+    return _pipeline(tf.data.Dataset.range(0, len(split), batch), fetch, (None, size, size, channels))
+
+
+def _pipeline(
+    steps: tf.data.Dataset, fetch: Callable[[np.ndarray], np.ndarray], shape: tuple[int | None, ...]
+) -> tf.data.Dataset:
+    def load(step: tf.Tensor) -> tf.Tensor:
+        images = tf.numpy_function(fetch, [step], tf.uint8, stateful=False)
+        return tf.ensure_shape(images, shape)
+
+    return steps.map(load, num_parallel_calls=2, deterministic=True).prefetch(4)

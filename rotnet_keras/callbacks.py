@@ -1,0 +1,95 @@
+"""Keras callbacks, one concern each."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rotnet_keras.engine import keras
+from rotnet_keras.errors import DivergedError
+from rotnet_keras.schedules import learning_rate
+from rotnet_keras.schema import Length, Optimizer, Schedule
+
+
+class LearningRate(keras.callbacks.Callback):
+    """Sets the rate of every step from the schedule, which knows nothing but the step.
+
+    Args:
+        first: number of the first step of the coming `fit`.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: Schedule, length: Length, images: int, first: int) -> None:
+        super().__init__()
+        self.peak = optimizer.learning_rate
+        self.schedule = schedule
+        self.steps_per_epoch = length.steps_per_epoch(images)
+        self.total = length.total_steps(images)
+        self.first = first
+
+    def at(self, step: int) -> float:
+        """The rate of a step."""
+        return learning_rate(self.schedule, self.peak, step, self.steps_per_epoch, self.total)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Set the rate of the step that begins."""
+        self.model.optimizer.learning_rate = self.at(self.first + batch)
+
+
+class AfterStep(keras.callbacks.Callback):
+    """Calls a function with the number of steps done in this `fit`, and stops it when that says so."""
+
+    def __init__(self, call: Callable[[int], bool]) -> None:
+        super().__init__()
+        self.call = call
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """End the training if the function returns True."""
+        if self.call(batch + 1):
+            self.model.stop_training = True
+
+
+class StepEvents(keras.callbacks.Callback):
+    """Hands on the metrics of every few steps, averaged, and stops training that has diverged.
+
+    Args:
+        write: called with step, loss, accuracy, learning_rate, images_per_s and inputs.
+        first: number of the first step of the coming `fit`.
+        every: steps that are averaged.
+        batch: images a step.
+    """
+
+    def __init__(self, write: Callable[..., None], first: int, every: int, batch: int) -> None:
+        super().__init__()
+        self.write, self.first, self.every, self.batch = write, first, every, batch
+        self.latest: dict[str, float] = {}
+        self._pending = 0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Start the clock."""
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Check the loss; write an event if one is due."""
+        self.step = self.first + batch + 1
+        self.latest = {"loss": float(logs["loss"]), "accuracy": float(logs["accuracy"])}
+        self._pending += 1
+        if not math.isfinite(self.latest["loss"]):
+            rate = float(self.model.optimizer.learning_rate)
+            raise DivergedError(f"the loss became {self.latest['loss']} in step {self.step} at learning rate {rate:.4g}")
+        if self.step % self.every == 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the event of the steps since the last one, and begin a new average."""
+        if not self._pending:
+            return
+        now = time.perf_counter()
+        self.write(
+            step=self.step,
+            **self.latest,
+            learning_rate=float(self.model.optimizer.learning_rate),
+            images_per_s=round(self._pending * self.batch / (now - self._since), 2),
+            steps=self._pending,
+        )
+        self.model.reset_metrics()
+        self._since, self._pending = now, 0

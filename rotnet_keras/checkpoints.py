@@ -1,0 +1,83 @@
+"""Checkpoints: every variable of model and optimizer in one .npz, written whole or not at all."""
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from rotnet_keras.engine import keras
+from rotnet_keras.runs import write_atomically
+
+KEPT = 2
+
+
+@dataclass
+class Progress:
+    """How far training had come at a checkpoint, beyond what the variables say.
+
+    Attributes:
+        step: optimizer steps done.
+        sums: running sums of the current epoch's training metrics, weighted by inputs.
+        best: highest validation accuracy so far.
+    """
+
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    best: float = -1.0
+
+
+def save_checkpoint(folder: Path, variables: Sequence[keras.Variable], progress: Progress, best: bool) -> Path:
+    """Write `step-<n>.npz`, and `best.npz` too if it is the best so far; keep the last two.
+
+    Raises:
+        OSError: the disk is full or the folder is gone; older checkpoints are untouched.
+    """
+    folder.mkdir(exist_ok=True)
+    arrays = {f"{i:04d}": np.asarray(variable) for i, variable in enumerate(variables)}
+    buffer = io.BytesIO()
+    # No pickle on this way: the file holds plain arrays, and reading one runs nobody's code.
+    np.savez(buffer, progress=np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8), **arrays)
+    path = folder / f"step-{progress.step:08d}.npz"
+    write_atomically(path, buffer.getvalue())
+    if best:
+        write_atomically(folder / "best.npz", buffer.getvalue())
+    for old in step_checkpoints(folder)[KEPT:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def step_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints by step, the newest first."""
+    return sorted(folder.glob("step-*.npz"), reverse=True)
+
+
+def restore_checkpoint(folder: Path, variables: Sequence[keras.Variable]) -> tuple[Progress, list[str]]:
+    """Set the variables from the newest intact checkpoint.
+
+    Returns:
+        Where training goes on, from the start where there is no checkpoint; and a word for each
+        damaged file that was passed over.
+    """
+    damaged = []
+    for path in step_checkpoints(folder):
+        try:
+            progress, arrays = _read(path)
+            if [a.shape for a in arrays] != [tuple(v.shape) for v in variables]:
+                raise ValueError("it belongs to another model")
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            damaged.append(f"checkpoint {path.name} cannot be used ({error}); trying the one before")
+            continue
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+        return progress, damaged
+    return Progress(), damaged
+
+
+def _read(path: Path) -> tuple[Progress, list[np.ndarray]]:
+    with np.load(path, allow_pickle=False) as archive:
+        progress = Progress(**json.loads(bytes(archive["progress"])))
+        return progress, [archive[name] for name in sorted(set(archive.files) - {"progress"})]

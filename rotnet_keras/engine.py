@@ -1,0 +1,49 @@
+"""Settles how TensorFlow is started; every module that needs Keras imports this one first.
+
+The environment has to be right before TensorFlow's first import, so this module's import sets it and
+`configure` does what has to come after. Values that a user has set already are left alone.
+"""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# TensorFlow leaves oneDNN off on some processors where it makes a training step 1.4 to 1.6 times as fast.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from rotnet_keras.errors import RotnetError  # noqa: E402
+
+__all__ = ["configure", "device_name", "keras", "tf"]
+
+if keras.backend.backend() != "tensorflow":
+    raise RotnetError(
+        f"rotnet-keras needs Keras's TensorFlow backend and found {keras.backend.backend()!r}: "
+        "unset KERAS_BACKEND, or set it to 'tensorflow', before Keras is imported."
+    )
+
+
+def configure(seed: int, precision: str) -> None:
+    """Fix every global source of randomness and the dtype policy of the layers built from here on.
+
+    Args:
+        seed: feeds Python's, NumPy's and TensorFlow's global generators, which only the initial weights
+            use; everything later is drawn from (seed, step).
+        precision: "float32", "mixed_bfloat16" or "mixed_float16".
+    """
+    for gpu in tf.config.list_physical_devices("GPU"):
+        if not tf.config.experimental.get_memory_growth(gpu):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(precision)
+
+
+def device_name() -> str:
+    """A word for what the training runs on, for example "1 GPU" or "CPU"."""
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if gpus == 0:
+        return "CPU"
+    return f"{gpus} GPU" if gpus == 1 else f"{gpus} GPUs"

@@ -1,0 +1,37 @@
+"""Writing models for other people: plain Keras files that need nothing of this package."""
+
+import os
+from pathlib import Path
+
+from rotnet_keras.engine import keras
+from rotnet_keras.errors import RotnetError
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write a `.keras` file, whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.tmp.keras")
+    model.save(temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def convert(source: Path, to: str, target: Path) -> None:
+    """Write an exported model in another format.
+
+    Args:
+        source: a `.keras` file.
+        to: "savedmodel" (a folder) or "onnx" (a file).
+        target: what to write; must not exist.
+
+    Raises:
+        RotnetError: the target exists, or a package that the format needs is missing.
+    """
+    if target.exists():
+        raise RotnetError(f"{target} exists already; remove it or choose another place with --output")
+    model = keras.models.load_model(source, compile=False)
+    try:
+        model.export(target, format={"savedmodel": "tf_saved_model", "onnx": "onnx"}[to], verbose=False)
+    except ImportError as error:
+        raise RotnetError(f"the format {to} needs another package: {error}") from None

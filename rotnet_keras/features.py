@@ -1,0 +1,79 @@
+"""Frozen features: computed once, kept on disk as float16, read back in any order."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rotnet_keras.batches import centred, evaluation_images
+from rotnet_keras.datasets import Dataset, Progress, Split
+from rotnet_keras.engine import keras
+from rotnet_keras.errors import DataError
+from rotnet_keras.schema import Augment
+
+BATCH = 256
+CALIBRATION_STEPS = 60
+CALIBRATION_BATCH = 128
+HALF_MAX = 65504.0
+
+Features = dict[str, np.ndarray]
+
+
+def frozen_taps(backbone: keras.Model, taps: Sequence[str]) -> keras.Model:
+    """A model from pixels to {tap: features}, not trainable, its batch normalisation in inference mode."""
+    missing = [tap for tap in taps if tap not in {layer.name for layer in backbone.layers}]
+    if missing:
+        raise DataError(f"the backbone has no layer called {', '.join(missing)}; its layers end in "
+                        f"{', '.join(layer.name for layer in backbone.layers[-5:])}")  # fmt: skip
+    trunk = keras.Model(backbone.input, {tap: backbone.get_layer(tap).output for tap in taps}, name="trunk")
+    trunk.trainable = False
+    return trunk
+
+
+def extract(
+    trunk: keras.Model, split: Split, augment: Augment, folder: Path, progress: Progress, what: str
+) -> Features:
+    """Features of a whole split, in its order.
+
+    Args:
+        folder: where the arrays are written, one file a tap.
+
+    Returns:
+        {tap: (N, ...) float16, mapped from disk}.
+    """
+    folder.mkdir(parents=True)
+    stores: Features = {}
+    done = 0
+    for images in evaluation_images(split, augment, batch=BATCH):
+        for tap, values in trunk.predict_on_batch(images).items():
+            if tap not in stores:
+                shape = (len(split), *values.shape[1:])
+                stores[tap] = np.lib.format.open_memmap(folder / f"{tap}.npy", "w+", np.float16, shape)
+            stores[tap][done : done + len(values)] = np.clip(values, -HALF_MAX, HALF_MAX)
+        done += len(images)
+        progress(what, done, len(split))
+    return stores
+
+
+def random_backbone(backbone: keras.Model, dataset: Dataset, augment: Augment, seed: int) -> keras.Model:
+    """The same architecture with fresh weights: the control that says what training added.
+
+    Its batch normalisations get running statistics from training images. Left at mean 0 and variance 1,
+    as the released code leaves them, the activations of untrained layers shrink from block to block, and
+    the control would look worse than it is.
+    """
+    keras.utils.set_random_seed(seed)
+    fresh = keras.models.clone_model(backbone)
+    for step in range(CALIBRATION_STEPS):
+        rng = np.random.default_rng((seed, step))
+        rows = rng.integers(0, len(dataset.train), CALIBRATION_BATCH)
+        fresh(centred(dataset.train.images(rows), augment), training=True)
+    return fresh
+
+
+def pixels_backbone(dataset: Dataset, side: int) -> keras.Model:
+    """No network at all: normalised pixels under the tap `pixels`, the other control."""
+    inputs = keras.Input((side, side, dataset.image_shape[2]))
+    variance = [s * s for s in dataset.std]
+    outputs = keras.layers.Normalization(mean=dataset.mean, variance=variance, name="pixels")(inputs)
+    return keras.Model(inputs, outputs, name="pixels")

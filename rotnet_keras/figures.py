@@ -1,0 +1,129 @@
+"""Figures of a run, drawn with matplotlib from its events and sample pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+Event = dict[str, Any]
+
+BLUE, ORANGE, GREY = "#2563a8", "#d97706", "#8a8f98"
+STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e5e7eb",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "legend.frameon": False,
+    "savefig.dpi": 120,
+    "savefig.bbox": "tight",
+}
+FILTER_COLUMNS = 16
+
+
+def draw_curves(events: Sequence[Event], classes: int, path: Path) -> bool:
+    """Loss, rotation accuracy and learning rate by epoch, with chance; False where there is nothing yet."""
+    steps = [e for e in events if e["kind"] == "step" and e.get("loss") is not None]
+    epochs = [e for e in events if e["kind"] == "epoch" and "validation" in e]
+    if not steps:
+        return False
+    x = [e["epoch"] for e in steps]
+    with plt.rc_context(STYLE):
+        figure, (loss, accuracy, rate) = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+        for axis, key, factor, chance in (
+            (loss, "loss", 1, float(np.log(classes))),
+            (accuracy, "accuracy", 100, 100 / classes),
+        ):
+            axis.plot(x, [factor * e[key] for e in steps], color=BLUE, linewidth=0.8, alpha=0.35)
+            axis.plot(x, _smooth([factor * e[key] for e in steps]), color=BLUE, label="train")
+            if epochs:
+                values = [factor * e["validation"][key] for e in epochs]
+                axis.plot([e["epoch"] for e in epochs], values, "o-", color=ORANGE, ms=3, label="validation")
+            axis.axhline(chance, color=GREY, linestyle=":", label="chance")
+            axis.set(title="loss" if key == "loss" else "rotation accuracy, %", xlabel="epoch")
+        loss.legend(loc="upper right")
+        accuracy.set_ylim(0, 100)
+        rate.plot(x, [e["learning_rate"] for e in steps], color=BLUE)
+        rate.set(title="learning rate", xlabel="epoch", ylim=(0, None))
+        figure.savefig(path)
+        plt.close(figure)
+    return True
+
+
+def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title: str, path: Path) -> None:
+    """A confusion matrix, in percent of each true class."""
+    matrix = np.asarray(counts, float)
+    share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    size = len(names)
+    with plt.rc_context({**STYLE, "axes.grid": False}):
+        side = 2.2 + 0.45 * size
+        figure, axis = plt.subplots(figsize=(side, side), layout="constrained")
+        axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
+        axis.set_xticks(range(size), names, rotation=0 if max(map(len, names)) <= 4 else 45, ha="center")
+        axis.set_yticks(range(size), names)
+        axis.set(xlabel="predicted", ylabel="true", title=title)
+        for i, j in np.ndindex(size, size):
+            axis.text(j, i, f"{share[i, j]:.0f}", ha="center", va="center", color="white" if share[i, j] > 55 else "black")
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def draw_samples(event: Event, strip: Path, path: Path) -> None:
+    """The sample tiles with true and predicted angle: the fixed ones, then the worst."""
+    with Image.open(strip) as image:
+        pixels = np.asarray(image)
+    side, columns = event["tile"], 8
+    tiles = event["tiles"]
+    rows = -(-len(tiles) // columns)
+    with plt.rc_context({**STYLE, "axes.grid": False}):
+        figure, axes = plt.subplots(rows, columns, figsize=(1.35 * columns, 1.62 * rows), squeeze=False)
+        for n, axis in enumerate(axes.flat):
+            axis.axis("off")
+            if n >= len(tiles):
+                continue
+            tile = tiles[n]
+            axis.imshow(pixels[:, n * side : (n + 1) * side], cmap="gray", vmin=0, vmax=255)
+            right = tile["angle"] == tile["predicted"]
+            text = f"{'✓' if right else '✗'} {tile['angle']}° → {tile['predicted']}°\n{100 * tile['probability']:.0f} %"
+            axis.set_title(text, fontsize=8, color="#15803d" if right else "#b91c1c")
+        figure.tight_layout()
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def draw_filters(kernels: np.ndarray, path: Path) -> None:
+    """First-layer kernels (k, k, C, filters) as tiles on one common scale, by falling energy.
+
+    Three channels are drawn as colours; of other numbers of channels the mean is drawn in grey.
+    """
+    if kernels.shape[2] != 3:
+        kernels = kernels.mean(axis=2, keepdims=True)
+    energy = (kernels**2).sum(axis=(0, 1, 2))
+    tiles = np.moveaxis(kernels[..., np.argsort(-energy)], -1, 0)
+    tiles = np.clip(0.5 + tiles / (2 * np.abs(tiles).max() + 1e-12), 0, 1)
+    side, gap, scale = tiles.shape[1], 1, 6
+    rows = -(-len(tiles) // FILTER_COLUMNS)
+    columns = min(FILTER_COLUMNS, len(tiles))
+    canvas = np.zeros((rows * (side + gap) - gap, columns * (side + gap) - gap, tiles.shape[3]))
+    for n, tile in enumerate(tiles):
+        top, left = (side + gap) * (n // columns), (side + gap) * (n % columns)
+        canvas[top : top + side, left : left + side] = tile
+    pixels = np.kron(np.round(255 * canvas).astype(np.uint8), np.ones((scale, scale, 1), np.uint8))
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)
+
+
+def _smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
+    """Exponential moving average without the bias of its start."""
+    average, total, smooth = 0.0, 0.0, []
+    for value in values:
+        average = weight * average + (1 - weight) * value
+        total = weight * total + (1 - weight)
+        smooth.append(average / total)
+    return smooth

@@ -1,0 +1,66 @@
+"""Classifiers that probe frozen features (released code, its layouts and initialisation)."""
+
+import math
+from collections.abc import Callable
+
+from rotnet_keras.backbones import BATCH_NORM
+from rotnet_keras.engine import keras
+
+layers = keras.layers
+
+# The paper's linear probes see about this many features of a tap, pooled down where there are more.
+LINEAR_FEATURES = 9216
+MLP_MAXIMUM = 2048
+
+
+def linear(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
+    """Adaptive max pool to at most 9,216 features, batch normalisation without scale or shift, dense."""
+    if len(x.shape) == 4:
+        side = min(x.shape[1], x.shape[2], math.isqrt(LINEAR_FEATURES // x.shape[3]))
+        if side < min(x.shape[1], x.shape[2]):
+            x = layers.AdaptiveMaxPooling2D(max(1, side))(x)
+    x = layers.BatchNormalization(**BATCH_NORM, center=False, scale=False)(x)
+    return _logits(layers.Flatten()(x), classes)
+
+
+def mlp(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
+    """The paper's non-linear probe: two hidden layers of min(20 * classes, 2048) units with batch norm."""
+    x = layers.Flatten()(x)
+    hidden = min(20 * classes, MLP_MAXIMUM)
+    for _ in range(2):
+        x = layers.Dense(hidden, use_bias=False, kernel_initializer=_scaled_normal(hidden))(x)
+        x = layers.BatchNormalization(**BATCH_NORM)(x)
+        x = layers.Activation("relu")(x)
+    return _logits(x, classes)
+
+
+def conv(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
+    """The paper's convolutional probe: a fresh third NIN block, global average pooling, dense."""
+    for kernel in (3, 1, 1):
+        x = layers.Conv2D(
+            192, kernel, padding="same", use_bias=False, kernel_initializer=_scaled_normal(kernel**2 * 192)
+        )(x)
+        x = layers.BatchNormalization(**BATCH_NORM)(x)
+        x = layers.Activation("relu")(x)
+    return _logits(layers.GlobalAveragePooling2D()(x), classes)
+
+
+HEADS: dict[str, Callable[[keras.KerasTensor, int], keras.KerasTensor]] = {
+    "linear": linear,
+    "mlp": mlp,
+    "conv": conv,
+}
+
+
+def build_head(name: str, feature_shape: tuple[int, ...], classes: int, tap: str) -> keras.Model:
+    """A head for the features of one tap: (N, *feature_shape) to logits (N, classes)."""
+    features = keras.Input(feature_shape, name=f"{tap}_features")
+    return keras.Model(features, HEADS[name](features, classes), name=f"{name}_on_{tap}")
+
+
+def _scaled_normal(fan_out: int) -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(stddev=math.sqrt(2 / fan_out))
+
+
+def _logits(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
+    return layers.Dense(classes, kernel_initializer=_scaled_normal(classes), dtype="float32")(x)

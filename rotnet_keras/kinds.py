@@ -1,0 +1,19 @@
+"""The kinds of recipe there are: what each may say, and the function that runs it."""
+
+from dataclasses import dataclass
+
+from rotnet_keras.schema import PretrainRecipe, ProbeRecipe, Recipe
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of recipe. `runner` is "module:function", imported only when a run starts."""
+
+    schema: type[Recipe]
+    runner: str
+
+
+KINDS = {
+    "pretrain": Kind(PretrainRecipe, "rotnet_keras.pretrain:pretrain"),
+    "probe": Kind(ProbeRecipe, "rotnet_keras.probing:probe_backbone"),
+}

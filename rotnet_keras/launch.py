@@ -1,0 +1,77 @@
+"""From a recipe's name to a run folder that is ready to be worked on, here or in a process of its own."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rotnet_keras.catalogue import find_recipe
+from rotnet_keras.errors import RotnetError
+from rotnet_keras.recipe import load_recipe, to_toml
+from rotnet_keras.runs import RunFolder, create_run, default_runs_dir
+from rotnet_keras.schema import Recipe
+from rotnet_keras.sources import pinned
+
+
+def load_for_run(recipe: str, overrides: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+    """A checked recipe whose data are there, and what `run.json` keeps of how it was asked for.
+
+    Raises:
+        RecipeError: the recipe is wrong.
+        DataError: its data are missing.
+    """
+    loaded = load_recipe(recipe, overrides)
+    loaded = loaded.model_copy(update={"data": pinned(loaded.data)})
+    facts = {
+        "recipe": find_recipe(recipe).stem,
+        "overrides": dict(overrides),
+        "argv": sys.argv,
+        "seed": loaded.seed,
+        "created": round(time.time(), 3),
+    }
+    return loaded, facts
+
+
+def prepare(recipe: Recipe, facts: Mapping[str, Any], name: str | None, runs_dir: Path) -> RunFolder:
+    """Make the run folder; by default it is called after the recipe and the time."""
+    name = name or f"{facts['recipe']}-{time.strftime('%m%d-%H%M')}"
+    return create_run(runs_dir, name, to_toml(recipe), facts)
+
+
+def spawn(folder: RunFolder) -> "subprocess.Popen[bytes]":
+    """Work on a run in a session of its own, which outlives this process and its terminal."""
+    with folder.log.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "rotnet_keras", "resume", str(folder.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def run(recipe: str | Path, *, name: str | None = None, runs_dir: str | Path | None = None, **overrides: Any) -> RunFolder:
+    """Run a recipe from Python, in a process of its own, and wait for its end.
+
+    Args:
+        recipe: a TOML file, or the name of a shipped recipe.
+        name: the run's name; recipe and time by default.
+        runs_dir: where runs are kept.
+        **overrides: sections or values that replace the recipe's: `train={"epochs": 3}`, `seed=1`.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        RecipeError, DataError: the recipe is wrong, or its data are missing; nothing was started.
+        RotnetError: the run did not finish; the message says why.
+    """
+    loaded, facts = load_for_run(str(recipe), overrides)
+    folder = prepare(loaded, facts, name, Path(runs_dir) if runs_dir else default_runs_dir())
+    command = [sys.executable, "-m", "rotnet_keras", "resume", str(folder.path)]
+    if subprocess.run(command, check=False).returncode:
+        ends = [event for event in folder.tail() if event["kind"] == "end"]
+        raise RotnetError(ends[-1]["message"] if ends else f"{folder.name} was killed; see {folder.log}")
+    return folder

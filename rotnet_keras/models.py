@@ -1,0 +1,154 @@
+"""The model that learns from rotations, and the exports that people take home."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rotnet_keras.engine import keras, tf
+from rotnet_keras.rotation import RIGHT_ANGLES, rotate_batch, rotate_one_each
+
+layers = keras.layers
+
+
+class AngleConfusion(keras.metrics.Metric):
+    """Counts of (true angle, predicted angle); its result is the accuracy of each angle."""
+
+    def __init__(self, angles: Sequence[int]) -> None:
+        super().__init__(name="angles")
+        self.angles = list(angles)
+        self.counts = self.add_variable((len(angles), len(angles)), "zeros", dtype="int32", name="counts")
+
+    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
+        """Add a batch: labels (N,) and logits (N, K)."""
+        predicted = tf.argmax(y_pred, axis=-1, output_type=tf.int32)
+        true = tf.cast(tf.reshape(y_true, [-1]), tf.int32)
+        added = tf.math.confusion_matrix(true, predicted, len(self.angles))
+        self.counts.assign_add(added)
+
+    def result(self) -> dict[str, tf.Tensor]:
+        """The accuracy of the copies at each angle, named `accuracy_<degrees>`."""
+        counts = tf.cast(self.counts.value, tf.float32)
+        recall = tf.linalg.diag_part(counts) / tf.maximum(tf.reduce_sum(counts, axis=1), 1)
+        return {f"accuracy_{angle}": recall[i] for i, angle in enumerate(self.angles)}
+
+
+class RotNet(keras.Model):
+    """A backbone under a rotation classifier, trained on unrotated images.
+
+    `fit` and `evaluate` take batches of (N, S, S, C) pixels; the copies and their labels are made on the
+    device, and Keras's own step does the rest, loss scaling and distribution included.
+
+    Args:
+        backbone: a model from pixels to a feature map.
+        angles: see `rotate_batch`; label k is the k-th angle.
+        copies: "all" turns of each image in a batch, or "one" drawn at random in training.
+        seed: of those draws, together with the step.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        angles: Sequence[int] = RIGHT_ANGLES,
+        copies: str = "all",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(name="rotnet")
+        self.backbone = backbone
+        self.head = rotation_head(backbone, len(angles))
+        self.angles = tuple(angles)
+        self.copies = copies
+        self.seed = seed
+        self.confusion = AngleConfusion(angles)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Logits (N, K) of turned images (N, T, T, C)."""
+        return self.head(self.backbone(inputs, training=training), training=training)
+
+    def train_step(self, data: tf.Tensor) -> dict[str, tf.Tensor]:
+        """One update on a batch of unrotated images."""
+        images = keras.utils.unpack_x_y_sample_weight(data)[0]
+        if self.copies == "one":
+            step = tf.cast(self.optimizer.iterations.value, tf.int64)
+            return super().train_step(rotate_one_each(images, tf.stack([self.seed, step]), self.angles))
+        return super().train_step(rotate_batch(images, self.angles))
+
+    def test_step(self, data: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Metrics over all copies of a batch of unrotated images, each copy scored by itself."""
+        images = keras.utils.unpack_x_y_sample_weight(data)[0]
+        return super().test_step(rotate_batch(images, self.angles))
+
+    def compute_metrics(
+        self, x: tf.Tensor, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Keras's metrics, and the confusion of angles beside them."""
+        self.confusion.update_state(y, y_pred)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+
+def rotation_head(backbone: keras.Model, classes: int) -> keras.Model:
+    """Global average pooling and a linear layer, initialised as PyTorch does: feature map to logits."""
+    features = keras.Input(backbone.output.shape[1:], name="features")
+    x = layers.GlobalAveragePooling2D(name="pool")(features)
+    bound = float(x.shape[-1]) ** -0.5
+    logits = layers.Dense(
+        classes,
+        kernel_initializer=keras.initializers.RandomUniform(-bound, bound),
+        bias_initializer=keras.initializers.RandomUniform(-bound, bound),
+        dtype="float32",
+        name="classifier",
+    )(x)
+    return keras.Model(features, logits, name="head")
+
+
+def rotation_loss(classes: int, label_smoothing: float = 0.0) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Softmax cross-entropy between integer labels (N,) and logits (N, K), the mean over all copies."""
+
+    def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        targets = tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), classes)
+        return keras.losses.categorical_crossentropy(
+            targets, logits, from_logits=True, label_smoothing=label_smoothing
+        )
+
+    return loss
+
+
+def with_softmax(backbone: keras.Model, head: keras.Model, name: str) -> keras.Model:
+    """One flat functional model from raw pixels to probabilities (N, K), of stock layers only.
+
+    The parts are rebuilt and given the weights, so that the export shares nothing with the model in
+    training and is float32 whatever the training's precision.
+    """
+    inputs = keras.Input(backbone.input.shape[1:], name="pixels")
+    features = in_float32(backbone)(inputs)
+    probabilities = layers.Softmax(name="probabilities")(in_float32(head)(features))
+    return keras.Model(inputs, probabilities, name=name)
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """A copy of a functional model, its layers computing in float32, with the same weights."""
+
+    def as_float32(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=as_float32)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def up_to_tap(backbone: keras.Model, tap: str) -> keras.Model:
+    """The backbone cut off after a tap, sharing its layers."""
+    return keras.Model(backbone.input, backbone.get_layer(tap).output, name=f"{backbone.name}_{tap}")
+
+
+def first_kernels(backbone: keras.Model) -> np.ndarray:
+    """The first convolution's kernels scaled by the batch normalisation after it: (k, k, C, filters).
+
+    Kernel x gamma / sqrt(running variance + epsilon), as the released code draws its figure.
+    """
+    convolution = next(layer for layer in backbone.layers if isinstance(layer, layers.Conv2D))
+    kernels = np.asarray(convolution.kernel)
+    following = backbone.layers[backbone.layers.index(convolution) + 1]
+    if isinstance(following, layers.BatchNormalization) and following.scale:
+        variance = np.asarray(following.moving_variance)
+        kernels = kernels * np.asarray(following.gamma) / np.sqrt(variance + following.epsilon)
+    return kernels

@@ -1,0 +1,222 @@
+"""The kind `pretrain`: learn from rotations, measure, export, probe, report."""
+
+import time
+
+import numpy as np
+
+from rotnet_keras import engine
+from rotnet_keras.backbones import backbone as build_backbone
+from rotnet_keras.batches import crop_size, evaluation_images, training_images
+from rotnet_keras.callbacks import AfterStep, LearningRate, StepEvents
+from rotnet_keras.checkpoints import Progress, restore_checkpoint, save_checkpoint, step_checkpoints
+from rotnet_keras.datasets import Dataset, Split
+from rotnet_keras.engine import keras
+from rotnet_keras.errors import DivergedError
+from rotnet_keras.exports import save_model
+from rotnet_keras.figures import draw_filters
+from rotnet_keras.models import RotNet, first_kernels, in_float32, rotation_loss, with_softmax
+from rotnet_keras.optimizers import build_optimizer
+from rotnet_keras.probing import run_probes
+from rotnet_keras.rotation import rotate_batch, rotated_size
+from rotnet_keras.samples import SAMPLES, WORST, write_samples
+from rotnet_keras.schema import PretrainRecipe
+from rotnet_keras.session import Session
+from rotnet_keras.stages import finish, prepare_data
+
+EVALUATION_BATCH = 125
+
+
+def pretrain(session: Session) -> None:
+    """Run a recipe of the kind `pretrain`."""
+    recipe = session.recipe
+    assert isinstance(recipe, PretrainRecipe)
+    engine.configure(recipe.seed, recipe.train.precision)
+    dataset = prepare_data(session)
+    training = Pretraining(session, recipe, dataset)
+    training.restore()
+    training.train()
+    # The probes and exports compute in float32 whatever the training did.
+    keras.config.set_dtype_policy("float32")
+    backbone = training.export()
+    run_probes(session, dataset, backbone, recipe.augment, recipe.probe, training.progress.step)
+    finish(session)
+
+
+class Pretraining:
+    """The model in training and how far it has come."""
+
+    def __init__(self, session: Session, recipe: PretrainRecipe, dataset: Dataset) -> None:
+        self.session, self.recipe, self.dataset = session, recipe, dataset
+        self.images = len(dataset.train)
+        self.total = recipe.train.total_steps(self.images)
+        self.per_epoch = recipe.train.steps_per_epoch(self.images)
+        angles = recipe.rotation.angles
+        self.side = crop_size(recipe.augment, dataset.image_shape[0])
+        self.model = RotNet(
+            self._backbone(rotated_size(self.side, angles)), angles, recipe.rotation.copies, recipe.seed
+        )
+        self.model.compile(
+            build_optimizer(recipe.optimizer),
+            loss=rotation_loss(len(angles), recipe.train.label_smoothing),
+            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        )
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.variables = [*self.model.backbone.variables, *self.model.head.variables, *self.model.optimizer.variables]
+        self.progress = Progress()
+        session.record(
+            parameters=int(sum(np.prod(v.shape) for v in self.model.trainable_variables)),
+            steps=self.total,
+            steps_per_epoch=self.per_epoch,
+            inputs_per_step=recipe.train.batch * (len(angles) if recipe.rotation.copies == "all" else 1),
+        )
+
+    def _backbone(self, side: int) -> keras.Model:
+        spec = self.recipe.backbone
+        shape = (side, side, self.dataset.image_shape[2])
+        options = {"blocks": spec.blocks, "width": spec.width, "mean": self.dataset.mean, "std": self.dataset.std}
+        return build_backbone(spec.name, shape, **options)
+
+    def restore(self) -> None:
+        """Go on from the newest intact checkpoint, if there is one."""
+        self.progress, damaged = restore_checkpoint(self.session.folder.checkpoints, self.variables)
+        for word in damaged:
+            self.session.warn(word)
+        if self.session.earlier:
+            self.session.event("resume", step=self.progress.step)
+            self.session.say(f"Going on from step {self.progress.step} of {self.total}.")
+            self.session.earlier = self.session.folder.events()
+
+    def train(self) -> None:
+        """Train to the last step, with what belongs to the end of every epoch."""
+        while self.progress.step < self.total:
+            self._probe_between_epochs()
+            boundary = min(self.total, (self.progress.step // self.per_epoch + 1) * self.per_epoch)
+            self._fit_until(boundary)
+            if self.progress.step == boundary:
+                self._end_epoch()
+            self.session.stop.check()
+
+    def _fit_until(self, boundary: int) -> None:
+        first, train = self.progress.step, self.recipe.train
+        batches = training_images(
+            self.dataset.train, self.recipe.augment, batch=train.batch, seed=self.recipe.seed, first=first, last=boundary
+        )
+        rate = LearningRate(self.recipe.optimizer, self.recipe.schedule, train, self.images, first)
+        events = StepEvents(self._write_step, first, train.log_every, train.batch)
+        saved = time.monotonic()
+
+        def after_step(done: int) -> bool:
+            nonlocal saved
+            step = first + done
+            self.session.console.progress("pretraining", step, self.total, _in_words(events.latest))
+            stop = self.session.stop.requested()
+            due = time.monotonic() - saved >= 60 * train.checkpoint_minutes
+            if step < boundary and (stop or due):
+                events.flush()
+                self.progress.step = step
+                self._save()
+                saved = time.monotonic()
+            return stop
+
+        try:
+            self.model.fit(batches, verbose=0, callbacks=[rate, events, AfterStep(after_step)])
+        except DivergedError as error:
+            raise DivergedError(f"{error}; {self._way_on()}") from None
+        events.flush()
+        self.progress.step = events.step
+
+    def _write_step(self, step: int, steps: int, loss: float, accuracy: float, **values: float) -> None:
+        for key, value in {"loss": loss, "accuracy": accuracy, "steps": 1.0}.items():
+            self.progress.sums[key] = self.progress.sums.get(key, 0.0) + steps * value
+        epoch = step / self.per_epoch
+        self.session.event("step", step=step, epoch=round(epoch, 4), loss=loss, accuracy=accuracy, **values)
+
+    def _end_epoch(self) -> None:
+        """Validate, show samples, write the epoch's event and a checkpoint, in this order.
+
+        A kill anywhere in between makes the resumed run repeat the rest of the epoch and this with it.
+        """
+        step = self.progress.step
+        steps = self.progress.sums.pop("steps")
+        epoch = {key: value / steps for key, value in self.progress.sums.items()}
+        self.progress.sums = {}
+        best = False
+        if self.dataset.validation:
+            validation = self._evaluate(self.dataset.validation)
+            best = validation["accuracy"] > self.progress.best
+            self.progress.best = max(self.progress.best, validation["accuracy"])
+            epoch["validation"] = validation
+            self._write_samples(step)
+        self.session.event("epoch", step=step, epoch=round(step / self.per_epoch, 4), **epoch)
+        self._save(best)
+        words = _in_words(epoch)
+        if "validation" in epoch:
+            words += f"; validation {_in_words(epoch['validation'])}"
+        self.session.say(f"Epoch {step / self.per_epoch:g} of {self.total / self.per_epoch:.4g}: {words}")
+
+    def _evaluate(self, split: Split) -> dict[str, object]:
+        """Metrics over every copy of every image of a split."""
+        batches = evaluation_images(split, self.recipe.augment, batch=EVALUATION_BATCH)
+        results = self.model.evaluate(batches, verbose=0, return_dict=True)
+        confusion = np.asarray(self.model.confusion.counts)
+        per_angle = confusion.diagonal() / np.maximum(confusion.sum(axis=1), 1)
+        return {
+            "loss": float(results["loss"]),
+            "accuracy": float(results["accuracy"]),
+            "per_angle": per_angle.tolist(),
+            "confusion": confusion.tolist(),
+        }
+
+    def _write_samples(self, step: int) -> None:
+        split, angles = self.dataset.validation, self.recipe.rotation.angles
+        assert split is not None
+        first = split.subset(np.arange(min(len(split), SAMPLES + WORST)))
+        batches = evaluation_images(first, self.recipe.augment, batch=EVALUATION_BATCH)
+        inputs = np.concatenate([np.asarray(rotate_batch(batch, angles)[0]) for batch in batches])
+        labels = np.concatenate([np.asarray(rotate_batch(batch, angles)[1]) for batch in batches])
+        logits = np.concatenate([self.model.predict_on_batch(part) for part in np.array_split(inputs, 4)])
+        probabilities = np.asarray(keras.ops.softmax(logits.astype(np.float32)))
+        event = write_samples(self.session.folder.samples, step, inputs, labels, probabilities, angles)
+        self.session.event("samples", step=step, **event)
+
+    def _save(self, best: bool = False) -> None:
+        if not all(np.isfinite(np.asarray(v)).all() for v in self.model.trainable_variables):
+            raise DivergedError(f"weights became infinite by step {self.progress.step}; {self._way_on()}")
+        path = save_checkpoint(self.session.folder.checkpoints, self.variables, self.progress, best)
+        self.session.event("checkpoint", step=self.progress.step, file=path.name, best=best)
+
+    def _way_on(self) -> str:
+        good = step_checkpoints(self.session.folder.checkpoints)
+        rate = self.recipe.optimizer.learning_rate / 3
+        last = f"the last good checkpoint is {good[0].name}" if good else "there is no checkpoint yet"
+        return f"{last}. Try a new run with optimizer.learning_rate={rate:.2g}."
+
+    def _probe_between_epochs(self) -> None:
+        epoch, rest = divmod(self.progress.step, self.per_epoch)
+        due = [p for p in self.recipe.probe if p.every and epoch and not rest and epoch % p.every == 0]
+        if due:
+            policy = keras.config.dtype_policy()
+            keras.config.set_dtype_policy("float32")
+            backbone = in_float32(self.model.backbone)
+            run_probes(self.session, self.dataset, backbone, self.recipe.augment, due, self.progress.step)
+            keras.config.set_dtype_policy(policy)
+
+    def export(self) -> keras.Model:
+        """Write the models, the test of the pretext task and the first filters; return the backbone."""
+        # Built anew for upright images, which are larger than what turns by 45 degrees leave of them.
+        backbone = self._backbone(self.side)
+        backbone.set_weights(self.model.backbone.get_weights())
+        save_model(backbone, self.session.folder.backbone)
+        rotnet = with_softmax(self.model.backbone, self.model.head, "rotnet")
+        save_model(rotnet, self.session.folder.export / "rotnet.keras")
+        self.session.folder.figures.mkdir(exist_ok=True)
+        draw_filters(first_kernels(backbone), self.session.folder.figures / "filters.png")
+        if self.dataset.test and not any(e["kind"] == "test" for e in self.session.earlier):
+            self.session.event("test", step=self.progress.step, **self._evaluate(self.dataset.test))
+        return backbone
+
+
+def _in_words(metrics: dict[str, float]) -> str:
+    if "loss" not in metrics:
+        return ""
+    return f"loss {metrics['loss']:.3f}, accuracy {100 * metrics['accuracy']:.1f} %"

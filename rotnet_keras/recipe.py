@@ -1,0 +1,199 @@
+"""Recipes as files: finding them, reading them with overrides, saying what is wrong, writing them back."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from rotnet_keras.catalogue import did_you_mean, find_recipe
+from rotnet_keras.errors import RecipeError
+from rotnet_keras.kinds import KINDS
+from rotnet_keras.schema import Location, Recipe, cross_errors
+
+def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        name: a path, or the name of a shipped recipe.
+        overrides: values that replace the file's; keys are dotted ("train.batch") or nested mappings.
+
+    Raises:
+        RecipeError: everything that is wrong with it, each with file, line and key.
+    """
+    path = find_recipe(str(name))
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RecipeError(f"{path}: not valid TOML: {error or 'too deeply nested'}") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}") from None
+    return _validate(values, _flat(overrides or {}), _Source(path, text))
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split "key=value", with a TOML value; a bare word counts as a string.
+
+    Raises:
+        RecipeError: it is not of that form.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key.strip()):
+        raise RecipeError(f"command line: expected key=value, got {text!r}")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        if re.search(r"""["'\[\]{}=\n]""", value):
+            raise RecipeError(f"command line: {key}: not a TOML value: {value}") from None
+        return key.strip(), value
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe with every default written out, as TOML that loads to an equal recipe."""
+    return tomlkit.dumps(recipe.model_dump(exclude_none=True))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of all kinds of recipe."""
+    kinds: Any = tuple(kind.schema for kind in KINDS.values())
+    union: Any = kinds[0]
+    for schema in kinds[1:]:
+        union = union | schema
+    return TypeAdapter(union).json_schema()
+
+
+class _Source:
+    """Where in a TOML file a key stands; the parsers at hand do not say."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self._lines: dict[Location, int] = {}
+        self._text = text.splitlines()
+        table: Location = ()
+        counts: dict[Location, int] = {}
+        for number, line in enumerate(self._text, 1):
+            header = re.match(r"\s*(\[\[?)\s*([^\]]+?)\s*\]", line)
+            key = re.match(r"""\s*([\w."'-]+?)\s*=""", line)
+            if header and not key:
+                table = _keys(header[2])
+                if header[1] == "[[":
+                    counts[table] = counts.get(table, -1) + 1
+                    table = (*table, counts[table])
+                self._lines.setdefault(table, number)
+            elif key:
+                self._lines.setdefault((*table, *_keys(key[1])), number)
+
+    def place(self, location: Location) -> tuple[str, str]:
+        """("file:line", the line's text) of the key, or of the nearest table that holds it."""
+        for end in range(len(location), 0, -1):
+            line = self._lines.get(location[:end])
+            if line:
+                return f"{self.path}:{line}", self._text[line - 1].strip()
+        return str(self.path), ""
+
+
+def _keys(dotted: str) -> Location:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+
+
+def _flat(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _validate(values: dict[str, Any], overrides: dict[str, Any], source: _Source) -> Recipe:
+    complaints = [error for key, value in overrides.items() for error in _override(values, key, value)]
+    kind = values.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        place, _ = source.place(("kind",))
+        expected = ", ".join(repr(name) for name in KINDS)
+        hint = did_you_mean(str(kind), KINDS)
+        raise RecipeError(f"{place}: kind: expected one of {expected}, got {kind!r}{hint}")
+    schema = KINDS[kind].schema
+    recipe = None
+    found: list[tuple[Location, str]] = []
+    try:
+        recipe = schema.model_validate(values)
+    except ValidationError as error:
+        found += [(tuple(e["loc"]), _explain(schema, e)) for e in error.errors()]
+    found += cross_errors(values)
+    complaints += _with_places(found, overrides, source)
+    if complaints or recipe is None:
+        count = f"{len(complaints)} error{'s' if len(complaints) > 1 else ''} in {source.path}"
+        raise RecipeError("\n".join([*complaints, f"{count}. Nothing was started."]))
+    return recipe
+
+
+def _override(values: dict[str, Any], key: str, value: Any) -> Iterator[str]:
+    """Put an override in its place; yield a complaint where there is no such place."""
+    *tables, last = key.split(".")
+    target: Any = values
+    for name in tables:
+        if isinstance(target, list) and name.isdigit() and int(name) < len(target):
+            target = target[int(name)]
+        elif isinstance(target, dict):
+            target = target.setdefault(name, {})
+        else:
+            target = None
+    if isinstance(target, dict):
+        target[last] = value
+    elif isinstance(target, list) and last.isdigit() and int(last) < len(target):
+        target[int(last)] = value
+    else:
+        yield f"command line: {key}: there is nothing of this name to set"
+
+
+def _with_places(
+    found: Sequence[tuple[Location, str]], overrides: Mapping[str, Any], source: _Source
+) -> Iterator[str]:
+    typed = [tuple(int(k) if k.isdigit() else k for k in key.split(".")) for key in overrides]
+    for location, message in found:
+        if any(location[: len(key)] == key[: len(location)] for key in typed):
+            yield f"command line: {message}"
+            continue
+        place, line = source.place(location)
+        yield f"{place}: {message}" + (f"\n    {line}" if line else "")
+
+
+def _explain(schema: type[BaseModel], error: ErrorDetails) -> str:
+    """One pydantic error in words: key, what was expected, what was there, the nearest spelling."""
+    location = tuple(error["loc"])
+    key = ".".join(str(part) for part in location)
+    given, context = error["input"], error.get("ctx", {})
+    if error["type"] == "extra_forbidden":
+        known = _fields(schema, location[:-1])
+        return f"unknown key {key!r}{did_you_mean(str(location[-1]), known)}; known: {', '.join(known)}"
+    if error["type"] == "missing":
+        return f"{key}: missing"
+    if error["type"] == "literal_error":
+        hint = did_you_mean(str(given), re.findall(r"'([^']+)'", context["expected"]))
+        return f"{key}: expected {context['expected']}, got {given!r}{hint}"
+    if error["type"] == "value_error":
+        return f"{key}: {context['error']}"
+    expected = error["msg"].replace("Input should be ", "expected ").replace("a valid ", "a ")
+    expected = expected.replace("a integer", "an integer")
+    return f"{key}: {expected}, got {given!r}"
+
+
+def _fields(schema: type[BaseModel], location: Location) -> list[str]:
+    """Names of the keys that the table at `location` may hold."""
+    model: Any = schema
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        inner = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)]
+        model = inner[0] if inner else annotation
+    return list(model.model_fields)

@@ -1,0 +1,230 @@
+"""What came out of a run: tables for the terminal, `report.html` and `report.md` for keeping."""
+
+import base64
+import time
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rotnet_keras.catalogue import PACKAGE
+from rotnet_keras.paper import table_1
+from rotnet_keras.runs import Event, RunFolder, write_atomically
+
+Table = tuple[str, list[str], list[list[str]]]
+
+WEIGHTS = {"rotnet": "RotNet", "random": "random weights", "pixels": "raw pixels"}
+HEADS = {"linear": "linear probe", "mlp": "non-linear probe (MLP)", "conv": "conv probe", "knn": "k-NN"}
+
+SNIPPET = """\
+import keras
+
+backbone = keras.models.load_model("export/backbone.keras")
+features = keras.Model(backbone.input, backbone.get_layer("{tap}").output)
+features.trainable = False  # or leave it True to fine-tune
+"""
+
+
+def result_tables(run: RunFolder) -> list[Table]:
+    """Rotation accuracy against chance, and object accuracy by tap beside the controls and the paper."""
+    events = run.events()
+    recipe = _recipe(run)
+    return [*_rotation_table(events, recipe), *_probe_tables(events, recipe)]
+
+
+def _rotation_table(events: Sequence[Event], recipe: dict[str, Any]) -> list[Table]:
+    epochs = [e for e in events if e["kind"] == "epoch"]
+    tests = [e for e in events if e["kind"] == "test"]
+    if not epochs:
+        return []
+    angles = recipe["rotation"]["angles"]
+    rows = []
+    for name, metrics in (
+        ("train, last epoch", epochs[-1]),
+        ("validation", epochs[-1].get("validation")),
+        ("test", tests[-1] if tests else None),
+    ):
+        if metrics:
+            per_angle = [_percent(value) for value in metrics.get("per_angle", [])]
+            rows.append([name, _percent(metrics["accuracy"]), *(per_angle or [""] * len(angles))])
+    rows.append(["chance", *[_percent(1 / len(angles))] * (1 + len(angles))])
+    return [("Rotation accuracy, %", ["", "all", *(f"{angle}°" for angle in angles)], rows)]
+
+
+def _probe_tables(events: Sequence[Event], recipe: dict[str, Any]) -> list[Table]:
+    probes = [e for e in events if e["kind"] == "probe"]
+    last = max((e["step"] for e in probes), default=0)
+    tables = []
+    for index in sorted({e["probe"] for e in probes}):
+        mine = [e for e in probes if e["probe"] == index and e["step"] == last]
+        if mine:
+            tables.append(_probe_table(mine, recipe))
+    return tables
+
+
+def _probe_table(probes: Sequence[Event], recipe: dict[str, Any]) -> Table:
+    head, labels = probes[0]["head"], probes[0]["labels_per_class"]
+    found = {(e["tap"], e["weights"]): e for e in probes}
+    columns = [w for w in ("rotnet", "random") if any(e["weights"] == w for e in probes)]
+    blocks = recipe.get("backbone", {}).get("blocks", 4)
+    paper = table_1(recipe["data"]["name"], blocks, head, labels)
+    rows = []
+    for tap in dict.fromkeys(e["tap"] for e in probes if e["tap"] != "pixels"):
+        row = [tap, *(_top1(found.get((tap, weights))) for weights in columns)]
+        rows.append(row + ([f"{paper[tap]:.2f}" if tap in paper else ""] if paper else []))
+    if ("pixels", "pixels") in found:
+        rows.append(["raw pixels", _top1(found["pixels", "pixels"]), *[""] * (len(columns) - 1 + bool(paper))])
+    amount = "all labels" if labels is None else f"{labels} labels per class"
+    titles = ["tap", *(WEIGHTS[w] for w in columns)]
+    if paper:
+        titles.append(f"paper, NIN with {blocks} blocks")
+    chance = 100 / max(1, len(probes[0]["per_class"]))
+    return f"Object accuracy on test, %: {HEADS[head]}, {amount} (chance {chance:g})", titles, rows
+
+
+def write_report(run: RunFolder) -> None:
+    """Draw the figures and write `report.html` (one file, pictures inside) and `report.md`."""
+    from jinja2 import Environment, FileSystemLoader, select_autoescape
+
+    events = run.events()
+    recipe = _recipe(run)
+    end = next((e for e in reversed(events) if e["kind"] == "end"), None)
+    values = {
+        "run": run,
+        "title": recipe.get("title", run.name),
+        "state": str(end["outcome"]) if end else "all results in",
+        "message": end["message"] if end else "",
+        "warnings": [e["message"] for e in events if e["kind"] == "warning"],
+        "tables": result_tables(run),
+        "figures": _figures(run, events, recipe),
+        "snippet": SNIPPET.format(tap=_best_tap(events)),
+        "recipe": run.recipe.read_text(encoding="utf-8").strip(),
+        "facts": _facts(run, events),
+    }
+    environment = Environment(
+        loader=FileSystemLoader(PACKAGE / "templates"),
+        autoescape=select_autoescape(["html.jinja"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("report.html", "report.md"):
+        text = environment.get_template(f"{name}.jinja").render(values)
+        write_atomically(run.path / name, text.encode())
+
+
+def _figures(run: RunFolder, events: Sequence[Event], recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    from rotnet_keras import figures
+
+    run.figures.mkdir(exist_ok=True)
+    angles = recipe.get("rotation", {}).get("angles", [])
+    found = []
+
+    def add(file: str, title: str, caption: str, pixels: bool = False) -> None:
+        content = base64.b64encode((run.figures / file).read_bytes()).decode()
+        found.append({"file": file, "title": title, "caption": caption, "base64": content, "pixels": pixels})
+
+    if figures.draw_curves(events, max(2, len(angles)), run.figures / "curves.png"):
+        add("curves.png", "Curves", "Training is averaged over a few steps; validation is the whole split, all copies.")
+    validated = [e for e in events if e["kind"] == "epoch" and "validation" in e]
+    if validated:
+        names = [f"{angle}°" for angle in angles]
+        counts = validated[-1]["validation"]["confusion"]
+        figures.draw_confusion(counts, names, "angles, % of each true angle", run.figures / "confusion.png")
+        add("confusion.png", "Confusion of angles", "Validation images, every copy scored by itself.")
+    samples = [e for e in events if e["kind"] == "samples" and (run.samples / str(e["file"])).is_file()]
+    if samples:
+        figures.draw_samples(samples[-1], run.samples / samples[-1]["file"], run.figures / "samples.png")
+        add(
+            "samples.png",
+            "What the network sees",
+            "Validation images, turned: true → predicted angle and its probability. The last row is the worst.",
+        )
+    if (run.figures / "filters.png").is_file():
+        caption = "Kernels of the first convolution, scaled by its batch normalisation; grey is zero."
+        add("filters.png", "First-layer filters", caption, True)
+    probe = _best_probe(events)
+    if probe:
+        names = run.facts().get("data", {}).get("classes", [])
+        if len(names) <= 25:
+            title = f"{HEADS[probe['head']]} on {probe['tap']}"
+            figures.draw_confusion(probe["confusion"], names, f"{title}, % of each class", run.figures / "classes.png")
+            add("classes.png", "Confusion of classes", f"Test images, {title}, the tap that is best on validation.")
+    return found
+
+
+def _best_probe(events: Sequence[Event]) -> Event | None:
+    """The probe result on our features that is best on validation: never chosen by test accuracy."""
+    ours = [e for e in events if e["kind"] == "probe" and e["weights"] == "rotnet" and "validation_top1" in e]
+    return max(ours, key=lambda e: (e["labels_per_class"] is None, e["validation_top1"]), default=None)
+
+
+def _best_tap(events: Sequence[Event]) -> str:
+    best = _best_probe(events)
+    return str(best["tap"]) if best else "conv2"
+
+
+def _facts(run: RunFolder, events: Sequence[Event]) -> list[tuple[str, str]]:
+    facts = run.facts()
+    steps = [e["step"] for e in events if e["kind"] == "step"]
+    data = facts.get("data", {})
+    rows = [
+        ("data", f"{data.get('name')}: {data.get('train')} train, {data.get('validation')} validation, "
+                 f"{data.get('test')} test, {data.get('image_shape')} ({data.get('fingerprint')})"),
+        ("trainable parameters", f"{facts['parameters']:,}" if "parameters" in facts else ""),
+        ("steps", f"{max(steps):,} of {facts.get('steps', 0):,}" if steps else ""),
+        ("inputs seen", f"{max(steps) * facts.get('inputs_per_step', 0):,}" if steps else ""),
+        ("time", clock(working_seconds(events))),
+        ("of it pretraining", clock(pretraining_seconds(events))),
+        ("made on", f"{facts.get('device')}, {facts.get('cpus')} CPU cores"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())),
+        ("finished", time.strftime("%Y-%m-%d", time.localtime(events[-1]["time"])) if events else ""),
+    ]  # fmt: skip
+    return [(key, value) for key, value in rows if value]
+
+
+def working_seconds(events: Sequence[Event]) -> float:
+    """Seconds that processes worked on the run, without the pauses between a stop and its resume."""
+    total, begun, last = 0.0, None, 0.0
+    for event in events:
+        if event["kind"] == "start":
+            total += last - begun if begun is not None else 0.0
+            begun = event["time"]
+        last = event["time"]
+    return total + (last - begun if begun is not None else 0.0)
+
+
+def pretraining_seconds(events: Sequence[Event]) -> float:
+    """The same up to the last epoch's end."""
+    epochs = [i for i, e in enumerate(events) if e["kind"] == "epoch"]
+    return working_seconds(events[: epochs[-1] + 1]) if epochs else 0.0
+
+
+def clock(seconds: float) -> str:
+    """Seconds as "1 h 02 min", "3 min 10 s" or "8 s"; empty for none."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes:
+        return f"{minutes} min {rest:02d} s"
+    return f"{rest} s" if rest else ""
+
+
+def _recipe(run: RunFolder) -> dict[str, Any]:
+    with run.recipe.open("rb") as file:
+        return tomllib.load(file)
+
+
+def _top1(event: Event | None) -> str:
+    if event is None:
+        return ""
+    spread = f" ± {100 * event['top1_std']:.1f}" if "top1_std" in event else ""
+    return _percent(event["top1"]) + spread
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def report_path(run: RunFolder) -> Path:
+    """Where `write_report` puts the page."""
+    return run.path / "report.html"

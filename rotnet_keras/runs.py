@@ -1,0 +1,283 @@
+"""The run folder: its files, its events and the state that follows from them.
+
+The process of the run is the only writer. Everybody else reads, and may drop a file called `stop`.
+"""
+
+import fcntl
+import json
+import math
+import os
+import re
+import secrets
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rotnet_keras.errors import RunError
+
+Event = dict[str, Any]
+
+TAIL_BYTES = 65536
+# A run counts as stalled when it is silent for this many of its usual pauses between two step events.
+STALL_PAUSES = 10
+STALL_SECONDS = 120.0
+
+
+def default_runs_dir() -> Path:
+    """`ROTNET_RUNS_DIR`, else `runs` in the current folder."""
+    return Path(os.environ.get("ROTNET_RUNS_DIR", "runs"))
+
+
+class RunFolder:
+    """Names of the files in a run folder, and what can be read from them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        self.recipe = path / "recipe.toml"
+        self.facts_file = path / "run.json"
+        self.events_file = path / "events.jsonl"
+        self.log = path / "log.txt"
+        self.stop_file = path / "stop"
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+        self.figures = path / "figures"
+        self.export = path / "export"
+        self.backbone = path / "export" / "backbone.keras"
+
+    def facts(self) -> dict[str, Any]:
+        """What `run.json` says; empty before the run has started."""
+        try:
+            facts = json.loads(self.facts_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return facts if isinstance(facts, dict) else {}
+
+    def events(self) -> list[Event]:
+        """All events so far, without those after a checkpoint that the run went back to."""
+        events: list[Event] = []
+        for event in EventReader(self.events_file).new():
+            if event["kind"] == "resume":
+                events = [e for e in events if e.get("step", 0) <= event.get("step", 0)]
+            events.append(event)
+        return events
+
+    def tail(self) -> list[Event]:
+        """The last events, from the file's last 64 KiB: enough for the state, however long the run."""
+        try:
+            size = self.events_file.stat().st_size
+        except OSError:
+            return []
+        return list(EventReader(self.events_file, max(0, size - TAIL_BYTES)).new())
+
+    def alive(self) -> bool:
+        """Whether the process that `run.json` names is running on this machine."""
+        facts = self.facts()
+        if facts.get("host") != os.uname().nodename:
+            return False
+        return _alive(facts.get("pid"), facts.get("create_time"))
+
+    def state(self, tail: list[Event] | None = None) -> str:
+        """One of: queued, starting, running, stopping, stopped, finished, failed, killed, stalled."""
+        facts = self.facts()
+        if "pid" not in facts:
+            return "queued"
+        tail = self.tail() if tail is None else tail
+        here = facts.get("host") == os.uname().nodename
+        alive = here and _alive(facts.get("pid"), facts.get("create_time"))
+        last = tail[-1] if tail else None
+        if last and last["kind"] == "end":
+            return str(last["outcome"])
+        if here and not alive:
+            return "killed"
+        if last and _stalled(tail):
+            return "stalled"
+        if self.stop_file.exists():
+            return "stopping"
+        return "running" if any(e["kind"] in ("step", "probe", "epoch") for e in tail) else "starting"
+
+
+def create_run(runs_dir: Path, name: str, recipe_toml: str, facts: Mapping[str, Any]) -> RunFolder:
+    """Make a new run folder that holds its recipe and first facts; `name` gets a number where it is taken.
+
+    Raises:
+        RunError: the name is not a plain file name, or the folder cannot be written.
+    """
+    if not re.fullmatch(r"\w[\w.+-]{0,99}", name):
+        raise RunError(f"{name!r} cannot name a run: use letters, digits, '-', '_', '+' and '.'")
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        # The recipe arrives with the folder, in one rename: no half-made run is ever seen.
+        staging = runs_dir / f".new-{secrets.token_hex(4)}"
+        staging.mkdir()
+        (staging / "recipe.toml").write_text(recipe_toml, encoding="utf-8")
+        (staging / "run.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        number = 1
+        while True:
+            target = runs_dir / (name if number == 1 else f"{name}-{number}")
+            if not target.exists():
+                try:
+                    staging.rename(target)
+                    return RunFolder(target)
+                except OSError:
+                    if not target.exists():
+                        raise
+            number += 1
+    except OSError as error:
+        raise RunError(f"{runs_dir}: cannot make a run folder here: {error.strerror}") from None
+
+
+def find_run(name: str, runs_dir: Path) -> RunFolder:
+    """The run of this name, or at this path.
+
+    Raises:
+        RunError: there is none; the message lists the nearest.
+    """
+    from rotnet_keras.catalogue import did_you_mean
+
+    for path in (Path(name), runs_dir / name):
+        if (path / "recipe.toml").is_file():
+            return RunFolder(path.resolve())
+    names = [run.name for run in list_runs(runs_dir)]
+    raise RunError(f"no run called {name!r} in {runs_dir}{did_you_mean(name, names)}")
+
+
+def list_runs(runs_dir: Path) -> list[RunFolder]:
+    """The run folders in a folder, the oldest first."""
+    try:
+        folders = [p for p in runs_dir.iterdir() if not p.name.startswith(".") and (p / "recipe.toml").is_file()]
+    except OSError:
+        return []
+    return [RunFolder(p) for p in sorted(folders, key=lambda p: ((p / "recipe.toml").stat().st_mtime, p.name))]
+
+
+@dataclass
+class EventReader:
+    """Follows an events file: each call of `new` gives what has come since the one before.
+
+    An unterminated last line is left for the next call; a line that is no event is counted and skipped.
+    """
+
+    path: Path
+    offset: int = 0
+    unreadable: int = field(default=0, init=False)
+
+    def new(self) -> Iterator[Event]:
+        """Events that have not been given yet; none where the file is not there."""
+        partial = self.offset > 0 and not self._at_line_start()
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        return
+                    self.offset += len(line)
+                    if partial:
+                        partial = False
+                        continue
+                    event = _parse(line)
+                    if event is None:
+                        self.unreadable += 1
+                    else:
+                        yield event
+        except OSError:
+            return
+
+    def _at_line_start(self) -> bool:
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset - 1)
+                return file.read(1) == b"\n"
+        except OSError:
+            return True
+
+
+class EventWriter:
+    """Appends events, one flushed line each, and holds the lock that keeps a second writer out."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._file = run.events_file.open("ab")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise RunError(f"{run.name} is running already: only one process can write a run folder") from None
+        self._drop_torn_line(run.events_file)
+
+    def write(self, kind: str, **values: Any) -> None:
+        """Append one event. Numbers that JSON has no word for become null."""
+        event = {"kind": kind, "time": round(time.time(), 3), **values}
+        line = json.dumps(_finite(event), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        self._file.write(line.encode("utf-8", "replace") + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Give up the lock."""
+        self._file.close()
+
+    def _drop_torn_line(self, path: Path) -> None:
+        """Cut off what a killed process left of its last line, so that the next event starts a new one."""
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = max(0, size - TAIL_BYTES)
+            file.seek(start)
+            tail = file.read()
+        if tail and not tail.endswith(b"\n"):
+            os.truncate(path, start + tail.rfind(b"\n") + 1)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file so that a reader, or a crash, finds the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def usual_pause(events: list[Event]) -> float:
+    """Median seconds between step events, 0 where there are too few to tell."""
+    times = [e["time"] for e in events if e["kind"] == "step"]
+    pauses = [b - a for a, b in zip(times, times[1:], strict=False)]
+    return statistics.median(pauses) if len(pauses) >= 3 else 0.0
+
+
+def _stalled(tail: list[Event]) -> bool:
+    pause = usual_pause(tail)
+    silence = time.time() - float(tail[-1]["time"])
+    return tail[-1]["kind"] == "step" and pause > 0 and silence > max(STALL_SECONDS, STALL_PAUSES * pause)
+
+
+def _alive(pid: Any, create_time: Any) -> bool:
+    """Whether a process of this number runs and is not a later one that was given the same number."""
+    try:
+        process = psutil.Process(int(pid))
+        return abs(process.create_time() - float(create_time)) < 2 and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, TypeError, ValueError):
+        return False
+
+
+def _parse(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
+        return None
+    return event if isinstance(event.get("time"), (int, float)) else None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

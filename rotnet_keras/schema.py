@@ -1,0 +1,252 @@
+"""The recipe's schema: every key, its type, its bounds and its default.
+
+Sections are frozen pydantic models that refuse unknown keys. What spans sections is checked in
+`cross_errors`, so that it is reported together with everything else.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+Location = tuple[str | int, ...]
+
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """One table of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Splits(Section):
+    """Which splits of a tfds data set to use, in tfds's own notation ("train", "train[:90%]")."""
+
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+
+
+class Data(Section):
+    """Where the images come from and how they are brought to one size."""
+
+    name: str = Field(description="'fashion_mini', a folder of images, an .npz file, or any tfds name.")
+    data_dir: str | None = Field(None, description="Where tfds looks; TFDS_DATA_DIR when not given.")
+    download: bool = Field(False, description="Let tfds download what is not there.")
+    size: int | None = Field(
+        None, ge=8, le=1024, description="Side in pixels; short side resized to it, centre square kept."
+    )
+    channels: Literal[1, 3] | None = Field(None, description="Grey or RGB; as the files are when not given.")
+    validation: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="Share of the training images held out where there is no validation split."
+    )
+    cache: Literal["auto", "memory", "disk"] = Field("auto", description="Where decoded images are kept.")
+    mean: list[float] | None = Field(None, description="Per channel, 0-255; published or computed when not given.")
+    std: list[PositiveFloat] | None = Field(None, description="Per channel, 0-255.")
+    splits: Splits = Splits()
+
+
+class Augment(Section):
+    """What happens to a training image before it is turned. Never after: a flip would swap 90 and 270."""
+
+    pad: int = Field(0, ge=0, le=64, description="Zeros added on every side before the random crop.")
+    crop: int | None = Field(None, ge=8, description="Side of the crop; the images' own size when not given.")
+    flip: bool = Field(False, description="Mirror left and right, with probability one half.")
+
+
+class Rotation(Section):
+    """The pretext task."""
+
+    angles: list[int] = Field([0, 90, 180, 270], min_length=2, description="Counter-clockwise, multiples of 45.")
+    copies: Literal["all", "one"] = Field("all", description="Every angle of each image, or one at random.")
+
+    @model_validator(mode="after")
+    def _angles_are_distinct_multiples_of_45(self) -> "Rotation":
+        if len(set(self.angles)) != len(self.angles) or any(a % 45 or not 0 <= a < 360 for a in self.angles):
+            raise ValueError(f"angles: expected distinct multiples of 45 from 0 to 315, got {self.angles}")
+        return self
+
+
+class Backbone(Section):
+    """The network below the head."""
+
+    name: Literal["nin", "compact"]
+    blocks: int = Field(4, ge=2, le=8)
+    width: float = Field(1.0, gt=0, le=16, description="Multiplies every number of channels.")
+
+    def taps(self) -> list[str]:
+        """The layers whose features a probe can read."""
+        return [f"conv{i}" for i in range(1, self.blocks + 1)]
+
+
+class Optimizer(Section):
+    """SGD decays weights as PyTorch does, within the gradient; AdamW beside it."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: PositiveFloat = 0.1
+    momentum: Fraction = 0.9
+    nesterov: bool = True
+    weight_decay: NonNegativeFloat = 5e-4
+
+
+class Schedule(Section):
+    """How the learning rate changes; `optimizer.learning_rate` is its peak."""
+
+    name: Literal["constant", "piecewise", "cosine", "one_cycle"] = "constant"
+    unit: Literal["epochs", "steps"] = "epochs"
+    warmup: NonNegativeFloat = Field(0.0, description="Linear rise from zero, in units.")
+    boundaries: list[PositiveFloat] = Field([], description="piecewise: where the rate drops, in units.")
+    factor: PositiveFloat = Field(0.2, description="piecewise: what each boundary multiplies the rate by.")
+    peak: Fraction = Field(0.25, description="one_cycle: share of the run spent rising to the peak.")
+
+    @model_validator(mode="after")
+    def _keys_fit_the_name(self) -> "Schedule":
+        if self.name == "piecewise" and (not self.boundaries or self.boundaries != sorted(self.boundaries)):
+            raise ValueError(f"boundaries: expected rising positions for 'piecewise', got {self.boundaries}")
+        if self.name != "piecewise" and self.boundaries:
+            raise ValueError(f"boundaries: only 'piecewise' has them, and name is {self.name!r}")
+        if self.name == "one_cycle" and self.warmup:
+            raise ValueError("warmup: 'one_cycle' rises for the share `peak` of the run; leave warmup out")
+        return self
+
+
+class Length(Section):
+    """How long something trains: whole epochs or steps, one of the two."""
+
+    epochs: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, description="Wins where both are given.")
+    batch: int = Field(128, ge=1, description="Images; each gives one input per angle.")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Length":
+        if self.epochs is None and self.steps is None:
+            raise ValueError("give epochs or steps")
+        return self
+
+    def total_steps(self, images: int) -> int:
+        """Optimizer steps of the whole training; `steps` wins where both are given."""
+        return self.steps if self.steps is not None else (self.epochs or 0) * self.steps_per_epoch(images)
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Steps in which every image is seen once; the last batch may be smaller."""
+        return -(-images // self.batch)
+
+
+class Train(Length):
+    """Pretraining: how long, how much at once, how exactly."""
+
+    label_smoothing: Fraction = 0.0
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    checkpoint_minutes: NonNegativeFloat = Field(5.0, description="Besides the one after every epoch.")
+    log_every: int = Field(10, ge=1, description="Steps that one step event averages.")
+    tensorboard: bool = Field(False, description="Also write TensorBoard files.")
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Control = Literal["random", "pixels"]
+
+
+class Probe(Length):
+    """A classifier on frozen features: how good they are for telling objects apart."""
+
+    head: Literal["linear", "mlp", "conv", "knn"]
+    tap: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+        ["all"], description="A tap, a list of them, or 'all'."
+    )
+    controls: list[Control] = Field([], description="The same head on random weights and on raw pixels.")
+    labels_per_class: int | None = Field(None, ge=1, description="Use so many labels of each class.")
+    repeats: int = Field(1, ge=1, le=100, description="Draws of the labels, and of the head's first weights.")
+    augment: bool = Field(False, description="Crop and flip as in pretraining; slower: nothing is cached.")
+    every: int | None = Field(None, ge=1, description="Also after every so many epochs of pretraining.")
+    neighbours: int = Field(20, ge=1, description="knn: how many vote.")
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule(name="cosine")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ten_epochs_unless_said(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not {"epochs", "steps"} & values.keys():
+            return {**values, "epochs": 10}
+        return values
+
+
+class Recipe(Section):
+    """What every kind of recipe has."""
+
+    title: str = Field(min_length=1)
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: Data
+
+
+class PretrainRecipe(Recipe):
+    """Learn features by predicting rotations, then probe them."""
+
+    kind: Literal["pretrain"]
+    augment: Augment = Augment()
+    rotation: Rotation = Rotation()
+    backbone: Backbone
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    train: Train
+    probe: list[Probe] = []
+
+
+class Source(Section):
+    """Where a backbone comes from: a run, the newest finished run of a recipe, or a .keras file."""
+
+    run: str | None = None
+    recipe: str | None = None
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Source":
+        if sum(value is not None for value in (self.run, self.recipe, self.file)) != 1:
+            raise ValueError("expected exactly one of run, recipe and file")
+        return self
+
+
+class ProbeRecipe(Recipe):
+    """Measure the features of a backbone that is there already."""
+
+    kind: Literal["probe"]
+    backbone: Source
+    augment: Augment = Augment()
+    probe: list[Probe] = Field(min_length=1)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def cross_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
+    """What is wrong between sections of a recipe, each with its place; broken sections are passed over."""
+    probes = values.get("probe")
+    backbone = _section(Backbone, values.get("backbone"))
+    for i, raw in enumerate(probes if isinstance(probes, list) else []):
+        tap = _as_list(raw.get("tap", [])) if isinstance(raw, dict) else []
+        names = [name for name in tap if isinstance(name, str)] if isinstance(tap, list) else []
+        for name in names:
+            if backbone and name not in ("all", *backbone.taps()):
+                expected = ", ".join(backbone.taps())
+                yield ("probe", i, "tap"), f"no tap {name!r} in {backbone.name}: expected 'all', {expected}"
+            elif not re.fullmatch(r"[A-Za-z_]\w*", name):
+                yield ("probe", i, "tap"), f"not the name of a layer: {name!r}"
+        if isinstance(raw, dict) and raw.get("head") == "knn" and raw.get("augment") is True:
+            yield ("probe", i, "augment"), "k-NN compares stored features: it cannot augment"
+    augment = _section(Augment, values.get("augment", {}))
+    data = _section(Data, values.get("data"))
+    if augment and data and augment.crop and data.size and augment.crop > data.size + 2 * augment.pad:
+        yield ("augment", "crop"), f"{augment.crop} is more than data.size and twice pad give"
+
+
+def _section(model: type[S], raw: Any) -> S | None:
+    try:
+        return model.model_validate(raw)
+    except ValidationError:
+        return None

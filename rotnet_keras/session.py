@@ -1,0 +1,65 @@
+"""One process's work on one run folder: what it reads, where it writes, how it is stopped."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rotnet_keras.console import Console
+from rotnet_keras.runs import Event, EventWriter, RunFolder, write_atomically
+from rotnet_keras.schema import Recipe
+from rotnet_keras.stopping import Stop
+
+
+class Session:
+    """What the stages of a run share.
+
+    Attributes:
+        folder: the run folder.
+        recipe: its resolved recipe.
+        earlier: the events that former processes of this run left.
+    """
+
+    def __init__(self, folder: RunFolder, recipe: Recipe, events: EventWriter, console: Console, stop: Stop) -> None:
+        self.folder = folder
+        self.recipe = recipe
+        self.earlier: list[Event] = folder.events()
+        self.console = console
+        self.stop = stop
+        self._events = events
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Append an event to `events.jsonl`."""
+        self._events.write(kind, **values)
+
+    def record(self, **facts: Any) -> None:
+        """Add facts to `run.json`."""
+        known = self.folder.facts() | facts
+        write_atomically(self.folder.facts_file, json.dumps(known, indent=2).encode())
+
+    def say(self, text: str) -> None:
+        """Tell the user."""
+        self.console.line(text)
+
+    def warn(self, text: str) -> None:
+        """Tell the user, and keep it among the events."""
+        self.event("warning", message=text)
+        self.console.line(f"Warning: {text}")
+
+    def progress(self, what: str, done: int, total: int, text: str = "") -> None:
+        """Show how far long work has come.
+
+        Raises:
+            RunStopped: a stop was asked for.
+        """
+        self.console.progress(what, done, total, text)
+        self.stop.check()
+
+    @contextmanager
+    def timed(self) -> Iterator[dict[str, float]]:
+        """A dictionary whose "seconds" holds, after the block, how long it took."""
+        took: dict[str, float] = {}
+        start = time.perf_counter()
+        yield took
+        took["seconds"] = round(time.perf_counter() - start, 2)

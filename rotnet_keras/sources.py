@@ -1,0 +1,182 @@
+"""Where a data set is: found, and found missing, without reading an image or importing TensorFlow."""
+
+import hashlib
+import os
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from rotnet_keras.catalogue import PACKAGE, did_you_mean
+from rotnet_keras.errors import DataError
+from rotnet_keras.schema import Data
+
+EMBEDDED = {"fashion_mini": PACKAGE / "data" / "fashion_mini.npz"}
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid"),
+    "test": ("test", "testing"),
+}
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """An .npz file of arrays."""
+
+    path: Path
+
+    def fingerprint(self) -> str:
+        """Changes when the file's content does."""
+        with self.path.open("rb") as file:
+            return "npz:" + hashlib.file_digest(file, "blake2b").hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image: its path and the index of its class, if it has one."""
+
+    path: Path
+    label: int | None
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """A folder of images, flat or with a folder per class, perhaps below folders per split."""
+
+    root: Path
+    splits: dict[str, list[ImageFile]]
+    class_names: list[str]
+
+    def fingerprint(self) -> str:
+        """Changes when a file comes, goes, moves or changes its size."""
+        digest = hashlib.blake2b()
+        for split, files in self.splits.items():
+            for file in files:
+                entry = f"{split}\0{file.path.relative_to(self.root)}\0{file.path.stat().st_size}\n"
+                digest.update(os.fsencode(entry))
+        return "folder:" + digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class TfdsSource:
+    """A data set that TensorFlow Datasets knows."""
+
+    name: str
+    data_dir: Path
+    download: bool
+
+
+Source = ArraySource | FolderSource | TfdsSource
+
+
+def find_source(data: Data) -> Source:
+    """Where the images of a recipe's `[data]` are.
+
+    Raises:
+        DataError: nothing usable is there; the message says what was looked for.
+    """
+    if data.name in EMBEDDED:
+        return ArraySource(EMBEDDED[data.name])
+    path = Path(data.name).expanduser()
+    if data.name.endswith(".npz"):
+        return _array_source(path)
+    if data.name.startswith((".", "/", "~")) or path.is_dir():
+        return _folder_source(path)
+    return _tfds_source(data)
+
+
+def pinned(data: Data) -> Data:
+    """The same data named independently of the current folder and of the environment."""
+    source = find_source(data)
+    if isinstance(source, TfdsSource):
+        return data.model_copy(update={"data_dir": str(source.data_dir.absolute())})
+    if data.name in EMBEDDED:
+        return data
+    return data.model_copy(update={"name": str(Path(data.name).expanduser().absolute())})
+
+
+def _array_source(path: Path) -> ArraySource:
+    if not path.is_file():
+        raise DataError(f"data.name: no file {path.absolute()}")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"data.name: {path} is not an .npz file, or it is damaged")
+    return ArraySource(path)
+
+
+def _folder_source(root: Path) -> FolderSource:
+    if not root.is_dir():
+        raise DataError(f"data.name: no folder {root.absolute()}")
+    roots = {
+        split: root / name for split, names in SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()
+    }
+    if "train" not in roots:
+        roots = {"train": root}
+    other: Counter[str] = Counter()
+    found = {split: _image_paths(folder, other) for split, folder in roots.items()}
+    if not found["train"]:
+        raise DataError(
+            f"data.name: {roots['train'].absolute()} holds no images (looked for "
+            f"{', '.join(s[1:] for s in IMAGE_SUFFIXES)}, in sub-folders too{_others(other)})"
+        )
+    class_names = sorted({_class_of(path, roots["train"]) for path in found["train"]})
+    if class_names[0] == "" or len(class_names) == 1:
+        unlabelled = {split: [ImageFile(path, None) for path in paths] for split, paths in found.items()}
+        return FolderSource(root, unlabelled, [])
+    splits = {}
+    for split, paths in found.items():
+        names = [_class_of(path, roots[split]) for path in paths]
+        unknown = sorted(set(names) - set(class_names))
+        if unknown:
+            raise DataError(f"data.name: {roots[split]} has classes that train lacks: {', '.join(unknown)}")
+        splits[split] = [ImageFile(p, class_names.index(n)) for p, n in zip(paths, names, strict=True)]
+    return FolderSource(root, splits, class_names)
+
+
+def _image_paths(root: Path, other: Counter[str]) -> list[Path]:
+    """Image files below `root` in sorted order; links to folders are not followed, so no loop is endless."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                found.append(Path(folder, name))
+            else:
+                other[Path(name).suffix.lower() or "no suffix"] += 1
+    return found
+
+
+def _class_of(path: Path, root: Path) -> str:
+    """The first folder below `root` on the way to the file; empty for a file in `root` itself."""
+    parts = path.relative_to(root).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def _others(other: Counter[str]) -> str:
+    if not other:
+        return "; there are no other files either"
+    kinds = ", ".join(suffix for suffix, _ in other.most_common(3))
+    return f"; {other.total()} files of other kinds, such as {kinds}"
+
+
+def _tfds_source(data: Data) -> TfdsSource:
+    where = data.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    data_dir = Path(where).expanduser()
+    name = data.name.split(":")[0]
+    prepared = _prepared(data_dir)
+    if name not in prepared and name.split("/")[0] not in prepared and not data.download:
+        there = ", ".join(sorted(prepared)) or "nothing"
+        raise DataError(
+            f"data.name: {data.name!r} is neither a folder, an .npz file nor fashion_mini, and tfds has not "
+            f"prepared it in {data_dir.absolute()} (there: {there}{did_you_mean(name, prepared)}). Set data_dir "
+            "or TFDS_DATA_DIR to where it is, or data.download=true to let tfds fetch it."
+        )
+    return TfdsSource(data.name, data_dir, data.download)
+
+
+def _prepared(data_dir: Path) -> set[str]:
+    """Names, with their configuration if they have one, of the data sets that tfds has written there."""
+    infos = [*data_dir.glob("*/*/dataset_info.json"), *data_dir.glob("*/*/*/dataset_info.json")]
+    return {info.parent.parent.relative_to(data_dir).as_posix() for info in infos}

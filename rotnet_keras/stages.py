@@ -1,0 +1,44 @@
+"""What every kind of run begins and ends with."""
+
+from rotnet_keras import datasets
+from rotnet_keras.engine import device_name
+from rotnet_keras.errors import DataError
+from rotnet_keras.report import result_tables, write_report
+from rotnet_keras.session import Session
+
+
+def prepare_data(session: Session) -> datasets.Dataset:
+    """Read the recipe's data, tell what there is, and make sure that a resumed run finds the same.
+
+    Raises:
+        DataError: the data are missing, or have changed since the run began.
+    """
+    dataset = datasets.load(session.recipe.data, session.progress)
+    before = session.folder.facts().get("data")
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    facts = {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "image_shape": list(dataset.image_shape),
+        "classes": dataset.class_names,
+        **{name: 0 if split is None else len(split) for name, split in splits.items()},
+    }
+    if before and before != facts:
+        changed = ", ".join(f"{key}: {before.get(key)} then, {facts[key]} now" for key in facts if before.get(key) != facts[key])
+        raise DataError(f"the data have changed since this run began ({changed}); start a new run")
+    if not before:
+        for note in dataset.notes:
+            session.warn(note)
+    session.record(data=facts, device=device_name())
+    counts = ", ".join(f"{facts[name]:,} {name}" for name in splits if facts[name])
+    shape = " x ".join(str(n) for n in dataset.image_shape)
+    session.say(f"{dataset.name}: {counts} images of {shape}")
+    return dataset
+
+
+def finish(session: Session) -> None:
+    """Write the report and show what came out."""
+    write_report(session.folder)
+    for title, columns, rows in result_tables(session.folder):
+        session.console.table(title, columns, rows)
+    session.say(f"Report: {session.folder.path / 'report.html'}")
