@@ -130,6 +130,7 @@ def _read_arrays(source: ArraySource, data: Data, notes: list[str]) -> tuple[dic
                 for x, y in names:
                     if x in archive and split not in found:
                         found[split] = archive[x], archive[y] if y in archive else None
+            class_names = [str(name) for name in archive["class_names"]] if "class_names" in archive else []
             present = ", ".join(archive.files)
     except Exception as error:  # A damaged archive raises zip, zlib, value and end-of-file errors.
         raise DataError(f"{source.path}: cannot be read: {error}") from None
@@ -149,8 +150,10 @@ def _read_arrays(source: ArraySource, data: Data, notes: list[str]) -> tuple[dic
     if len({split.store.shape[1:] for split in splits.values()}) > 1:
         shapes = ", ".join(f"{name} {split.store.shape[1:]}" for name, split in splits.items())
         raise DataError(f"{source.path}: the splits differ in shape ({shapes}): set data.size and data.channels")
-    known = [int(split.labels.max()) for split in splits.values() if split.labels is not None]
-    return splits, [str(i) for i in range(max(known) + 1)] if known else []
+    known = max((int(split.labels.max()) + 1 for split in splits.values() if split.labels is not None), default=0)
+    if class_names and known > len(class_names):
+        raise DataError(f"{source.path}: labels go up to {known - 1}, class_names has {len(class_names)}")
+    return splits, (class_names or [str(i) for i in range(known)]) if known else []
 
 
 def _pixel_scale(train: np.ndarray, notes: list[str]) -> Callable[[np.ndarray], np.ndarray]:

@@ -26,6 +26,7 @@ STYLE = {
     "savefig.bbox": "tight",
 }
 FILTER_COLUMNS = 16
+FILTERS_WIDTH = 640
 
 
 def draw_curves(events: Sequence[Event], classes: int, path: Path) -> bool:
@@ -108,9 +109,10 @@ def draw_filters(kernels: np.ndarray, path: Path) -> None:
     energy = (kernels**2).sum(axis=(0, 1, 2))
     tiles = np.moveaxis(kernels[..., np.argsort(-energy)], -1, 0)
     tiles = np.clip(0.5 + tiles / (2 * np.abs(tiles).max() + 1e-12), 0, 1)
-    side, gap, scale = tiles.shape[1], 1, 6
+    side, gap = tiles.shape[1], 1
     rows = -(-len(tiles) // FILTER_COLUMNS)
     columns = min(FILTER_COLUMNS, len(tiles))
+    scale = max(1, FILTERS_WIDTH // (columns * (side + gap)))
     canvas = np.zeros((rows * (side + gap) - gap, columns * (side + gap) - gap, tiles.shape[3]))
     for n, tile in enumerate(tiles):
         top, left = (side + gap) * (n // columns), (side + gap) * (n % columns)
@@ -119,8 +121,9 @@ def draw_filters(kernels: np.ndarray, path: Path) -> None:
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)
 
 
-def _smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
-    """Exponential moving average without the bias of its start."""
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Exponential moving average over about a fortieth of the values, without the bias of its start."""
+    weight = 1 - 1 / max(1.0, len(values) / 40)
     average, total, smooth = 0.0, 0.0, []
     for value in values:
         average = weight * average + (1 - weight) * value

@@ -4,14 +4,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rotnet_keras.catalogue import find_recipe
-from rotnet_keras.errors import RotnetError
+from rotnet_keras.errors import RecipeError, RotnetError
 from rotnet_keras.recipe import load_recipe, to_toml
 from rotnet_keras.runs import RunFolder, create_run, default_runs_dir
-from rotnet_keras.schema import Recipe
+from rotnet_keras.schema import PretrainRecipe, Recipe
 from rotnet_keras.sources import pinned
 
 
@@ -23,6 +24,8 @@ def load_for_run(recipe: str, overrides: Mapping[str, Any]) -> tuple[Recipe, dic
         DataError: its data are missing.
     """
     loaded = load_recipe(recipe, overrides)
+    if isinstance(loaded, PretrainRecipe) and loaded.train.tensorboard and not find_spec("tensorboard"):
+        raise RecipeError("train.tensorboard needs another package: pip install 'rotnet-keras[tensorboard]'")
     loaded = loaded.model_copy(update={"data": pinned(loaded.data)})
     facts = {
         "recipe": find_recipe(recipe).stem,

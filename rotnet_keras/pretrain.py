@@ -22,6 +22,7 @@ from rotnet_keras.samples import SAMPLES, WORST, write_samples
 from rotnet_keras.schema import PretrainRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stages import finish, prepare_data
+from rotnet_keras.tensorboard import TensorBoard
 
 EVALUATION_BATCH = 125
 
@@ -63,6 +64,7 @@ class Pretraining:
         self.model.optimizer.build(self.model.trainable_variables)
         self.variables = [*self.model.backbone.variables, *self.model.head.variables, *self.model.optimizer.variables]
         self.progress = Progress()
+        self.tensorboard = TensorBoard(session.folder.path / "tensorboard") if recipe.train.tensorboard else None
         session.record(
             parameters=int(sum(np.prod(v.shape) for v in self.model.trainable_variables)),
             steps=self.total,
@@ -128,8 +130,10 @@ class Pretraining:
     def _write_step(self, step: int, steps: int, loss: float, accuracy: float, **values: float) -> None:
         for key, value in {"loss": loss, "accuracy": accuracy, "steps": 1.0}.items():
             self.progress.sums[key] = self.progress.sums.get(key, 0.0) + steps * value
-        epoch = step / self.per_epoch
-        self.session.event("step", step=step, epoch=round(epoch, 4), loss=loss, accuracy=accuracy, **values)
+        values |= {"loss": loss, "accuracy": accuracy}
+        self.session.event("step", step=step, epoch=round(step / self.per_epoch, 4), **values)
+        if self.tensorboard:
+            self.tensorboard.write(step, "train", values)
 
     def _end_epoch(self) -> None:
         """Validate, show samples, write the epoch's event and a checkpoint, in this order.
@@ -146,6 +150,8 @@ class Pretraining:
             best = validation["accuracy"] > self.progress.best
             self.progress.best = max(self.progress.best, validation["accuracy"])
             epoch["validation"] = validation
+            if self.tensorboard:
+                self.tensorboard.write(step, "validation", validation)
             self._write_samples(step)
         self.session.event("epoch", step=step, epoch=round(step / self.per_epoch, 4), **epoch)
         self._save(best)

@@ -4,7 +4,6 @@ import base64
 import time
 import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rotnet_keras.catalogue import PACKAGE
@@ -82,8 +81,12 @@ def _probe_table(probes: Sequence[Event], recipe: dict[str, Any]) -> Table:
     return f"Object accuracy on test, %: {HEADS[head]}, {amount} (chance {chance:g})", titles, rows
 
 
-def write_report(run: RunFolder) -> None:
-    """Draw the figures and write `report.html` (one file, pictures inside) and `report.md`."""
+def write_report(run: RunFolder, state: str | None = None) -> None:
+    """Draw the figures and write `report.html` (one file, pictures inside) and `report.md`.
+
+    Args:
+        state: what to call the run; what its folder says when not given.
+    """
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
     events = run.events()
@@ -92,8 +95,8 @@ def write_report(run: RunFolder) -> None:
     values = {
         "run": run,
         "title": recipe.get("title", run.name),
-        "state": str(end["outcome"]) if end else "all results in",
-        "message": end["message"] if end else "",
+        "state": state or run.state(),
+        "message": end["message"] if end and not state else "",
         "warnings": [e["message"] for e in events if e["kind"] == "warning"],
         "tables": result_tables(run),
         "figures": _figures(run, events, recipe),
@@ -224,7 +227,3 @@ def _top1(event: Event | None) -> str:
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
-
-def report_path(run: RunFolder) -> Path:
-    """Where `write_report` puts the page."""
-    return run.path / "report.html"

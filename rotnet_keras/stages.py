@@ -38,7 +38,7 @@ def prepare_data(session: Session) -> datasets.Dataset:
 
 def finish(session: Session) -> None:
     """Write the report and show what came out."""
-    write_report(session.folder)
+    write_report(session.folder, "finished")
     for title, columns, rows in result_tables(session.folder):
         session.console.table(title, columns, rows)
     session.say(f"Report: {session.folder.path / 'report.html'}")

@@ -18,13 +18,17 @@ COLUMNS = ("run", "state", "recipe", "epoch", "rotation", "probe", "left", "crea
 
 
 def summary(run: RunFolder) -> dict[str, Any]:
-    """What is worth knowing of a run at a glance, from the end of its events; None where not known."""
+    """What is worth knowing of a run at a glance, from the end of its events; None where not known.
+
+    The probe accuracy is that of the tap and head that are best on validation.
+    """
     tail, facts = run.tail(), run.facts()
     state = run.state(tail)
     steps = [e for e in tail if e["kind"] == "step"]
     epochs = [e for e in tail if e["kind"] == "epoch"]
     probes = [e for e in tail if e["kind"] == "probe" and e["weights"] == "rotnet" and not e["labels_per_class"]]
     last_step = max((e["step"] for e in [*steps, *epochs]), default=0)
+    best = max(probes, key=lambda e: e.get("validation_top1", 0), default=None)
     rotation = (epochs[-1].get("validation") or epochs[-1])["accuracy"] if epochs else None
     per_epoch, total = facts.get("steps_per_epoch"), facts.get("steps")
     end = tail[-1] if tail and tail[-1]["kind"] == "end" else None
@@ -39,7 +43,7 @@ def summary(run: RunFolder) -> dict[str, Any]:
         "epochs": round(total / per_epoch, 2) if per_epoch and total else None,
         "loss": steps[-1]["loss"] if steps else None,
         "rotation_accuracy": rotation,
-        "probe_accuracy": max((e["top1"] for e in probes), default=None),
+        "probe_accuracy": best["top1"] if best else None,
         "images_per_s": steps[-1]["images_per_s"] if steps else None,
         "seconds_left": _seconds_left(steps, total) if state == "running" else None,
         "created": facts.get("created"),

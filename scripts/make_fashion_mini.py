@@ -19,6 +19,10 @@ import numpy as np
 
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
 TARGET = Path(__file__).parent.parent / "rotnet_keras" / "data" / "fashion_mini.npz"
+CLASS_NAMES = [
+    *("T-shirt", "trouser", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+]
 PER_CLASS = {"train": 500, "t10k": 100}
 
 
@@ -42,7 +46,13 @@ def subset(part: str) -> tuple[np.ndarray, np.ndarray]:
 def main() -> None:
     x_train, y_train = subset("train")
     x_test, y_test = subset("t10k")
-    arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+    arrays = {
+        "x_train": x_train,
+        "y_train": y_train,
+        "x_test": x_test,
+        "y_test": y_test,
+        "class_names": np.array(CLASS_NAMES),
+    }
     # np.savez stamps each member with the time of day; a fixed date keeps the file reproducible.
     with zipfile.ZipFile(TARGET, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, array in arrays.items():
