@@ -61,9 +61,7 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
-def training_images(
-    split: Split, augment: Augment, *, batch: int, seed: int, first: int, last: int
-) -> tf.data.Dataset:
+def training_images(split: Split, augment: Augment, *, batch: int, seed: int, first: int, last: int) -> tf.data.Dataset:
     """Augmented, unrotated images of the steps from `first` up to, without, `last`: (N, T, T, C) uint8."""
     size, channels = crop_size(augment, split.store.shape[1]), split.store.shape[3]
 

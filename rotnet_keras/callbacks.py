@@ -71,11 +71,13 @@ class StepEvents(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Check the loss; write an event if one is due."""
         self.step = self.first + batch + 1
-        self.latest = {"loss": float(logs["loss"]), "accuracy": float(logs["accuracy"])}
+        self.latest = {key: float((logs or {})[key]) for key in ("loss", "accuracy")}
         self._pending += 1
         if not math.isfinite(self.latest["loss"]):
             rate = float(self.model.optimizer.learning_rate)
-            raise DivergedError(f"the loss became {self.latest['loss']} in step {self.step} at learning rate {rate:.4g}")
+            raise DivergedError(
+                f"the loss became {self.latest['loss']} in step {self.step} at learning rate {rate:.4g}"
+            )
         if self.step % self.every == 0:
             self.flush()
 

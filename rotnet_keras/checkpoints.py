@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def save_checkpoint(folder: Path, variables: Sequence[keras.Variable], progress:
         OSError: the disk is full or the folder is gone; older checkpoints are untouched.
     """
     folder.mkdir(exist_ok=True)
-    arrays = {f"{i:04d}": np.asarray(variable) for i, variable in enumerate(variables)}
+    arrays: dict[str, Any] = {f"{i:04d}": np.asarray(variable) for i, variable in enumerate(variables)}
     buffer = io.BytesIO()
     # No pickle on this way: the file holds plain arrays, and reading one runs nobody's code.
     np.savez(buffer, progress=np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8), **arrays)

@@ -230,7 +230,7 @@ def export(
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check the installation and say what a run would use."""
-    from rotnet_keras.status import diagnosis
+    from rotnet_keras.doctor import diagnosis
 
     found = diagnosis()
     if as_json:

@@ -54,6 +54,16 @@ class Split:
         """The images at some positions of the split: (len(positions), S, S, C) uint8."""
         return self.store[self.rows[positions]]
 
+    def required_labels(self) -> np.ndarray:
+        """The labels.
+
+        Raises:
+            DataError: there are none.
+        """
+        if self.labels is None:
+            raise DataError("these images have no labels")
+        return self.labels
+
     def subset(self, positions: np.ndarray) -> "Split":
         """The split of some positions of this one."""
         return Split(self.store, self.rows[positions], None if self.labels is None else self.labels[positions])
@@ -129,7 +139,7 @@ def _read_arrays(source: ArraySource, data: Data, notes: list[str]) -> tuple[dic
             for split, names in ARRAY_NAMES.items():
                 for x, y in names:
                     if x in archive and split not in found:
-                        found[split] = archive[x], archive[y] if y in archive else None
+                        found[split] = archive[x], archive.get(y)
             class_names = [str(name) for name in archive["class_names"]] if "class_names" in archive else []
             present = ", ".join(archive.files)
     except Exception as error:  # A damaged archive raises zip, zlib, value and end-of-file errors.
@@ -233,9 +243,7 @@ def _folder_channels(source: FolderSource) -> int:
 Decoded = tuple[np.ndarray | str, int]
 
 
-def _decode_files(
-    files: list[ImageFile], size: int, channels: int, progress: Progress, what: str
-) -> Iterator[Decoded]:
+def _decode_files(files: list[ImageFile], size: int, channels: int, progress: Progress, what: str) -> Iterator[Decoded]:
     def read(file: ImageFile) -> Decoded:
         label = -1 if file.label is None else file.label
         try:

@@ -11,10 +11,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # TensorFlow leaves oneDNN off on some processors where it makes a training step 1.4 to 1.6 times as fast.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-import keras  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import keras
+import tensorflow as tf
 
-from rotnet_keras.errors import RotnetError  # noqa: E402
+from rotnet_keras.errors import RotnetError
 
 __all__ = ["configure", "device_name", "keras", "tf"]
 

@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 Event = dict[str, Any]
 
 BLUE, ORANGE, GREY = "#2563a8", "#d97706", "#8a8f98"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -71,7 +71,9 @@ def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title:
         axis.set_yticks(range(size), names)
         axis.set(xlabel="predicted", ylabel="true", title=title)
         for i, j in np.ndindex(size, size):
-            axis.text(j, i, f"{share[i, j]:.0f}", ha="center", va="center", color="white" if share[i, j] > 55 else "black")
+            axis.text(
+                j, i, f"{share[i, j]:.0f}", ha="center", va="center", color="white" if share[i, j] > 55 else "black"
+            )
         figure.savefig(path)
         plt.close(figure)
 

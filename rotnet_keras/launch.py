@@ -55,7 +55,9 @@ def spawn(folder: RunFolder) -> "subprocess.Popen[bytes]":
         )
 
 
-def run(recipe: str | Path, *, name: str | None = None, runs_dir: str | Path | None = None, **overrides: Any) -> RunFolder:
+def run(
+    recipe: str | Path, *, name: str | None = None, runs_dir: str | Path | None = None, **overrides: Any
+) -> RunFolder:
     """Run a recipe from Python, in a process of its own, and wait for its end.
 
     Args:

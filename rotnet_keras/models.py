@@ -105,9 +105,7 @@ def rotation_loss(classes: int, label_smoothing: float = 0.0) -> Callable[[tf.Te
 
     def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         targets = tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), classes)
-        return keras.losses.categorical_crossentropy(
-            targets, logits, from_logits=True, label_smoothing=label_smoothing
-        )
+        return keras.losses.categorical_crossentropy(targets, logits, from_logits=True, label_smoothing=label_smoothing)
 
     return loss
 

@@ -1,6 +1,7 @@
 """The kind `pretrain`: learn from rotations, measure, export, probe, report."""
 
 import time
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +102,12 @@ class Pretraining:
     def _fit_until(self, boundary: int) -> None:
         first, train = self.progress.step, self.recipe.train
         batches = training_images(
-            self.dataset.train, self.recipe.augment, batch=train.batch, seed=self.recipe.seed, first=first, last=boundary
+            self.dataset.train,
+            self.recipe.augment,
+            batch=train.batch,
+            seed=self.recipe.seed,
+            first=first,
+            last=boundary,
         )
         rate = LearningRate(self.recipe.optimizer, self.recipe.schedule, train, self.images, first)
         events = StepEvents(self._write_step, first, train.log_every, train.batch)
@@ -142,7 +148,7 @@ class Pretraining:
         """
         step = self.progress.step
         steps = self.progress.sums.pop("steps")
-        epoch = {key: value / steps for key, value in self.progress.sums.items()}
+        epoch: dict[str, Any] = {key: value / steps for key, value in self.progress.sums.items()}
         self.progress.sums = {}
         best = False
         if self.dataset.validation:
@@ -160,7 +166,7 @@ class Pretraining:
             words += f"; validation {_in_words(epoch['validation'])}"
         self.session.say(f"Epoch {step / self.per_epoch:g} of {self.total / self.per_epoch:.4g}: {words}")
 
-    def _evaluate(self, split: Split) -> dict[str, object]:
+    def _evaluate(self, split: Split) -> dict[str, Any]:
         """Metrics over every copy of every image of a split."""
         batches = evaluation_images(split, self.recipe.augment, batch=EVALUATION_BATCH)
         results = self.model.evaluate(batches, verbose=0, return_dict=True)
@@ -222,7 +228,7 @@ class Pretraining:
         return backbone
 
 
-def _in_words(metrics: dict[str, float]) -> str:
+def _in_words(metrics: dict[str, Any]) -> str:
     if "loss" not in metrics:
         return ""
     return f"loss {metrics['loss']:.3f}, accuracy {100 * metrics['accuracy']:.1f} %"

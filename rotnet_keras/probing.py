@@ -212,7 +212,9 @@ class HeadTraining:
         chosen = labelled_subset(self.dataset, self.probe.labels_per_class, (self.seed, draw))
         total = self.probe.total_steps(len(chosen))
         labels = "" if self.probe.labels_per_class is None else f", {self.probe.labels_per_class} a class"
-        what = f"{self.probe.head} probe ({self.weights}{labels}{f', draw {draw + 1}' if self.probe.repeats > 1 else ''})"
+        what = (
+            f"{self.probe.head} probe ({self.weights}{labels}{f', draw {draw + 1}' if self.probe.repeats > 1 else ''})"
+        )
 
         def after_step(done: int) -> bool:
             self.session.progress(what, done, total)
@@ -223,7 +225,7 @@ class HeadTraining:
         return self._scores()
 
     def _batches(self, chosen: np.ndarray, total: int) -> tf.data.Dataset:
-        labels = self.dataset.train.labels
+        labels = self.dataset.train.required_labels()
 
         def fetch(step: np.ndarray) -> list[np.ndarray]:
             rows = chosen[positions_of_step(len(chosen), self.probe.batch, self.seed, int(step))]
@@ -245,7 +247,7 @@ class HeadTraining:
             arrays = [tf.ensure_shape(a, (None, *s.shape[1:])) for a, s in zip(arrays, specs, strict=True)]
             labels = tf.ensure_shape(labels, (None,))
             x = arrays[0] if self.probe.augment else dict(zip(self.taps, arrays, strict=True))
-            return x, {tap: labels for tap in self.taps}
+            return x, dict.fromkeys(self.taps, labels)
 
         return steps.map(load, num_parallel_calls=2, deterministic=True).prefetch(4)
 
@@ -265,7 +267,7 @@ class HeadTraining:
                     predicted[tap].append(np.argmax(logits, axis=-1))
                 self.session.stop.check()
             for tap in self.taps:
-                scores[tap][name] = _confusion(split.labels, np.concatenate(predicted[tap]), self.dataset)
+                scores[tap][name] = _confusion(split.required_labels(), np.concatenate(predicted[tap]), self.dataset)
         return scores
 
 
@@ -275,7 +277,7 @@ def labelled_subset(dataset: Dataset, per_class: int | None, seed: tuple[int, in
     Raises:
         DataError: a class has fewer.
     """
-    labels = dataset.train.labels
+    labels = dataset.train.required_labels()
     if per_class is None:
         return np.arange(len(labels))
     rng = np.random.default_rng(seed)
@@ -303,9 +305,9 @@ def _nearest_neighbours(
     scores: dict[str, dict[str, Any]] = {}
     for tap in taps:
         model = KNeighborsClassifier(min(probe.neighbours, len(chosen)), metric="cosine", weights="distance")
-        model.fit(vectors("train", tap)[chosen], dataset.train.labels[chosen])
+        model.fit(vectors("train", tap)[chosen], dataset.train.required_labels()[chosen])
         scores[tap] = {
-            name: _confusion(split.labels, model.predict(vectors(name, tap)), dataset)
+            name: _confusion(split.required_labels(), model.predict(vectors(name, tap)), dataset)
             for name, split in _splits(dataset).items()
             if name != "train"
         }
@@ -324,7 +326,7 @@ def _top1(confusion: np.ndarray) -> float:
 def _summary(draws: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     """What a probe event says of a tap: mean over the draws, and the counts of all draws together."""
     top1 = [_top1(draw["test"]) for draw in draws]
-    confusion = sum(draw["test"] for draw in draws)
+    confusion = np.sum([draw["test"] for draw in draws], axis=0)
     totals = np.maximum(confusion.sum(axis=1), 1)
     summary: dict[str, Any] = {
         "top1": float(np.mean(top1)),
@@ -359,4 +361,3 @@ def _check_shape(backbone: keras.Model, dataset: Dataset, augment: Augment) -> N
     want = tuple(backbone.input.shape[1:])
     if any(w is not None and w != h for w, h in zip(want, have, strict=True)):
         raise DataError(f"the backbone takes images of {want}, these are {have}: set data.size and data.channels")
-

@@ -15,6 +15,7 @@ from rotnet_keras.errors import RecipeError
 from rotnet_keras.kinds import KINDS
 from rotnet_keras.schema import Location, Recipe, cross_errors
 
+
 def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Read and check a recipe.
 
@@ -155,9 +156,7 @@ def _override(values: dict[str, Any], key: str, value: Any) -> Iterator[str]:
         yield f"command line: {key}: there is nothing of this name to set"
 
 
-def _with_places(
-    found: Sequence[tuple[Location, str]], overrides: Mapping[str, Any], source: _Source
-) -> Iterator[str]:
+def _with_places(found: Sequence[tuple[Location, str]], overrides: Mapping[str, Any], source: _Source) -> Iterator[str]:
     typed = [tuple(int(k) if k.isdigit() else k for k in key.split(".")) for key in overrides]
     for location, message in found:
         if any(location[: len(key)] == key[: len(location)] for key in typed):

@@ -226,4 +226,3 @@ def _top1(event: Event | None) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
-

@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +245,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def usual_pause(events: list[Event]) -> float:
     """Median seconds between step events, 0 where there are too few to tell."""
     times = [e["time"] for e in events if e["kind"] == "step"]
-    pauses = [b - a for a, b in zip(times, times[1:], strict=False)]
+    pauses = [b - a for a, b in pairwise(times)]
     return statistics.median(pauses) if len(pauses) >= 3 else 0.0
 
 

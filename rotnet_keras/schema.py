@@ -180,6 +180,7 @@ class Probe(Length):
 class Recipe(Section):
     """What every kind of recipe has."""
 
+    kind: str
     title: str = Field(min_length=1)
     seed: int = Field(0, ge=0, lt=2**31)
     data: Data

@@ -107,9 +107,7 @@ def _array_source(path: Path) -> ArraySource:
 def _folder_source(root: Path) -> FolderSource:
     if not root.is_dir():
         raise DataError(f"data.name: no folder {root.absolute()}")
-    roots = {
-        split: root / name for split, names in SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()
-    }
+    roots = {split: root / name for split, names in SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()}
     if "train" not in roots:
         roots = {"train": root}
     other: Counter[str] = Counter()

@@ -24,7 +24,9 @@ def prepare_data(session: Session) -> datasets.Dataset:
         **{name: 0 if split is None else len(split) for name, split in splits.items()},
     }
     if before and before != facts:
-        changed = ", ".join(f"{key}: {before.get(key)} then, {facts[key]} now" for key in facts if before.get(key) != facts[key])
+        changed = ", ".join(
+            f"{key}: {before.get(key)} then, {facts[key]} now" for key in facts if before.get(key) != facts[key]
+        )
         raise DataError(f"the data have changed since this run began ({changed}); start a new run")
     if not before:
         for note in dataset.notes:
@@ -41,4 +43,13 @@ def finish(session: Session) -> None:
     write_report(session.folder, "finished")
     for title, columns, rows in result_tables(session.folder):
         session.console.table(title, columns, rows)
-    session.say(f"Report: {session.folder.path / 'report.html'}")
+    folder = session.folder
+    session.say(f"Report:   {folder.path / 'report.html'}")
+    if folder.backbone.is_file():
+        session.say(f"Backbone: {folder.backbone}, a plain Keras file: keras.models.load_model(...)")
+        session.say("Next:     your own images: rotnet-keras run folder data.name=/path/to/images")
+        session.say("          all recipes: rotnet-keras recipes; what this one says: rotnet-keras show " + _recipe(session))
+
+
+def _recipe(session: Session) -> str:
+    return str(session.folder.facts().get("recipe", session.folder.recipe))

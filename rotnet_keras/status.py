@@ -1,18 +1,11 @@
-"""Runs in a line, in a paragraph, side by side; and what this machine would run them on."""
+"""Runs in a line, in a paragraph and side by side."""
 
-import importlib.metadata
-import os
-import shutil
-import sys
 import time
 import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import psutil
-
-from rotnet_keras.runs import Event, RunFolder, default_runs_dir, usual_pause
+from rotnet_keras.runs import Event, RunFolder, usual_pause
 
 COLUMNS = ("run", "state", "recipe", "epoch", "rotation", "probe", "left", "created")
 
@@ -86,25 +79,6 @@ def comparison(runs: Sequence[RunFolder]) -> tuple[list[str], list[list[str]]]:
         rows.append([name, *(r.get(name, "") for r in results)])
     rows += [[key, *(str(f.get(key, "")) for f in flat)] for key in keys]
     return ["", *(run.name for run in runs)], rows
-
-
-def diagnosis() -> dict[str, str]:
-    """Versions, devices, memory and disk, as a run on this machine would find them."""
-    packages = ("rotnet-keras", "keras", "tensorflow", "tensorflow-datasets", "numpy")
-    found = {"python": sys.version.split()[0]}
-    found |= {name: importlib.metadata.version(name) for name in packages}
-    from rotnet_keras.engine import device_name
-
-    runs_dir = default_runs_dir().absolute()
-    existing = next(p for p in [runs_dir, *runs_dir.parents] if p.is_dir())
-    found["device"] = device_name()
-    found["cpu cores"] = str(os.cpu_count())
-    found["memory available"] = f"{psutil.virtual_memory().available / 2**30:.1f} GiB"
-    found["oneDNN"] = "on" if os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1" else "off"
-    found["tfds data"] = os.environ.get("TFDS_DATA_DIR", str(Path("~/tensorflow_datasets").expanduser()))
-    found["runs"] = f"{runs_dir} ({shutil.disk_usage(existing).free / 2**30:.1f} GiB free)"
-    found["runs can be written"] = "yes" if os.access(existing, os.W_OK) else "no"
-    return found
 
 
 def _seconds_left(steps: Sequence[Event], total: int | None) -> float | None:

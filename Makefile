@@ -1,0 +1,41 @@
+# Everything happens in .venv; `make quickstart` and `make test` set it up themselves.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: quickstart test test-slow lint lock clean
+
+quickstart: .venv/.installed
+	$(BIN)/rotnet-keras run quickstart
+
+test: .venv/.installed-dev
+	$(BIN)/pytest -m "not slow" -n 2
+
+test-slow: .venv/.installed-dev
+	$(BIN)/pytest -m slow
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Write the versions of a fresh environment to constraints.txt.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet --upgrade '.[dev]'
+	build/lock/bin/pip freeze --exclude rotnet-keras > constraints.txt
+
+clean:
+	rm -rf .venv build dist
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch .venv/.installed $@

@@ -1,0 +1,103 @@
+"""What the tests share: tiny data that rotation can be learned from, and the command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TINY_RECIPE = """\
+kind = "pretrain"
+title = "tiny"
+seed = 3
+
+[data]
+name = "{data}"
+validation = 0.2
+
+[augment]
+pad = 2
+flip = true
+
+[backbone]
+name = "compact"
+blocks = 2
+width = 0.25
+
+[schedule]
+name = "one_cycle"
+
+[train]
+epochs = 3
+batch = 16
+log_every = 2
+checkpoint_minutes = 0
+"""
+
+
+def upright_images(count, size=16, channels=3, seed=0):
+    """Noise that is brighter towards the top, and brighter as a whole the higher its label, 0 to 3."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, count)
+    ramp = np.linspace(1, 0, size)
+    images = rng.random((count, size, size, channels)) * 0.3 + ramp[None, :, None, None] * 0.7
+    images *= (0.4 + 0.2 * labels)[:, None, None, None]
+    return np.round(images * 255 / images.max()).astype(np.uint8), labels.astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    x_train, y_train = upright_images(200)
+    x_test, y_test = upright_images(40, seed=1)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return path
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path, tiny_data):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY_RECIPE.format(data=tiny_data))
+    return path
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "rotnet_keras", *map(str, arguments)]
+
+
+def run_cli(*arguments, cwd=None, **environment):
+    """Run the command line in a process of its own; environment variables by keyword."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def run_python(code, *arguments, **environment):
+    """Run code in a fresh interpreter; its standard output, or a failure with what it said."""
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def shared_data(*names):
+    """A data set of the neighbouring `shared` folder, which only developers have; skips without it."""
+    path = Path(__file__).parents[2].joinpath("shared", *names)
+    if not path.exists():
+        pytest.skip("needs the developers' shared data sets")
+    return path

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from rotnet_keras.batches import augmented, centred, evaluation_images, positions_of_step, training_images
+from rotnet_keras.datasets import Split
+from rotnet_keras.rotation import rotate_batch
+from rotnet_keras.schema import Augment
+
+FLIP_AND_CROP = Augment(pad=1, flip=True)
+
+
+def split_of(images):
+    return Split(images, np.arange(len(images)), None)
+
+
+def random_images(count=20, size=8):
+    return np.random.default_rng(0).integers(1, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def test_an_epoch_sees_every_image_once_and_the_next_in_another_order():
+    epochs = [np.concatenate([positions_of_step(10, 4, 0, 3 * e + s) for s in range(3)]) for e in range(2)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(10))] * 2
+    assert list(epochs[0]) != list(epochs[1])
+
+
+def test_batches_depend_on_seed_and_step_alone():
+    split = split_of(random_images())
+    options = {"batch": 4, "seed": 5}
+    whole = list(training_images(split, FLIP_AND_CROP, first=0, last=12, **options))
+    resumed = list(training_images(split, FLIP_AND_CROP, first=7, last=12, **options))
+    for ours, theirs in zip(resumed, whole[7:], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    other = next(iter(training_images(split, FLIP_AND_CROP, batch=4, seed=6, first=7, last=12)))
+    assert not np.array_equal(other, whole[7])
+
+
+def test_the_last_batch_of_an_epoch_is_kept_small():
+    sizes = [len(b) for b in training_images(split_of(random_images(10)), Augment(), batch=4, seed=0, first=0, last=4)]
+    assert sizes == [4, 4, 2, 4]
+
+
+def test_training_images_are_upright_so_that_no_flip_follows_the_rotation():
+    # One image; whatever the pipeline makes of it must be the image or its mirror image, never a turn,
+    # and the copy labelled k must be that, turned k times.
+    image = random_images(1)
+    upright = {image[0].tobytes(), image[0][:, ::-1].tobytes()}
+    seen = set()
+    for batch in training_images(split_of(image), Augment(flip=True), batch=1, seed=0, first=0, last=30):
+        inputs, labels = rotate_batch(batch)
+        for turned, label in zip(np.asarray(inputs), np.asarray(labels), strict=True):
+            back = np.rot90(turned, -int(label))
+            assert back.tobytes() in upright
+            seen.add((back.tobytes(), int(label)))
+    assert len(seen) == 8
+
+
+def test_crops_are_windows_of_the_zero_padded_image():
+    image = random_images(1)
+    padded = np.pad(image[0], ((1, 1), (1, 1), (0, 0)))
+    windows = {padded[y : y + 8, x : x + 8].tobytes(): (y, x) for y in range(3) for x in range(3)}
+    crops = augmented(np.repeat(image, 200, axis=0), Augment(pad=1), np.random.default_rng(0))
+    assert {windows[crop.tobytes()] for crop in crops} == {(y, x) for y in range(3) for x in range(3)}
+
+
+def test_evaluation_takes_the_centre_and_keeps_the_order():
+    images = random_images(size=12)
+    batches = list(evaluation_images(split_of(images), Augment(crop=8, flip=True), batch=7))
+    assert [len(b) for b in batches] == [7, 7, 6]
+    np.testing.assert_array_equal(np.concatenate(batches), images[:, 2:10, 2:10])
+
+
+@pytest.mark.parametrize("crop", [8, 10])
+def test_a_crop_larger_than_the_image_is_padded(crop):
+    assert centred(random_images(), Augment(pad=1, crop=crop)).shape == (20, crop, crop, 3)

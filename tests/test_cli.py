@@ -1,0 +1,81 @@
+import json
+
+import pytest
+from conftest import run_cli, run_python
+
+HEAVY = ("tensorflow", "keras", "numpy", "sklearn", "matplotlib")
+LIGHT_COMMAND = """
+import sys
+from rotnet_keras.cli import main
+sys.argv = ["rotnet-keras", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as error:
+    assert not error.code, error.code
+loaded = [name for name in {heavy!r} if name in sys.modules]
+assert not loaded, loaded
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["recipes"], ["runs"], ["runs", "--json"]])
+def test_light_commands_load_nothing_heavy(arguments):
+    assert run_python(LIGHT_COMMAND.format(heavy=HEAVY), *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["show", "quickstart"], ["check", "quickstart"], ["run", "quickstart", "--dry-run"]]
+)
+def test_recipes_are_checked_without_tensorflow(arguments):
+    assert run_python(LIGHT_COMMAND.format(heavy=HEAVY), *arguments)
+
+
+def test_importing_the_package_loads_nothing_else():
+    run_python("import sys, rotnet_keras; assert not {'pydantic', 'keras', 'tensorflow'} & set(sys.modules)")
+
+
+def test_recipes_are_listed_with_their_titles():
+    listed = json.loads(run_cli("recipes", "--json").stdout)
+    assert {"quickstart", "cifar_nin", "cifar_nin_paper", "cifar_cpu", "folder"} <= {r["name"] for r in listed}
+    assert "quickstart" in run_cli("recipes").stdout
+
+
+def test_missing_data_end_with_3_and_what_was_looked_for(tmp_path):
+    result = run_cli("run", "folder", f"data.name={tmp_path}/none", cwd=tmp_path)
+    assert result.returncode == 3 and f"no folder {tmp_path}/none" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_runs_yet(tmp_path):
+    assert "Start one: rotnet-keras run quickstart" in run_cli("runs", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "quikstart"], 2, "did you mean 'quickstart'"),
+        (["run", "quickstart", "epochs"], 2, "expected key=value"),
+        (["run", "quickstart", "--name", "../up"], 1, "cannot name a run"),
+        (["resume", "none"], 1, "no run called 'none'"),
+        (["stop", "none"], 1, "no run called 'none'"),
+    ],
+)
+def test_mistakes_end_in_a_message(tmp_path, arguments, code, message):
+    result = run_cli(*arguments, cwd=tmp_path)
+    assert result.returncode == code and message in result.stderr and "Traceback" not in result.stderr
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_runs_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    result = run_cli("run", "quickstart", "--runs-dir", tmp_path / "file" / "runs")
+    assert result.returncode == 1 and "cannot make a run folder" in result.stderr
+
+
+def test_doctor_names_the_versions():
+    found = json.loads(run_cli("doctor", "--json").stdout)
+    assert found["keras"].startswith("3.") and "device" in found
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path):
+    result = run_cli("resume", "\x1b[2Jx", cwd=tmp_path)
+    assert "\x1b" not in result.stderr

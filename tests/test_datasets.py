@@ -1,0 +1,223 @@
+import numpy as np
+import pytest
+from conftest import shared_data, upright_images
+from PIL import Image
+
+from rotnet_keras.datasets import load
+from rotnet_keras.errors import DataError
+from rotnet_keras.images import UnreadableImage, read_image
+from rotnet_keras.schema import Data
+from rotnet_keras.sources import find_source, pinned
+
+
+def save_image(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+
+
+def photo(size=(20, 20), seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for n in range(10):
+        save_image(tmp_path / "photos" / f"class_{n % 2}" / f"{n}.png", photo(seed=n))
+    return tmp_path / "photos"
+
+
+def test_fashion_mini_is_balanced_and_named():
+    data = load(Data(name="fashion_mini"))
+    assert (len(data.train), len(data.validation), len(data.test)) == (4500, 500, 1000)
+    assert data.image_shape == (28, 28, 1)
+    assert data.class_names[0] == "T-shirt" and len(data.class_names) == 10
+    assert (np.bincount(data.test.labels) == 100).all()
+    both = np.concatenate([data.train.labels, data.validation.labels])
+    assert (np.bincount(both) == 500).all()
+    assert not set(data.train.rows) & set(data.validation.rows)
+
+
+def test_mean_and_std_are_those_of_the_training_images():
+    data = load(Data(name="fashion_mini"))
+    pixels = data.train.images(slice(None)) / 1.0
+    assert data.mean == pytest.approx([pixels.mean()], abs=0.01)
+    assert data.std == pytest.approx([pixels.std()], abs=0.01)
+
+
+def test_arrays_of_any_number_of_channels(tmp_path):
+    images, _ = upright_images(30, channels=7)
+    np.savez(tmp_path / "a.npz", images=images)
+    data = load(Data(name=str(tmp_path / "a.npz")))
+    assert data.image_shape == (16, 16, 7) and len(data.mean) == 7
+    assert data.train.labels is None and data.test is None
+    np.testing.assert_array_equal(data.train.images([0])[0], images[data.train.rows[0]])
+
+
+def test_values_that_are_no_bytes_are_scaled_and_the_user_is_told(tmp_path):
+    images = np.linspace(-3, 5, 20 * 64, dtype=np.float32).reshape(20, 8, 8, 1)
+    np.savez(tmp_path / "a.npz", x_train=images, x_test=images[:4] + 100)
+    data = load(Data(name=str(tmp_path / "a.npz")))
+    assert data.train.store.min() == 0 and data.train.store.max() == 255
+    assert data.test.store.min() == 255
+    assert "[-3, 5]" in data.notes[0]
+
+
+def test_a_pickle_in_an_npz_is_not_opened(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(DataError, match="allow_pickle"):
+        load(Data(name=str(tmp_path / "a.npz")))
+
+
+def test_arrays_that_are_not_square_need_a_size(tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.zeros((9, 8, 12, 3), np.uint8))
+    with pytest.raises(DataError, match=r"data\.size"):
+        load(Data(name=str(tmp_path / "a.npz")))
+    assert load(Data(name=str(tmp_path / "a.npz"), size=8)).image_shape == (8, 8, 3)
+
+
+def test_a_folder_per_class(folder):
+    data = load(Data(name=str(folder), size=16, validation=0.2))
+    assert data.class_names == ["class_0", "class_1"]
+    assert (len(data.train), len(data.validation), len(data.test)) == (6, 2, 2)
+    assert "no test split" in data.notes[0]
+    rows = np.concatenate([data.train.rows, data.validation.rows, data.test.rows])
+    assert sorted(rows) == list(range(10))
+
+
+def test_a_flat_folder_has_no_labels(tmp_path):
+    for n in range(4):
+        save_image(tmp_path / f"{n}.jpg", photo(seed=n))
+    data = load(Data(name=str(tmp_path), size=16, validation=0.25))
+    assert data.train.labels is None and data.test is None and len(data.validation) == 1
+
+
+def test_folders_per_split(tmp_path):
+    for split, count in (("train", 5), ("val", 3), ("test", 2)):
+        for n in range(count):
+            save_image(tmp_path / split / f"class_{n % 2}" / f"{n}.png", photo(seed=n))
+    data = load(Data(name=str(tmp_path), size=8))
+    assert (len(data.train), len(data.validation), len(data.test)) == (5, 3, 2)
+    assert list(data.test.labels) == [0, 1]
+
+
+def test_broken_files_are_skipped_counted_and_named(folder):
+    (folder / "class_0" / "empty.jpg").touch()
+    (folder / "class_0" / "text.jpg").write_text("not a picture")
+    save_image(folder / "class_1" / "cut.jpg", photo((200, 200)))
+    whole = (folder / "class_1" / "cut.jpg").read_bytes()
+    (folder / "class_1" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    data = load(Data(name=str(folder), size=16, validation=0))
+    note = next(note for note in data.notes if "cannot be read" in note)
+    assert note.startswith("3 of 13 train files")
+    assert all(name in note for name in ("empty.jpg (the file is empty)", "text.jpg", "cut.jpg"))
+    assert len(data.train) == 10
+
+
+def test_a_folder_without_images_says_what_is_there(tmp_path):
+    (tmp_path / "a.heic").touch()
+    with pytest.raises(DataError, match=r"looked for jpg.*1 files of other kinds, such as \.heic"):
+        find_source(Data(name=str(tmp_path)))
+
+
+def test_the_disk_cache_holds_the_same_images_and_is_used_again(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROTNET_CACHE_DIR", str(tmp_path / "cache"))
+    (folder / "class_0" / "empty.jpg").touch()
+    spec = {"name": str(folder), "size": 16, "validation": 0}
+    in_memory = load(Data(cache="memory", **spec))
+    first = load(Data(cache="disk", **spec))
+    decoded = []
+    monkeypatch.setattr("rotnet_keras.images.read_image", lambda *a: decoded.append(a))
+    second = load(Data(cache="disk", **spec))
+    assert isinstance(second.train.store, np.memmap) and not decoded
+    for data in (first, second):
+        np.testing.assert_array_equal(data.train.store, in_memory.train.store)
+        np.testing.assert_array_equal(data.train.labels, in_memory.train.labels)
+        assert data.notes == in_memory.notes
+
+
+def test_the_fingerprint_follows_the_files(folder):
+    before = find_source(Data(name=str(folder))).fingerprint()
+    assert before == find_source(Data(name=str(folder))).fingerprint()
+    save_image(folder / "class_0" / "new.png", photo())
+    assert before != find_source(Data(name=str(folder))).fingerprint()
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "tiff", "webp", "jpg"])
+def test_formats(tmp_path, suffix):
+    flat = np.full((20, 20, 3), (200, 100, 50), np.uint8)
+    save_image(tmp_path / f"a.{suffix}", flat)
+    pixels = read_image(tmp_path / f"a.{suffix}", 8, 3)
+    assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels[4, 4], [200, 100, 50], atol=6)
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+    save_image(tmp_path / "a.png", np.full((8, 8), 257 * 77, np.uint16))
+    assert (read_image(tmp_path / "a.png", 8, 1) == 77).all()
+    assert read_image(tmp_path / "a.png", 8, 3).shape == (8, 8, 3)
+
+
+def test_transparent_parts_become_white(tmp_path):
+    rgba = np.zeros((8, 8, 4), np.uint8)
+    rgba[:4, :, 3] = 255
+    save_image(tmp_path / "a.png", rgba)
+    pixels = read_image(tmp_path / "a.png", 8, 3)
+    assert (pixels[:4] == 0).all() and (pixels[4:] == 255).all()
+
+
+def test_the_exif_orientation_is_applied(tmp_path):
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[:8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "rotate by 90 degrees clockwise to view": the top comes to the right
+    save_image(tmp_path / "a.png", image, exif=exif)
+    pixels = read_image(tmp_path / "a.png", 16, 1)
+    assert (pixels[:, 8:] == 255).all() and (pixels[:, :8] == 0).all()
+
+
+def test_the_central_square_is_kept(tmp_path):
+    image = np.zeros((10, 30, 3), np.uint8)
+    image[:, 10:20] = 255
+    save_image(tmp_path / "a.png", image)
+    assert (read_image(tmp_path / "a.png", 10, 3) == 255).all()
+
+
+def test_a_decompression_bomb_is_an_unreadable_image(tmp_path, monkeypatch):
+    save_image(tmp_path / "a.png", photo((40, 40)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(UnreadableImage, match="decompression bomb"):
+        read_image(tmp_path / "a.png", 8, 3)
+
+
+def test_a_missing_tfds_name_says_where_was_looked(tmp_path, monkeypatch):
+    (tmp_path / "cifar10" / "3.0.2").mkdir(parents=True)
+    (tmp_path / "cifar10" / "3.0.2" / "dataset_info.json").touch()
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(DataError, match=r"there: cifar10; did you mean 'cifar10'"):
+        find_source(Data(name="cifar11"))
+
+
+def test_pinned_data_do_not_depend_on_folder_or_environment(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert pinned(Data(name="./photos")).name == str(folder)
+
+
+def test_the_real_cifar10():
+    tfds_dir = shared_data("tfds")
+    data = load(Data(name="cifar10", data_dir=str(tfds_dir), validation=0.1))
+    assert (len(data.train), len(data.validation), len(data.test)) == (45_000, 5_000, 10_000)
+    assert data.class_names[3] == "cat" and (np.bincount(data.test.labels) == 1000).all()
+    measured = data.train.store.reshape(-1, 3).mean(axis=0)
+    np.testing.assert_allclose(measured, data.mean, atol=0.1)
+
+
+def test_real_scenes_and_a_tfds_set_whose_test_is_called_validation():
+    scenes = load(Data(name=str(shared_data("scenes15")), size=32))
+    assert (len(scenes.test), len(scenes.class_names), scenes.image_shape) == (600, 15, (32, 32, 3))
+    imagenet = load(Data(name="imagenet2012", data_dir=str(shared_data("tfds")), size=32))
+    assert (len(imagenet.train), len(imagenet.test)) == (3600, 1000)
+
+
+def test_real_pictures_of_many_sizes_come_to_one():
+    voc = load(Data(name="voc/2007", data_dir=str(shared_data("tfds")), size=48))
+    assert voc.image_shape == (48, 48, 3) and (len(voc.train), len(voc.validation)) == (190, 170)

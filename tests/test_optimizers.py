@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from rotnet_keras.engine import keras, tf
+from rotnet_keras.optimizers import build_optimizer
+from rotnet_keras.schema import Optimizer
+
+
+def steps_of(optimizer, weight, gradients, rates):
+    variable = keras.Variable(weight, name="kernel")
+    optimizer.build([variable])
+    for gradient, rate in zip(gradients, rates, strict=True):
+        optimizer.learning_rate = rate
+        optimizer.apply([tf.constant(gradient, tf.float32)])
+    return np.asarray(variable)
+
+
+def test_one_step_is_the_closed_form_of_coupled_l2_with_nesterov():
+    w, g = np.array([1.0, -2.0], np.float32), np.array([0.5, 0.25], np.float32)
+    spec = Optimizer(name="sgd", learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    # Velocity starts at zero: v = g + d w, and the step is lr (1 + m) (g + d w).
+    expected = w - 0.1 * 1.9 * (g + 0.01 * w)
+    np.testing.assert_allclose(steps_of(build_optimizer(spec), w, [g], [0.1]), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_many_steps_follow_pytorch_also_when_the_rate_drops(nesterov):
+    rng = np.random.default_rng(0)
+    gradients = rng.normal(size=(6, 3)).astype(np.float32)
+    rates = [0.1, 0.1, 0.1, 0.02, 0.02, 0.02]
+    weight = rng.normal(size=3).astype(np.float32)
+    spec = Optimizer(name="sgd", momentum=0.9, nesterov=nesterov, weight_decay=5e-4)
+    expected, velocity = weight.astype(np.float64), np.zeros(3)
+    for gradient, rate in zip(gradients, rates, strict=True):
+        decayed = gradient + 5e-4 * expected
+        velocity = 0.9 * velocity + decayed
+        expected = expected - rate * (decayed + 0.9 * velocity if nesterov else velocity)
+    np.testing.assert_allclose(steps_of(build_optimizer(spec), weight, gradients, rates), expected, rtol=1e-5)
+
+
+def test_adamw_decays_kernels_but_not_scales_and_biases():
+    spec = Optimizer(name="adamw", learning_rate=0.1, weight_decay=0.5)
+    optimizer = build_optimizer(spec)
+    kernel, gamma = keras.Variable([1.0], name="kernel"), keras.Variable([1.0], name="gamma")
+    optimizer.build([kernel, gamma])
+    optimizer.apply([tf.zeros(1), tf.zeros(1)])
+    np.testing.assert_allclose([kernel[0], gamma[0]], [0.95, 1.0], rtol=1e-6)

@@ -1,0 +1,142 @@
+import json
+import tomllib
+
+import pytest
+from conftest import TINY_RECIPE, run_cli
+
+from rotnet_keras.catalogue import shipped_recipes
+from rotnet_keras.errors import RecipeError
+from rotnet_keras.recipe import load_recipe, parse_override, to_toml
+
+FIVE_MISTAKES = """\
+kind = "pretrain"
+title = "five mistakes"
+
+[data]
+name = "fashion_mini"
+siz = 32
+
+[backbone]
+name = "nim"
+
+[optimizer]
+learning_rate = -1
+
+[train]
+epohcs = 3
+steps = 10
+
+[[probe]]
+head = "mlp"
+
+[[probe]]
+head = "mpl"
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        path = tmp_path / "r.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def complaint(path, overrides=None):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_are_valid_and_survive_being_written_out(name, written):
+    recipe = load_recipe(name)
+    assert load_recipe(written(to_toml(recipe))) == recipe
+
+
+def test_five_mistakes_are_told_at_once_with_lines_and_spellings(written):
+    result = run_cli("run", written(FIVE_MISTAKES))
+    assert result.returncode == 2 and result.stdout == ""
+    for line, key, hint in (
+        (6, "data.siz", "size"),
+        (9, "backbone.name", "nin"),
+        (12, "optimizer.learning_rate", "greater than 0"),
+        (15, "train.epohcs", "epochs"),
+        (22, "probe.1.head", "mlp"),
+    ):
+        told = [text for text in result.stderr.splitlines() if f"r.toml:{line}:" in text]
+        assert len(told) == 1 and key in told[0] and hint in told[0]
+    assert "5 errors" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_mistakes_between_sections_are_told_with_the_others(written):
+    text = TINY_RECIPE.format(data="fashion_mini") + '[[probe]]\nhead = "mlp"\ntap = "conv7"\nepochz = 1\n'
+    told = complaint(written(text))
+    assert "no tap 'conv7' in compact: expected 'all', conv1, conv2" in told and "epochz" in told
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("rotation.angles", [0, 30], "multiples of 45"),
+        ("rotation.angles", [90, 90], "distinct"),
+        ("schedule.name", "piecewise", "boundaries"),
+        ("train.batch", 0, "greater than or equal to 1"),
+        ("train.batch", "many", "expected an integer, got 'many'"),
+        ("backbone.width", float("nan"), "got nan"),
+        ("optimizer.learning_rate", float("inf"), "finite"),
+        ("data.cache", "disc", "did you mean 'disk'"),
+        ("trian.batch", 3, "did you mean 'train'"),
+        ("title.x", 3, "nothing of this name"),
+    ],
+)
+def test_a_wrong_override_is_laid_at_the_command_line(written, key, value, expected):
+    told = complaint(written(TINY_RECIPE.format(data="fashion_mini")), {key: value})
+    assert expected in told and "command line: " in told
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("a.b=3", 3), ("a.b=[1, 2]", [1, 2]), ("a.b=cifar10", "cifar10"), ('a.b="x y"', "x y"), ("a.b=true", True)],
+)
+def test_overrides_are_toml_values_and_bare_words(text, value):
+    assert parse_override(text) == ("a.b", value)
+
+
+@pytest.mark.parametrize("text", ["a.b", "=3", "a b=3", "a.b=[1", "a.b='x"])
+def test_an_override_that_is_none_is_refused(text):
+    with pytest.raises(RecipeError, match="command line"):
+        parse_override(text)
+
+
+def test_overrides_may_be_nested_and_reach_into_lists(written):
+    text = TINY_RECIPE.format(data="fashion_mini") + '[[probe]]\nhead = "mlp"\n'
+    recipe = load_recipe(written(text), {"train": {"batch": 7}, "probe.0.head": "knn"})
+    assert recipe.train.batch == 7 and recipe.probe[0].head == "knn"
+
+
+@pytest.mark.parametrize("text", ["kind = ", "\x00", "[a]\n[a]\n", "kind = 3", 'kind = "pretrian"', ""])
+def test_files_that_are_no_recipes(written, text):
+    assert "r.toml" in complaint(written(text))
+
+
+def test_a_file_that_is_not_text(tmp_path):
+    (tmp_path / "r.toml").write_bytes(b"\xff\xfe\x00")
+    assert "not a text file" in complaint(tmp_path / "r.toml")
+
+
+def test_check_goes_through_all_files(written):
+    result = run_cli("check", "quickstart", written(FIVE_MISTAKES), "cifar_nin")
+    assert result.returncode == 2 and result.stdout.count("fine") == 2 and "5 errors" in result.stderr
+
+
+def test_show_writes_every_default_out():
+    shown = tomllib.loads(run_cli("show", "quickstart", "train.epochs=2").stdout)
+    assert shown["train"]["epochs"] == 2 and shown["train"]["precision"] == "float32"
+
+
+def test_schema_is_json():
+    definitions = json.loads(run_cli("schema").stdout)["$defs"]
+    assert "PretrainRecipe" in definitions and "ProbeRecipe" in definitions

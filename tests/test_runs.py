@@ -1,0 +1,118 @@
+import json
+import os
+import time
+
+import psutil
+import pytest
+
+from rotnet_keras.errors import RunError
+from rotnet_keras.runs import EventReader, EventWriter, RunFolder, create_run, find_run, list_runs
+
+
+@pytest.fixture
+def run(tmp_path):
+    return create_run(tmp_path, "a", 'kind = "pretrain"\n', {"recipe": "a"})
+
+
+def claim(run, pid=None, **facts):
+    """Make `run.json` say that a process works on the run: this one, or none that is alive."""
+    process = psutil.Process()
+    facts = {"pid": pid or process.pid, "create_time": process.create_time(), "host": os.uname().nodename, **facts}
+    run.facts_file.write_text(json.dumps(facts))
+
+
+def write(run, *kinds, at=None):
+    with run.events_file.open("a") as file:
+        for i, kind in enumerate(kinds):
+            event = {"kind": kind, "time": (at or time.time()) + i, "step": i + 1, "outcome": "finished"}
+            file.write(json.dumps(event) + "\n")
+
+
+def test_a_name_that_is_taken_gets_a_number(tmp_path, run):
+    assert create_run(tmp_path, "a", "", {}).name == "a-2"
+    assert [r.name for r in list_runs(tmp_path)] == ["a", "a-2"]
+
+
+@pytest.mark.parametrize("name", ["../a", "a/b", "", ".a", "a\n", "x" * 200])
+def test_a_name_cannot_leave_the_folder(tmp_path, name):
+    with pytest.raises(RunError, match="cannot name a run"):
+        create_run(tmp_path, name, "", {})
+
+
+def test_states(run):
+    assert run.state() == "queued"
+    claim(run)
+    write(run, "start")
+    assert run.state() == "starting"
+    write(run, "step")
+    assert run.state() == "running"
+    run.stop_file.touch()
+    assert run.state() == "stopping"
+    write(run, "end")
+    assert run.state() == "finished"
+
+
+def test_a_run_whose_process_is_gone_was_killed(run):
+    claim(run, pid=2**22 + 1)
+    write(run, "start", "step")
+    assert run.state() == "killed"
+
+
+def test_a_process_number_that_was_given_away_is_not_the_run(run):
+    claim(run, create_time=psutil.Process().create_time() - 100)
+    write(run, "start", "step")
+    assert run.state() == "killed"
+
+
+def test_a_silent_run_is_stalled_only_after_many_of_its_own_pauses(run):
+    claim(run)
+    write(run, "start", *["step"] * 10, at=time.time() - 100)
+    assert run.state() == "running"
+    write(run, *["step"] * 10, at=time.time() - 1000)
+    assert run.state() == "stalled"
+
+
+def test_a_reader_waits_for_the_end_of_a_line_and_skips_what_is_no_event(run):
+    reader = EventReader(run.events_file)
+    assert list(reader.new()) == []
+    write(run, "start")
+    with run.events_file.open("a") as file:
+        file.write('not json\n[1]\n{"kind": "step", ')
+    assert [e["kind"] for e in reader.new()] == ["start"]
+    with run.events_file.open("a") as file:
+        file.write('"time": 1, "step": 1}\n')
+    assert [e["kind"] for e in reader.new()] == ["step"]
+    assert reader.unreadable == 2
+
+
+def test_a_writer_cuts_off_a_torn_line_and_keeps_a_second_writer_out(run):
+    write(run, "start")
+    with run.events_file.open("a") as file:
+        file.write('{"kind": "step", "ti')
+    writer = EventWriter(run)
+    with pytest.raises(RunError, match="running already"):
+        EventWriter(run)
+    writer.write("step", step=1, loss=float("nan"))
+    writer.close()
+    events = run.events()
+    assert [e["kind"] for e in events] == ["start", "step"]
+    assert events[1]["loss"] is None
+
+
+def test_going_back_to_a_checkpoint_drops_the_events_after_it(run):
+    writer = EventWriter(run)
+    for kind, step in (("step", 1), ("step", 2), ("step", 3), ("resume", 2), ("step", 3)):
+        writer.write(kind, step=step)
+    assert [(e["kind"], e["step"]) for e in run.events()] == [("step", 1), ("step", 2), ("resume", 2), ("step", 3)]
+
+
+def test_the_tail_of_a_long_file_begins_with_a_whole_event(run):
+    write(run, *["step"] * 3000)
+    tail = run.tail()
+    assert 500 < len(tail) < 3000 and tail[-1]["step"] == 3000
+
+
+def test_a_wrong_name_brings_the_nearest(tmp_path, run):
+    with pytest.raises(RunError, match="did you mean 'a'"):
+        find_run("aa", tmp_path)
+    assert find_run(str(run.path), tmp_path / "elsewhere").path == RunFolder(run.path).path
