@@ -8,9 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from rotnet_keras.datasets import Split
 from rotnet_keras.engine import tf
 from rotnet_keras.schema import Augment
+from rotnet_keras.stores import Split
 
 
 def crop_size(augment: Augment, image_size: int) -> int:

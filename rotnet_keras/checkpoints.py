@@ -17,7 +17,7 @@ KEPT = 2
 
 
 @dataclass
-class Progress:
+class Position:
     """How far training had come at a checkpoint, beyond what the variables say.
 
     Attributes:
@@ -31,7 +31,7 @@ class Progress:
     best: float = -1.0
 
 
-def save_checkpoint(folder: Path, variables: Sequence[keras.Variable], progress: Progress, best: bool) -> Path:
+def save_checkpoint(folder: Path, variables: Sequence[keras.Variable], position: Position, best: bool) -> Path:
     """Write `step-<n>.npz`, and `best.npz` too if it is the best so far; keep the last two.
 
     Raises:
@@ -41,8 +41,8 @@ def save_checkpoint(folder: Path, variables: Sequence[keras.Variable], progress:
     arrays: dict[str, Any] = {f"{i:04d}": np.asarray(variable) for i, variable in enumerate(variables)}
     buffer = io.BytesIO()
     # No pickle on this way: the file holds plain arrays, and reading one runs nobody's code.
-    np.savez(buffer, progress=np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8), **arrays)
-    path = folder / f"step-{progress.step:08d}.npz"
+    np.savez(buffer, progress=np.frombuffer(json.dumps(asdict(position)).encode(), np.uint8), **arrays)
+    path = folder / f"step-{position.step:08d}.npz"
     write_atomically(path, buffer.getvalue())
     if best:
         write_atomically(folder / "best.npz", buffer.getvalue())
@@ -56,7 +56,7 @@ def step_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.npz"), reverse=True)
 
 
-def restore_checkpoint(folder: Path, variables: Sequence[keras.Variable]) -> tuple[Progress, list[str]]:
+def restore_checkpoint(folder: Path, variables: Sequence[keras.Variable]) -> tuple[Position, list[str]]:
     """Set the variables from the newest intact checkpoint.
 
     Returns:
@@ -66,7 +66,7 @@ def restore_checkpoint(folder: Path, variables: Sequence[keras.Variable]) -> tup
     damaged = []
     for path in step_checkpoints(folder):
         try:
-            progress, arrays = _read(path)
+            position, arrays = _read(path)
             if [a.shape for a in arrays] != [tuple(v.shape) for v in variables]:
                 raise ValueError("it belongs to another model")
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -74,11 +74,11 @@ def restore_checkpoint(folder: Path, variables: Sequence[keras.Variable]) -> tup
             continue
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
-        return progress, damaged
-    return Progress(), damaged
+        return position, damaged
+    return Position(), damaged
 
 
-def _read(path: Path) -> tuple[Progress, list[np.ndarray]]:
+def _read(path: Path) -> tuple[Position, list[np.ndarray]]:
     with np.load(path, allow_pickle=False) as archive:
-        progress = Progress(**json.loads(bytes(archive["progress"])))
-        return progress, [archive[name] for name in sorted(set(archive.files) - {"progress"})]
+        position = Position(**json.loads(bytes(archive["progress"])))
+        return position, [archive[name] for name in sorted(set(archive.files) - {"progress"})]

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from rotnet_keras.batches import centred, evaluation_images
-from rotnet_keras.datasets import Dataset, Progress, Split
+from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
+from rotnet_keras.readers import Progress
 from rotnet_keras.schema import Augment
+from rotnet_keras.stores import Split
 
 BATCH = 256
 CALIBRATION_STEPS = 60

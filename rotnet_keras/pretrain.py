@@ -9,8 +9,8 @@ from rotnet_keras import engine
 from rotnet_keras.backbones import backbone as build_backbone
 from rotnet_keras.batches import crop_size, evaluation_images, training_images
 from rotnet_keras.callbacks import AfterStep, LearningRate, StepEvents
-from rotnet_keras.checkpoints import Progress, restore_checkpoint, save_checkpoint, step_checkpoints
-from rotnet_keras.datasets import Dataset, Split
+from rotnet_keras.checkpoints import Position, restore_checkpoint, save_checkpoint, step_checkpoints
+from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DivergedError
 from rotnet_keras.exports import save_model
@@ -23,6 +23,7 @@ from rotnet_keras.samples import SAMPLES, WORST, write_samples
 from rotnet_keras.schema import PretrainRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stages import finish, prepare_data
+from rotnet_keras.stores import Split
 from rotnet_keras.tensorboard import TensorBoard
 
 EVALUATION_BATCH = 125
@@ -40,7 +41,7 @@ def pretrain(session: Session) -> None:
     # The probes and exports compute in float32 whatever the training did.
     keras.config.set_dtype_policy("float32")
     backbone = training.export()
-    run_probes(session, dataset, backbone, recipe.augment, recipe.probe, training.progress.step)
+    run_probes(session, dataset, backbone, recipe.augment, recipe.probe, training.position.step)
     finish(session)
 
 
@@ -64,7 +65,7 @@ class Pretraining:
         )
         self.model.optimizer.build(self.model.trainable_variables)
         self.variables = [*self.model.backbone.variables, *self.model.head.variables, *self.model.optimizer.variables]
-        self.progress = Progress()
+        self.position = Position()
         self.tensorboard = TensorBoard(session.folder.path / "tensorboard") if recipe.train.tensorboard else None
         session.record(
             parameters=int(sum(np.prod(v.shape) for v in self.model.trainable_variables)),
@@ -81,26 +82,26 @@ class Pretraining:
 
     def restore(self) -> None:
         """Go on from the newest intact checkpoint, if there is one."""
-        self.progress, damaged = restore_checkpoint(self.session.folder.checkpoints, self.variables)
+        self.position, damaged = restore_checkpoint(self.session.folder.checkpoints, self.variables)
         for word in damaged:
             self.session.warn(word)
         if self.session.earlier:
-            self.session.event("resume", step=self.progress.step)
-            self.session.say(f"Going on from step {self.progress.step} of {self.total}.")
+            self.session.event("resume", step=self.position.step)
+            self.session.say(f"Going on from step {self.position.step} of {self.total}.")
             self.session.earlier = self.session.folder.events()
 
     def train(self) -> None:
         """Train to the last step, with what belongs to the end of every epoch."""
-        while self.progress.step < self.total:
+        while self.position.step < self.total:
             self._probe_between_epochs()
-            boundary = min(self.total, (self.progress.step // self.per_epoch + 1) * self.per_epoch)
+            boundary = min(self.total, (self.position.step // self.per_epoch + 1) * self.per_epoch)
             self._fit_until(boundary)
-            if self.progress.step == boundary:
+            if self.position.step == boundary:
                 self._end_epoch()
             self.session.stop.check()
 
     def _fit_until(self, boundary: int) -> None:
-        first, train = self.progress.step, self.recipe.train
+        first, train = self.position.step, self.recipe.train
         batches = training_images(
             self.dataset.train,
             self.recipe.augment,
@@ -121,7 +122,7 @@ class Pretraining:
             due = time.monotonic() - saved >= 60 * train.checkpoint_minutes
             if step < boundary and (stop or due):
                 events.flush()
-                self.progress.step = step
+                self.position.step = step
                 self._save()
                 saved = time.monotonic()
             return stop
@@ -131,11 +132,11 @@ class Pretraining:
         except DivergedError as error:
             raise DivergedError(f"{error}; {self._way_on()}") from None
         events.flush()
-        self.progress.step = events.step
+        self.position.step = events.step
 
     def _write_step(self, step: int, steps: int, loss: float, accuracy: float, **values: float) -> None:
         for key, value in {"loss": loss, "accuracy": accuracy, "steps": 1.0}.items():
-            self.progress.sums[key] = self.progress.sums.get(key, 0.0) + steps * value
+            self.position.sums[key] = self.position.sums.get(key, 0.0) + steps * value
         values |= {"loss": loss, "accuracy": accuracy}
         self.session.event("step", step=step, epoch=round(step / self.per_epoch, 4), **values)
         if self.tensorboard:
@@ -146,15 +147,15 @@ class Pretraining:
 
         A kill anywhere in between makes the resumed run repeat the rest of the epoch and this with it.
         """
-        step = self.progress.step
-        steps = self.progress.sums.pop("steps")
-        epoch: dict[str, Any] = {key: value / steps for key, value in self.progress.sums.items()}
-        self.progress.sums = {}
+        step = self.position.step
+        steps = self.position.sums.pop("steps")
+        epoch: dict[str, Any] = {key: value / steps for key, value in self.position.sums.items()}
+        self.position.sums = {}
         best = False
         if self.dataset.validation:
             validation = self._evaluate(self.dataset.validation)
-            best = validation["accuracy"] > self.progress.best
-            self.progress.best = max(self.progress.best, validation["accuracy"])
+            best = validation["accuracy"] > self.position.best
+            self.position.best = max(self.position.best, validation["accuracy"])
             epoch["validation"] = validation
             if self.tensorboard:
                 self.tensorboard.write(step, "validation", validation)
@@ -193,9 +194,9 @@ class Pretraining:
 
     def _save(self, best: bool = False) -> None:
         if not all(np.isfinite(np.asarray(v)).all() for v in self.model.trainable_variables):
-            raise DivergedError(f"weights became infinite by step {self.progress.step}; {self._way_on()}")
-        path = save_checkpoint(self.session.folder.checkpoints, self.variables, self.progress, best)
-        self.session.event("checkpoint", step=self.progress.step, file=path.name, best=best)
+            raise DivergedError(f"weights became infinite by step {self.position.step}; {self._way_on()}")
+        path = save_checkpoint(self.session.folder.checkpoints, self.variables, self.position, best)
+        self.session.event("checkpoint", step=self.position.step, file=path.name, best=best)
 
     def _way_on(self) -> str:
         good = step_checkpoints(self.session.folder.checkpoints)
@@ -204,13 +205,13 @@ class Pretraining:
         return f"{last}. Try a new run with optimizer.learning_rate={rate:.2g}."
 
     def _probe_between_epochs(self) -> None:
-        epoch, rest = divmod(self.progress.step, self.per_epoch)
+        epoch, rest = divmod(self.position.step, self.per_epoch)
         due = [p for p in self.recipe.probe if p.every and epoch and not rest and epoch % p.every == 0]
         if due:
             policy = keras.config.dtype_policy()
             keras.config.set_dtype_policy("float32")
             backbone = in_float32(self.model.backbone)
-            run_probes(self.session, self.dataset, backbone, self.recipe.augment, due, self.progress.step)
+            run_probes(self.session, self.dataset, backbone, self.recipe.augment, due, self.position.step)
             keras.config.set_dtype_policy(policy)
 
     def export(self) -> keras.Model:
@@ -224,7 +225,7 @@ class Pretraining:
         self.session.folder.figures.mkdir(exist_ok=True)
         draw_filters(first_kernels(backbone), self.session.folder.figures / "filters.png")
         if self.dataset.test and not any(e["kind"] == "test" for e in self.session.earlier):
-            self.session.event("test", step=self.progress.step, **self._evaluate(self.dataset.test))
+            self.session.event("test", step=self.position.step, **self._evaluate(self.dataset.test))
         return backbone
 
 

@@ -48,7 +48,9 @@ def finish(session: Session) -> None:
     if folder.backbone.is_file():
         session.say(f"Backbone: {folder.backbone}, a plain Keras file: keras.models.load_model(...)")
         session.say("Next:     your own images: rotnet-keras run folder data.name=/path/to/images")
-        session.say("          all recipes: rotnet-keras recipes; what this one says: rotnet-keras show " + _recipe(session))
+        session.say(
+            "          all recipes: rotnet-keras recipes; what this one says: rotnet-keras show " + _recipe(session)
+        )
 
 
 def _recipe(session: Session) -> str:

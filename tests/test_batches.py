@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from rotnet_keras.batches import augmented, centred, evaluation_images, positions_of_step, training_images
-from rotnet_keras.datasets import Split
 from rotnet_keras.rotation import rotate_batch
 from rotnet_keras.schema import Augment
+from rotnet_keras.stores import Split
 
 FLIP_AND_CROP = Augment(pad=1, flip=True)
 

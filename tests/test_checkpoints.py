@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rotnet_keras.checkpoints import Progress, restore_checkpoint, save_checkpoint
+from rotnet_keras.checkpoints import Position, restore_checkpoint, save_checkpoint
 from rotnet_keras.engine import keras
 
 
@@ -12,7 +12,7 @@ def variables():
 
 def save(folder, variables, step, best=False):
     variables[0].assign(np.full((2, 3), step))
-    return save_checkpoint(folder, variables, Progress(step=step, sums={"loss": 0.5}), best)
+    return save_checkpoint(folder, variables, Position(step=step, sums={"loss": 0.5}), best)
 
 
 def test_the_last_two_and_the_best_are_kept(tmp_path, variables):
@@ -27,8 +27,8 @@ def test_the_newest_is_restored(tmp_path, variables):
     save(tmp_path, variables, 1)
     save(tmp_path, variables, 2)
     variables[0].assign(np.zeros((2, 3)))
-    progress, damaged = restore_checkpoint(tmp_path, variables)
-    assert progress == Progress(step=2, sums={"loss": 0.5}) and not damaged
+    position, damaged = restore_checkpoint(tmp_path, variables)
+    assert position == Position(step=2, sums={"loss": 0.5}) and not damaged
     assert (np.asarray(variables[0]) == 2).all()
 
 
@@ -48,12 +48,12 @@ def test_a_damaged_one_is_passed_over_with_a_word(tmp_path, variables, harm):
     elif harm == "pickle":
         np.savez(newest, progress=np.array([{}], dtype=object))
     else:
-        save_checkpoint(tmp_path, variables[:1], Progress(step=2), False)
-    progress, damaged = restore_checkpoint(tmp_path, variables)
-    assert progress.step == 1
+        save_checkpoint(tmp_path, variables[:1], Position(step=2), False)
+    position, damaged = restore_checkpoint(tmp_path, variables)
+    assert position.step == 1
     assert len(damaged) == 1 and "step-00000002.npz" in damaged[0]
     assert (np.asarray(variables[0]) == 1).all()
 
 
 def test_without_any_training_begins_at_the_start(tmp_path, variables):
-    assert restore_checkpoint(tmp_path / "none", variables) == (Progress(), [])
+    assert restore_checkpoint(tmp_path / "none", variables) == (Position(), [])

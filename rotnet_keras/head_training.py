@@ -1,0 +1,194 @@
+"""Training classifiers on frozen features, and scoring them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.neighbors import KNeighborsClassifier
+
+from rotnet_keras.batches import augmented, centred, positions_of_step
+from rotnet_keras.callbacks import AfterStep, LearningRate
+from rotnet_keras.datasets import Dataset
+from rotnet_keras.engine import keras, tf
+from rotnet_keras.errors import DataError
+from rotnet_keras.features import Features, frozen_taps
+from rotnet_keras.heads import build_head
+from rotnet_keras.optimizers import build_optimizer
+from rotnet_keras.schema import Augment, Probe
+from rotnet_keras.session import Session
+from rotnet_keras.stores import Split
+
+EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """Whose features are probed: "rotnet", "random" or "pixels", the model, and the taps asked for."""
+
+    weights: str
+    model: keras.Model
+    taps: list[str]
+
+
+class HeadTraining:
+    """Heads for all taps of one probe, trained side by side: one pass over the features serves them all.
+
+    Their losses are summed and share no variable, so each head learns as if it were alone.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        dataset: Dataset,
+        trunk: Trunk,
+        probe: Probe,
+        taps: list[str],
+        augment: Augment,
+        stores: dict[str, Features],
+    ) -> None:
+        self.session, self.dataset, self.probe, self.taps = session, dataset, probe, taps
+        self.augment, self.stores, self.weights = augment, stores, trunk.weights
+        self.seed = session.recipe.seed
+        keras.utils.set_random_seed(self.seed)
+        classes = len(dataset.class_names)
+        frozen = frozen_taps(trunk.model, taps)
+        shapes = {tap: tuple(frozen.output[tap].shape[1:]) for tap in taps}
+        self.heads = {tap: build_head(probe.head, shapes[tap], classes, tap) for tap in taps}
+        if probe.augment:
+            inputs: Any = keras.Input(frozen.input.shape[1:])
+            features = frozen(inputs)
+        else:
+            inputs = {tap: keras.Input(shapes[tap], name=tap) for tap in taps}
+            features = inputs
+        self.model = keras.Model(inputs, {tap: self.heads[tap](features[tap]) for tap in taps})
+        self.model.compile(
+            build_optimizer(probe.optimizer),
+            loss={tap: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for tap in taps},
+        )
+        self.initial = self.model.get_weights()
+
+    def repeat(self, draw: int) -> dict[str, dict[str, Any]]:
+        """Train from the first weights with the `draw`-th choice of labels; {tap: scores on the splits}."""
+        self.model.set_weights(self.initial)
+        self.model.optimizer.build(self.model.trainable_variables)
+        for variable in self.model.optimizer.variables:
+            variable.assign(np.zeros(variable.shape, variable.dtype))
+        chosen = labelled_subset(self.dataset, self.probe.labels_per_class, (self.seed, draw))
+        total = self.probe.total_steps(len(chosen))
+        labels = "" if self.probe.labels_per_class is None else f", {self.probe.labels_per_class} a class"
+        what = (
+            f"{self.probe.head} probe ({self.weights}{labels}{f', draw {draw + 1}' if self.probe.repeats > 1 else ''})"
+        )
+
+        def after_step(done: int) -> bool:
+            self.session.progress(what, done, total)
+            return False
+
+        rate = LearningRate(self.probe.optimizer, self.probe.schedule, self.probe, len(chosen), 0)
+        self.model.fit(self._batches(chosen, total), verbose=0, callbacks=[rate, AfterStep(after_step)])
+        return self._scores()
+
+    def _batches(self, chosen: np.ndarray, total: int) -> tf.data.Dataset:
+        labels = self.dataset.train.required_labels()
+
+        def fetch(step: np.ndarray) -> list[np.ndarray]:
+            rows = chosen[positions_of_step(len(chosen), self.probe.batch, self.seed, int(step))]
+            if self.probe.augment:
+                rng = np.random.default_rng((self.seed, 2, int(step)))
+                return [augmented(self.dataset.train.images(rows), self.augment, rng), labels[rows]]
+            order = np.sort(rows)
+            return [*(self.stores["train"][tap][order] for tap in self.taps), labels[order]]
+
+        return self._pipeline(tf.data.Dataset.range(total), fetch)
+
+    def _pipeline(self, steps: tf.data.Dataset, fetch: Any) -> tf.data.Dataset:
+        inputs = self.model.input
+        specs = [inputs] if self.probe.augment else [inputs[tap] for tap in self.taps]
+        types = [tf.uint8] if self.probe.augment else [tf.float16] * len(self.taps)
+
+        def load(step: tf.Tensor) -> tuple[Any, dict[str, tf.Tensor]]:
+            *arrays, labels = tf.numpy_function(fetch, [step], [*types, tf.int64], stateful=False)
+            arrays = [tf.ensure_shape(a, (None, *s.shape[1:])) for a, s in zip(arrays, specs, strict=True)]
+            labels = tf.ensure_shape(labels, (None,))
+            x = arrays[0] if self.probe.augment else dict(zip(self.taps, arrays, strict=True))
+            return x, dict.fromkeys(self.taps, labels)
+
+        return steps.map(load, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+    def _scores(self) -> dict[str, dict[str, Any]]:
+        scores: dict[str, dict[str, Any]] = {tap: {} for tap in self.taps}
+        for name, split in labelled_splits(self.dataset).items():
+            if name == "train":
+                continue
+            predicted: dict[str, list[np.ndarray]] = {tap: [] for tap in self.taps}
+            for start in range(0, len(split), EVALUATION_BATCH):
+                rows = slice(start, start + EVALUATION_BATCH)
+                if self.probe.augment:
+                    x: Any = centred(split.images(rows), self.augment)
+                else:
+                    x = {tap: self.stores[name][tap][rows] for tap in self.taps}
+                for tap, logits in self.model.predict_on_batch(x).items():
+                    predicted[tap].append(np.argmax(logits, axis=-1))
+                self.session.stop.check()
+            for tap in self.taps:
+                scores[tap][name] = _confusion(split.required_labels(), np.concatenate(predicted[tap]), self.dataset)
+        return scores
+
+
+def labelled_subset(dataset: Dataset, per_class: int | None, seed: tuple[int, int]) -> np.ndarray:
+    """Positions of training images: all, or so many of each class drawn at random.
+
+    Raises:
+        DataError: a class has fewer.
+    """
+    labels = dataset.train.required_labels()
+    if per_class is None:
+        return np.arange(len(labels))
+    rng = np.random.default_rng(seed)
+    picked = []
+    for number, name in enumerate(dataset.class_names):
+        members = np.flatnonzero(labels == number)
+        if len(members) < per_class:
+            raise DataError(f"labels_per_class = {per_class}, but class {name!r} has {len(members)} training images")
+        picked.append(rng.choice(members, per_class, replace=False))
+    return np.sort(np.concatenate(picked))
+
+
+def nearest_neighbours(
+    probe: Probe, taps: list[str], dataset: Dataset, stores: dict[str, Features], seed: int
+) -> dict[str, dict[str, Any]]:
+    """k-NN by cosine similarity of globally averaged features (of the pixels themselves for `pixels`)."""
+
+    def vectors(name: str, tap: str) -> np.ndarray:
+        values = np.asarray(stores[name][tap], np.float32)
+        if values.ndim > 2 and tap != "pixels":
+            return values.mean(axis=(1, 2))
+        return values.reshape(len(values), -1)
+
+    chosen = labelled_subset(dataset, probe.labels_per_class, (seed, 0))
+    scores: dict[str, dict[str, Any]] = {}
+    for tap in taps:
+        model = KNeighborsClassifier(min(probe.neighbours, len(chosen)), metric="cosine", weights="distance")
+        model.fit(vectors("train", tap)[chosen], dataset.train.required_labels()[chosen])
+        scores[tap] = {
+            name: _confusion(split.required_labels(), model.predict(vectors(name, tap)), dataset)
+            for name, split in labelled_splits(dataset).items()
+            if name != "train"
+        }
+    return scores
+
+
+def _confusion(labels: np.ndarray, predicted: np.ndarray, dataset: Dataset) -> np.ndarray:
+    classes = len(dataset.class_names)
+    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def top1(confusion: np.ndarray) -> float:
+    """Share of the counts on the diagonal."""
+    return float(np.trace(confusion) / max(1, confusion.sum()))
+
+
+def labelled_splits(dataset: Dataset) -> dict[str, Split]:
+    """The splits that there are, by name."""
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    return {name: split for name, split in splits.items() if split is not None}

@@ -1,0 +1,209 @@
+"""Reading the three kinds of source into splits: arrays, folders of images, tfds."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rotnet_keras import images as image_files
+from rotnet_keras.errors import DataError
+from rotnet_keras.schema import Data
+from rotnet_keras.sources import ArraySource, FolderSource, ImageFile, TfdsSource
+from rotnet_keras.stores import Decoded, Split, store_images
+
+# (what, done, total): called now and then during long work; may raise to stop it.
+Progress = Callable[[str, int, int], None]
+
+DEFAULT_FOLDER_SIZE = 64
+ARRAY_NAMES = {
+    "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels"), ("x", "y")),
+    "validation": (("x_val", "y_val"), ("val_images", "val_labels")),
+    "test": (("x_test", "y_test"), ("test_images", "test_labels")),
+}
+
+
+def read_arrays(source: ArraySource, data: Data, notes: list[str]) -> tuple[dict[str, Split], list[str]]:
+    """The splits in an `.npz` file and its class names; what was done to the values goes to `notes`."""
+    found: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+    try:
+        with np.load(source.path, allow_pickle=False) as archive:
+            for split, names in ARRAY_NAMES.items():
+                for x, y in names:
+                    if x in archive and split not in found:
+                        found[split] = archive[x], archive.get(y)
+            class_names = [str(name) for name in archive["class_names"]] if "class_names" in archive else []
+            present = ", ".join(archive.files)
+    except Exception as error:  # A damaged archive raises zip, zlib, value and end-of-file errors.
+        raise DataError(f"{source.path}: cannot be read: {error}") from None
+    if "train" not in found:
+        raise DataError(f"{source.path}: no array x_train, train_images, images or x; it holds: {present}")
+    scale = _pixel_scale(found["train"][0], notes)
+    splits = {}
+    for split, (pixels, labels) in found.items():
+        if pixels.ndim == 3:
+            pixels = pixels[..., None]
+        if pixels.ndim != 4 or not len(pixels):
+            raise DataError(f"{source.path}: {split} images: expected (N, H, W, C), got {pixels.shape}")
+        if labels is not None:
+            labels = _integer_labels(labels, len(pixels), f"{source.path}: {split} labels")
+        store = _square_store(scale(pixels), data, source.path)
+        splits[split] = Split(store, np.arange(len(store)), labels)
+    if len({split.store.shape[1:] for split in splits.values()}) > 1:
+        shapes = ", ".join(f"{name} {split.store.shape[1:]}" for name, split in splits.items())
+        raise DataError(f"{source.path}: the splits differ in shape ({shapes}): set data.size and data.channels")
+    known = max((int(split.labels.max()) + 1 for split in splits.values() if split.labels is not None), default=0)
+    if class_names and known > len(class_names):
+        raise DataError(f"{source.path}: labels go up to {known - 1}, class_names has {len(class_names)}")
+    return splits, (class_names or [str(i) for i in range(known)]) if known else []
+
+
+def _pixel_scale(train: np.ndarray, notes: list[str]) -> Callable[[np.ndarray], np.ndarray]:
+    """How this file's values become uint8; decided on the training images, the same for every split."""
+    if train.dtype == np.uint8:
+        return lambda pixels: pixels
+    if train.dtype.kind not in "iufb" or not train.size:
+        raise DataError(f"data.name: pixels of type {train.dtype} are not images")
+    low, high = float(np.nanmin(train)), float(np.nanmax(train))
+    if not np.isfinite([low, high]).all():
+        raise DataError("data.name: the training images hold infinite values")
+    if low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    elif low >= 0 and high <= 255:
+        low, high = 0.0, 255.0
+    notes.append(f"pixel values are scaled from [{low:g}, {high:g}] to [0, 255]; scale yours alike for the export")
+
+    def scale(pixels: np.ndarray) -> np.ndarray:
+        share = (pixels.astype(np.float32) - low) / max(high - low, 1e-12)
+        return np.round(255 * np.clip(np.nan_to_num(share), 0, 1)).astype(np.uint8)
+
+    return scale
+
+
+def _integer_labels(labels: np.ndarray, count: int, what: str) -> np.ndarray:
+    labels = np.squeeze(labels)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise DataError(f"{what}: expected {count} class numbers from 0 on, got {labels.dtype} {labels.shape}")
+    return labels.astype(np.int64)
+
+
+def _square_store(pixels: np.ndarray, data: Data, path: Path) -> np.ndarray:
+    height, width, channels = pixels.shape[1:]
+    wanted = data.channels if data.channels and channels in (1, 3) else channels
+    if data.channels and wanted != data.channels:
+        raise DataError(f"{path}: {channels} channels cannot become {data.channels}: leave data.channels out")
+    if data.size is None and height != width:
+        raise DataError(
+            f"{path}: images of {height} x {width} pixels are not square: set data.size to resize and cut them"
+        )
+    size = data.size or height
+    if (height, width) == (size, size) and wanted == channels:
+        return pixels
+    return np.stack([image_files.match_channels(image_files.square_array(p, size), wanted) for p in pixels])
+
+
+def read_folder(
+    source: FolderSource, data: Data, progress: Progress, notes: list[str]
+) -> tuple[dict[str, Split], list[str]]:
+    """The splits below a folder and its class names; files that cannot be read go to `notes`."""
+    size = data.size or DEFAULT_FOLDER_SIZE
+    channels = data.channels or _folder_channels(source)
+    splits = {}
+    for split, files in source.splits.items():
+        fill = partial(_decode_files, files, size, channels, progress, f"reading {split} images")
+        key = f"{source.fingerprint()}-{split}-{size}-{channels}"
+        store, labels, bad = store_images(len(files), (size, size, channels), fill, data.cache, key)
+        if bad:
+            listed = "; ".join(f"{files[i].path.relative_to(source.root)} ({why})" for i, why in bad[:20])
+            more = f"; and {len(bad) - 20} more" if len(bad) > 20 else ""
+            notes.append(f"{len(bad)} of {len(files)} {split} files cannot be read and are skipped: {listed}{more}")
+        if not len(store):
+            if split != "train":
+                continue
+            raise DataError(f"{source.root}: none of the {len(files)} image files can be read")
+        splits[split] = Split(store, np.arange(len(store)), labels if source.class_names else None)
+    return splits, source.class_names
+
+
+def _folder_channels(source: FolderSource) -> int:
+    """1 if every file of a sample is grey, else 3."""
+    files = source.splits["train"]
+    sample = files[:: max(1, len(files) // 200)]
+    return 1 if {image_files.file_channels(file.path) for file in sample} <= {1, None} else 3
+
+
+def _decode_files(files: list[ImageFile], size: int, channels: int, progress: Progress, what: str) -> Iterator[Decoded]:
+    def read(file: ImageFile) -> Decoded:
+        label = -1 if file.label is None else file.label
+        try:
+            return image_files.read_image(file.path, size, channels), label
+        except image_files.UnreadableImage as error:
+            return str(error), label
+
+    done = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(files), 256):
+            chunk = files[start : start + 256]
+            yield from pool.map(read, chunk)
+            done += len(chunk)
+            progress(what, done, len(files))
+
+
+def read_tfds(source: TfdsSource, data: Data, progress: Progress) -> tuple[dict[str, Split], list[str], str]:
+    """The splits of a tfds data set, its class names, and its fingerprint."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(source.name, data_dir=str(source.data_dir))
+        if source.download:
+            builder.download_and_prepare()
+        info = builder.info
+    except Exception as error:  # tfds raises many types; each message says what is missing.
+        raise DataError(f"data.name: tfds cannot open {source.name!r}: {str(error).splitlines()[0]}") from None
+    image_key = next((k for k, f in info.features.items() if isinstance(f, tfds.features.Image)), None)
+    if image_key is None:
+        raise DataError(f"data.name: {source.name!r} has no image feature; it has {', '.join(info.features)}")
+    label_key = next((k for k, f in info.features.items() if isinstance(f, tfds.features.ClassLabel)), None)
+    height, width, channels = info.features[image_key].shape
+    size = data.size or (height if height == width else None)
+    if size is None:
+        raise DataError(f"data.name: the images of {source.name!r} are not all one square: set data.size")
+    wanted = data.channels or channels or 3
+    splits = {}
+    for split, name in _tfds_splits(list(info.splits), data).items():
+        try:
+            count = info.splits[name].num_examples
+        except (KeyError, ValueError):
+            raise DataError(f"data.splits.{split}: {name!r} is none of {', '.join(info.splits)}") from None
+        examples = tfds.as_numpy(builder.as_dataset(split=name))
+
+        def decoded(examples: Any = examples, total: int = count) -> Iterator[Decoded]:
+            stream = iter(examples)
+            done = 0
+            while chunk := list(islice(stream, 256)):
+                for example in chunk:
+                    image = image_files.square_array(example[image_key], size)
+                    label = int(example[label_key]) if label_key else -1
+                    yield image_files.match_channels(image, wanted), label
+                done += len(chunk)
+                progress("reading images", done, total)
+
+        key = f"{info.full_name}-{name}-{size}-{wanted}"
+        store, labels, _ = store_images(count, (size, size, wanted), decoded, data.cache, key)
+        splits[split] = Split(store, np.arange(len(store)), labels if label_key else None)
+    class_names = list(info.features[label_key].names) if label_key else []
+    sizes = "+".join(str(len(split)) for split in splits.values())
+    return splits, class_names, f"tfds:{info.full_name}:{sizes}"
+
+
+def _tfds_splits(present: list[str], data: Data) -> dict[str, str]:
+    """Which tfds split serves as which; where there is no test split, validation is the test."""
+    chosen = {"train": "train", "validation": "validation", "test": "test"}
+    if "test" not in present:
+        chosen = {"train": "train", "test": "validation"}
+    chosen = {split: name for split, name in chosen.items() if name in present}
+    return chosen | data.splits.model_dump(exclude_none=True)

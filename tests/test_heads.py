@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from rotnet_keras.backbones import backbone
+from rotnet_keras.engine import keras
+from rotnet_keras.features import frozen_taps
+from rotnet_keras.heads import build_head
+
+
+@pytest.mark.parametrize(
+    ("head", "shape", "parameters"),
+    [
+        ("mlp", (8, 8, 192), 2_500_410),
+        ("conv", (8, 8, 192), 408_586),
+        # Up to 9,216 features are left as they are; 16 x 16 x 96 are pooled to 9 x 9.
+        ("linear", (16, 16, 32), 8_192 * 10 + 10),
+        ("linear", (16, 16, 96), 9 * 9 * 96 * 10 + 10),
+    ],
+)
+def test_heads_have_the_papers_sizes(head, shape, parameters):
+    model = build_head(head, shape, 10, "conv2")
+    assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == parameters
+    assert model(np.zeros((2, *shape))).shape == (2, 10)
+
+
+def test_a_pooled_linear_head_trains():
+    model = build_head("linear", (16, 16, 96), 10, "conv1")
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    features = np.random.default_rng(0).random((20, 16, 16, 96), np.float32)
+    losses = model.fit(features, np.arange(20) % 10, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_a_frozen_trunk_keeps_weights_and_batch_statistics():
+    model = backbone("compact", (16, 16, 3), blocks=2, width=0.25)
+    trunk = frozen_taps(model, ["conv1", "conv2"])
+    head = build_head("linear", (8, 8, 16), 4, "conv2")
+    inputs = keras.Input((16, 16, 3))
+    whole = keras.Model(inputs, head(trunk(inputs)["conv2"]))
+    whole.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = [w.copy() for w in model.get_weights()]
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
+    whole.fit(images, np.arange(8) % 4, verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
