@@ -124,15 +124,22 @@ def taps(model: keras.Model) -> list[str]:
     return [layer.name for layer in model.layers if layer.name[:4] == "conv" and layer.name[4:].isdigit()]
 
 
+def normalization(mean: Sequence[float], std: Sequence[float]) -> keras.layers.Layer:
+    """The layer that makes pixels into numbers of mean 0 and deviation 1, in float32 under any policy.
+
+    A `Rescaling`: the constants of Keras's own `Normalization` become missing inputs in an ONNX export.
+    """
+    scale = [1 / float(s) for s in std]
+    offset = [-float(m) / float(s) for m, s in zip(mean, std, strict=True)]
+    return layers.Rescaling(scale, offset, dtype="float32", name="normalization")
+
+
 def _pixels(
     input_shape: Sequence[int], mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     channels = input_shape[-1]
-    mean = [127.5] * channels if mean is None else [float(m) for m in mean]
-    std = [127.5] * channels if std is None else [float(s) for s in std]
-    inputs = keras.Input(tuple(input_shape), name="pixels")
-    normalise = layers.Normalization(mean=mean, variance=[s * s for s in std], name="normalization")
-    return inputs, normalise(inputs)
+    inputs = keras.Input(tuple(input_shape), name="pixels", dtype="float32")
+    return inputs, normalization(mean or [127.5] * channels, std or [127.5] * channels)(inputs)
 
 
 def _nin_convolutions(

@@ -5,6 +5,7 @@ Nothing here keeps a state, so a run that is resumed at a step sees what it woul
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def training_images(split: Split, augment: Augment, *, batch: int, seed: int, fi
         images = split.images(positions_of_step(len(split), batch, seed, int(step)))
         return augmented(images, augment, np.random.default_rng((seed, 1, int(step))))
 
-    return _pipeline(tf.data.Dataset.range(first, last), fetch, (None, size, size, channels))
+    return _images(tf.data.Dataset.range(first, last), fetch, (None, size, size, channels))
 
 
 def evaluation_images(split: Split, augment: Augment, *, batch: int) -> tf.data.Dataset:
@@ -79,14 +80,26 @@ def evaluation_images(split: Split, augment: Augment, *, batch: int) -> tf.data.
     def fetch(start: np.ndarray) -> np.ndarray:
         return centred(split.images(slice(int(start), int(start) + batch)), augment)
 
-    return _pipeline(tf.data.Dataset.range(0, len(split), batch), fetch, (None, size, size, channels))
+    return _images(tf.data.Dataset.range(0, len(split), batch), fetch, (None, size, size, channels))
 
 
-def _pipeline(
+def pipeline(steps: tf.data.Dataset, load: Callable[[tf.Tensor], Any]) -> tf.data.Dataset:
+    """Batches that `load` makes of step numbers: in order, two at a time, a few ahead of their use.
+
+    Nothing is left to tf.data's autotuning, whose thread would be waited for, for seconds, whenever an
+    iterator is given up.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    batches = steps.map(load, num_parallel_calls=2, deterministic=True).prefetch(4)
+    return batches.with_options(options)
+
+
+def _images(
     steps: tf.data.Dataset, fetch: Callable[[np.ndarray], np.ndarray], shape: tuple[int | None, ...]
 ) -> tf.data.Dataset:
     def load(step: tf.Tensor) -> tf.Tensor:
         images = tf.numpy_function(fetch, [step], tf.uint8, stateful=False)
         return tf.ensure_shape(images, shape)
 
-    return steps.map(load, num_parallel_calls=2, deterministic=True).prefetch(4)
+    return pipeline(steps, load)

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import numpy as np
+
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import RotnetError
 
@@ -31,7 +33,8 @@ def convert(source: Path, to: str, target: Path) -> None:
     if target.exists():
         raise RotnetError(f"{target} exists already; remove it or choose another place with --output")
     model = keras.models.load_model(source, compile=False)
+    model(np.zeros((1, *model.input.shape[1:]), np.float32))  # Keras exports to ONNX only what was called.
     try:
         model.export(target, format={"savedmodel": "tf_saved_model", "onnx": "onnx"}[to], verbose=False)
     except ImportError as error:
-        raise RotnetError(f"the format {to} needs another package: {error}") from None
+        raise RotnetError(f"the format {to} needs more packages: pip install 'rotnet-keras[onnx]' ({error})") from None

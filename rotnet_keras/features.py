@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rotnet_keras.backbones import normalization
 from rotnet_keras.batches import centred, evaluation_images
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras
@@ -76,6 +77,5 @@ def random_backbone(backbone: keras.Model, dataset: Dataset, augment: Augment, s
 def pixels_backbone(dataset: Dataset, side: int) -> keras.Model:
     """No network at all: normalised pixels under the tap `pixels`, the other control."""
     inputs = keras.Input((side, side, dataset.image_shape[2]))
-    variance = [s * s for s in dataset.std]
-    outputs = keras.layers.Normalization(mean=dataset.mean, variance=variance, name="pixels")(inputs)
+    outputs = keras.layers.Identity(name="pixels")(normalization(dataset.mean, dataset.std)(inputs))
     return keras.Model(inputs, outputs, name="pixels")

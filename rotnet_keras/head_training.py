@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 
-from rotnet_keras.batches import augmented, centred, positions_of_step
+from rotnet_keras.batches import augmented, centred, pipeline, positions_of_step
 from rotnet_keras.callbacks import AfterStep, LearningRate
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras, tf
@@ -113,7 +113,7 @@ class HeadTraining:
             x = arrays[0] if self.probe.augment else dict(zip(self.taps, arrays, strict=True))
             return x, dict.fromkeys(self.taps, labels)
 
-        return steps.map(load, num_parallel_calls=2, deterministic=True).prefetch(4)
+        return pipeline(steps, load)
 
     def _scores(self) -> dict[str, dict[str, Any]]:
         scores: dict[str, dict[str, Any]] = {tap: {} for tap in self.taps}

@@ -38,7 +38,7 @@ def summary(run: RunFolder) -> dict[str, Any]:
         "rotation_accuracy": rotation,
         "probe_accuracy": best["top1"] if best else None,
         "images_per_s": steps[-1]["images_per_s"] if steps else None,
-        "seconds_left": _seconds_left(steps, total) if state == "running" else None,
+        "seconds_left": _seconds_left(steps, total) if state == "running" and last_step < (total or 0) else None,
         "created": facts.get("created"),
         "message": end["message"] if end else "",
     }

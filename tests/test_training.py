@@ -1,9 +1,12 @@
 """Whole runs through the command line, on tiny data."""
 
 import json
+import os
+import pty
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -93,6 +96,7 @@ def test_a_run_leaves_what_was_promised(finished):
         assert (run.path / name).stat().st_size > 0
     assert run.state() == "finished"
     assert not list(run.path.rglob(".*"))
+    assert "\r" not in result.stdout and "\x1b" not in result.stdout
 
 
 def test_it_learns_and_tells_how(finished):
@@ -220,6 +224,22 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(finished, tiny_recipe)
     assert_same_end(run, whole)
     steps = [e["step"] for e in events_of(run, "step")]
     assert steps == sorted(set(steps)) and [e["step"] for e in events_of(run, "epoch")] == [10, 20, 30]
+
+
+def test_a_terminal_shows_a_bar_and_closing_it_does_not_end_the_run(finished, tiny_recipe):
+    _, whole = finished
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(tiny_recipe.parent)
+        os.execv(sys.executable, command("run", tiny_recipe, "--name", "run"))
+    seen = b""
+    while "pretraining ━".encode() not in seen:
+        seen += os.read(terminal, 4096)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    run = run_of(tiny_recipe.parent, "run")
+    assert run.state() == "finished" and b"ETA" in seen and b"accuracy" in seen
+    assert_same_end(run, whole)
 
 
 def test_a_detached_run_is_watched_and_stopped_from_elsewhere(tiny_recipe):
@@ -372,6 +392,22 @@ def test_export_to_savedmodel(finished, tmp_path):
     assert tf.saved_model.load(str(target)).serve(np.zeros((1, 16, 16, 3), np.float32)).shape == (1, 8, 8, 16)
     again = run_cli("export", run.path, "--to", "savedmodel", "--output", target)
     assert again.returncode == 1 and "exists already" in again.stderr
+
+
+def test_export_to_onnx_computes_the_same(finished, tmp_path):
+    import onnxruntime
+
+    from rotnet_keras.engine import keras
+
+    _, run = finished
+    target = tmp_path / "rotnet.onnx"
+    result = run_cli("export", run.path, "--to", "onnx", "--model", "rotnet", "--output", target)
+    assert result.returncode == 0, result.stderr
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype(np.float32)
+    session = onnxruntime.InferenceSession(target)
+    (ours,) = session.run(None, {session.get_inputs()[0].name: pixels})
+    theirs = keras.models.load_model(run.export / "rotnet.keras").predict(pixels, verbose=0)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.slow
