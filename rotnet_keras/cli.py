@@ -41,7 +41,7 @@ def run(
     """Run a recipe."""
     from rotnet_keras.launch import prepare, spawn
 
-    loaded, facts = _load(recipe, overrides)
+    loaded, facts = _load(recipe, overrides, _runs_dir(runs_dir))
     if dry_run:
         from rotnet_keras.recipe import to_toml
 
@@ -251,12 +251,12 @@ def main() -> None:
         sys.exit(1)
 
 
-def _load(recipe: str, overrides: list[str] | None) -> tuple[Any, dict[str, Any]]:
+def _load(recipe: str, overrides: list[str] | None, runs_dir: Path) -> tuple[Any, dict[str, Any]]:
     """The checked recipe with its data pinned, and the first facts of its run."""
     from rotnet_keras.launch import load_for_run
     from rotnet_keras.recipe import parse_override
 
-    return load_for_run(recipe, dict(map(parse_override, overrides or [])))
+    return load_for_run(recipe, dict(map(parse_override, overrides or [])), runs_dir)
 
 
 def _runs_dir(given: Path | None) -> Path:

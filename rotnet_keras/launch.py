@@ -9,24 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from rotnet_keras.catalogue import find_recipe
-from rotnet_keras.errors import RecipeError, RotnetError
+from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
 from rotnet_keras.recipe import load_recipe, to_toml
-from rotnet_keras.runs import RunFolder, create_run, default_runs_dir
-from rotnet_keras.schema import PretrainRecipe, Recipe
+from rotnet_keras.runs import RunFolder, create_run, default_runs_dir, find_run, list_runs
+from rotnet_keras.schema import PretrainRecipe, ProbeRecipe, Recipe, Source
 from rotnet_keras.sources import pinned
 
 
-def load_for_run(recipe: str, overrides: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+def load_for_run(recipe: str, overrides: Mapping[str, Any], runs_dir: Path) -> tuple[Recipe, dict[str, Any]]:
     """A checked recipe whose data are there, and what `run.json` keeps of how it was asked for.
 
     Raises:
         RecipeError: the recipe is wrong.
-        DataError: its data are missing.
+        DataError: its data, or the backbone it is about, are missing.
     """
     loaded = load_recipe(recipe, overrides)
     if isinstance(loaded, PretrainRecipe) and loaded.train.tensorboard and not find_spec("tensorboard"):
         raise RecipeError("train.tensorboard needs another package: pip install 'rotnet-keras[tensorboard]'")
     loaded = loaded.model_copy(update={"data": pinned(loaded.data)})
+    if isinstance(loaded, ProbeRecipe):
+        file = find_backbone(loaded.backbone, runs_dir).absolute()
+        loaded = loaded.model_copy(update={"backbone": Source(file=str(file))})
     facts = {
         "recipe": find_recipe(recipe).stem,
         "overrides": dict(overrides),
@@ -35,6 +38,28 @@ def load_for_run(recipe: str, overrides: Mapping[str, Any]) -> tuple[Recipe, dic
         "created": round(time.time(), 3),
     }
     return loaded, facts
+
+
+def find_backbone(source: Source, runs_dir: Path) -> Path:
+    """The .keras file that a recipe's `[backbone]` means.
+
+    Raises:
+        DataError: there is none.
+        RunError: no such run.
+    """
+    if source.file is not None:
+        path = Path(source.file).expanduser()
+    elif source.run is not None:
+        path = find_run(source.run, runs_dir).backbone
+    else:
+        wanted = Path(str(source.recipe)).stem
+        made = [run for run in list_runs(runs_dir) if run.facts().get("recipe") == wanted and run.backbone.is_file()]
+        if not made:
+            raise RunError(f"no finished run of the recipe {wanted!r} in {runs_dir}; start one with: rotnet-keras run")
+        path = made[-1].backbone
+    if not path.is_file():
+        raise DataError(f"backbone: no file {path.absolute()}")
+    return path
 
 
 def prepare(recipe: Recipe, facts: Mapping[str, Any], name: str | None, runs_dir: Path) -> RunFolder:
@@ -73,8 +98,9 @@ def run(
         RecipeError, DataError: the recipe is wrong, or its data are missing; nothing was started.
         RotnetError: the run did not finish; the message says why.
     """
-    loaded, facts = load_for_run(str(recipe), overrides)
-    folder = prepare(loaded, facts, name, Path(runs_dir) if runs_dir else default_runs_dir())
+    runs_dir = Path(runs_dir) if runs_dir else default_runs_dir()
+    loaded, facts = load_for_run(str(recipe), overrides, runs_dir)
+    folder = prepare(loaded, facts, name, runs_dir)
     command = [sys.executable, "-m", "rotnet_keras", "resume", str(folder.path)]
     if subprocess.run(command, check=False).returncode:
         ends = [event for event in folder.tail() if event["kind"] == "end"]

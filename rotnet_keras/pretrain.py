@@ -17,7 +17,7 @@ from rotnet_keras.exports import save_model
 from rotnet_keras.figures import draw_filters
 from rotnet_keras.models import RotNet, first_kernels, in_float32, rotation_loss, with_softmax
 from rotnet_keras.optimizers import build_optimizer
-from rotnet_keras.probing import run_probes
+from rotnet_keras.probing import check_probes, run_probes
 from rotnet_keras.rotation import rotate_batch, rotated_size
 from rotnet_keras.samples import SAMPLES, WORST, write_samples
 from rotnet_keras.schema import PretrainRecipe
@@ -35,13 +35,15 @@ def pretrain(session: Session) -> None:
     assert isinstance(recipe, PretrainRecipe)
     engine.configure(recipe.seed, recipe.train.precision)
     dataset = prepare_data(session)
+    check_probes(dataset, recipe.probe)
     training = Pretraining(session, recipe, dataset)
     training.restore()
     training.train()
     # The probes and exports compute in float32 whatever the training did.
     keras.config.set_dtype_policy("float32")
     backbone = training.export()
-    run_probes(session, dataset, backbone, recipe.augment, recipe.probe, training.position.step)
+    if recipe.probe:
+        run_probes(session, dataset, backbone, recipe.augment, list(enumerate(recipe.probe)), training.position.step)
     finish(session)
 
 
@@ -206,7 +208,8 @@ class Pretraining:
 
     def _probe_between_epochs(self) -> None:
         epoch, rest = divmod(self.position.step, self.per_epoch)
-        due = [p for p in self.recipe.probe if p.every and epoch and not rest and epoch % p.every == 0]
+        probes = enumerate(self.recipe.probe)
+        due = [(i, p) for i, p in probes if p.every and epoch and not rest and epoch % p.every == 0]
         if due:
             policy = keras.config.dtype_policy()
             keras.config.set_dtype_policy("float32")

@@ -1,7 +1,8 @@
 """Probes: classifiers on frozen features, and the controls they are held against."""
 
-import tempfile
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,12 @@ from rotnet_keras import backbones, engine
 from rotnet_keras.batches import crop_size
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras
-from rotnet_keras.errors import DataError, RunError
+from rotnet_keras.errors import DataError
 from rotnet_keras.exports import save_model
 from rotnet_keras.features import Features, extract, frozen_taps, pixels_backbone, random_backbone
-from rotnet_keras.head_training import HeadTraining, Trunk, labelled_splits, nearest_neighbours, top1
+from rotnet_keras.head_training import HeadTraining, Trunk, labelled_splits, labelled_subset, nearest_neighbours, top1
 from rotnet_keras.models import with_softmax
-from rotnet_keras.runs import find_run, list_runs
-from rotnet_keras.schema import Augment, Probe, ProbeRecipe, Source
+from rotnet_keras.schema import Augment, Probe, ProbeRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stages import finish, prepare_data
 
@@ -27,51 +27,47 @@ def probe_backbone(session: Session) -> None:
     recipe = session.recipe
     assert isinstance(recipe, ProbeRecipe)
     engine.configure(recipe.seed, "float32")
-    path = find_backbone(recipe.backbone, session.folder.path.parent)
-    session.record(backbone=str(path))
+    path = Path(str(recipe.backbone.file))
     try:
         backbone = keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises many types for files that are not its own.
         raise DataError(f"{path}: not a Keras model that can be loaded safely: {error}") from None
     dataset = prepare_data(session)
-    run_probes(session, dataset, backbone, recipe.augment, recipe.probe, step=0)
+    check_probes(dataset, recipe.probe)
+    run_probes(session, dataset, backbone, recipe.augment, list(enumerate(recipe.probe)), step=0)
     finish(session)
 
 
-def find_backbone(source: Source, runs_dir: Path) -> Path:
-    """The .keras file that a recipe's `[backbone]` means.
+def check_probes(dataset: Dataset, probes: Sequence[Probe]) -> None:
+    """Make sure that the data can serve the probes, before anything is trained.
 
     Raises:
-        DataError: there is none.
-        RunError: no such run.
+        DataError: there are no labels, no test images, or too few of a class.
     """
-    if source.file is not None:
-        path = Path(source.file).expanduser()
-    elif source.run is not None:
-        path = find_run(source.run, runs_dir).backbone
-    else:
-        wanted = Path(str(source.recipe)).stem
-        made = [run for run in list_runs(runs_dir) if run.facts().get("recipe") == wanted and run.backbone.is_file()]
-        if not made:
-            raise RunError(f"no finished run of the recipe {wanted!r} in {runs_dir}; start one with: rotnet-keras run")
-        path = made[-1].backbone
-    if not path.is_file():
-        raise DataError(f"backbone: no file {path.absolute()}")
-    return path
+    if probes and (dataset.train.labels is None or dataset.test is None):
+        raise DataError("probes need labelled training and test images, and these have none: leave [[probe]] out")
+    for probe in probes:
+        labelled_subset(dataset, probe.labels_per_class, (0, 0))
 
 
 def run_probes(
-    session: Session, dataset: Dataset, backbone: keras.Model, augment: Augment, probes: Sequence[Probe], step: int
+    session: Session,
+    dataset: Dataset,
+    backbone: keras.Model,
+    augment: Augment,
+    probes: Sequence[tuple[int, Probe]],
+    step: int,
 ) -> None:
-    """Measure the probes that have no result at this step yet, and write one event for each tap."""
-    if not probes:
-        return
-    if dataset.train.labels is None or dataset.test is None:
-        raise DataError("probes need labels, and these images have none: leave [[probe]] out")
+    """Measure the probes that have no result at this step yet, and write one event for each tap.
+
+    Args:
+        probes: with their positions in the recipe.
+        step: of pretraining, 0 where there is none.
+    """
     _check_shape(backbone, dataset, augment)
     done = {(e["probe"], e["weights"]) for e in session.earlier if e["kind"] == "probe" and e["step"] == step}
     for weights in ("rotnet", "random", "pixels"):
-        asked = [(i, p) for i, p in enumerate(probes) if weights == "rotnet" or weights in p.controls]
+        asked = [(i, p) for i, p in probes if weights == "rotnet" or weights in p.controls]
         due = [(i, p) for i, p in asked if (i, weights) not in done]
         if due:
             _probe_one_trunk(session, dataset, backbone, weights, augment, due, step)
@@ -89,13 +85,13 @@ def _probe_one_trunk(
     side = crop_size(augment, dataset.image_shape[0])
     seed = session.recipe.seed
     trunk = _trunk(backbone, weights, dataset, augment, side, seed, [p for _, p in probes])
-    with tempfile.TemporaryDirectory(prefix=".features-", dir=session.folder.path) as folder:
+    with _features_folder(session) as folder:
         stores: dict[str, Features] = {}
         if any(not p.augment for _, p in probes):
             frozen = frozen_taps(trunk.model, trunk.taps)
             for name, split in labelled_splits(dataset).items():
                 what = f"features ({weights}, {name})"
-                stores[name] = extract(frozen, split, augment, Path(folder, name), session.progress, what)
+                stores[name] = extract(frozen, split, augment, folder / name, session.progress, what)
         for index, probe in probes:
             taps = _taps(trunk, probe)
             with session.timed() as took:
@@ -118,6 +114,17 @@ def _probe_one_trunk(
                     **_summary([score[tap] for score in scores]),
                     **took,
                 )
+
+
+@contextmanager
+def _features_folder(session: Session) -> Iterator[Path]:
+    """A place for features, gigabytes perhaps, without what a killed process left there."""
+    folder = session.folder.path / ".features"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _trunk(

@@ -4,7 +4,10 @@ import base64
 import time
 import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import tomlkit
 
 from rotnet_keras.catalogue import PACKAGE
 from rotnet_keras.paper import table_1
@@ -101,7 +104,7 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
         "tables": result_tables(run),
         "figures": _figures(run, events, recipe),
         "snippet": SNIPPET.format(tap=_best_tap(events)),
-        "recipe": run.recipe.read_text(encoding="utf-8").strip(),
+        "recipe": tomlkit.dumps(_without_places(recipe)).strip(),
         "facts": _facts(run, events),
     }
     environment = Environment(
@@ -171,14 +174,14 @@ def _facts(run: RunFolder, events: Sequence[Event]) -> list[tuple[str, str]]:
     steps = [e["step"] for e in events if e["kind"] == "step"]
     data = facts.get("data", {})
     rows = [
-        ("data", f"{data.get('name')}: {data.get('train')} train, {data.get('validation')} validation, "
+        ("data", f"{Path(data.get('name', '')).name}: {data.get('train')} train, {data.get('validation')} validation, "
                  f"{data.get('test')} test, {data.get('image_shape')} ({data.get('fingerprint')})"),
         ("trainable parameters", f"{facts['parameters']:,}" if "parameters" in facts else ""),
         ("steps", f"{max(steps):,} of {facts.get('steps', 0):,}" if steps else ""),
         ("inputs seen", f"{max(steps) * facts.get('inputs_per_step', 0):,}" if steps else ""),
         ("time", clock(working_seconds(events))),
         ("of it pretraining", clock(pretraining_seconds(events))),
-        ("made on", f"{facts.get('device')}, {facts.get('cpus')} CPU cores"),
+        ("made on", f"{facts.get('device')}, {facts.get('cpus')} cores of {facts.get('processor', 'a CPU')}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())),
         ("finished", time.strftime("%Y-%m-%d", time.localtime(events[-1]["time"])) if events else ""),
     ]  # fmt: skip
@@ -215,6 +218,16 @@ def clock(seconds: float) -> str:
 def _recipe(run: RunFolder) -> dict[str, Any]:
     with run.recipe.open("rb") as file:
         return tomllib.load(file)
+
+
+def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe as others can use it: file names without the folders of this machine."""
+    data = {key: value for key, value in recipe["data"].items() if key != "data_dir"}
+    data["name"] = Path(data["name"]).name if Path(data["name"]).is_absolute() else data["name"]
+    shown = recipe | {"data": data}
+    if "file" in recipe.get("backbone", {}):
+        shown["backbone"] = {"file": Path(recipe["backbone"]["file"]).name}
+    return shown
 
 
 def _top1(event: Event | None) -> str:

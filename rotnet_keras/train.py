@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import traceback
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -80,6 +81,16 @@ def _process_facts() -> dict[str, Any]:
         "create_time": process.create_time(),
         "host": os.uname().nodename,
         "cpus": os.cpu_count(),
+        "processor": _processor(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
     }
+
+
+def _processor() -> str:
+    """The processor's name; Python knows none on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import command, run_cli, run_python, shared_data
 
+from rotnet_keras.catalogue import recipes_dir
 from rotnet_keras.runs import RunFolder
 
 PROBES = """
@@ -324,6 +325,23 @@ epochs = 2
     theirs = {(e["weights"], e["tap"]): e["top1"] for e in events_of(run, "probe") if e["head"] == "linear"}
     assert ours == theirs
     assert "linear probe, all labels" in (probe_run.path / "report.html").read_text()
+
+
+def test_a_probe_without_its_backbone_is_refused_before_anything_is_made(tmp_path):
+    arguments = ["data.name=fashion_mini", "data.size=28", f"backbone.file={tmp_path}/none.keras"]
+    recipe = tmp_path / "probe.toml"
+    recipe.write_text((recipes_dir() / "probe.toml").read_text().replace('run = "NAME"', ""))
+    result = run_cli("run", recipe, *arguments, cwd=tmp_path)
+    assert result.returncode == 3 and "none.keras" in result.stderr and not (tmp_path / "runs").exists()
+
+
+def test_probes_of_unlabelled_images_are_refused_before_training(tmp_path, tiny_recipe, tiny_data):
+    with np.load(tiny_data) as arrays:
+        np.savez(tmp_path / "plain.npz", images=arrays["x_train"])
+    tiny_recipe.write_text(tiny_recipe.read_text() + PROBES)
+    result, run = start(tiny_recipe, f"data.name={tmp_path}/plain.npz")
+    assert result.returncode == 3 and "probes need labelled" in result.stdout
+    assert not events_of(run, "step")
 
 
 def test_data_that_change_between_stop_and_resume_are_refused(tiny_recipe, tiny_data, tmp_path):
