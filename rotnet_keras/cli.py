@@ -247,7 +247,11 @@ def main() -> None:
         print(_printable(str(error)), file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
+        # The reader of a pipe, `head` perhaps, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    except OSError as error:
+        print(_printable(f"Error: {error}"), file=sys.stderr)
         sys.exit(1)
 
 

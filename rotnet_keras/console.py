@@ -63,8 +63,7 @@ class Console:
         self._started = self._spoke = 0.0
 
     def line(self, text: str) -> None:
-        """Say one thing."""
-        self._close_bar()
+        """Say one thing; a bar stays below it."""
         self._log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
         if self._terminal:
             self._terminal.print(text, markup=False, soft_wrap=True)
@@ -88,14 +87,15 @@ class Console:
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Show a table; all columns but the first are aligned to the right."""
         self._close_bar()
-        table = Table(title=title, title_justify="left", title_style="bold")
+        table = Table()
         for i, column in enumerate(columns):
             table.add_column(column, justify="left" if i == 0 else "right")
         for row in rows:
             table.add_row(*row)
-        RichConsole(file=self._log, width=100, highlight=False).print(table)
-        if self._terminal:
-            self._terminal.print(table)
+        log = RichConsole(file=self._log, width=100, highlight=False)
+        for console in filter(None, (log, self._terminal)):
+            console.print(title, style="bold", markup=False, soft_wrap=True)
+            console.print(table)
 
     def close(self) -> None:
         """Finish the bar."""

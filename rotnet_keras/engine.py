@@ -5,6 +5,8 @@ The environment has to be right before TensorFlow's first import, so this module
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -16,7 +18,7 @@ import tensorflow as tf
 
 from rotnet_keras.errors import RotnetError
 
-__all__ = ["configure", "device_name", "keras", "tf"]
+__all__ = ["configure", "device_name", "in_float32", "keras", "tf"]
 
 if keras.backend.backend() != "tensorflow":
     raise RotnetError(
@@ -39,6 +41,17 @@ def configure(seed: int, precision: str) -> None:
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
+
+
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """Build layers that compute in float32, whatever the training does."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 def device_name() -> str:

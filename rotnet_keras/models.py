@@ -117,12 +117,12 @@ def with_softmax(backbone: keras.Model, head: keras.Model, name: str) -> keras.M
     training and is float32 whatever the training's precision.
     """
     inputs = keras.Input(backbone.input.shape[1:], name="pixels")
-    features = in_float32(backbone)(inputs)
-    probabilities = layers.Softmax(name="probabilities")(in_float32(head)(features))
+    features = float32_copy(backbone)(inputs)
+    probabilities = layers.Softmax(name="probabilities")(float32_copy(head)(features))
     return keras.Model(inputs, probabilities, name=name)
 
 
-def in_float32(model: keras.Model) -> keras.Model:
+def float32_copy(model: keras.Model) -> keras.Model:
     """A copy of a functional model, its layers computing in float32, with the same weights."""
 
     def as_float32(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -15,7 +15,7 @@ from rotnet_keras.engine import keras
 from rotnet_keras.errors import DivergedError
 from rotnet_keras.exports import save_model
 from rotnet_keras.figures import draw_filters
-from rotnet_keras.models import RotNet, first_kernels, in_float32, rotation_loss, with_softmax
+from rotnet_keras.models import RotNet, first_kernels, rotation_loss, with_softmax
 from rotnet_keras.optimizers import build_optimizer
 from rotnet_keras.probing import check_probes, run_probes
 from rotnet_keras.rotation import rotate_batch, rotated_size
@@ -39,11 +39,11 @@ def pretrain(session: Session) -> None:
     training = Pretraining(session, recipe, dataset)
     training.restore()
     training.train()
-    # The probes and exports compute in float32 whatever the training did.
-    keras.config.set_dtype_policy("float32")
-    backbone = training.export()
-    if recipe.probe:
-        run_probes(session, dataset, backbone, recipe.augment, list(enumerate(recipe.probe)), training.position.step)
+    with engine.in_float32():
+        backbone = training.export()
+        if recipe.probe:
+            probes = list(enumerate(recipe.probe))
+            run_probes(session, dataset, backbone, recipe.augment, probes, training.position.step)
     finish(session)
 
 
@@ -211,17 +211,19 @@ class Pretraining:
         probes = enumerate(self.recipe.probe)
         due = [(i, p) for i, p in probes if p.every and epoch and not rest and epoch % p.every == 0]
         if due:
-            policy = keras.config.dtype_policy()
-            keras.config.set_dtype_policy("float32")
-            backbone = in_float32(self.model.backbone)
-            run_probes(self.session, self.dataset, backbone, self.recipe.augment, due, self.position.step)
-            keras.config.set_dtype_policy(policy)
+            with engine.in_float32():
+                backbone = self._upright_backbone()
+                run_probes(self.session, self.dataset, backbone, self.recipe.augment, due, self.position.step)
+
+    def _upright_backbone(self) -> keras.Model:
+        """The backbone with its weights of now, for images larger than what oblique turns leave of them."""
+        backbone = self._backbone(self.side)
+        backbone.set_weights(self.model.backbone.get_weights())
+        return backbone
 
     def export(self) -> keras.Model:
         """Write the models, the test of the pretext task and the first filters; return the backbone."""
-        # Built anew for upright images, which are larger than what turns by 45 degrees leave of them.
-        backbone = self._backbone(self.side)
-        backbone.set_weights(self.model.backbone.get_weights())
+        backbone = self._upright_backbone()
         save_model(backbone, self.session.folder.backbone)
         rotnet = with_softmax(self.model.backbone, self.model.head, "rotnet")
         save_model(rotnet, self.session.folder.export / "rotnet.keras")

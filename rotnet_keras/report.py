@@ -181,7 +181,8 @@ def _facts(run: RunFolder, events: Sequence[Event]) -> list[tuple[str, str]]:
         ("inputs seen", f"{max(steps) * facts.get('inputs_per_step', 0):,}" if steps else ""),
         ("time", clock(working_seconds(events))),
         ("of it pretraining", clock(pretraining_seconds(events))),
-        ("made on", f"{facts.get('device')}, {facts.get('cpus')} cores of {facts.get('processor', 'a CPU')}"),
+        ("made on", ", ".join(str(facts[key]) for key in ("device", "processor") if key in facts)
+                    + f", {facts.get('cpus')} cores"),
         ("versions", ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())),
         ("finished", time.strftime("%Y-%m-%d", time.localtime(events[-1]["time"])) if events else ""),
     ]  # fmt: skip

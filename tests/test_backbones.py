@@ -3,7 +3,7 @@ import pytest
 
 from rotnet_keras.backbones import backbone, taps
 from rotnet_keras.engine import keras
-from rotnet_keras.models import RotNet, first_kernels, in_float32
+from rotnet_keras.models import RotNet, first_kernels, float32_copy
 
 
 def trainable_parameters(model):
@@ -86,7 +86,7 @@ def test_float32_copy_of_a_mixed_precision_model_has_its_weights():
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = backbone("compact", width=0.25)
     keras.config.set_dtype_policy(policy)
-    copy = in_float32(model)
+    copy = float32_copy(model)
     assert {layer.compute_dtype for layer in copy.layers} == {"float32"}
     for ours, theirs in zip(copy.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)

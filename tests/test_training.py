@@ -271,7 +271,10 @@ def test_a_loss_that_explodes_stops_the_run_with_a_way_on(tiny_recipe):
 @pytest.mark.parametrize(
     "options",
     [
-        ["rotation.angles=[0, 45, 90, 135, 180, 225, 270, 315]", "train.tensorboard=true"],
+        [
+            *("rotation.angles=[0, 45, 90, 135, 180, 225, 270, 315]", "train.tensorboard=true", "train.batch=40"),
+            'probe=[{head = "linear", steps = 2, every = 1}]',
+        ],
         ["rotation.copies=one", "train.precision=mixed_float16", "backbone.name=nin", "train.label_smoothing=0.1"],
         ["train.precision=mixed_bfloat16", "optimizer.name=adamw", "rotation.angles=[90, 270]", "data.validation=0"],
     ],
