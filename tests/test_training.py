@@ -331,7 +331,7 @@ epochs = 2
 
 
 def test_a_probe_without_its_backbone_is_refused_before_anything_is_made(tmp_path):
-    arguments = ["data.name=fashion_mini", "data.size=28", f"backbone.file={tmp_path}/none.keras"]
+    arguments = ["data.name=fashion_mini", f"backbone.file={tmp_path}/none.keras"]
     recipe = tmp_path / "probe.toml"
     recipe.write_text((recipes_dir() / "probe.toml").read_text().replace('run = "NAME"', ""))
     result = run_cli("run", recipe, *arguments, cwd=tmp_path)
