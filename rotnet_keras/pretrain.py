@@ -167,7 +167,7 @@ class Pretraining:
         words = _in_words(epoch)
         if "validation" in epoch:
             words += f"; validation {_in_words(epoch['validation'])}"
-        self.session.say(f"Epoch {step / self.per_epoch:g} of {self.total / self.per_epoch:.4g}: {words}")
+        self.session.say(f"Epoch {step / self.per_epoch:.4g} of {self.total / self.per_epoch:.4g}: {words}")
 
     def _evaluate(self, split: Split) -> dict[str, Any]:
         """Metrics over every copy of every image of a split."""

@@ -81,7 +81,7 @@ def _probe_table(probes: Sequence[Event], recipe: dict[str, Any]) -> Table:
     if paper:
         titles.append(f"paper, NIN with {blocks} blocks")
     chance = 100 / max(1, len(probes[0]["per_class"]))
-    return f"Object accuracy on test, %: {HEADS[head]}, {amount} (chance {chance:g})", titles, rows
+    return f"Object accuracy on test, %: {HEADS[head]}, {amount} (chance {chance:.3g})", titles, rows
 
 
 def write_report(run: RunFolder, state: str | None = None) -> None:
