@@ -169,10 +169,17 @@ class Pretraining:
             words += f"; validation {_in_words(epoch['validation'])}"
         self.session.say(f"Epoch {step / self.per_epoch:.4g} of {self.total / self.per_epoch:.4g}: {words}")
 
-    def _evaluate(self, split: Split) -> dict[str, Any]:
-        """Metrics over every copy of every image of a split."""
+    def _evaluate(self, split: Split, what: str = "") -> dict[str, Any]:
+        """Metrics over every copy of every image of a split; `what` shows how far it has come."""
         batches = evaluation_images(split, self.recipe.augment, batch=EVALUATION_BATCH)
-        results = self.model.evaluate(batches, verbose=0, return_dict=True)
+        total = -(-len(split) // EVALUATION_BATCH)
+
+        def after_batch(batch: int, logs: Any = None) -> None:
+            if what:
+                self.session.console.progress(what, batch + 1, total)
+
+        watch = keras.callbacks.LambdaCallback(on_test_batch_end=after_batch)
+        results = self.model.evaluate(batches, verbose=0, return_dict=True, callbacks=[watch])
         confusion = np.asarray(self.model.confusion.counts)
         per_angle = confusion.diagonal() / np.maximum(confusion.sum(axis=1), 1)
         return {
@@ -230,7 +237,9 @@ class Pretraining:
         self.session.folder.figures.mkdir(exist_ok=True)
         draw_filters(first_kernels(backbone), self.session.folder.figures / "filters.png")
         if self.dataset.test and not any(e["kind"] == "test" for e in self.session.earlier):
-            self.session.event("test", step=self.position.step, **self._evaluate(self.dataset.test))
+            self.session.event(
+                "test", step=self.position.step, **self._evaluate(self.dataset.test, "rotation accuracy on test")
+            )
         return backbone
 
 

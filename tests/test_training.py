@@ -394,13 +394,12 @@ assert run.state() == "finished" and run.backbone.is_file()
 
 def test_compare_shows_what_differs(finished, tiny_recipe):
     _, run = finished
-    result, other = start(tiny_recipe, "train.steps=2", "seed=4")
+    result, other = start(tiny_recipe, "train.steps=2", "seed=4", name="other")
     assert result.returncode == 0
     rows = json.loads(run_cli("compare", run.path, other.path, "--json").stdout)
-    differing = {row[""]: (row[run.name], row[other.name]) for row in rows} if run.name != other.name else {}
-    names = [row[""] for row in rows]
-    assert "seed" in names and "train.steps" in names and "train.batch" not in names
-    assert not differing or differing["seed"] == ("3", "4")
+    values = {row[""]: (row["run"], row["other"]) for row in rows}
+    assert values["seed"] == ("3", "4") and values["train.steps"] == ("", "2")
+    assert "train.batch" not in values
 
 
 def test_export_to_savedmodel(finished, tmp_path):
