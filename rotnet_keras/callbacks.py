@@ -52,7 +52,8 @@ class StepEvents(keras.callbacks.Callback):
     """Hands on the metrics of every few steps, averaged, and stops training that has diverged.
 
     Args:
-        write: called with step, loss, accuracy, learning_rate, images_per_s and inputs.
+        write: called with step, loss, accuracy, learning_rate, images_per_s, steps and data_wait, the share
+            of the time (0 to 1) that the steps waited for their images.
         first: number of the first step of the coming `fit`.
         every: steps that are averaged.
         batch: images a step.
@@ -66,7 +67,7 @@ class StepEvents(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start the clock."""
-        self._since = time.perf_counter()
+        self._since, self._waited = time.perf_counter(), self.model.waited
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Check the loss; write an event if one is due."""
@@ -92,6 +93,7 @@ class StepEvents(keras.callbacks.Callback):
             learning_rate=float(self.model.optimizer.learning_rate),
             images_per_s=round(self._pending * self.batch / (now - self._since), 2),
             steps=self._pending,
+            data_wait=round((self.model.waited - self._waited) / (now - self._since), 4),
         )
         self.model.reset_metrics()
-        self._since, self._pending = now, 0
+        self._since, self._waited, self._pending = now, self.model.waited, 0

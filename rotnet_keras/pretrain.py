@@ -198,8 +198,11 @@ class Pretraining:
         labels = np.concatenate([np.asarray(rotate_batch(batch, angles)[1]) for batch in batches])
         logits = np.concatenate([self.model.predict_on_batch(part) for part in np.array_split(inputs, 4)])
         probabilities = np.asarray(keras.ops.softmax(logits.astype(np.float32)))
-        event = write_samples(self.session.folder.samples, step, inputs, labels, probabilities, angles)
-        self.session.event("samples", step=step, **event)
+        folder = self.session.folder.samples
+        event = write_samples(folder, step, inputs, labels, probabilities, angles)
+        filters = f"filters-{step:08d}.png"
+        draw_filters(first_kernels(self.model.backbone), folder / filters)
+        self.session.event("samples", step=step, filters=filters, **event)
 
     def _save(self, best: bool = False) -> None:
         if not all(np.isfinite(np.asarray(v)).all() for v in self.model.trainable_variables):

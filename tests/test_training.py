@@ -112,6 +112,17 @@ def test_it_learns_and_tells_how(finished):
     assert validation["accuracy"] > 0.5
     assert validation["per_angle"] == pytest.approx(np.diag(confusion) / 40)
     assert sum(np.sum(event["confusion"]) for event in events_of(run, "test")) == 160
+    assert all(0 <= event["data_wait"] <= 1 for event in events_of(run, "step"))
+
+
+def test_every_epoch_shows_samples_and_filters(finished):
+    _, run = finished
+    samples = events_of(run, "samples")
+    assert [event["step"] for event in samples] == [10, 20, 30]
+    for event in samples:
+        assert event["filters"] == f"filters-{event['step']:08d}.png"
+        for name in (event["file"], event["filters"]):
+            assert (run.samples / name).stat().st_size > 0
 
 
 def test_probes_measure_ours_and_the_controls(finished):
