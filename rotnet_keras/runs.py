@@ -9,9 +9,12 @@ import math
 import os
 import re
 import secrets
+import shlex
+import shutil
 import statistics
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +26,11 @@ from rotnet_keras.errors import RunError
 
 Event = dict[str, Any]
 
+# Grows when a run folder changes in a way that an older reader would misunderstand.
+FORMAT = 1
 TAIL_BYTES = 65536
+# A run without a process is given this long to come up.
+START_SECONDS = 60.0
 # A run counts as stalled when it is silent for this many of its usual pauses between two step events.
 STALL_PAUSES = 10
 STALL_SECONDS = 120.0
@@ -59,6 +66,26 @@ class RunFolder:
             return {}
         return facts if isinstance(facts, dict) else {}
 
+    def newer(self) -> bool:
+        """Whether a newer version of this package wrote the folder, in a format that this one does not know."""
+        return _number(self.facts().get("format"), FORMAT) > FORMAT
+
+    def refuse_newer(self) -> None:
+        """Keep this version's hands off a folder of a newer format.
+
+        Raises:
+            RunError: it is one.
+        """
+        if self.newer():
+            raise RunError(
+                f"{self.name} was written by a newer version of rotnet-keras: upgrade rotnet-keras to use it"
+            )
+
+    def queued(self) -> float | None:
+        """The time since which the run waits in the queue; None if it does not."""
+        facts = self.facts()
+        return None if "pid" in facts or "queued" not in facts else _number(facts["queued"], 0.0)
+
     def events(self) -> list[Event]:
         """All events so far, without those after a checkpoint that the run went back to."""
         events: list[Event] = []
@@ -81,16 +108,18 @@ class RunFolder:
         facts = self.facts()
         if facts.get("host") != os.uname().nodename:
             return False
-        return _alive(facts.get("pid"), facts.get("create_time"))
+        return process_runs(facts.get("pid"), facts.get("create_time"))
 
     def state(self, tail: list[Event] | None = None) -> str:
         """One of: queued, starting, running, stopping, stopped, finished, failed, killed, stalled."""
         facts = self.facts()
         if "pid" not in facts:
-            return "queued"
+            if "queued" in facts:
+                return "queued"
+            return "starting" if time.time() - _number(facts.get("created"), 0.0) < START_SECONDS else "killed"
         tail = self.tail() if tail is None else tail
         here = facts.get("host") == os.uname().nodename
-        alive = here and _alive(facts.get("pid"), facts.get("create_time"))
+        alive = here and process_runs(facts.get("pid"), facts.get("create_time"))
         last = tail[-1] if tail else None
         if last and last["kind"] == "end":
             return str(last["outcome"])
@@ -117,7 +146,7 @@ def create_run(runs_dir: Path, name: str, recipe_toml: str, facts: Mapping[str, 
         staging = runs_dir / f".new-{secrets.token_hex(4)}"
         staging.mkdir()
         (staging / "recipe.toml").write_text(recipe_toml, encoding="utf-8")
-        (staging / "run.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        (staging / "run.json").write_text(json.dumps({"format": FORMAT, **facts}, indent=2), encoding="utf-8")
         number = 1
         while True:
             target = runs_dir / (name if number == 1 else f"{name}-{number}")
@@ -151,51 +180,84 @@ def find_run(name: str, runs_dir: Path) -> RunFolder:
 def list_runs(runs_dir: Path) -> list[RunFolder]:
     """The run folders in a folder, the oldest first."""
     try:
-        folders = [p for p in runs_dir.iterdir() if not p.name.startswith(".") and (p / "recipe.toml").is_file()]
+        paths = [p for p in runs_dir.iterdir() if not p.name.startswith(".")]
     except OSError:
         return []
-    return [RunFolder(p) for p in sorted(folders, key=lambda p: ((p / "recipe.toml").stat().st_mtime, p.name))]
+    found = []
+    for path in paths:
+        # What is no run folder has no recipe, nor has one that is being deleted.
+        with suppress(OSError):
+            found.append(((path / "recipe.toml").stat().st_mtime, path.name, path))
+    return [RunFolder(path) for _, _, path in sorted(found)]
+
+
+def remove_run(run: RunFolder) -> None:
+    """Delete a run folder. Readers see it whole or not at all: it is renamed before it is emptied."""
+    going = run.path.with_name(f".gone-{secrets.token_hex(4)}")
+    run.path.rename(going)
+    shutil.rmtree(going)
+
+
+def command_line(words: str, run: RunFolder) -> str:
+    """The command that does something with a run, for messages: `resume` becomes `rotnet-keras resume NAME`."""
+    return f"rotnet-keras {words} {run.name}{runs_dir_option(run.path.parent)}"
+
+
+def runs_dir_option(runs_dir: Path) -> str:
+    """The option ` --runs-dir X` of a command line, or nothing where X is the default."""
+    if runs_dir.absolute() == default_runs_dir().absolute():
+        return ""
+    return f" --runs-dir {shlex.quote(str(runs_dir))}"
 
 
 @dataclass
 class EventReader:
-    """Follows an events file: each call of `new` gives what has come since the one before.
+    """Follows an events file: each call of `lines` or `new` gives what has come since the one before.
 
     An unterminated last line is left for the next call; a line that is no event is counted and skipped.
+
+    Attributes:
+        offset: bytes read so far.
+        unreadable: lines that were no events.
+        restarted: how often the file was found shorter than what had been read of it, and was begun again.
     """
 
     path: Path
     offset: int = 0
     unreadable: int = field(default=0, init=False)
+    restarted: int = field(default=0, init=False)
 
-    def new(self) -> Iterator[Event]:
-        """Events that have not been given yet; none where the file is not there."""
-        partial = self.offset > 0 and not self._at_line_start()
+    def lines(self) -> Iterator[bytes]:
+        """Complete lines that have not been given yet; none where the file is not there.
+
+        The offset moves line by line, so a consumer may stop anywhere and go on with a later call.
+        """
         try:
             with self.path.open("rb") as file:
-                file.seek(self.offset)
+                if file.seek(0, os.SEEK_END) < self.offset:
+                    self.offset = 0
+                    self.restarted += 1
+                file.seek(max(0, self.offset - 1))
+                partial = self.offset > 0 and file.read(1) != b"\n"
                 for line in file:
                     if not line.endswith(b"\n"):
                         return
                     self.offset += len(line)
                     if partial:
                         partial = False
-                        continue
-                    event = _parse(line)
-                    if event is None:
-                        self.unreadable += 1
                     else:
-                        yield event
+                        yield line
         except OSError:
             return
 
-    def _at_line_start(self) -> bool:
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self.offset - 1)
-                return file.read(1) == b"\n"
-        except OSError:
-            return True
+    def new(self) -> Iterator[Event]:
+        """Events that have not been given yet."""
+        for line in self.lines():
+            event = parse_event(line)
+            if event is None:
+                self.unreadable += 1
+            else:
+                yield event
 
 
 class EventWriter:
@@ -255,7 +317,7 @@ def _stalled(tail: list[Event]) -> bool:
     return tail[-1]["kind"] == "step" and pause > 0 and silence > max(STALL_SECONDS, STALL_PAUSES * pause)
 
 
-def _alive(pid: Any, create_time: Any) -> bool:
+def process_runs(pid: Any, create_time: Any) -> bool:
     """Whether a process of this number runs and is not a later one that was given the same number."""
     try:
         process = psutil.Process(int(pid))
@@ -264,7 +326,8 @@ def _alive(pid: Any, create_time: Any) -> bool:
         return False
 
 
-def _parse(line: bytes) -> Event | None:
+def parse_event(line: bytes) -> Event | None:
+    """The event of a line; None if it holds none."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):
@@ -272,6 +335,10 @@ def _parse(line: bytes) -> Event | None:
     if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
         return None
     return event if isinstance(event.get("time"), (int, float)) else None
+
+
+def _number(value: Any, otherwise: float) -> float:
+    return value if isinstance(value, (int, float)) else otherwise
 
 
 def _finite(value: Any) -> Any:

@@ -34,8 +34,8 @@ class Session:
         self._events.write(kind, **values)
 
     def record(self, **facts: Any) -> None:
-        """Add facts to `run.json`."""
-        known = self.folder.facts() | facts
+        """Add facts to `run.json`; one that is None is taken out."""
+        known = {key: value for key, value in (self.folder.facts() | facts).items() if value is not None}
         write_atomically(self.folder.facts_file, json.dumps(known, indent=2).encode())
 
     def say(self, text: str) -> None:

@@ -14,7 +14,7 @@ from rotnet_keras.console import Console
 from rotnet_keras.errors import RotnetError, RunStopped
 from rotnet_keras.kinds import KINDS
 from rotnet_keras.recipe import load_recipe
-from rotnet_keras.runs import EventWriter, RunFolder
+from rotnet_keras.runs import EventWriter, RunFolder, command_line
 from rotnet_keras.session import Session
 from rotnet_keras.stopping import Stop
 
@@ -31,8 +31,9 @@ def run(folder: RunFolder) -> int:
         The exit code: 0 finished, 130 or 143 stopped with a checkpoint, otherwise an error's.
 
     Raises:
-        RunError: another process is running it.
+        RunError: another process is running it, or a newer version of this package wrote it.
     """
+    folder.refuse_newer()
     recipe = load_recipe(folder.recipe)
     events = EventWriter(folder)
     stop = Stop(folder.stop_file)
@@ -52,20 +53,20 @@ def run(folder: RunFolder) -> int:
 
 def _work(session: Session) -> tuple[str, int, str]:
     """Do what the recipe says; (outcome, exit code, message)."""
-    name = session.folder.name
+    way_on = command_line("resume", session.folder)
     session.event("start", pid=os.getpid())
     module, function = KINDS[session.recipe.kind].runner.split(":")
     try:
-        session.say(f"Run {name} in {session.folder.path}")
+        session.say(f"Run {session.folder.name} in {session.folder.path}")
         session.say("Starting TensorFlow; the first step takes longer, it traces the graph.")
         getattr(importlib.import_module(module), function)(session)
     except RunStopped as stopped:
-        return "stopped", stopped.exit_code, f"Stopped. Go on with: rotnet-keras resume {name}"
+        return "stopped", stopped.exit_code, f"Stopped. Go on with: {way_on}"
     except RotnetError as error:
         return "failed", error.exit_code, f"Error: {error}"
     except OSError as error:
         traceback.print_exc()
-        return "failed", 1, f"Error: {error}. What was saved is intact; go on with: rotnet-keras resume {name}"
+        return "failed", 1, f"Error: {error}. What was saved is intact; go on with: {way_on}"
     except Exception as error:
         traceback.print_exc()
         reason = (str(error).splitlines() or [""])[0][:500]
@@ -80,6 +81,7 @@ def _process_facts() -> dict[str, Any]:
         "pid": process.pid,
         "create_time": process.create_time(),
         "host": os.uname().nodename,
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "cpus": os.cpu_count(),
         "processor": _processor(),
         "python": platform.python_version(),

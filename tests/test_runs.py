@@ -6,7 +6,16 @@ import psutil
 import pytest
 
 from rotnet_keras.errors import RunError
-from rotnet_keras.runs import EventReader, EventWriter, RunFolder, create_run, find_run, list_runs
+from rotnet_keras.runs import (
+    FORMAT,
+    EventReader,
+    EventWriter,
+    RunFolder,
+    create_run,
+    find_run,
+    list_runs,
+    parse_event,
+)
 
 
 @pytest.fixture
@@ -40,7 +49,6 @@ def test_a_name_cannot_leave_the_folder(tmp_path, name):
 
 
 def test_states(run):
-    assert run.state() == "queued"
     claim(run)
     write(run, "start")
     assert run.state() == "starting"
@@ -50,6 +58,31 @@ def test_states(run):
     assert run.state() == "stopping"
     write(run, "end")
     assert run.state() == "finished"
+
+
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        ({"created": time.time()}, "starting"),
+        ({"created": time.time() - 100}, "killed"),
+        ({"created": time.time() - 100, "queued": time.time() - 100}, "queued"),
+        ({}, "killed"),
+    ],
+)
+def test_a_run_without_a_process_waits_or_comes_up_or_never_did(tmp_path, facts, state):
+    run = create_run(tmp_path, "b", "", facts)
+    assert run.state() == state
+    assert (run.queued() is not None) == (state == "queued")
+    claim(run, **facts)
+    assert run.state() == "starting" and run.queued() is None
+
+
+def test_a_folder_tells_its_format(run):
+    assert run.facts()["format"] == FORMAT and not run.newer()
+    claim(run)
+    assert not run.newer()
+    claim(run, format=FORMAT + 1)
+    assert run.newer()
 
 
 def test_a_run_whose_process_is_gone_was_killed(run):
@@ -83,6 +116,25 @@ def test_a_reader_waits_for_the_end_of_a_line_and_skips_what_is_no_event(run):
         file.write('"time": 1, "step": 1}\n')
     assert [e["kind"] for e in reader.new()] == ["step"]
     assert reader.unreadable == 2
+
+
+def test_raw_lines_can_be_taken_a_few_at_a_time(run):
+    write(run, "start", "step", "step")
+    reader = EventReader(run.events_file)
+    assert b'"start"' in next(reader.lines())
+    lines = list(reader.lines())
+    assert [parse_event(line)["step"] for line in lines] == [2, 3]
+    assert list(reader.lines()) == [] and reader.offset == run.events_file.stat().st_size
+    assert parse_event(b"[1]\n") is None
+
+
+def test_a_reader_begins_again_when_the_file_was_replaced_by_a_shorter_one(run):
+    write(run, "start", "step", "step")
+    reader = EventReader(run.events_file)
+    assert len(list(reader.new())) == 3 and reader.restarted == 0
+    run.events_file.unlink()
+    write(run, "end")
+    assert [e["kind"] for e in reader.new()] == ["end"] and reader.restarted == 1
 
 
 def test_a_writer_cuts_off_a_torn_line_and_keeps_a_second_writer_out(run):
