@@ -51,6 +51,8 @@ class RotNet(keras.Model):
         waited: seconds that training has waited for its input pipeline so far.
     """
 
+    train_function: Any
+
     def __init__(
         self,
         backbone: keras.Model,

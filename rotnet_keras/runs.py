@@ -205,7 +205,7 @@ def command_line(words: str, run: RunFolder) -> str:
 
 def runs_dir_option(runs_dir: Path) -> str:
     """The option ` --runs-dir X` of a command line, or nothing where X is the default."""
-    if runs_dir.absolute() == default_runs_dir().absolute():
+    if runs_dir.resolve() == default_runs_dir().resolve():
         return ""
     return f" --runs-dir {shlex.quote(str(runs_dir))}"
 
