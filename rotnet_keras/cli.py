@@ -5,11 +5,26 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from rotnet_keras import control
 from rotnet_keras.errors import RecipeError, RotnetError
+from rotnet_keras.shell import (
+    AsJson,
+    Detach,
+    NewName,
+    Overrides,
+    RecipeName,
+    RunName,
+    RunsDir,
+    chosen,
+    find,
+    load,
+    print_rows,
+    printable,
+)
 
 app = typer.Typer(
     name="rotnet-keras",
@@ -20,60 +35,41 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or the path of its folder.")]
-RunsDir = Annotated[Path | None, typer.Option(help="Where runs are kept; ROTNET_RUNS_DIR or ./runs by default.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's: train.epochs=3")
-]
-
 
 @app.command()
 def run(
     recipe: RecipeName,
     overrides: Overrides = None,
-    name: Annotated[str | None, typer.Option(help="The run's name; recipe and time by default.")] = None,
+    name: NewName = None,
     runs_dir: RunsDir = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Start it in the background and return.")] = False,
+    detach: Detach = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check recipe and data; start nothing.")] = False,
 ) -> None:
     """Run a recipe."""
     from rotnet_keras.launch import prepare, spawn
 
-    loaded, facts = _load(recipe, overrides, _runs_dir(runs_dir))
+    loaded, facts = load(recipe, overrides, chosen(runs_dir))
     if dry_run:
         from rotnet_keras.recipe import to_toml
 
         typer.echo(to_toml(loaded))
         typer.echo("The recipe is valid and its data are there. Nothing was started.")
         return
-    folder = prepare(loaded, facts, name, _runs_dir(runs_dir))
+    folder = prepare(loaded, facts, name, chosen(runs_dir))
     if detach:
+        from rotnet_keras.runs import command_line
+
         process = spawn(folder)
-        typer.echo(f"{folder.name} runs as process {process.pid}. Watch: rotnet-keras logs -f {folder.name}")
+        typer.echo(f"{folder.name} runs as process {process.pid}. Watch: {command_line('logs -f', folder)}")
         return
     from rotnet_keras.train import run as train_run
 
     raise typer.Exit(train_run(folder))
 
 
-@app.command()
-def resume(run: RunName, runs_dir: RunsDir = None, detach: Annotated[bool, typer.Option("--detach")] = False) -> None:
-    """Go on with a run that was stopped or killed, exactly where its last checkpoint is."""
-    from rotnet_keras.launch import spawn
-    from rotnet_keras.train import run as train_run
-
-    folder = _find(run, runs_dir)
-    state = folder.state()
-    if folder.alive():
-        raise RotnetError(f"{folder.name} is {state} already, as process {folder.facts()['pid']}")
-    if state == "finished":
-        raise RotnetError(f"{folder.name} is finished; its results are in {folder.path / 'report.html'}")
-    if detach:
-        typer.echo(f"{folder.name} goes on as process {spawn(folder).pid}.")
-        return
-    raise typer.Exit(train_run(folder))
+for _command in (control.resume, control.stop, control.kill, control.delete):
+    app.command()(_command)
+app.add_typer(control.queue, name="queue")
 
 
 @app.command()
@@ -85,7 +81,7 @@ def recipes(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([{"name": n, "kind": k, "title": t} for n, (k, t) in found.items()], indent=2))
         return
-    _print_rows(["recipe", "kind", "title"], [[n, k, t] for n, (k, t) in found.items()])
+    print_rows(["recipe", "kind", "title"], [[n, k, t] for n, (k, t) in found.items()])
 
 
 @app.command()
@@ -127,15 +123,15 @@ def runs(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
     from rotnet_keras.runs import list_runs
     from rotnet_keras.status import summary
 
-    found = [summary(folder) for folder in list_runs(_runs_dir(runs_dir))]
+    found = [summary(folder) for folder in list_runs(chosen(runs_dir))]
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     elif not found:
-        typer.echo(f"No runs in {_runs_dir(runs_dir)}. Start one: rotnet-keras run quickstart")
+        typer.echo(f"No runs in {chosen(runs_dir)}. Start one: rotnet-keras run quickstart")
     else:
         from rotnet_keras.status import COLUMNS, as_row
 
-        _print_rows(list(COLUMNS), [as_row(s) for s in found])
+        print_rows(list(COLUMNS), [as_row(s) for s in found])
 
 
 @app.command()
@@ -143,7 +139,7 @@ def status(run: RunName, runs_dir: RunsDir = None, as_json: AsJson = False) -> N
     """Say how one run is."""
     from rotnet_keras.status import in_lines, summary
 
-    found = summary(_find(run, runs_dir))
+    found = summary(find(run, runs_dir))
     typer.echo(json.dumps(found, indent=2) if as_json else in_lines(found))
 
 
@@ -152,7 +148,7 @@ def logs(
     run: RunName, runs_dir: RunsDir = None, follow: Annotated[bool, typer.Option("--follow", "-f")] = False
 ) -> None:
     """Print a run's log."""
-    folder = _find(run, runs_dir)
+    folder = find(run, runs_dir)
     offset = 0
     while True:
         ended = not folder.alive()
@@ -163,20 +159,10 @@ def logs(
         except OSError:
             text = b""
         offset += len(text)
-        typer.echo(_printable(text.decode("utf-8", "replace")), nl=False)
+        typer.echo(printable(text.decode("utf-8", "replace")), nl=False)
         if not follow or (ended and not text):
             return
         time.sleep(0.5)
-
-
-@app.command()
-def stop(run: RunName, runs_dir: RunsDir = None) -> None:
-    """Ask a run to stop after its step, with a checkpoint."""
-    folder = _find(run, runs_dir)
-    if not folder.alive():
-        raise RotnetError(f"{folder.name} is not running here: it is {folder.state()}")
-    folder.stop_file.touch()
-    typer.echo(f"{folder.name} stops after its step. Go on later with: rotnet-keras resume {folder.name}")
 
 
 @app.command()
@@ -186,11 +172,11 @@ def compare(
     """Set runs side by side: results, and the recipe keys in which they differ."""
     from rotnet_keras.status import comparison
 
-    columns, rows = comparison([_find(name, runs_dir) for name in runs])
+    columns, rows = comparison([find(name, runs_dir) for name in runs])
     if as_json:
         typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
     else:
-        _print_rows(columns, rows)
+        print_rows(columns, rows)
 
 
 @app.command()
@@ -198,7 +184,7 @@ def report(run: RunName, runs_dir: RunsDir = None) -> None:
     """Write report.html and report.md of a run as it is now."""
     from rotnet_keras.report import write_report
 
-    folder = _find(run, runs_dir)
+    folder = find(run, runs_dir)
     write_report(folder)
     typer.echo(folder.path / "report.html")
 
@@ -212,7 +198,7 @@ def export(
     runs_dir: RunsDir = None,
 ) -> None:
     """Write an exported model of a run in another format."""
-    folder = _find(run, runs_dir)
+    folder = find(run, runs_dir)
     suffixes = {"savedmodel": ".savedmodel", "onnx": ".onnx"}
     if to not in suffixes:
         raise RecipeError(f"--to: expected savedmodel or onnx, got {to!r}")
@@ -236,7 +222,7 @@ def doctor(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
-        _print_rows(["", ""], [[key, str(value)] for key, value in found.items()])
+        print_rows(["", ""], [[key, str(value)] for key, value in found.items()])
 
 
 def main() -> None:
@@ -244,49 +230,15 @@ def main() -> None:
     try:
         app()
     except RotnetError as error:
-        print(_printable(str(error)), file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of a pipe, `head` perhaps, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except OSError as error:
-        print(_printable(f"Error: {error}"), file=sys.stderr)
+        print(printable(f"Error: {error}"), file=sys.stderr)
         sys.exit(1)
-
-
-def _load(recipe: str, overrides: list[str] | None, runs_dir: Path) -> tuple[Any, dict[str, Any]]:
-    """The checked recipe with its data pinned, and the first facts of its run."""
-    from rotnet_keras.launch import load_for_run
-    from rotnet_keras.recipe import parse_override
-
-    return load_for_run(recipe, dict(map(parse_override, overrides or [])), runs_dir)
-
-
-def _runs_dir(given: Path | None) -> Path:
-    from rotnet_keras.runs import default_runs_dir
-
-    return given or default_runs_dir()
-
-
-def _find(name: str, runs_dir: Path | None) -> Any:
-    from rotnet_keras.runs import find_run
-
-    return find_run(name, _runs_dir(runs_dir))
-
-
-def _print_rows(columns: list[str], rows: list[list[str]]) -> None:
-    """Aligned columns of plain text, the last one as long as it is."""
-    table = [columns, *rows] if any(columns) else rows
-    widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
-    for row in table:
-        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
-        typer.echo(_printable("  ".join([*cells, row[-1]]).rstrip()))
-
-
-def _printable(text: str) -> str:
-    """The text without control characters, which could take over the terminal."""
-    return "".join(c for c in text if c in "\n\t" or c.isprintable())
 
 
 if __name__ == "__main__":

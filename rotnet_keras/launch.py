@@ -1,5 +1,6 @@
 """From a recipe's name to a run folder that is ready to be worked on, here or in a process of its own."""
 
+import os
 import subprocess
 import sys
 import time
@@ -68,8 +69,14 @@ def prepare(recipe: Recipe, facts: Mapping[str, Any], name: str | None, runs_dir
     return create_run(runs_dir, name, to_toml(recipe), facts)
 
 
-def spawn(folder: RunFolder) -> "subprocess.Popen[bytes]":
-    """Work on a run in a session of its own, which outlives this process and its terminal."""
+def spawn(folder: RunFolder, gpu: str | None = None) -> "subprocess.Popen[bytes]":
+    """Work on a run in a session of its own, which outlives this process and its terminal.
+
+    Args:
+        folder: of a run that is not being worked on.
+        gpu: the only one that it sees, as CUDA_VISIBLE_DEVICES names it; by default those this process sees.
+    """
+    environment = None if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
     with folder.log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "rotnet_keras", "resume", str(folder.path)],
@@ -77,6 +84,7 @@ def spawn(folder: RunFolder) -> "subprocess.Popen[bytes]":
             stdout=log,
             stderr=log,
             start_new_session=True,
+            env=environment,
         )
 
 

@@ -17,7 +17,10 @@ assert not loaded, loaded
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["recipes"], ["runs"], ["runs", "--json"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--help"], ["recipes"], ["runs"], ["runs", "--json"], ["queue", "--help"], ["queue", "list"]],
+)
 def test_light_commands_load_nothing_heavy(arguments):
     assert run_python(LIGHT_COMMAND.format(heavy=HEAVY), *arguments)
 

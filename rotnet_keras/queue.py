@@ -1,0 +1,220 @@
+"""The queue of a runs folder: the runs that wait in it, and the worker that starts them, one a device.
+
+The queue has no file of its own: a run waits as long as its `run.json` says `queued` and names no process.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rotnet_keras.errors import RunError
+from rotnet_keras.launch import prepare, spawn
+from rotnet_keras.runs import RunFolder, list_runs, process_runs, remove_run
+from rotnet_keras.schema import Recipe
+
+LOCK = ".queue.lock"
+LOG = ".queue.log"
+POLL_SECONDS = 1.0
+# A CUDA_VISIBLE_DEVICES of this value hides every GPU.
+NO_GPU = "-1"
+
+# A GPU as CUDA_VISIBLE_DEVICES names it; None is whatever there is, used by one run at a time.
+Device = str | None
+
+
+def queued_runs(runs_dir: Path) -> list[RunFolder]:
+    """The runs that wait, the next one first."""
+    found = [(run.queued(), run.name, run) for run in list_runs(runs_dir)]
+    waiting = [(since, name, run) for since, name, run in found if since is not None]
+    return [run for _, _, run in sorted(waiting, key=lambda entry: entry[:2])]
+
+
+def worker(runs_dir: Path) -> int | None:
+    """The process that works on the queue of a runs folder; None if there is none."""
+    try:
+        holder = json.loads((runs_dir / LOCK).read_text(encoding="utf-8"))
+        pid, create_time = int(holder["pid"]), holder["create_time"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return pid if process_runs(pid, create_time) else None
+
+
+def enqueue(recipe: Recipe, facts: Mapping[str, Any], name: str | None, runs_dir: Path) -> RunFolder:
+    """Make the folder of a run that waits, and see to it that somebody works on the queue.
+
+    Args:
+        recipe: a checked recipe, and
+        facts: what `run.json` keeps of how it was asked for, both as `load_for_run` gives them.
+        name: the run's name; recipe and time by default.
+        runs_dir: where runs are kept.
+
+    Raises:
+        RunError: the name is not a plain file name, or the folder cannot be written.
+    """
+    folder = prepare(recipe, {**facts, "queued": time.time()}, name, runs_dir)
+    if worker(runs_dir) is None:
+        spawn_worker(runs_dir)
+    return folder
+
+
+def spawn_worker(runs_dir: Path) -> "subprocess.Popen[bytes]":
+    """Work on a queue in a session of its own, which outlives this process and its terminal."""
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    with (runs_dir / LOG).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "rotnet_keras", "queue", "work", "--runs-dir", str(runs_dir)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def remove(run: RunFolder) -> None:
+    """Delete the folder of a run that waits.
+
+    Raises:
+        RunError: it does not wait.
+    """
+    if run.queued() is None:
+        raise RunError(f"{run.name} does not wait in the queue: it is {run.state()}")
+    remove_run(run)
+
+
+def devices() -> list[Device]:
+    """What runs can be given: the GPUs this process may use, or one device without a name."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        named = _names(visible)
+        return [None] if not named or named[0] == NO_GPU else [*named]
+    try:
+        import pynvml  # type: ignore[import-untyped]
+    except ImportError:
+        return [None]
+    try:
+        pynvml.nvmlInit()
+        count = pynvml.nvmlDeviceGetCount()
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return [None]
+    return [str(index) for index in range(count)] or [None]
+
+
+def work(runs_dir: Path) -> None:
+    """Start the queued runs in their turn, until none is left and all have ended.
+
+    Runs live in sessions of their own, so the end of this process ends none of them.
+
+    Raises:
+        RunError: somebody works on this queue already.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
+    queue = _Worker(runs_dir)
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    with _lock(runs_dir):
+        queue.drain()
+    # A run may have been added by somebody who still saw the lock.
+    while queue.waiting() and worker(runs_dir) is None:
+        with _lock(runs_dir):
+            queue.drain()
+
+
+class _Worker:
+    """Who is busy with what."""
+
+    def __init__(self, runs_dir: Path) -> None:
+        self.runs_dir = runs_dir
+        self.devices = devices()
+        self.children: dict[Device, tuple[RunFolder, subprocess.Popen[bytes]]] = {}
+        self.given_up: set[str] = set()
+
+    def waiting(self) -> list[RunFolder]:
+        """The runs whose turn comes, without those that are coming up and those that could not."""
+        passed_over = self.given_up | {run.name for run, _ in self.children.values()}
+        return [run for run in queued_runs(self.runs_dir) if run.name not in passed_over]
+
+    def drain(self) -> None:
+        """Start run after run until none waits and none of them goes on."""
+        _say(f"working on the queue of {self.runs_dir.absolute()}")
+        while True:
+            self._reap()
+            waiting = self.waiting()
+            if not waiting and not self.children:
+                _say("nothing is left to do")
+                return
+            if waiting:
+                for run, device in zip(waiting, self._free(), strict=False):
+                    self._start(run, device)
+            time.sleep(POLL_SECONDS)
+
+    def _reap(self) -> None:
+        for device, (run, process) in list(self.children.items()):
+            if process.poll() is None:
+                continue
+            del self.children[device]
+            if run.queued() is None:
+                _say(f"{run.name} has ended with {process.returncode}")
+            else:
+                self._give_up(run, f"its process ended with {process.returncode}, see {run.log}")
+
+    def _free(self) -> list[Device]:
+        busy = set(self.children)
+        for run in list_runs(self.runs_dir):
+            busy |= self._used_by(run)
+        return [device for device in self.devices if device not in busy]
+
+    def _used_by(self, run: RunFolder) -> set[Device]:
+        facts = run.facts()
+        if not (run.alive() if "pid" in facts else run.state() == "starting"):
+            return set()
+        named: set[Device] = set(_names(str(facts.get("gpus") or "")))
+        return named if named and self.devices != [None] else set(self.devices)
+
+    def _start(self, run: RunFolder, device: Device) -> None:
+        try:
+            process = spawn(run, device)
+        except OSError as error:
+            self._give_up(run, str(error))
+            return
+        self.children[device] = (run, process)
+        _say(f"{run.name} runs as process {process.pid}" + (f" on GPU {device}" if device else ""))
+
+    def _give_up(self, run: RunFolder, reason: str) -> None:
+        self.given_up.add(run.name)
+        _say(f"{run.name} could not be started, and is passed over: {reason}")
+
+
+@contextmanager
+def _lock(runs_dir: Path) -> Iterator[None]:
+    with (runs_dir / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"the queue of {runs_dir} is worked on already") from None
+        process = psutil.Process()
+        file.truncate(0)
+        file.write(json.dumps({"pid": process.pid, "create_time": process.create_time()}))
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _names(visible: str) -> list[str]:
+    return [name.strip() for name in visible.split(",") if name.strip()]
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%m-%d %H:%M:%S')} {text}", flush=True)

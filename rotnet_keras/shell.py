@@ -1,0 +1,52 @@
+"""What the commands share: their arguments, how they find runs, and how they print."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or the path of its folder.")]
+RunsDir = Annotated[Path | None, typer.Option(help="Where runs are kept; ROTNET_RUNS_DIR or ./runs by default.")]
+NewName = Annotated[str | None, typer.Option(help="The run's name; recipe and time by default.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Start it in the background and return.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's: train.epochs=3")
+]
+
+
+def load(recipe: str, overrides: list[str] | None, runs_dir: Path) -> tuple[Any, dict[str, Any]]:
+    """The checked recipe with its data pinned, and the first facts of its run."""
+    from rotnet_keras.launch import load_for_run
+    from rotnet_keras.recipe import parse_override
+
+    return load_for_run(recipe, dict(map(parse_override, overrides or [])), runs_dir)
+
+
+def chosen(runs_dir: Path | None) -> Path:
+    """The runs folder that was given, or the default."""
+    from rotnet_keras.runs import default_runs_dir
+
+    return runs_dir or default_runs_dir()
+
+
+def find(name: str, runs_dir: Path | None) -> Any:
+    """The run of this name, or at this path."""
+    from rotnet_keras.runs import find_run
+
+    return find_run(name, chosen(runs_dir))
+
+
+def print_rows(columns: list[str], rows: list[list[str]]) -> None:
+    """Aligned columns of plain text, the last one as long as it is."""
+    table = [columns, *rows] if any(columns) else rows
+    widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
+    for row in table:
+        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+        typer.echo(printable("  ".join([*cells, row[-1]]).rstrip()))
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which could take over the terminal."""
+    return "".join(c for c in text if c in "\n\t" or c.isprintable())

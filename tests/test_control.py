@@ -1,0 +1,121 @@
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from conftest import command, run_cli
+
+from rotnet_keras.runs import FORMAT, RunFolder, create_run
+
+TREE = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(300)'])"
+
+
+@pytest.fixture
+def process():
+    """A process with a child, to be named as the one of a run."""
+    with subprocess.Popen([sys.executable, "-c", TREE]) as process:
+        parent = psutil.Process(process.pid)
+        while not parent.children():
+            time.sleep(0.02)
+        family = [parent, *parent.children()]
+        yield parent
+        for member in family:
+            if member.is_running():
+                member.kill()
+
+
+def worked_on_by(process, runs_dir, steps=(), saved=None):
+    facts = {"pid": process.pid, "create_time": process.create_time(), "host": os.uname().nodename}
+    run = create_run(runs_dir, "a", "", facts)
+    events = [{"kind": "step", "time": time.time(), "step": step} for step in steps]
+    if saved:
+        events.append({"kind": "checkpoint", "time": time.time(), "step": saved})
+    run.events_file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    return run
+
+
+def ended(runs_dir):
+    run = create_run(runs_dir, "a", "", {"created": 0.0})
+    (run.path / "log.txt").write_bytes(bytes(1_500_000))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("saved", "loss"), [(5, "loses 15 steps, those since its last checkpoint at step 5"), (None, "no checkpoint yet")]
+)
+def test_kill_ends_the_process_and_its_children(tmp_path, process, saved, loss):
+    run = worked_on_by(process, tmp_path, (10, 20), saved)
+    (child,) = process.children()
+    result = run_cli("kill", "a", "--yes", "--runs-dir", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert loss in result.stdout and f"resume a --runs-dir {tmp_path}" in result.stdout
+    assert run.state() == "killed"
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_without_a_terminal_yes_has_to_be_said(tmp_path, process):
+    run = worked_on_by(process, tmp_path / "live", (1,))
+    gone = ended(tmp_path / "dead")
+    for arguments in (["kill", run.path], ["delete", gone.path]):
+        result = run_cli(*arguments)
+        assert result.returncode == 2 and "--yes" in result.stderr
+    assert process.is_running() and gone.path.exists()
+
+
+def test_kill_needs_a_process_that_is_the_runs_own(tmp_path, process):
+    run = worked_on_by(process, tmp_path)
+    facts = run.facts() | {"create_time": process.create_time() - 100}
+    run.facts_file.write_text(json.dumps(facts))
+    result = run_cli("kill", "a", "--yes", "--runs-dir", tmp_path)
+    assert result.returncode == 1 and "not running here" in result.stderr and process.is_running()
+
+
+def test_delete_refuses_a_live_run_and_removes_one_that_has_ended(tmp_path, process):
+    live = worked_on_by(process, tmp_path / "live", (1,))
+    result = run_cli("delete", live.path, "--yes")
+    assert result.returncode == 1 and "Stop it first: rotnet-keras stop a" in result.stderr and live.path.exists()
+    gone = ended(tmp_path / "dead")
+    result = run_cli("delete", "a", "--yes", "--runs-dir", tmp_path / "dead")
+    assert result.returncode == 0, result.stderr
+    assert "(1.5 MB), which holds no exported backbone" in result.stdout
+    assert not gone.path.exists() and not list((tmp_path / "dead").iterdir())
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
+def test_a_terminal_is_asked(tmp_path, answer, code):
+    run = ended(tmp_path)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command("delete", run.path), stdin=theirs, stdout=subprocess.DEVNULL) as asking:
+        os.write(ours, answer)
+        assert asking.wait(30) == code
+    os.close(ours)
+    os.close(theirs)
+    assert run.path.exists() == bool(code)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--detach"]])
+def test_a_folder_of_a_newer_format_is_left_alone(tmp_path, arguments):
+    run = create_run(tmp_path, "a", "", {"format": FORMAT + 1})
+    before = sorted(run.path.iterdir())
+    result = run_cli("resume", "a", "--runs-dir", tmp_path, *arguments)
+    assert result.returncode == 1 and "newer version of rotnet-keras" in result.stderr
+    assert sorted(run.path.iterdir()) == before
+
+
+def test_a_killed_run_goes_on_to_its_end(tiny_recipe, tmp_path):
+    where = ("--runs-dir", tmp_path / "elsewhere")
+    options = ("train.steps=150", "data.validation=0", "--name", "a", "--detach", *where)
+    assert f"logs -f a --runs-dir {where[1]}" in run_cli("run", tiny_recipe, *options).stdout
+    run = RunFolder(where[1] / "a")
+    deadline = time.monotonic() + 120
+    while not any(e["kind"] == "checkpoint" for e in run.tail()):
+        assert time.monotonic() < deadline, run.log.read_text()
+        time.sleep(0.02)
+    assert run_cli("kill", "a", "--yes", *where).returncode == 0
+    assert run.state() == "killed"
+    result = run_cli("resume", "a", *where)
+    assert result.returncode == 0 and run.state() == "finished", result.stderr
