@@ -1,5 +1,7 @@
 """The errors that a user can cause, each with the exit code that the command line ends with."""
 
+from collections.abc import Iterable
+
 
 class RotnetError(Exception):
     """Base of every error that is reported as a message and never as a traceback."""
@@ -8,9 +10,16 @@ class RotnetError(Exception):
 
 
 class RecipeError(RotnetError):
-    """A recipe, an override or a command line that cannot be used."""
+    """A recipe, an override or a command line that cannot be used.
+
+    `problems` has (location of the key, message) for each thing that is wrong in a recipe.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, problems: Iterable[tuple[tuple[str | int, ...], str]] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
 
 
 class DataError(RotnetError):

@@ -133,7 +133,7 @@ def _validate(values: dict[str, Any], overrides: dict[str, Any], source: _Source
     complaints += _with_places(found, overrides, source)
     if complaints or recipe is None:
         count = f"{len(complaints)} error{'s' if len(complaints) > 1 else ''} in {source.path}"
-        raise RecipeError("\n".join([*complaints, f"{count}. Nothing was started."]))
+        raise RecipeError("\n".join([*complaints, f"{count}. Nothing was started."]), found)
     return recipe
 
 

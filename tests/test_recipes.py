@@ -71,6 +71,29 @@ def test_five_mistakes_are_told_at_once_with_lines_and_spellings(written):
     assert "5 errors" in result.stderr and "Traceback" not in result.stderr
 
 
+def test_each_mistake_has_its_location(written):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(FIVE_MISTAKES))
+    problems = dict(caught.value.problems)
+    assert set(problems) == {
+        ("data", "siz"),
+        ("backbone", "name"),
+        ("optimizer", "learning_rate"),
+        ("train", "epohcs"),
+        ("probe", 1, "head"),
+    }
+    assert "did you mean 'size'" in problems["data", "siz"]
+    assert all(message in str(caught.value) for message in problems.values())
+
+
+def test_a_mistake_between_sections_has_its_location_too(written):
+    text = TINY_RECIPE.format(data="fashion_mini") + '[[probe]]\nhead = "mlp"\ntap = "conv7"\n'
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(text))
+    ((location, message),) = caught.value.problems
+    assert location == ("probe", 0, "tap") and "no tap 'conv7'" in message
+
+
 def test_mistakes_between_sections_are_told_with_the_others(written):
     text = TINY_RECIPE.format(data="fashion_mini") + '[[probe]]\nhead = "mlp"\ntap = "conv7"\nepochz = 1\n'
     told = complaint(written(text))
