@@ -13,18 +13,13 @@ import numpy as np
 from rotnet_keras import images as image_files
 from rotnet_keras.errors import DataError
 from rotnet_keras.schema import Data
-from rotnet_keras.sources import ArraySource, FolderSource, ImageFile, TfdsSource
+from rotnet_keras.sources import ARRAY_NAMES, ArraySource, FolderSource, ImageFile, TfdsSource
 from rotnet_keras.stores import Decoded, Split, store_images
 
 # (what, done, total): called now and then during long work; may raise to stop it.
 Progress = Callable[[str, int, int], None]
 
 DEFAULT_FOLDER_SIZE = 64
-ARRAY_NAMES = {
-    "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels"), ("x", "y")),
-    "validation": (("x_val", "y_val"), ("val_images", "val_labels")),
-    "test": (("x_test", "y_test"), ("test_images", "test_labels")),
-}
 
 
 def read_arrays(source: ArraySource, data: Data, notes: list[str]) -> tuple[dict[str, Split], list[str]]:

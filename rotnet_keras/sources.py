@@ -13,6 +13,12 @@ from rotnet_keras.schema import Data
 
 EMBEDDED = {"fashion_mini": PACKAGE / "data" / "fashion_mini.npz"}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+# Names of (images, labels) in an .npz, by split; the first that is there counts.
+ARRAY_NAMES = {
+    "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels"), ("x", "y")),
+    "validation": (("x_val", "y_val"), ("val_images", "val_labels")),
+    "test": (("x_test", "y_test"), ("test_images", "test_labels")),
+}
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid"),

@@ -7,6 +7,7 @@ from rotnet_keras.datasets import load
 from rotnet_keras.errors import DataError
 from rotnet_keras.images import UnreadableImage, read_image
 from rotnet_keras.schema import Data
+from rotnet_keras.sizes import training_images
 from rotnet_keras.sources import find_source, pinned
 
 
@@ -203,9 +204,10 @@ def test_pinned_data_do_not_depend_on_folder_or_environment(folder, monkeypatch)
 
 
 def test_the_real_cifar10():
-    tfds_dir = shared_data("tfds")
-    data = load(Data(name="cifar10", data_dir=str(tfds_dir), validation=0.1))
+    section = Data(name="cifar10", data_dir=str(shared_data("tfds")), validation=0.1)
+    data = load(section)
     assert (len(data.train), len(data.validation), len(data.test)) == (45_000, 5_000, 10_000)
+    assert training_images(section) == len(data.train)
     assert data.class_names[3] == "cat" and (np.bincount(data.test.labels) == 1000).all()
     measured = data.train.store.reshape(-1, 3).mean(axis=0)
     np.testing.assert_allclose(measured, data.mean, atol=0.1)
@@ -214,10 +216,14 @@ def test_the_real_cifar10():
 def test_real_scenes_and_a_tfds_set_whose_test_is_called_validation():
     scenes = load(Data(name=str(shared_data("scenes15")), size=32))
     assert (len(scenes.test), len(scenes.class_names), scenes.image_shape) == (600, 15, (32, 32, 3))
-    imagenet = load(Data(name="imagenet2012", data_dir=str(shared_data("tfds")), size=32))
+    section = Data(name="imagenet2012", data_dir=str(shared_data("tfds")), size=32)
+    imagenet = load(section)
     assert (len(imagenet.train), len(imagenet.test)) == (3600, 1000)
+    assert training_images(section) == len(imagenet.train)
 
 
 def test_real_pictures_of_many_sizes_come_to_one():
-    voc = load(Data(name="voc/2007", data_dir=str(shared_data("tfds")), size=48))
+    section = Data(name="voc/2007", data_dir=str(shared_data("tfds")), size=48)
+    voc = load(section)
     assert voc.image_shape == (48, 48, 3) and (len(voc.train), len(voc.validation)) == (190, 170)
+    assert training_images(section) == len(voc.train)
