@@ -47,6 +47,15 @@ def describe(path: Path) -> tuple[str, str]:
     return str(values.get("kind", "?")), str(values.get("title", ""))
 
 
+def expected_minutes(path: Path) -> tuple[float | None, str]:
+    """(minutes, hardware) that a recipe file's `[expect]` states; (None, "") where it states none."""
+    try:
+        expect = tomllib.loads(path.read_text(encoding="utf-8")).get("expect", {})
+        return float(expect["minutes"]), str(expect["hardware"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None, ""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A clause with the nearest known spelling, empty where none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

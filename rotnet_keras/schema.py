@@ -177,12 +177,20 @@ class Probe(Length):
         return values
 
 
+class Expect(Section):
+    """What a run of the recipe came to when it was measured; informs people, changes nothing."""
+
+    minutes: PositiveFloat = Field(description="Wall-clock time of the whole run.")
+    hardware: str = Field(min_length=1, description="What it was measured on.")
+
+
 class Recipe(Section):
     """What every kind of recipe has."""
 
     kind: str
     title: str = Field(min_length=1)
     seed: int = Field(0, ge=0, lt=2**31)
+    expect: Expect | None = None
     data: Data
 
 

@@ -4,7 +4,7 @@ import tomllib
 import pytest
 from conftest import TINY_RECIPE, run_cli
 
-from rotnet_keras.catalogue import shipped_recipes
+from rotnet_keras.catalogue import expected_minutes, find_recipe, shipped_recipes
 from rotnet_keras.errors import RecipeError
 from rotnet_keras.recipe import load_recipe, parse_override, to_toml
 
@@ -153,6 +153,19 @@ def test_a_file_that_is_not_text(tmp_path):
 def test_check_goes_through_all_files(written):
     result = run_cli("check", "quickstart", written(FIVE_MISTAKES), "cifar_nin")
     assert result.returncode == 2 and result.stdout.count("fine") == 2 and "5 errors" in result.stderr
+
+
+def test_what_a_recipe_expects_is_read_without_checking_it(written):
+    assert expected_minutes(find_recipe("cifar_cpu")) == (28.0, "two cores of an Intel Xeon with AVX-512")
+    assert expected_minutes(find_recipe("folder")) == (None, "")
+    for text in ("kind = ", "expect = 3", "[expect]\nminutes = 3\n", '[expect]\nminutes = "a"\nhardware = "b"\n'):
+        assert expected_minutes(written(text)) == (None, "")
+
+
+def test_what_a_recipe_expects_is_checked(written):
+    text = TINY_RECIPE.format(data="fashion_mini") + "[expect]\nminuts = 3\nminutes = 0\n"
+    told = complaint(written(text))
+    assert "did you mean 'minutes'" in told and "greater than 0" in told and "expect.hardware: missing" in told
 
 
 def test_show_writes_every_default_out():
