@@ -137,9 +137,10 @@ def runs(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
 @app.command()
 def status(run: RunName, runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
     """Say how one run is."""
-    from rotnet_keras.status import in_lines, summary
+    from rotnet_keras.status import in_lines, judgement, summary
 
-    found = summary(find(run, runs_dir))
+    folder = find(run, runs_dir)
+    found = {**summary(folder), "verdict": judgement(folder)}
     typer.echo(json.dumps(found, indent=2) if as_json else in_lines(found))
 
 

@@ -31,7 +31,7 @@ def result_tables(run: RunFolder) -> list[Table]:
     """Rotation accuracy against chance, and object accuracy by tap beside the controls and the paper."""
     events = run.events()
     recipe = _recipe(run)
-    return [*_rotation_table(events, recipe), *_probe_tables(events, recipe)]
+    return [*_rotation_table(events, recipe), *probe_tables(events, recipe)]
 
 
 def _rotation_table(events: Sequence[Event], recipe: dict[str, Any]) -> list[Table]:
@@ -53,7 +53,8 @@ def _rotation_table(events: Sequence[Event], recipe: dict[str, Any]) -> list[Tab
     return [("Rotation accuracy, %", ["", "all", *(f"{angle}°" for angle in angles)], rows)]
 
 
-def _probe_tables(events: Sequence[Event], recipe: dict[str, Any]) -> list[Table]:
+def probe_tables(events: Sequence[Event], recipe: dict[str, Any]) -> list[Table]:
+    """Object accuracy by tap for each probe of a recipe, as last measured; step events are not looked at."""
     probes = [e for e in events if e["kind"] == "probe"]
     last = max((e["step"] for e in probes), default=0)
     tables = []

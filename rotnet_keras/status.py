@@ -5,7 +5,8 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
-from rotnet_keras.runs import Event, RunFolder, usual_pause
+from rotnet_keras.runs import Event, RunFolder, command_line, usual_pause
+from rotnet_keras.verdict import verdict
 
 COLUMNS = ("run", "state", "recipe", "epoch", "rotation", "probe", "left", "created")
 
@@ -24,7 +25,6 @@ def summary(run: RunFolder) -> dict[str, Any]:
     best = max(probes, key=lambda e: e.get("validation_top1", 0), default=None)
     rotation = (epochs[-1].get("validation") or epochs[-1])["accuracy"] if epochs else None
     per_epoch, total = facts.get("steps_per_epoch"), facts.get("steps")
-    end = tail[-1] if tail and tail[-1]["kind"] == "end" else None
     return {
         "name": run.name,
         "path": str(run.path),
@@ -39,9 +39,55 @@ def summary(run: RunFolder) -> dict[str, Any]:
         "probe_accuracy": best["top1"] if best else None,
         "images_per_s": steps[-1]["images_per_s"] if steps else None,
         "seconds_left": _seconds_left(steps, total) if state == "running" and last_step < (total or 0) else None,
+        "data_wait": steps[-1].get("data_wait") if steps else None,
+        "learning_rate": steps[-1]["learning_rate"] if steps else None,
+        "device": facts.get("device"),
         "created": facts.get("created"),
-        "message": end["message"] if end else "",
+        "message": explanation(run, state, tail),
     }
+
+
+def explanation(run: RunFolder, state: str, tail: Sequence[Event]) -> str:
+    """Why a run is not going on, and what to do about it; empty where there is nothing to explain."""
+    last = tail[-1] if tail else None
+    if last and last["kind"] == "end":
+        return str(last["message"]) + _smaller_batch(run, str(last["message"]))
+    if state == "killed":
+        saved = [e["step"] for e in tail if e["kind"] == "checkpoint"]
+        where = f"from step {saved[-1]}" if saved else "from its last checkpoint"
+        return (
+            "Its process is gone without a goodbye: killed by somebody, by the kernel for want of memory, or with the "
+            f"machine. Go on {where} with: {command_line('resume', run)}"
+        )
+    if state == "stalled" and last:
+        silence, pause = time.time() - last["time"], usual_pause(list(tail))
+        return (
+            f"Its process lives, but there was no step for {silence / 60:.0f} min, where {pause:.1f} s are usual. "
+            f"See its log. To end it: {command_line('kill', run)}; to go on from its last checkpoint then, resume it."
+        )
+    return ""
+
+
+def judgement(run: RunFolder) -> str | None:
+    """Whether a pretraining learns, from all of its events; None where none has made a step."""
+    events = run.events()
+    if not any(e["kind"] == "step" for e in events):
+        return None
+    angles = _recipe(run).get("rotation", {}).get("angles", [0, 90, 180, 270])
+    return verdict(events, len(angles)).text
+
+
+def _smaller_batch(run: RunFolder, message: str) -> str:
+    """What to try where memory ran out."""
+    if not any(sign in message for sign in ("ResourceExhausted", "OOM", "MemoryError", "out of memory")):
+        return ""
+    batch, inputs = _recipe(run).get("train", {}).get("batch", 1), run.facts().get("inputs_per_step")
+    if batch == 1:
+        return ""
+    return (
+        f" Memory ran out at train.batch={batch}, which makes {inputs or 'several times as many'} inputs a step. "
+        f"Try a new run with train.batch={batch // 2}."
+    )
 
 
 def as_row(found: dict[str, Any]) -> list[str]:
@@ -68,17 +114,25 @@ def in_lines(found: dict[str, Any]) -> str:
 
 
 def comparison(runs: Sequence[RunFolder]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: a line for each result and each recipe key in which the runs differ."""
-    flat = [_flat(tomllib.loads(run.recipe.read_text(encoding="utf-8"))) for run in runs]
+    """Columns and rows: a line for each result and each recipe key in which the runs differ.
+
+    A column is headed by the run's name, or by its path where another run has the same name.
+    """
+    flat = [_flat(_recipe(run)) for run in runs]
     keys = [key for key in dict.fromkeys(key for f in flat for key in f) if len({str(f.get(key)) for f in flat}) > 1]
     events = [run.events() for run in runs]
     rows = [["state", *(run.state() for run in runs)]]
-    rows.append(["rotation accuracy, validation", *(_rotation(e) for e in events)])
+    validated = [[e["validation"] for e in run if e["kind"] == "epoch" and "validation" in e] for run in events]
+    accuracies = [[v["accuracy"] for v in run] for run in validated]
+    rows.append(["rotation accuracy, validation, last", *(_percent(a[-1] if a else None) for a in accuracies)])
+    rows.append(["rotation accuracy, validation, best", *(_percent(max(a, default=None)) for a in accuracies)])
+    rows.append(["loss, validation, last", *(f"{v[-1]['loss']:.3f}" if v else "" for v in validated)])
     results = [_probe_results(e) for e in events]
     for name in dict.fromkeys(name for r in results for name in r):
         rows.append([name, *(r.get(name, "") for r in results)])
     rows += [[key, *(str(f.get(key, "")) for f in flat)] for key in keys]
-    return ["", *(run.name for run in runs)], rows
+    names = [run.name for run in runs]
+    return ["", *(run.name if names.count(run.name) == 1 else str(run.path) for run in runs)], rows
 
 
 def _seconds_left(steps: Sequence[Event], total: int | None) -> float | None:
@@ -89,9 +143,12 @@ def _seconds_left(steps: Sequence[Event], total: int | None) -> float | None:
     return pause / max(1, grain) * (total - steps[-1]["step"])
 
 
-def _rotation(events: Sequence[Event]) -> str:
-    validated = [e["validation"]["accuracy"] for e in events if e["kind"] == "epoch" and "validation" in e]
-    return _percent(validated[-1] if validated else None)
+def _recipe(run: RunFolder) -> dict[str, Any]:
+    """The run's recipe as it is written; empty where it cannot be read."""
+    try:
+        return tomllib.loads(run.recipe.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _probe_results(events: Sequence[Event]) -> dict[str, str]:

@@ -1,0 +1,124 @@
+import json
+import os
+import time
+
+import psutil
+import pytest
+from conftest import run_cli
+
+from rotnet_keras.runs import create_run
+from rotnet_keras.status import comparison, explanation, judgement, summary
+
+RECIPE = """\
+kind = "pretrain"
+title = "{title}"
+
+[rotation]
+angles = [0, 180]
+
+[train]
+batch = {batch}
+"""
+NO_SUCH_PID = 2**22 + 1
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Makes a run whose process is this one, or gone, with events that end now."""
+
+    def make(*events, alive=True, batch=64, title="t", runs_dir="runs", **facts):
+        process = psutil.Process()
+        facts |= {"pid": process.pid if alive else NO_SUCH_PID, "create_time": process.create_time()}
+        facts["host"] = os.uname().nodename
+        run = create_run(tmp_path / runs_dir, "a", RECIPE.format(batch=batch, title=title), facts)
+        timed = [{"time": time.time() - len(events) + i, **event} for i, event in enumerate(events)]
+        run.events_file.write_text("".join(json.dumps(event) + "\n" for event in timed))
+        return run
+
+    return make
+
+
+def step(number, **values):
+    rates = {"learning_rate": 0.1, "images_per_s": 10.0}
+    return {"kind": "step", "step": number, "loss": 0.5, "accuracy": 0.5, **rates, **values}
+
+
+def epoch(number, accuracy, loss=1.0):
+    validation = {"accuracy": accuracy, "loss": loss}
+    return {"kind": "epoch", "step": number, "accuracy": accuracy, "loss": loss, "validation": validation}
+
+
+def checkpoint(number):
+    return {"kind": "checkpoint", "step": number}
+
+
+def failed(message):
+    return {"kind": "end", "outcome": "failed", "message": message}
+
+
+def explained(run):
+    return explanation(run, run.state(), run.tail())
+
+
+def test_a_run_that_goes_on_needs_no_words(make):
+    assert explained(make(step(1))) == "" and make(step(1)).state() == "running"
+
+
+def test_a_killed_run_goes_on_from_its_newest_checkpoint(make):
+    run = make(step(10), checkpoint(10), step(20), checkpoint(20), step(25), alive=False)
+    assert summary(run)["state"] == "killed"
+    told = summary(run)["message"]
+    assert "from step 20" in told and f"rotnet-keras resume a --runs-dir {run.path.parent}" in told
+
+
+def test_a_stalled_run_is_told_by_its_own_pace(make):
+    then = time.time() - 600
+    run = make(*(step(i, time=then + 2 * i) for i in range(10)))
+    assert run.state() == "stalled"
+    assert "no step for 10 min, where 2.0 s are usual" in explained(run) and "rotnet-keras kill a" in explained(run)
+
+
+@pytest.mark.parametrize("sign", ["ResourceExhaustedError: OOM when allocating", "MemoryError: ", "CUDA out of memory"])
+def test_half_the_batch_is_proposed_where_memory_ran_out(make, sign):
+    told = explained(make(step(1), failed(f"Error: {sign}"), batch=48, inputs_per_step=96))
+    assert told.startswith(f"Error: {sign}") and "train.batch=48, which makes 96 inputs" in told
+    assert told.endswith("Try a new run with train.batch=24.")
+
+
+def test_other_failures_and_single_images_get_no_such_proposal(make):
+    assert explained(make(failed("Error: no space left"))) == "Error: no space left"
+    assert explained(make(failed("MemoryError"), batch=1)) == "MemoryError"
+
+
+def test_runs_side_by_side_show_last_and_best_and_what_differs(make):
+    first = make(step(1), epoch(1, 0.7, 0.8), epoch(2, 0.6, 0.9), batch=32)
+    second = make(step(1), batch=64)
+    columns, rows = comparison([first, second])
+    assert columns == ["", "a", "a-2"]
+    assert rows == [
+        ["state", "running", "running"],
+        ["rotation accuracy, validation, last", "60.0 %", ""],
+        ["rotation accuracy, validation, best", "70.0 %", ""],
+        ["loss, validation, last", "0.900", ""],
+        ["train.batch", "32", "64"],
+    ]
+
+
+def test_runs_of_one_name_are_told_apart(make):
+    here, there = make(title="here"), make(title="there", runs_dir="elsewhere")
+    assert comparison([here, there])[0] == ["", str(here.path), str(there.path)]
+    rows = json.loads(run_cli("compare", here.path, there.path, "--json").stdout)
+    assert {"": "title", str(here.path): "here", str(there.path): "there"} in rows
+
+
+def test_status_judges_a_pretraining_by_its_number_of_turns(make):
+    run = make(step(1), epoch(1, 0.52))
+    told = run_cli("status", run.path).stdout
+    assert "verdict: At chance after one epoch" in told and "(chance 50 %)" in told
+    assert json.loads(run_cli("status", run.path, "--json").stdout)["verdict"] in told
+    assert "verdict" not in summary(run)
+
+
+def test_a_run_without_steps_is_not_judged(make):
+    run = make({"kind": "start"})
+    assert judgement(run) is None and "verdict" not in run_cli("status", run.path).stdout
