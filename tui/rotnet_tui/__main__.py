@@ -1,0 +1,3 @@
+from rotnet_tui.cli import main
+
+main()

@@ -1,0 +1,107 @@
+"""Runs over each other: curves, results, and the recipe keys in which they differ."""
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, VerticalScroll
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from rotnet_keras.runs import RunFolder
+from rotnet_keras.status import comparison
+from rotnet_tui.chart import SMOOTHING, Chart, Curve
+from rotnet_tui.history import History
+
+if TYPE_CHECKING:
+    from rotnet_tui.app import RotnetApp
+
+COLORS = ("$text-primary", "$text-warning", "$text-success", "$text-error", "$text-accent", "$text-secondary")
+
+
+class Compare(Screen[None]):
+    """Curves above, the table below."""
+
+    app: "RotnetApp"
+
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
+    BINDINGS = [
+        Binding("escape", "app.pop_screen", "Back"),
+        Binding("x", "x_axis", "Epoch or step", id="x_axis"),
+        Binding("y", "log_axis", "Log axis", id="log_axis"),
+        Binding("m", "smoothing", "Smoothing", id="smoothing"),
+    ]
+    HELP = "Curves of the marked runs over each other; below, only the recipe keys in which they differ."
+
+    def __init__(self, runs: list[RunFolder]) -> None:
+        super().__init__()
+        self._histories = [History(run) for run in runs]
+
+    def compose(self) -> ComposeResult:
+        """Two charts and the table."""
+        with Horizontal(id="compare-charts"):
+            yield Chart("rotation accuracy, validation, %", id="compare-accuracy")
+            yield Chart("training loss", id="compare-loss")
+        with VerticalScroll(id="compare-scroll", can_focus=True):
+            yield Static(id="compare-table")
+        yield Footer(compact=True, show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Read the runs and draw them."""
+        self.query_one("#compare-scroll").focus()
+        self.call_after_refresh(self._draw)
+
+    async def tick(self) -> None:
+        """Draw again if a run went on."""
+        if any([history.poll(0.05) for history in self._histories]):
+            self._draw()
+
+    def on_resize(self) -> None:
+        """Charts depend on the size."""
+        self.call_after_refresh(self._draw)
+
+    def _draw(self) -> None:
+        settings = self.app.settings
+        accuracy, loss = [], []
+        for history, color in zip(self._histories, self._colors(), strict=True):
+            history.poll(0.2)
+            x = "step" if settings.x_axis == "step" else "epoch"
+            epochs = [e for e in history.epochs if "validation" in e]
+            values = [100 * e["validation"]["accuracy"] for e in epochs]
+            accuracy.append(Curve(history.run.name, [e[x] for e in epochs], values, color))
+            loss.append(Curve(history.run.name, history.columns[x], history.columns["loss"], color, smooth=True))
+        self.query_one("#compare-accuracy", Chart).show(accuracy, chance=25.0, format=".1f")
+        self.query_one("#compare-loss", Chart).show(loss, log=settings.log_axis, smoothing=settings.smoothing)
+        self.query_one("#compare-table", Static).update(self._table())
+
+    def _colors(self) -> list[str]:
+        return [COLORS[i % len(COLORS)] for i in range(len(self._histories))]
+
+    def _table(self) -> Table:
+        columns, rows = comparison([history.run for history in self._histories])
+        variables = self.app.theme_variables
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("")
+        for name, color in zip(columns[1:], self._colors(), strict=True):
+            style = variables[color[1:]][:7]
+            table.add_column(Text(name, style=f"bold {style}"), justify="right", overflow="fold")
+        for name, *cells in rows:
+            table.add_row(Text(name), *map(Text, cells))
+        return table
+
+    def action_x_axis(self) -> None:
+        """Epochs or steps."""
+        self.app.settings.x_axis = "epoch" if self.app.settings.x_axis == "step" else "step"
+        self._draw()
+
+    def action_log_axis(self) -> None:
+        """Logarithmic or linear loss."""
+        self.app.settings.log_axis = not self.app.settings.log_axis
+        self._draw()
+
+    def action_smoothing(self) -> None:
+        """None, some, more."""
+        self.app.settings.smoothing = (self.app.settings.smoothing + 1) % len(SMOOTHING)  # type: ignore[assignment]
+        self._draw()

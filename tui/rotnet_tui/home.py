@@ -1,0 +1,394 @@
+"""The first screen: runs, recipes and the queue."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, VerticalScroll
+from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, TabPane
+
+from rotnet_keras.queue import queued_runs, worker
+from rotnet_keras.runs import RunFolder
+from rotnet_tui import recipes
+from rotnet_tui.control import ControlScreen
+from rotnet_tui.recipe_view import toml_text
+from rotnet_tui.words import LIVE, age, duration, epochs, percent, state_text
+
+RUN_COLUMNS = {"mark": " ", "state": "state", "name": "run", "recipe": "recipe", "epoch": "epoch"} | {
+    "rotation": "rot. %",
+    "probe": "probe %",
+    "left": "ETA",
+    "age": "age",
+}
+# Left out below 100 columns.
+SPARED = ("recipe", "age")
+RIGHT = ("epoch", "rotation", "probe", "left", "age")
+
+
+class Home(ControlScreen):
+    """Runs, recipes, queue; what is highlighted is told of on the right."""
+
+    BINDINGS = [
+        Binding("enter", "open", "Open", id="open", priority=False),
+        Binding("space", "mark", "Mark", id="mark"),
+        Binding("c", "compare", "Compare", id="compare"),
+        Binding("slash", "filter", "Filter", id="filter", key_display="/"),
+        Binding("escape", "clear", "Clear filter", show=False),
+        Binding("p", "pin", "Pin", id="pin", show=False),
+        Binding("e", "edit", "Edit recipe", id="edit", show=False),
+        Binding("g", "work", "Start the queue's worker", id="work", show=False),
+        Binding("j", "down", "Down", show=False),
+        Binding("k", "up", "Up", show=False),
+        Binding("1", "tab('runs')", "Runs", show=False),
+        Binding("2", "tab('recipes')", "Recipes", show=False),
+        Binding("3", "tab('queue')", "Queue", show=False),
+    ]
+    HELP = """\
+**Runs** of this folder, the newest first; pinned ones before them. `enter` watches the highlighted one, `n` starts
+one, `space` marks some, `c` compares the marked. Keys act on the marked runs, or else on the highlighted one.
+
+Quitting never stops a run. To select text with the mouse, hold shift while dragging.
+"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._marked: set[str] = set()
+        self._recipes: list[recipes.RecipeEntry] = []
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._columns: list[str] = []
+
+    def compose(self) -> ComposeResult:
+        """Tables on the left, the preview on the right, the filter below."""
+        with Horizontal(id="home"):
+            with TabbedContent(id="home-tabs", initial=self.app.settings.home_tab):
+                with TabPane("Runs", id="runs"):
+                    yield DataTable(id="run-table", cursor_type="row")
+                    yield Static(id="runs-empty")
+                with TabPane("Recipes", id="recipes"):
+                    yield DataTable(id="recipe-table", cursor_type="row")
+                with TabPane("Queue", id="queue"):
+                    yield Static(id="queue-head")
+                    yield DataTable(id="queue-table", cursor_type="row")
+            with VerticalScroll(id="preview", can_focus=False):
+                yield Static(id="preview-text", markup=False)
+        yield Input(placeholder="filter by name, recipe or state; esc clears", id="filter", compact=True)
+        yield Static(id="tiny")
+        yield Footer(compact=True, show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Set the tables up."""
+        self.query_one("#filter").display = False
+        self.query_one("#preview").border_title = "preview"
+        self.query_one("#recipe-table", DataTable).add_columns("recipe", "kind", "time", "what it is")
+        self.query_one("#queue-table", DataTable).add_columns("place", "run", "recipe", "waiting for")
+        self._fill_recipes()
+        self.app.theme_changed_signal.subscribe(self, lambda theme: self._begin_again())
+        self.query_one(f"#{self.app.settings.home_tab}", TabPane).query_one(DataTable).focus()
+
+    # What is shown
+
+    async def tick(self) -> None:
+        """Read what is new, show the tab in front."""
+        await self.app.index.refresh()
+        self._fill_runs()
+        if self._tab == "queue":
+            self._fill_queue()
+        self._preview()
+        self._tiny()
+
+    @property
+    def _tab(self) -> str:
+        return self.query_one("#home-tabs", TabbedContent).active
+
+    @property
+    def _table(self) -> DataTable:
+        return self.query_one(f"#{self._tab}", TabPane).query_one(DataTable)
+
+    def _shown_runs(self) -> list[dict[str, Any]]:
+        words = self.query_one("#filter", Input).value.lower().split()
+        found = self.app.index.newest_first()
+        fitting = [f for f in found if all(w in f"{f['name']} {f['recipe']} {f['state']}".lower() for w in words)]
+        return sorted(fitting, key=lambda f: f["name"] not in self.app.settings.pinned)
+
+    def _fill_runs(self) -> None:
+        table = self.query_one("#run-table", DataTable)
+        shown = self._shown_runs()
+        rows = {found["name"]: self._cells(found) for found in shown}
+        columns = [key for key in RUN_COLUMNS if key not in SPARED or self.size.width >= 100]
+        if list(rows) != list(self._rows) or columns != self._columns:
+            highlighted = self._highlighted(table)
+            table.clear(columns=True)
+            for key in columns:
+                label = Text(RUN_COLUMNS[key], justify="right" if key in RIGHT else "left")
+                table.add_column(label, key=key)
+            for name, cells in rows.items():
+                table.add_row(*(cells[key] for key in columns), key=name)
+            if highlighted in rows:
+                table.move_cursor(row=list(rows).index(highlighted), animate=False)
+        else:
+            for name, cells in rows.items():
+                for key in columns:
+                    if cells[key] != self._rows[name][key]:
+                        table.update_cell(name, key, cells[key], update_width=True)
+        self._rows, self._columns = rows, columns
+        empty = self.query_one("#runs-empty", Static)
+        empty.display = not rows
+        table.display = bool(rows)
+        wanted = self.query_one("#filter", Input).value
+        if wanted:
+            empty.update(f"No run matches {wanted!r}. esc clears the filter.")
+        elif self.app.index.ready:
+            empty.update(
+                f"Nothing in {self.app.index.runs_dir} yet.\n\n[b]n[/] starts a run: quickstart takes a few minutes "
+                "on a CPU and needs no download."
+            )
+        else:
+            empty.update("Reading the runs …")
+
+    def _begin_again(self) -> None:
+        """Draw everything anew, in the colours of now."""
+        self._columns = []
+        self._fill_runs()
+        self._preview()
+
+    def on_resize(self) -> None:
+        """The number of columns depends on the width."""
+        self._fill_runs()
+
+    def _cells(self, found: dict[str, Any]) -> dict[str, Any]:
+        colors = self.app.theme_variables
+        mark = "◆" if found["name"] in self._marked else "▴" if found["name"] in self.app.settings.pinned else " "
+        left = {"mark": mark, "state": state_text(found["state"], colors), "name": Text(found["name"])}
+        right = {
+            "epoch": epochs(found),
+            "rotation": percent(found["rotation_accuracy"]),
+            "probe": percent(found["probe_accuracy"]),
+            "left": duration(found["seconds_left"]),
+            "age": age(found["created"]),
+        }
+        recipe = {"recipe": Text(found["recipe"] or "")}
+        return left | recipe | {key: Text(value, justify="right") for key, value in right.items()}
+
+    def _fill_recipes(self) -> None:
+        self._recipes = recipes.list_recipes()
+        table = self.query_one("#recipe-table", DataTable)
+        table.clear()
+        for entry in self._recipes:
+            table.add_row(entry.name, entry.kind, entry.time, entry.title, key=entry.argument)
+
+    def _fill_queue(self) -> None:
+        table = self.query_one("#queue-table", DataTable)
+        waiting = queued_runs(self.app.index.runs_dir)
+        busy = worker(self.app.index.runs_dir)
+        names = [run.name for run in waiting]
+        at = min(table.cursor_row, max(0, len(names) - 1))
+        table.clear()
+        for place, run in enumerate(waiting, 1):
+            facts = run.facts()
+            table.add_row(str(place), run.name, facts.get("recipe") or "", age(facts.get("queued")), key=run.name)
+        table.move_cursor(row=at, animate=False)
+        if not waiting:
+            words = "Nothing waits. The form (n) can queue a run: queued ones train one after the other."
+        elif busy:
+            words = (
+                f"{len(waiting)} waiting. The worker, process {busy}, starts the next as soon as the device is free."
+            )
+        else:
+            words = (
+                f"{len(waiting)} waiting, but no worker is there: [b]g[/] starts it (rotnet-keras queue work --detach)."
+            )
+        self.query_one("#queue-head", Static).update(words)
+
+    def _preview(self) -> None:
+        text = self.query_one("#preview-text", Static)
+        self.query_one("#preview").set_class(self._tab == "recipes", "-long")
+        colors = self.app.theme_variables
+        if self._tab == "recipes":
+            entry = self._recipe()
+            text.update(recipes.description(entry, colors) if entry else "")
+            return
+        found = self.app.index.summaries.get(self._highlighted(self._table) or "")
+        text.update(_run_preview(found, colors) if found else "")
+
+    def _tiny(self) -> None:
+        going = [f for f in self.app.index.newest_first() if f["state"] in LIVE] or self.app.index.newest_first()
+        lines = [
+            f"{f['state']} {f['name']} {epochs(f)} {percent(f['rotation_accuracy'])} {duration(f['seconds_left'])}"
+            for f in going[:4]
+        ]
+        self.query_one("#tiny", Static).update(Text("\n".join(lines or ["no runs yet"])))
+
+    # What is highlighted
+
+    def _highlighted(self, table: DataTable) -> str | None:
+        if not table.row_count:
+            return None
+        return table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
+
+    def _recipe(self) -> recipes.RecipeEntry | None:
+        wanted = self._highlighted(self.query_one("#recipe-table", DataTable))
+        return next((entry for entry in self._recipes if entry.argument == wanted), None)
+
+    def targets(self) -> list[RunFolder]:
+        """The marked runs, or the highlighted one."""
+        if self._tab == "recipes":
+            return []
+        highlighted = self._highlighted(self._table)
+        names = sorted(self._marked) if self._marked and self._tab == "runs" else [highlighted] if highlighted else []
+        return [RunFolder(self.app.index.runs_dir / name) for name in names]
+
+    @on(DataTable.RowHighlighted)
+    def _moved(self) -> None:
+        self._preview()
+
+    @on(DataTable.RowSelected)
+    def _selected(self) -> None:
+        self.action_open()
+
+    @on(TabbedContent.TabActivated)
+    async def _changed_tab(self) -> None:
+        self.app.settings.home_tab = self._tab
+        if self._tab == "recipes":
+            self._fill_recipes()
+        self._table.focus()
+        await self.tick()
+
+    # What the keys do
+
+    def action_open(self) -> None:
+        """Watch the highlighted run, or fill the form from the highlighted recipe."""
+        if self._tab == "recipes":
+            entry = self._recipe()
+            if entry:
+                self.app.new_run(entry.argument)
+            return
+        highlighted = self._highlighted(self._table)
+        if highlighted:
+            self.app.open_run(RunFolder(self.app.index.runs_dir / highlighted))
+
+    def action_new_run(self) -> None:
+        """Open the form, on the highlighted recipe if recipes are in front."""
+        entry = self._recipe() if self._tab == "recipes" else None
+        self.app.new_run(entry.argument if entry else None)
+
+    def action_mark(self) -> None:
+        """Mark the highlighted run, or take its mark away."""
+        highlighted = self._highlighted(self._table)
+        if self._tab == "runs" and highlighted:
+            self._marked ^= {highlighted}
+            self._fill_runs()
+            self._table.action_cursor_down()
+
+    def action_pin(self) -> None:
+        """Keep the highlighted run on top, or let it go."""
+        highlighted = self._highlighted(self._table)
+        if self._tab == "runs" and highlighted:
+            pinned = self.app.settings.pinned
+            self.app.settings.pinned = (
+                [n for n in pinned if n != highlighted]
+                if highlighted in pinned
+                else [
+                    *pinned,
+                    highlighted,
+                ]
+            )
+            self._fill_runs()
+
+    def action_compare(self) -> None:
+        """Set the marked runs side by side."""
+        if len(self._marked) < 2:
+            self.notify("Mark two runs or more with space, then press c.", severity="warning")
+            return
+        self.app.compare([RunFolder(self.app.index.runs_dir / name) for name in sorted(self._marked)])
+
+    def action_filter(self) -> None:
+        """Open the filter."""
+        self.query_one("#home-tabs", TabbedContent).active = "runs"
+        field = self.query_one("#filter", Input)
+        field.display = True
+        field.focus()
+
+    def action_clear(self) -> None:
+        """Close the filter; take the marks away where there is none."""
+        field = self.query_one("#filter", Input)
+        if field.display:
+            field.value = ""
+            field.display = False
+        else:
+            self._marked.clear()
+        self._fill_runs()
+        self._table.focus()
+
+    @on(Input.Changed, "#filter")
+    def _filtered(self) -> None:
+        self._fill_runs()
+
+    @on(Input.Submitted, "#filter")
+    def _filter_done(self) -> None:
+        self._table.focus()
+
+    def action_tab(self, name: str) -> None:
+        """Bring a tab to the front."""
+        self.query_one("#home-tabs", TabbedContent).active = name
+
+    def action_down(self) -> None:
+        """One row down."""
+        self._table.action_cursor_down()
+
+    def action_up(self) -> None:
+        """One row up."""
+        self._table.action_cursor_up()
+
+    @work
+    async def action_work(self) -> None:
+        """Start the queue's worker."""
+        await self.app.perform("queue", "work", "--detach")
+        await self.tick()
+
+    def action_edit(self) -> None:
+        """Open the highlighted recipe in the user's editor; a shipped one is copied here first."""
+        entry = self._recipe() if self._tab == "recipes" else None
+        if entry is None:
+            self.notify("Go to a recipe first: 2 shows them.", severity="warning")
+            return
+        try:
+            path = recipes.editable(entry, Path.cwd())
+        except OSError as error:
+            self.notify(f"The recipe cannot be copied here: {error}", severity="error", markup=False)
+            return
+        self.app.edit(path)
+        self._fill_recipes()
+        self._preview()
+
+    def gone(self, run: RunFolder) -> None:
+        """Take a deleted run's mark away."""
+        self._marked.discard(run.name)
+
+
+def _run_preview(found: dict[str, Any], colors: dict[str, str]) -> Text:
+    text = Text()
+    text.append_text(state_text(found["state"], colors))
+    text.append(f"  {found['name']}\n\n", style="bold")
+    steps = f"{found['step']} of {found['steps']}" if found["steps"] else ""
+    rows = {
+        "recipe": found["recipe"],
+        "epoch": epochs(found),
+        "step": steps,
+        "loss": None if found["loss"] is None else f"{found['loss']:.3f}",
+        "rotation": found["rotation_accuracy"] and f"{percent(found['rotation_accuracy'])} %",
+        "probe": found["probe_accuracy"] and f"{percent(found['probe_accuracy'])} % (best on validation)",
+        "images/s": found["images_per_s"] and f"{found['images_per_s']:,.0f}".replace(",", " "),
+        "ETA": duration(found["seconds_left"]),
+        "started": found["created"] and f"{age(found['created'])} ago",
+        "folder": found["path"],
+    }
+    for key, value in rows.items():
+        if value:
+            text.append(f"{key:>9}  ", style="dim")
+            text.append(f"{value}\n")
+    if found["message"]:
+        text.append(f"\n{found['message']}\n", style=colors["text-warning"][:7])
+    return text

@@ -1,0 +1,23 @@
+"""Pictures out of half blocks: two pixels a cell, right in every terminal, in tmux and in the browser."""
+
+from pathlib import Path
+
+from PIL import Image
+from rich_pixels import Pixels
+
+
+def open_picture(path: Path) -> Image.Image | None:
+    """The picture in RGB, None where there is none or it is damaged."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError):
+        return None
+
+
+def half_blocks(image: Image.Image, width: int, height: int) -> Pixels:
+    """The picture in `width` cells and `height` rows."""
+    size = (width, 2 * height)
+    smaller = size[0] < image.width or size[1] < image.height
+    resized = image.resize(size, Image.Resampling.BOX if smaller else Image.Resampling.NEAREST)
+    return Pixels.from_image(resized)

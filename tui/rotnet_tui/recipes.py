@@ -1,0 +1,84 @@
+"""The recipes that the UI offers: the shipped ones, and the user's own in the current folder."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.text import Text
+
+from rotnet_keras.catalogue import describe, expected_minutes, shipped_recipes
+from rotnet_tui.recipe_view import toml_text
+from rotnet_tui.words import duration
+
+
+@dataclass(frozen=True)
+class RecipeEntry:
+    """One recipe: what it is called, the argument that `rotnet-keras run` takes for it, and what it says."""
+
+    name: str
+    argument: str
+    path: Path
+    kind: str
+    title: str
+    time: str
+
+
+def list_recipes() -> list[RecipeEntry]:
+    """Recipes of the current folder and of its `recipes`, then the shipped ones that are not among them."""
+    own = [p for folder in (Path(), Path("recipes")) for p in sorted(folder.glob("*.toml"))]
+    shipped = shipped_recipes()
+    theirs = {path.resolve() for path in shipped.values()}
+    found = [_entry(str(p), str(p), p) for p in own if p.resolve() not in theirs]
+    return [e for e in found if e.kind != "?"] + [_entry(name, name, path) for name, path in shipped.items()]
+
+
+def _entry(name: str, argument: str, path: Path) -> RecipeEntry:
+    kind, title = describe(path)
+    minutes, hardware = expected_minutes(path)
+    return RecipeEntry(name, argument, path, kind, title, duration(60 * minutes) if minutes else "")
+
+
+def description(entry: RecipeEntry, colors: dict[str, str]) -> Text:
+    """What the file's header says, and its content checked and with every default; or what is wrong with it."""
+    from rotnet_keras.errors import RotnetError
+    from rotnet_keras.recipe import load_recipe, to_toml
+
+    minutes, hardware = expected_minutes(entry.path)
+    text = Text()
+    text.append(f"{entry.title}\n\n", style="bold")
+    header = _header(entry.path)
+    if header:
+        text.append(f"{header}\n\n")
+    if minutes:
+        text.append(f"Takes about {duration(60 * minutes)} on {hardware}.\n\n")
+    try:
+        checked = to_toml(load_recipe(entry.argument))
+    except RotnetError as error:
+        return text.append(str(error), style=colors["text-error"][:7])
+    text.append("Checked, every default filled in:\n\n", style="dim")
+    return text.append_text(toml_text(checked, colors))
+
+
+def _header(path: Path) -> str:
+    """The comment that the file begins with, its lines joined to paragraphs."""
+    lines = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line[1:].removeprefix(" "))
+    paragraphs = "\n".join(lines).split("\n\n")
+    return "\n\n".join(p if p.startswith(" ") else " ".join(p.split("\n")) for p in paragraphs)
+
+
+def editable(entry: RecipeEntry, folder: Path) -> Path:
+    """The file to edit: the user's own, or a copy of a shipped one in `folder`.
+
+    Raises:
+        OSError: the copy cannot be written.
+    """
+    if entry.argument != entry.name or entry.argument.endswith(".toml"):
+        return entry.path
+    copy = folder / f"{Path(entry.name).name}.toml"
+    if not copy.exists():
+        shutil.copyfile(entry.path, copy)
+    return copy

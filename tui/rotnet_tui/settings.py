@@ -1,0 +1,69 @@
+"""What the UI remembers between two sessions, and the user's own keys."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+from pydantic import BaseModel, ValidationError
+
+from rotnet_keras.runs import write_atomically
+
+
+class Settings(BaseModel):
+    """The remembered layout; what a damaged file says is forgotten."""
+
+    theme: str = "textual-dark"
+    tab: str = "curves"
+    home_tab: str = "runs"
+    smoothing: Literal[0, 1, 2] = 1
+    log_axis: bool = False
+    x_axis: Literal["epoch", "step", "time"] = "epoch"
+    percent: bool = True
+    worst: bool = False
+    follow: bool = True
+    pinned: list[str] = []
+
+
+def settings_file() -> Path:
+    """Where the settings are kept."""
+    return platformdirs.user_state_path("rotnet-keras") / "tui.json"
+
+
+def keymap_file() -> Path:
+    """Where users put keys of their own: `stop = "x"`, one binding a line."""
+    return platformdirs.user_config_path("rotnet-keras") / "keymap.toml"
+
+
+def load_settings() -> Settings:
+    """The remembered settings, or the defaults."""
+    try:
+        return Settings.model_validate_json(settings_file().read_bytes())
+    except (OSError, ValidationError):
+        return Settings()
+
+
+def save_settings(settings: Settings) -> str:
+    """Remember the settings; what kept them from being written, empty if nothing did."""
+    path = settings_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(settings.model_dump(), indent=2).encode())
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return ""
+
+
+def load_keymap(known: set[str]) -> tuple[dict[str, str], str]:
+    """The user's keys by binding, and what is wrong with the file, empty if nothing is."""
+    path = keymap_file()
+    try:
+        keys = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}, ""
+    except (OSError, ValueError) as error:
+        return {}, f"{path}: {error}"
+    wrong = [name for name, key in keys.items() if name not in known or not isinstance(key, str)]
+    message = f"{path}: no binding called {', '.join(wrong)}; there are: {', '.join(sorted(known))}" if wrong else ""
+    return {name: key for name, key in keys.items() if name not in wrong}, message
