@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from rotnet_keras.console import Console
-from rotnet_keras.runs import Event, EventWriter, RunFolder, write_atomically
+from rotnet_keras.events import Event, EventWriter
+from rotnet_keras.runs import RunFolder, write_atomically
 from rotnet_keras.schema import Recipe
 from rotnet_keras.stopping import Stop
 

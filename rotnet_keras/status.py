@@ -5,7 +5,8 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
-from rotnet_keras.runs import Event, RunFolder, command_line, usual_pause
+from rotnet_keras.events import Event, usual_pause
+from rotnet_keras.runs import RunFolder, command_line
 from rotnet_keras.verdict import verdict
 
 COLUMNS = ("run", "state", "recipe", "epoch", "rotation", "probe", "left", "created")

@@ -12,9 +12,10 @@ import psutil
 
 from rotnet_keras.console import Console
 from rotnet_keras.errors import RotnetError, RunStopped
+from rotnet_keras.events import EventWriter
 from rotnet_keras.kinds import KINDS
 from rotnet_keras.recipe import load_recipe
-from rotnet_keras.runs import EventWriter, RunFolder, command_line
+from rotnet_keras.runs import RunFolder, command_line
 from rotnet_keras.session import Session
 from rotnet_keras.stopping import Stop
 
@@ -35,7 +36,7 @@ def run(folder: RunFolder) -> int:
     """
     folder.refuse_newer()
     recipe = load_recipe(folder.recipe)
-    events = EventWriter(folder)
+    events = EventWriter(folder.events_file)
     stop = Stop(folder.stop_file)
     console = Console(folder.log)
     session = Session(folder, recipe, events, console, stop)

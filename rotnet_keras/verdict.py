@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rotnet_keras.runs import Event
+from rotnet_keras.events import Event
 
 # In points of accuracy: what counts as above chance, as a gap to the training images, as progress.
 ABOVE_CHANCE = 5.0
@@ -36,7 +36,7 @@ def verdict(events: Sequence[Event], angles: int = 4) -> Verdict:
     steps = [e for e in events if e["kind"] == "step"]
     validated = [e for e in events if e["kind"] == "epoch" and "validation" in e]
     end = events[-1] if events and events[-1]["kind"] == "end" else {}
-    if (steps and steps[-1].get("loss") is None) or any(sign in end.get("message", "") for sign in DIVERGED):
+    if (steps and steps[-1].get("loss") is None) or any(sign in str(end.get("message")) for sign in DIVERGED):
         return Verdict(
             "diverged", "Diverged: the loss is not a finite number any more. A lower learning rate may help."
         )

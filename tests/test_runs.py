@@ -6,15 +6,13 @@ import psutil
 import pytest
 
 from rotnet_keras.errors import RunError
+from rotnet_keras.events import EventReader, EventWriter, parse_event
 from rotnet_keras.runs import (
     FORMAT,
-    EventReader,
-    EventWriter,
     RunFolder,
     create_run,
     find_run,
     list_runs,
-    parse_event,
 )
 
 
@@ -141,9 +139,9 @@ def test_a_writer_cuts_off_a_torn_line_and_keeps_a_second_writer_out(run):
     write(run, "start")
     with run.events_file.open("a") as file:
         file.write('{"kind": "step", "ti')
-    writer = EventWriter(run)
+    writer = EventWriter(run.events_file)
     with pytest.raises(RunError, match="running already"):
-        EventWriter(run)
+        EventWriter(run.events_file)
     writer.write("step", step=1, loss=float("nan"))
     writer.close()
     events = run.events()
@@ -152,7 +150,7 @@ def test_a_writer_cuts_off_a_torn_line_and_keeps_a_second_writer_out(run):
 
 
 def test_going_back_to_a_checkpoint_drops_the_events_after_it(run):
-    writer = EventWriter(run)
+    writer = EventWriter(run.events_file)
     for kind, step in (("step", 1), ("step", 2), ("step", 3), ("resume", 2), ("step", 3)):
         writer.write(kind, step=step)
     assert [(e["kind"], e["step"]) for e in run.events()] == [("step", 1), ("step", 2), ("resume", 2), ("step", 3)]

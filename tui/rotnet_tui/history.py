@@ -4,7 +4,8 @@ import time
 from array import array
 from typing import Any
 
-from rotnet_keras.runs import Event, EventReader, RunFolder, parse_event
+from rotnet_keras.events import Event, EventReader, parse_event
+from rotnet_keras.runs import RunFolder
 
 COLUMNS = ("step", "epoch", "seconds", "loss", "accuracy", "learning_rate", "images_per_s", "data_wait")
 # Step events kept; of more, every second is dropped, and every second of those that come.

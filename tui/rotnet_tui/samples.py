@@ -6,7 +6,7 @@ from textual.app import ComposeResult
 from textual.containers import ItemGrid, VerticalScroll
 from textual.widgets import Static
 
-from rotnet_keras.runs import Event
+from rotnet_keras.events import Event
 from rotnet_tui.history import History
 from rotnet_tui.pane import Pane
 from rotnet_tui.picture import half_blocks, open_picture
