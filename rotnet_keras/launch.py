@@ -27,7 +27,8 @@ def load_for_run(recipe: str, overrides: Mapping[str, Any], runs_dir: Path) -> t
     loaded = load_recipe(recipe, overrides)
     if isinstance(loaded, PretrainRecipe) and loaded.train.tensorboard and not find_spec("tensorboard"):
         raise RecipeError("train.tensorboard needs another package: pip install 'rotnet-keras[tensorboard]'")
-    loaded = loaded.model_copy(update={"data": pinned(loaded.data)})
+    # What was measured of the recipe need not hold for a run of it, with its overrides and elsewhere.
+    loaded = loaded.model_copy(update={"data": pinned(loaded.data), "expect": None})
     if isinstance(loaded, ProbeRecipe):
         file = find_backbone(loaded.backbone, runs_dir).absolute()
         loaded = loaded.model_copy(update={"backbone": Source(file=str(file))})

@@ -71,7 +71,7 @@ def _probe_table(probes: Sequence[Event], recipe: dict[str, Any]) -> Table:
     found = {(e["tap"], e["weights"]): e for e in probes}
     columns = [w for w in ("rotnet", "random") if any(e["weights"] == w for e in probes)]
     blocks = recipe.get("backbone", {}).get("blocks", 4)
-    paper = table_1(recipe["data"]["name"], blocks, head, labels)
+    paper = table_1(recipe.get("data", {}).get("name", ""), blocks, head, labels)
     rows = []
     for tap in dict.fromkeys(e["tap"] for e in probes if e["tap"] != "pixels"):
         row = [tap, *(_top1(found.get((tap, weights))) for weights in columns)]

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+# Pictures of the terminal UI must not depend on how far an animation has come.
+os.environ["TEXTUAL_ANIMATIONS"] = "none"
+
 TINY_RECIPE = """\
 kind = "pretrain"
 title = "tiny"

@@ -55,8 +55,7 @@ class RotnetApp(App[None]):
         self.push_screen(home)
         if self._open_run:
             self.open_run(self._open_run)
-        known = {binding.id for screen in _screens() for binding in screen.BINDINGS if isinstance(binding, Binding)}
-        keys, wrong = load_keymap({name for name in known if name})
+        keys, wrong = load_keymap(_binding_names)
         self.set_keymap(keys)
         if wrong:
             self.notify(wrong, severity="warning", timeout=10, markup=False)
@@ -191,10 +190,11 @@ def _edit(editor: str, path: Path) -> int:
         return 127
 
 
-def _screens() -> list[type]:
-    """The classes whose bindings users may give other keys."""
+def _binding_names() -> set[str]:
+    """What users may give other keys."""
     from rotnet_tui.compare import Compare
     from rotnet_tui.new_run import NewRun
     from rotnet_tui.run_screen import RunScreen
 
-    return [RotnetApp, ControlScreen, Home, RunScreen, Compare, NewRun]
+    classes = (RotnetApp, ControlScreen, Home, RunScreen, Compare, NewRun)
+    return {b.id for c in classes for b in c.BINDINGS if isinstance(b, Binding) and b.id}

@@ -3,11 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.color import Color
+from textual.containers import Grid
+from textual.strip import Strip
+from textual_hires_canvas import Canvas
 from textual_plot import HiResMode, NumericAxisFormatter, PlotWidget
+from textual_plot.plot_widget import Legend
 
 # Weight of the past in the smoothed curves; the first shows the values as they are.
 SMOOTHING = (0.0, 0.8, 0.95)
@@ -18,8 +24,8 @@ class Curve:
     """One line of a chart: points, and a colour as Textual's themes name it ("$text-primary")."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Sequence[float] | np.ndarray
+    y: Sequence[float] | np.ndarray
     color: str
     smooth: bool = False
 
@@ -60,6 +66,15 @@ class LogFormatter(ShortFormatter):
         return [f"{10**t:.3g}" for t in ticks]
 
 
+class StyledCanvas(Canvas):
+    """A canvas whose empty lines have a style too: Textual's filter for NO_COLOR fails where there is none."""
+
+    def render_line(self, y: int) -> Strip:
+        """One line, without cells where nothing is drawn yet."""
+        line = super().render_line(y)
+        return line if line.cell_length else Strip([])
+
+
 class Chart(PlotWidget, inherit_bindings=False):
     """A chart with its legend and last values in the border."""
 
@@ -77,6 +92,13 @@ class Chart(PlotWidget, inherit_bindings=False):
     def __init__(self, title: str, *, id: str) -> None:
         super().__init__(id=id)
         self.border_title = title
+
+    def compose(self) -> ComposeResult:
+        """The canvas between its margins, and the legend that is not used."""
+        with Grid():
+            for name in ("margin-top", "margin-left", "plot", "margin-bottom"):
+                yield StyledCanvas(1, 1, id=name)
+        yield Legend(id="legend")
 
     def on_mount(self) -> None:
         """Give the margins' room to the curves."""
@@ -139,7 +161,9 @@ class Chart(PlotWidget, inherit_bindings=False):
         return Color.parse(variables["background"]).blend(Color.parse(variables["foreground"]), 0.5).hex6
 
 
-def _finite(x: Sequence[float], y: Sequence[float], positive: bool) -> tuple[np.ndarray, np.ndarray]:
+def _finite(
+    x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, positive: bool
+) -> tuple[np.ndarray, np.ndarray]:
     xs, ys = np.asarray(x, float), np.asarray(y, float)
     good = np.isfinite(xs) & np.isfinite(ys)
     if positive:
@@ -165,8 +189,6 @@ def _decimated(x: np.ndarray, y: np.ndarray, buckets: int) -> tuple[np.ndarray, 
     if len(x) <= 2 * buckets:
         return x, y
     cuts = np.linspace(0, len(x), buckets + 1).astype(int)
-    keep = {
-        start + int(pick(y[start:end])) for start, end in zip(cuts[:-1], cuts[1:]) for pick in (np.argmin, np.argmax)
-    }
+    keep = {start + int(pick(y[start:end])) for start, end in pairwise(cuts) for pick in (np.argmin, np.argmax)}
     chosen = sorted(keep | {0, len(x) - 1})
     return x[chosen], y[chosen]

@@ -2,6 +2,7 @@
 
 import asyncio
 import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,16 +23,17 @@ class Commands:
 
     async def run(self, arguments: Sequence[str]) -> tuple[bool, str]:
         """Run a command in a process of its own; whether it succeeded, and what it said."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "rotnet_keras", *arguments, *self._where()),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+        # In a thread: leaving the UI meanwhile waits for the command instead of giving it up.
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "rotnet_keras", *arguments, *self._where()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
+            check=False,
         )
-        output, _ = await process.communicate()
-        return process.returncode == 0, output.decode("utf-8", "replace").strip()
+        return done.returncode == 0, done.stdout.decode("utf-8", "replace").strip()
 
     def _where(self) -> list[str]:
         return [] if self.runs_dir == default_runs_dir() else ["--runs-dir", str(self.runs_dir)]

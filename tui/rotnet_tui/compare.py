@@ -55,7 +55,8 @@ class Compare(Screen[None]):
 
     async def tick(self) -> None:
         """Draw again if a run went on."""
-        if any([history.poll(0.05) for history in self._histories]):
+        changed = [history.poll(0.05) for history in self._histories]
+        if any(changed):
             self._draw()
 
     def on_resize(self) -> None:
@@ -86,7 +87,7 @@ class Compare(Screen[None]):
         table.add_column("")
         for name, color in zip(columns[1:], self._colors(), strict=True):
             style = variables[color[1:]][:7]
-            table.add_column(Text(name, style=f"bold {style}"), justify="right", overflow="fold")
+            table.add_column(Text(name, style=f"bold {style}", justify="right"), justify="right", overflow="fold")
         for name, *cells in rows:
             table.add_row(Text(name), *map(Text, cells))
         return table

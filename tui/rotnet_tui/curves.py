@@ -55,7 +55,7 @@ class Curves(Pane):
         at_epochs = _at_steps(columns, x, [e["step"] for e in epochs])
         angles = len(epochs[-1]["validation"]["per_angle"]) if epochs else 4
         marks = _marks(columns["learning_rate"], x) + _at_steps(columns, x, [e["step"] for e in history.kept["resume"]])
-        how = {"smoothing": settings.smoothing, "marks": [m for m in marks if math.isfinite(m)]}
+        smoothing, log = settings.smoothing, settings.log_axis
         loss = [
             Curve("train", x, columns["loss"], TRAIN, smooth=True),
             Curve("validation", at_epochs, [e["validation"]["loss"] for e in epochs], VALIDATION),
@@ -64,10 +64,12 @@ class Curves(Pane):
             Curve("train", x, [100 * v for v in columns["accuracy"]], TRAIN, smooth=True),
             Curve("validation", at_epochs, [100 * e["validation"]["accuracy"] for e in epochs], VALIDATION),
         ]
-        self.query_one("#loss", Chart).show(loss, chance=math.log(angles), log=settings.log_axis, **how)
-        self.query_one("#accuracy", Chart).show(accuracy, chance=100 / angles, format=".1f", **how)
+        self.query_one("#loss", Chart).show(loss, chance=math.log(angles), log=log, smoothing=smoothing, marks=marks)
+        self.query_one("#accuracy", Chart).show(
+            accuracy, chance=100 / angles, smoothing=smoothing, marks=marks, format=".1f"
+        )
         rate = [Curve("now", x, columns["learning_rate"], RATE)]
-        self.query_one("#rate", Chart).show(rate, log=settings.log_axis, format=".3g", marks=how["marks"])
+        self.query_one("#rate", Chart).show(rate, log=log, marks=marks, format=".3g")
         self.query_one("#curves-hint", Static).update(self._hint(history))
 
     def _hint(self, history: History) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from array import array
+from pathlib import Path
 from typing import Any
 
 from rotnet_keras.events import Event, EventReader, parse_event
@@ -10,6 +11,8 @@ from rotnet_keras.runs import RunFolder
 COLUMNS = ("step", "epoch", "seconds", "loss", "accuracy", "learning_rate", "images_per_s", "data_wait")
 # Step events kept; of more, every second is dropped, and every second of those that come.
 KEPT = 8000
+STEP_BYTES = 200
+STEPPED = ("step", "epoch", "samples", "probe", "checkpoint", "resume")
 STEP_START = b'{"kind":"step"'
 
 
@@ -33,7 +36,8 @@ class History:
     def _begin(self) -> None:
         self.reader = EventReader(self.run.events_file)
         self.columns = {name: array("d") for name in COLUMNS}
-        self.stride = 1
+        # Of a long file, little is parsed only to be dropped again.
+        self.stride = 1 << max(0, (_size(self.run.events_file) // (KEPT * STEP_BYTES)).bit_length() - 1)
         self.complete = False
         self.latest: Event | None = None
         self.checkpoint: Event | None = None
@@ -52,13 +56,10 @@ class History:
     @property
     def share_read(self) -> float:
         """How much of the file has been read, 0 to 1."""
-        try:
-            size = self.run.events_file.stat().st_size
-        except OSError:
-            return 1.0
+        size = _size(self.run.events_file)
         return min(1.0, self.reader.offset / size) if size else 1.0
 
-    def poll(self, budget: float = 0.03) -> bool:
+    def poll(self, budget: float = 0.01) -> bool:
         """Read on for at most `budget` seconds; whether anything new was found."""
         restarts = self.reader.restarted
         until = time.perf_counter() + budget
@@ -102,13 +103,13 @@ class History:
 
     def _note_step(self, line: bytes) -> None:
         event = parse_event(line)
-        if event is not None:
+        if event is not None and _understood(event):
             self.latest = event
             self._tell_time(event)
 
     def _take(self, line: bytes) -> None:
         event = parse_event(line)
-        if event is None:
+        if event is None or not _understood(event):
             self.reader.unreadable += 1
             return
         kind = event["kind"]
@@ -154,6 +155,25 @@ class History:
         self.columns = {name: column[:count] for name, column in self.columns.items()}
         if self.latest and self.latest.get("step", 0) > step:
             self.latest = None
+
+
+def _understood(event: Event) -> bool:
+    """Whether an event has what is drawn of it; one of another version may not."""
+    validation = event.get("validation", {"accuracy": 0, "loss": 0, "per_angle": [], "confusion": []})
+    if event["kind"] in STEPPED and not isinstance(event.get("step"), (int, float)):
+        return False
+    if event["kind"] == "epoch" and not isinstance(event.get("epoch"), (int, float)):
+        return False
+    if not isinstance(validation, dict) or not {"accuracy", "loss", "per_angle", "confusion"} <= validation.keys():
+        return False
+    return event["kind"] != "samples" or (isinstance(event.get("tiles"), list) and {"file", "tile"} <= event.keys())
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _number(value: Any) -> float:

@@ -14,7 +14,6 @@ from rotnet_keras.queue import queued_runs, worker
 from rotnet_keras.runs import RunFolder
 from rotnet_tui import recipes
 from rotnet_tui.control import ControlScreen
-from rotnet_tui.recipe_view import toml_text
 from rotnet_tui.words import LIVE, age, duration, epochs, percent, state_text
 
 RUN_COLUMNS = {"mark": " ", "state": "state", "name": "run", "recipe": "recipe", "epoch": "epoch"} | {
@@ -93,6 +92,9 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
     async def tick(self) -> None:
         """Read what is new, show the tab in front."""
         await self.app.index.refresh()
+        if not self.query("#run-table"):
+            # The screen was taken down meanwhile.
+            return
         self._fill_runs()
         if self._tab == "queue":
             self._fill_queue()
@@ -115,7 +117,7 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
 
     def _fill_runs(self) -> None:
         table = self.query_one("#run-table", DataTable)
-        shown = self._shown_runs()
+        shown = self._shown_runs() if self.app.index.ready else []
         rows = {found["name"]: self._cells(found) for found in shown}
         columns = [key for key in RUN_COLUMNS if key not in SPARED or self.size.width >= 100]
         if list(rows) != list(self._rows) or columns != self._columns:

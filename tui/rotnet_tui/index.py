@@ -10,6 +10,10 @@ from rotnet_keras.status import summary
 from rotnet_tui.words import LIVE
 
 SLICE_SECONDS = 0.02
+FIELDS = (
+    *("recipe", "steps", "epoch", "epochs", "loss", "rotation_accuracy", "probe_accuracy", "images_per_s"),
+    *("seconds_left", "data_wait", "learning_rate", "device", "created"),
+)
 
 
 class RunIndex:
@@ -35,7 +39,7 @@ class RunIndex:
                 signature = _signature(run)
                 known = self.summaries.get(name)
                 if known is None or signature != self._signatures[name] or known["state"] in LIVE:
-                    self.summaries[name] = summary(run)
+                    self.summaries[name] = tolerant_summary(run)
                     self._signatures[name] = signature
                 if time.perf_counter() - started > SLICE_SECONDS:
                     await asyncio.sleep(0)
@@ -51,6 +55,16 @@ class RunIndex:
         return sum(
             found["state"] in ("starting", "running", "stopping", "stalled") for found in self.summaries.values()
         )
+
+
+def tolerant_summary(run: RunFolder) -> dict[str, Any]:
+    """A summary; of a run whose events say something that this version does not understand, only that."""
+    try:
+        return summary(run)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        known = dict.fromkeys(FIELDS)
+        message = f"Its events cannot be understood by this version of rotnet-keras ({type(error).__name__}: {error})."
+        return known | {"name": run.name, "path": str(run.path), "state": "unknown", "step": 0, "message": message}
 
 
 def _signature(run: RunFolder) -> tuple:

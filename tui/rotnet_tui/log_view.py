@@ -115,7 +115,7 @@ class LogView(Pane):
         colors = self.app.theme_variables
         shown = [line for line in self._chosen() if wanted in line.lower()]
         log.auto_scroll = self.settings.follow
-        top = log.scroll_offset.y
+        top, width = log.scroll_offset.y, max(20, log.scrollable_content_region.width)
         log.clear()
         for line in shown:
             style = (
@@ -124,7 +124,7 @@ class LogView(Pane):
             text = Text(line, style=style)
             if wanted:
                 text.highlight_regex(re.compile(re.escape(wanted), re.IGNORECASE), f"reverse {colors['text-accent']}")
-            log.write(text, scroll_end=self.settings.follow)
+            log.write(text, width=width, scroll_end=self.settings.follow)
         if not self.settings.follow:
             log.scroll_to(y=top, animate=False)
         words = [f"{len(shown)} of {len(self._lines)} lines", f"[b]l[/] {LEVELS[self._level]}"]

@@ -98,7 +98,7 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
             )
             yield Static("name", classes="label", id="name-label")
             yield Input(placeholder="recipe and time", id="run-name", compact=True)
-        yield VerticalScroll(id="fields")
+        yield VerticalScroll(id="fields", can_focus=False)
         with Vertical(id="form-summary"):
             yield Static(id="form-help", markup=False)
             yield Static(id="form-steps", markup=False)
@@ -124,8 +124,8 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
         try:
             recipe = load_recipe(self._recipe)
         except RotnetError as error:
-            await fields.mount(Static(str(error), classes="error", markup=False))
             self._problem = str(error)
+            await fields.mount(Static(self._problem, classes="error", markup=False))
             return
         widgets: list[Any] = []
         section = None
@@ -136,15 +136,16 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
                 widgets.append(Static(classes="error section-error", name=section, markup=False))
             widgets.append(Row(field))
         await fields.mount_all(widgets)
-        for error in self.query(".error"):
-            error.display = False
+        self.query(".error").set(display=False)
         self._check()
 
     def on_descendant_focus(self, event: Any) -> None:
         """Explain the field that has the focus."""
         row = next((node for node in event.widget.ancestors_with_self if isinstance(node, Row)), None)
-        words = f"{row.field.key}: {row.field.description}" if row and row.field.description else ""
-        self.query_one("#form-help", Static).update(words or "tab: next field   enter: choose   f2: start   f3: queue")
+        words = "tab: next field   enter: choose   f2: start   f3: queue"
+        if row:
+            words = f"{row.field.key}: {row.field.description}".removesuffix(": ")
+        self.query_one("#form-help", Static).update(words)
 
     @on(Input.Changed)
     @on(Select.Changed)
@@ -205,7 +206,7 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
             key = tuple(row.field.key.split("."))
             message = next((unplaced.pop(p) for p in list(unplaced) if p[: len(key)] == key), "")
             row.complain(message.removeprefix(f"{row.field.key}: "))
-        for error in self.query(".section-error"):
+        for error in self.query(".section-error").results(Static):
             key = tuple((error.name or "").split("."))
             message = next((unplaced.pop(p) for p in list(unplaced) if p == key), "")
             error.update(message)
@@ -267,7 +268,8 @@ def _steps(recipe: Any) -> str:
     if not isinstance(recipe, PretrainRecipe):
         return f"{len(recipe.probe)} probe{'s' if len(recipe.probe) > 1 else ''} of a backbone that is there already."
     copies = len(recipe.rotation.angles) if recipe.rotation.copies == "all" else 1
-    inputs = f"{recipe.train.batch} images × {copies} turn{'s' if copies > 1 else ''} = {copies * recipe.train.batch} inputs a step"
+    batch = recipe.train.batch
+    inputs = f"{batch} images × {copies} turn{'s' if copies > 1 else ''} = {copies * batch} inputs a step"
     images = training_images(recipe.data)
     if images is None and recipe.train.steps is None:
         return f"{inputs}; the number of steps is known once the images have been read."

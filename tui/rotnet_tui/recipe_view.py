@@ -24,7 +24,8 @@ def read_recipe(run: RunFolder) -> dict[str, Any]:
 def toml_text(toml: str, colors: dict[str, str], overridden: frozenset[str] = frozenset()) -> Text:
     """TOML with headers and keys set apart, and a word beside every overridden key."""
     text = Text()
-    table, counts = "", {}
+    table = ""
+    counts: dict[str, int] = {}
     for line in toml.splitlines():
         stripped = line.strip()
         key, equals, value = line.partition(" = ")

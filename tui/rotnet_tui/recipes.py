@@ -34,7 +34,7 @@ def list_recipes() -> list[RecipeEntry]:
 
 def _entry(name: str, argument: str, path: Path) -> RecipeEntry:
     kind, title = describe(path)
-    minutes, hardware = expected_minutes(path)
+    minutes, _ = expected_minutes(path)
     return RecipeEntry(name, argument, path, kind, title, duration(60 * minutes) if minutes else "")
 
 

@@ -10,7 +10,6 @@ from textual.binding import Binding
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from rotnet_keras.runs import RunFolder
-from rotnet_keras.status import summary
 from rotnet_keras.verdict import verdict
 from rotnet_tui.chart import SMOOTHING
 from rotnet_tui.confusion import Confusion
@@ -18,6 +17,7 @@ from rotnet_tui.control import ControlScreen
 from rotnet_tui.curves import Curves
 from rotnet_tui.features import Features
 from rotnet_tui.history import History
+from rotnet_tui.index import tolerant_summary
 from rotnet_tui.log_view import LogView
 from rotnet_tui.pane import Pane
 from rotnet_tui.recipe_view import RecipeView
@@ -37,6 +37,7 @@ TABS = {
 # Of one core, in the long run: what drawing may take from a training beside it.
 CPU_SHARE = 0.02
 SLOWEST_SECONDS = 10.0
+CATCH_UP_SECONDS = 0.5
 X_AXES = ("epoch", "step", "time")
 # Tabs that change without events of the run.
 RESTLESS = ("system", "log")
@@ -109,10 +110,14 @@ and the mouse.
         try:
             if self.history.poll():
                 self._stale |= set(TABS)
+            shown = 0.0
             while not self.history.complete and self.is_current:
-                self._show_strip()
-                self._draw()
-                await asyncio.sleep(0.005)
+                if time.monotonic() - shown > CATCH_UP_SECONDS:
+                    self._show_strip()
+                    self._draw()
+                    shown = time.monotonic()
+                # Short slices: a key is answered after a few turns of the event loop.
+                await asyncio.sleep(0.001)
                 self.history.poll()
                 self._stale |= set(TABS)
         finally:
@@ -123,20 +128,15 @@ and the mouse.
     def _show_strip(self) -> None:
         run, colors = self.run, self.app.theme_variables
         if not run.path.is_dir():
-            found = {"state": "gone", "name": run.name, "message": "This run's folder is not there any more."}
-            lines = Text(f"? gone   {run.name}\n\n{found['message']}")
+            lines = Text(f"? gone   {run.name}\n\nThis run's folder is not there any more.")
             self.query_one("#strip", Static).update(lines)
             self.query_one("#tiny", Static).update(lines)
             return
-        found = summary(run)
-        if self.history.epochs:
-            last = self.history.epochs[-1]
-            found["rotation_accuracy"] = (last.get("validation") or last).get("accuracy")
+        found = tolerant_summary(run)
         if found["state"] != self._state:
             self._state = found["state"]
             self._stale |= set(TABS)
-        judged = verdict(self.history.judged(), _angles(self.history))
-        sentence = (judged.level, judged.text)
+        sentence = _judgement(self.history)
         if run.newer():
             sentence = ("bad", "This folder was written by a newer version of rotnet-keras: it can only be looked at.")
         elif found["message"]:
@@ -157,7 +157,11 @@ and the mouse.
             return
         self._drawn_at, self._spent_at = now, spent
         self._stale.discard(name)
-        self._pane(name).show(self.history, self._state)
+        try:
+            self._pane(name).show(self.history, self._state)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            # Events of another version, or damaged ones: the tab stays as it was.
+            self.notify(f"This tab cannot be drawn: {type(error).__name__}: {error}", severity="warning", markup=False)
 
     @property
     def _tab(self) -> str:
@@ -263,6 +267,14 @@ and the mouse.
 def _angles(history: History) -> int:
     epochs = [e for e in history.epochs if "validation" in e]
     return len(epochs[-1]["validation"]["per_angle"]) if epochs else 4
+
+
+def _judgement(history: History) -> tuple[str, str]:
+    try:
+        judged = verdict(history.judged(), _angles(history))
+    except (KeyError, TypeError, ValueError) as error:
+        return "unknown", f"Its events do not tell how it learns ({type(error).__name__}: {error})."
+    return judged.level, judged.text
 
 
 def _waiting(state: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -55,8 +56,12 @@ def save_settings(settings: Settings) -> str:
     return ""
 
 
-def load_keymap(known: set[str]) -> tuple[dict[str, str], str]:
-    """The user's keys by binding, and what is wrong with the file, empty if nothing is."""
+def load_keymap(names: Callable[[], set[str]]) -> tuple[dict[str, str], str]:
+    """The user's keys by binding, and what is wrong with the file, empty if nothing is.
+
+    Args:
+        names: tells the bindings there are; called only where there is a file.
+    """
     path = keymap_file()
     try:
         keys = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -64,6 +69,7 @@ def load_keymap(known: set[str]) -> tuple[dict[str, str], str]:
         return {}, ""
     except (OSError, ValueError) as error:
         return {}, f"{path}: {error}"
+    known = names()
     wrong = [name for name, key in keys.items() if name not in known or not isinstance(key, str)]
     message = f"{path}: no binding called {', '.join(wrong)}; there are: {', '.join(sorted(known))}" if wrong else ""
     return {name: key for name, key in keys.items() if name not in wrong}, message

@@ -1,0 +1,109 @@
+"""Run folders as real runs write them, made without training."""
+
+import json
+import math
+import os
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from rotnet_keras.launch import load_for_run
+from rotnet_keras.recipe import parse_override, to_toml
+from rotnet_keras.runs import create_run
+from rotnet_keras.samples import write_samples
+
+ANGLES = (0, 90, 180, 270)
+# The time that the screens of the tests show.
+NOW = 1_700_000_000.0
+EPOCHS, PER_EPOCH, EVERY = 8, 60, 10
+
+
+def fake_run(runs_dir, name, *overrides, epochs=EPOCHS, age=3600.0, outcome=None, alive=False, message="", reach=0.95):
+    """A run of the quickstart recipe that came so many epochs far.
+
+    With an outcome it has ended; alive, the process of the test itself is taken for its own.
+    """
+    recipe, facts = load_for_run("quickstart", dict(map(parse_override, overrides)), runs_dir)
+    process = psutil.Process()
+    started = NOW - age
+    facts |= {
+        "created": started,
+        "pid": process.pid if alive else 2**22,
+        "create_time": process.create_time() if alive else 1.0,
+        "host": os.uname().nodename,
+        "device": "CPU",
+        "steps": EPOCHS * PER_EPOCH,
+        "steps_per_epoch": PER_EPOCH,
+        "inputs_per_step": 256,
+    }
+    run = create_run(runs_dir, name, to_toml(recipe), facts)
+    events = [{"kind": "start", "time": started, "pid": 1}]
+    rng = np.random.default_rng(0)
+    for step in range(EVERY, epochs * PER_EPOCH + 1, EVERY):
+        events += _step(run, step, started + step, reach, rng)
+    if outcome == "finished":
+        events += _probes(epochs * PER_EPOCH, events[-1]["time"])
+    if outcome:
+        end = {"kind": "end", "time": events[-1]["time"] + 1, "outcome": outcome, "exit_code": 0, "message": message}
+        events.append(end)
+    run.events_file.write_text("".join(json.dumps(e, separators=(",", ":")) + "\n" for e in events))
+    run.log.write_text(
+        "10:00:00 Starting TensorFlow; the first step takes longer.\n"
+        "10:00:09 Warning: 1 of 900 train files cannot be read and are skipped: broken.jpg\n"
+        "Traceback (most recent call last):\n"
+        '  File "somewhere.py", line 1, in work\n'
+        "ValueError: something went wrong\n"
+        "10:00:30 pretraining: 60/480, loss 0.9, accuracy 60.0 %, ETA 3:20\n"
+    )
+    return run
+
+
+def _step(run, step, now, reach, rng):
+    share = step / (EPOCHS * PER_EPOCH)
+    accuracy = 0.25 + (reach - 0.25) * (1 - math.exp(-4 * share))
+    loss = 1.45 - 1.3 * (1 - math.exp(-4 * share))
+    noise = float(rng.normal(0, 0.02))
+    rate = 0.1 * 0.1 ** int(3 * share)
+    epoch = step / PER_EPOCH
+    yield {
+        **{"kind": "step", "time": now, "step": step, "epoch": epoch, "learning_rate": rate},
+        **{"images_per_s": 640.0, "data_wait": 0.012, "loss": loss + noise, "accuracy": accuracy - noise},
+    }
+    if step % PER_EPOCH:
+        return
+    confusion = [[round(250 * (accuracy if i == j else (1 - accuracy) / 3)) for j in range(4)] for i in range(4)]
+    validation = {"loss": loss, "accuracy": accuracy, "per_angle": [accuracy] * 4, "confusion": confusion}
+    yield {
+        **{"kind": "epoch", "time": now, "step": step, "epoch": epoch, "loss": loss, "accuracy": accuracy},
+        "validation": validation,
+    }
+    yield {"kind": "samples", "time": now, "step": step, **_samples(run, step, accuracy)}
+    yield {"kind": "checkpoint", "time": now, "step": step, "file": f"step-{step:08d}.npz", "best": True}
+
+
+def _samples(run, step, accuracy):
+    """Pictures that are brighter towards their top, turned, with made-up answers."""
+    ramp = np.linspace(230, 20, 16)[:, None] * np.ones((16, 16))
+    upright = np.stack([np.roll(ramp, n, 1) * np.linspace(0.6, 1, 16)[None, :] for n in range(32)])
+    colours = np.array([[1.0, 0.5 + n / 64, 1 - n / 40] for n in range(32)])[:, None, None, :]
+    images = (upright[..., None] * colours).astype(np.uint8)
+    inputs = np.concatenate([np.rot90(images, k, (1, 2)) for k in range(4)])
+    labels = np.repeat(np.arange(4), 32)
+    probabilities = np.full((128, 4), (1 - accuracy) / 3)
+    probabilities[np.arange(128), np.where(np.arange(128) % 9 == 0, (labels + 2) % 4, labels)] = accuracy
+    event = write_samples(run.samples, step, inputs, labels, probabilities, ANGLES)
+    name = f"filters-{step:08d}.png"
+    tiles = np.random.default_rng(1).integers(0, 255, (7, 63, 3)).astype(np.uint8)
+    Image.fromarray(np.kron(tiles, np.ones((8, 8, 1), np.uint8))).save(run.samples / name)
+    return event | {"filters": name}
+
+
+def _probes(step, now):
+    for tap, top1 in (("conv1", 0.71), ("conv2", 0.77), ("conv3", 0.75), ("conv4", 0.7)):
+        for weights, less in (("rotnet", 0.0), ("random", 0.12)):
+            yield {
+                **{"kind": "probe", "time": now + 5, "probe": 0, "step": step, "weights": weights, "tap": tap},
+                **{"head": "mlp", "labels_per_class": None, "top1": top1 - less, "validation_top1": top1 - less},
+                **{"per_class": [top1] * 10, "confusion": [], "seconds": 2.0},
+            }
