@@ -269,7 +269,10 @@ def write_steps(run, count):
                 '"accuracy":0.5,"learning_rate":0.1,"images_per_s":10.0,"data_wait":0.0}\n'
             )
             if step % 1000 == 0:
-                file.write(f'{{"kind":"epoch","time":{step / 10},"step":{step},"epoch":{step / 1000}}}\n')
+                file.write(
+                    f'{{"kind":"epoch","time":{step / 10},"step":{step},"epoch":{step / 1000},'
+                    '"loss":1.0,"accuracy":0.5}\n'
+                )
 
 
 def read_all(history):

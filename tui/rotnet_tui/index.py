@@ -62,7 +62,8 @@ def tolerant_summary(run: RunFolder) -> dict[str, Any]:
     try:
         return summary(run)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        known = dict.fromkeys(FIELDS)
+        facts = run.facts()
+        known = dict.fromkeys(FIELDS) | {"recipe": facts.get("recipe"), "created": facts.get("created")}
         message = f"Its events cannot be understood by this version of rotnet-keras ({type(error).__name__}: {error})."
         return known | {"name": run.name, "path": str(run.path), "state": "unknown", "step": 0, "message": message}
 
