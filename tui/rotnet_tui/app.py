@@ -12,6 +12,7 @@ import platformdirs
 from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import Binding
+from textual.css.query import NoMatches
 from textual.screen import Screen
 
 from rotnet_keras.runs import RunFolder
@@ -69,8 +70,13 @@ class RotnetApp(App[None]):
             # The server is gone: without this the process would live on.
             self.exit()
         screen = self.screen
-        if not self._held and hasattr(screen, "tick"):
+        if self._held or not hasattr(screen, "tick"):
+            return
+        try:
             await screen.tick()
+        except NoMatches:
+            # A screen that is taken down meanwhile loses its widgets one by one.
+            return
 
     # Screens
 

@@ -8,6 +8,7 @@ from textual.screen import Screen
 
 from rotnet_keras.runs import RunFolder
 from rotnet_tui.dialogs import Confirm
+from rotnet_tui.words import LIVE
 
 if TYPE_CHECKING:
     from rotnet_tui.app import RotnetApp
@@ -50,14 +51,14 @@ class ControlScreen(Screen[None]):
         """Ask for a stop after the step at hand, with a checkpoint."""
         for run in self.targets():
             await self.app.perform("stop", run.name)
-        await self.tick()
+        self.app.tick()
 
     @work
     async def action_resume(self) -> None:
         """Go on from the last checkpoint."""
         for run in self.targets():
             await self.app.perform("resume", run.name, "--detach")
-        await self.tick()
+        self.app.tick()
 
     @work
     async def action_report(self) -> None:
@@ -74,13 +75,13 @@ class ControlScreen(Screen[None]):
                 continue
             lost = f"What it did since its last checkpoint is lost{_since_checkpoint(run)}. Stopping (s) loses nothing."
             await self._confirmed(f"Kill {run.name}?", lost, "kill", run.name, "--yes")
-        await self.tick()
+        self.app.tick()
 
     @work
     async def action_delete(self) -> None:
         """Delete the run folder, after asking."""
         for run in self.targets():
-            if run.alive():
+            if run.alive() and run.state() in LIVE:
                 self.notify(f"{run.name} is at work: stop it first.", severity="warning")
                 continue
             export = ", its exported backbone" if run.backbone.is_file() else ""
@@ -88,7 +89,7 @@ class ControlScreen(Screen[None]):
             command = ("queue", "remove", run.name) if run.state() == "queued" else ("delete", run.name, "--yes")
             if await self._confirmed(f"Delete {run.name}?", what, *command):
                 self.gone(run)
-        await self.tick()
+        self.app.tick()
 
     def action_copy(self) -> None:
         """Copy the paths of the runs."""

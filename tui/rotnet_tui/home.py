@@ -92,9 +92,6 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
     async def tick(self) -> None:
         """Read what is new, show the tab in front."""
         await self.app.index.refresh()
-        if not self.query("#run-table"):
-            # The screen was taken down meanwhile.
-            return
         self._fill_runs()
         if self._tab == "queue":
             self._fill_queue()
@@ -251,12 +248,12 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         self.action_open()
 
     @on(TabbedContent.TabActivated)
-    async def _changed_tab(self) -> None:
+    def _changed_tab(self) -> None:
         self.app.settings.home_tab = self._tab
         if self._tab == "recipes":
             self._fill_recipes()
         self._table.focus()
-        await self.tick()
+        self.app.tick()
 
     # What the keys do
 
@@ -348,7 +345,7 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
     async def action_work(self) -> None:
         """Start the queue's worker."""
         await self.app.perform("queue", "work", "--detach")
-        await self.tick()
+        self.app.tick()
 
     def action_edit(self) -> None:
         """Open the highlighted recipe in the user's editor; a shipped one is copied here first."""

@@ -7,13 +7,14 @@ from typing import Any
 
 from rotnet_keras.runs import RunFolder, list_runs
 from rotnet_keras.status import summary
-from rotnet_tui.words import LIVE
+from rotnet_tui.words import LIVE, printable
 
 SLICE_SECONDS = 0.02
-FIELDS = (
-    *("recipe", "steps", "epoch", "epochs", "loss", "rotation_accuracy", "probe_accuracy", "images_per_s"),
-    *("seconds_left", "data_wait", "learning_rate", "device", "created"),
+NUMBERS = (
+    *("step", "steps", "epoch", "epochs", "loss", "rotation_accuracy", "probe_accuracy", "images_per_s"),
+    *("seconds_left", "data_wait", "learning_rate", "created"),
 )
+WORDS = ("recipe", "device", "message")
 
 
 class RunIndex:
@@ -31,7 +32,7 @@ class RunIndex:
         if self._refreshing.locked():
             return
         async with self._refreshing:
-            runs = {run.name: run for run in list_runs(self.runs_dir)}
+            runs = {run.name: run for run in list_runs(self.runs_dir) if run.name.isprintable()}
             for name in self.summaries.keys() - runs.keys():
                 del self.summaries[name], self._signatures[name]
             started = time.perf_counter()
@@ -60,12 +61,15 @@ class RunIndex:
 def tolerant_summary(run: RunFolder) -> dict[str, Any]:
     """A summary; of a run whose events say something that this version does not understand, only that."""
     try:
-        return summary(run)
+        found = summary(run)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         facts = run.facts()
-        known = dict.fromkeys(FIELDS) | {"recipe": facts.get("recipe"), "created": facts.get("created")}
         message = f"Its events cannot be understood by this version of rotnet-keras ({type(error).__name__}: {error})."
-        return known | {"name": run.name, "path": str(run.path), "state": "unknown", "step": 0, "message": message}
+        found = {"recipe": facts.get("recipe"), "created": facts.get("created"), "state": "unknown", "message": message}
+    numbers = {key: found[key] if isinstance(found.get(key), (int, float)) else None for key in NUMBERS}
+    words = {key: printable(str(found.get(key) or "")) for key in WORDS}
+    known = {"name": run.name, "path": str(run.path), "state": found["state"]}
+    return numbers | words | known | {"step": numbers["step"] or 0}
 
 
 def _signature(run: RunFolder) -> tuple:

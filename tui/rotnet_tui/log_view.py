@@ -10,6 +10,7 @@ from textual.widgets import Input, RichLog, Static
 
 from rotnet_tui.history import History
 from rotnet_tui.pane import Pane
+from rotnet_tui.words import printable
 
 KEPT_LINES = 5000
 FIRST_READ = 512 * 1024
@@ -106,7 +107,7 @@ class LogView(Pane):
             return False
         self._offset = size
         *lines, self._rest = content.split(b"\n")
-        self._lines.extend(_printable(line.decode("utf-8", "replace")) for line in lines)
+        self._lines.extend(printable(line.decode("utf-8", "replace")) for line in lines)
         return bool(lines)
 
     def _refill(self) -> None:
@@ -159,8 +160,3 @@ def _folded(lines: "deque[str]") -> list[str]:
             folded.append(f"{line}  ({hidden} lines of traceback folded)")
             hidden = None
     return folded
-
-
-def _printable(line: str) -> str:
-    """The line without control characters, which could take over the screen."""
-    return "".join(c for c in line.replace("\t", "    ") if c.isprintable())

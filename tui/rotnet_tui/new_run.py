@@ -1,5 +1,6 @@
 """The form that starts a run: every key of a recipe, checked while one types."""
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,9 @@ from textual.screen import Screen
 from textual.widgets import Button, Footer, Input, Select, Static
 
 from rotnet_keras.errors import RecipeError, RotnetError
-from rotnet_keras.launch import load_for_run
+from rotnet_keras.launch import find_backbone
 from rotnet_keras.recipe import load_recipe, parse_override
-from rotnet_keras.schema import PretrainRecipe
+from rotnet_keras.schema import Data, PretrainRecipe, ProbeRecipe, Recipe
 from rotnet_keras.sizes import training_images
 from rotnet_tui.form_fields import FormField, form_fields
 from rotnet_tui.recipes import list_recipes
@@ -81,6 +82,8 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
         self._recipe = recipe or "quickstart"
         self._problem = ""
         self._timer: Any = None
+        self._data: Data | None = None
+        self._images: int | None = None
 
     def compose(self) -> ComposeResult:
         """Recipe and name, the fields, the summary, the buttons."""
@@ -137,7 +140,7 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
             widgets.append(Row(field))
         await fields.mount_all(widgets)
         self.query(".error").set(display=False)
-        self._check()
+        await self._check()
 
     def on_descendant_focus(self, event: Any) -> None:
         """Explain the field that has the focus."""
@@ -174,7 +177,7 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
         name = self.query_one("#run-name", Input).value.strip()
         return [self._recipe, *self.overrides(), *(["--name", name] if name else [])]
 
-    def _check(self) -> None:
+    async def _check(self) -> None:
         """Validate what stands there; show errors at their fields, and what would run."""
         problems: dict[tuple, str] = {}
         self._problem, steps = "", ""
@@ -191,12 +194,19 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
                 problems[tuple(row.field.key.split("."))] = f"a value is needed; the recipe has {row.field.value}"
                 overrides.pop(row.field.key, None)
         try:
-            recipe, _ = load_for_run(self._recipe, overrides, self.app.commands.runs_dir)
-            steps = _steps(recipe)
+            recipe = load_recipe(self._recipe, overrides)
+            if recipe.data != self._data:
+                # A folder may hold a million files.
+                self._data, self._images = recipe.data, None
+                self._images = await asyncio.to_thread(training_images, recipe.data)
+            if isinstance(recipe, ProbeRecipe):
+                find_backbone(recipe.backbone, self.app.commands.runs_dir)
+            steps = _steps(recipe, self._images)
         except RecipeError as error:
             problems |= {tuple(map(str, location)): message for location, message in error.problems}
             self._problem = "" if error.problems else str(error)
         except RotnetError as error:
+            self._data = None
             self._problem = str(error)
         self._show(problems, steps)
 
@@ -234,7 +244,7 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
         await self._go("queue")
 
     async def _go(self, how: str, *flags: str) -> None:
-        self._check()
+        await self._check()
         if self._problem:
             self.notify("Mend what is marked first; nothing was started.", severity="warning")
             return
@@ -263,14 +273,14 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
             self.app.pop_screen()
 
 
-def _steps(recipe: Any) -> str:
+def _steps(recipe: Recipe, images: int | None) -> str:
     """How long the run would be."""
-    if not isinstance(recipe, PretrainRecipe):
+    if isinstance(recipe, ProbeRecipe):
         return f"{len(recipe.probe)} probe{'s' if len(recipe.probe) > 1 else ''} of a backbone that is there already."
+    assert isinstance(recipe, PretrainRecipe)
     copies = len(recipe.rotation.angles) if recipe.rotation.copies == "all" else 1
     batch = recipe.train.batch
     inputs = f"{batch} images × {copies} turn{'s' if copies > 1 else ''} = {copies * batch} inputs a step"
-    images = training_images(recipe.data)
     if images is None and recipe.train.steps is None:
         return f"{inputs}; the number of steps is known once the images have been read."
     steps = recipe.train.total_steps(images or 0)

@@ -11,6 +11,7 @@ from textual.widgets import Static
 from rotnet_keras.runs import RunFolder
 from rotnet_tui.history import History
 from rotnet_tui.pane import Pane
+from rotnet_tui.words import printable
 
 
 def read_recipe(run: RunFolder) -> dict[str, Any]:
@@ -71,7 +72,7 @@ class RecipeView(Pane):
         """Read the recipe; it never changes during a run."""
         run, colors = history.run, self.app.theme_variables
         try:
-            toml = run.recipe.read_text(encoding="utf-8", errors="replace")
+            toml = printable(run.recipe.read_text(encoding="utf-8", errors="replace"))
         except OSError as error:
             self.query_one("#recipe-text", Static).update(f"The recipe cannot be read: {error.strerror}")
             return

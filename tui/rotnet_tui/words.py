@@ -22,6 +22,11 @@ LIVE = ("queued", "starting", "running", "stopping", "stalled")
 LEVEL_COLORS = {"improving": "text-success", "flat": "text-warning", "unknown": "text-muted"}
 
 
+def printable(text: str) -> str:
+    """The text without control characters, which could take over the screen."""
+    return "".join(c for c in text.replace("\t", "    ") if c.isprintable() or c == "\n")
+
+
 def state_text(state: str, colors: dict[str, str], word: bool = True) -> Text:
     """A state's glyph, and its word if wanted, in its colour."""
     glyph, color = STATES.get(state, ("?", "text-muted"))
