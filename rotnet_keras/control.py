@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rotnet_keras.runs import RunFolder
 
 KILL_SECONDS = 10
+# From a run's last event to the end of its process.
+EXIT_SECONDS = 15
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -39,6 +41,7 @@ def resume(run: RunName, runs_dir: RunsDir = None, detach: Detach = False) -> No
 
     folder = find(run, runs_dir)
     folder.refuse_newer()
+    _let_exit(folder)
     state = folder.state()
     if folder.alive():
         raise RotnetError(f"{folder.name} is {state} already, as process {folder.facts()['pid']}")
@@ -97,6 +100,7 @@ def delete(run: RunName, runs_dir: RunsDir = None, yes: Yes = False) -> None:
     from rotnet_keras.runs import command_line, remove_run
 
     folder = find(run, runs_dir)
+    _let_exit(folder)
     _require_ended(folder, command_line("stop", folder))
     size = sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file()) / 1e6
     backbone = "with its exported backbone" if folder.backbone.is_file() else "which holds no exported backbone"
@@ -175,6 +179,13 @@ def work(runs_dir: RunsDir = None, detach: Detach = False) -> None:
 def _require_alive(folder: "RunFolder") -> None:
     if not folder.alive():
         raise RotnetError(f"{folder.name} is not running here: it is {folder.state()}")
+
+
+def _let_exit(folder: "RunFolder") -> None:
+    """Wait for the process of a run that has said its last word."""
+    deadline = time.monotonic() + EXIT_SECONDS
+    while folder.state() in ("stopped", "failed", "finished") and folder.alive() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _require_ended(folder: "RunFolder", stop_command: str) -> None:

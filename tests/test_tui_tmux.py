@@ -1,0 +1,288 @@
+"""The terminal UI as its users meet it: in a terminal, key by key, beside runs that train."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from conftest import command
+
+from rotnet_keras import queue
+from rotnet_keras.runs import RunFolder, create_run, list_runs
+
+pytestmark = pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux")
+
+TUI = [sys.executable, "-m", "rotnet_tui"]
+
+
+class Terminal:
+    """A terminal of its own, in which one program after another can be used."""
+
+    def __init__(self, folder, socket, environment):
+        self._tmux = ["tmux", "-L", socket, "-f", os.devnull]
+        self._environment = environment
+        self._folder = folder
+        self._do("new-session", "-d", "-x", "120", "-y", "36", "sleep infinity", ";", "set", "remain-on-exit", "on")
+
+    def start(self, *arguments, **environment):
+        words = [f"{name}={value}" for name, value in environment.items()]
+        self._do("respawn-pane", "-k", "-c", self._folder, "env", "TERM=xterm-256color", *words, *TUI, *arguments)
+
+    def keys(self, *names):
+        self._do("send-keys", *names)
+
+    def type(self, text):
+        self._do("send-keys", "-l", text)
+
+    def screen(self, *options):
+        return self._do("capture-pane", "-p", *options)
+
+    def resize(self, columns, rows):
+        self._do("resize-window", "-x", str(columns), "-y", str(rows))
+
+    def process(self):
+        return psutil.Process(int(self._do("display-message", "-p", "#{pane_pid}")))
+
+    def close(self):
+        self._do("kill-server")
+
+    def wait_for(self, pattern, seconds=15):
+        """The first match of a pattern on the screen."""
+        return self._wait(lambda screen: re.search(pattern, screen, re.MULTILINE), f"to see {pattern!r}", seconds)
+
+    def wait_for_end(self, seconds=15):
+        """Wait until the program has left."""
+        self._wait(lambda _: self._do("display-message", "-p", "#{pane_dead}") == "1\n", "for its end", seconds)
+
+    def press(self, key, until, seconds=15):
+        """Press a key, then wait for what it brings."""
+        self.keys(key)
+        return self.wait_for(until, seconds)
+
+    def fill(self, key, value):
+        """Go to a field of the form and write a value over the one it has."""
+        helped = self.wait_for(r"what would run.*\n(.*)").group(1)
+        for _ in range(100):
+            if re.match(rf"│ {re.escape(key)}(:| )", helped):
+                break
+            self.keys("Tab")
+            helped = self.wait_for(rf"what would run.*\n(?!{re.escape(helped)})(.*)").group(1)
+        else:
+            pytest.fail(f"no field {key} in the form:\n{self.screen()}")
+        self.keys("C-e", "C-u")
+        self.wait_for(rf"{re.escape(key)}=['\"\s]")
+        self.type(value)
+        self.wait_for(re.escape(f"{key}={value}"))
+
+    def _wait(self, found, what, seconds):
+        deadline = time.monotonic() + seconds
+        while not (result := found(screen := self.screen())):
+            assert time.monotonic() < deadline, f"waited {seconds} s {what}:\n{screen}"
+            time.sleep(0.05)
+        return result
+
+    def _do(self, *words):
+        result = subprocess.run(
+            [*self._tmux, *map(str, words)], env=self._environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, f"tmux {words[0]}: {result.stderr}"
+        return result.stdout
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Nothing of the user's: no settings, no keys, no runs."""
+    ours = {
+        "TERM": "xterm-256color",
+        "COLORTERM": "truecolor",
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "ROTNET_RUNS_DIR": str(tmp_path / "runs"),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    return {name: value for name, value in os.environ.items() if name not in ("TMUX", "NO_COLOR")} | ours
+
+
+@pytest.fixture
+def terminal(tmp_path, environment):
+    """A terminal; afterwards neither it nor a run or a queue that was started in it is left."""
+    terminal = Terminal(tmp_path, f"rotnet-{os.getpid()}-{time.monotonic_ns()}", environment)
+    yield terminal
+    subprocess.run([*terminal._tmux, "kill-server"], capture_output=True, check=False)
+    worker = queue.worker(tmp_path / "runs")
+    for pid in [worker] if worker else []:
+        os.kill(pid, signal.SIGKILL)
+    for run in list_runs(tmp_path / "runs"):
+        if run.alive():
+            os.kill(run.facts()["pid"], signal.SIGKILL)
+
+
+@pytest.fixture
+def start_run(tmp_path, tiny_recipe, environment):
+    """Starts a run of some seconds, as a process of its own."""
+
+    def start(name, *overrides):
+        words = command(
+            "run", tiny_recipe, "train.epochs=10", "train.log_every=1", *overrides, "--name", name, "--detach"
+        )
+        subprocess.run(words, cwd=tmp_path, env=environment, check=True, capture_output=True)
+        return RunFolder(tmp_path / "runs" / name)
+
+    return start
+
+
+def finished_run(runs_dir, name):
+    """A run as one finds it when it has finished, without the training."""
+    started = time.time() - 60
+    facts = {"recipe": "tiny", "created": started, "pid": 2**22 + 1, "create_time": 0.0, "host": os.uname().nodename}
+    run = create_run(runs_dir, name, 'kind = "pretrain"\n\n[train]\nepochs = 1\n', facts)
+    events = [{"kind": "start", "time": started}]
+    for step in range(1, 11):
+        now = {"time": started + step, "step": step, "epoch": step / 10, "learning_rate": 0.1, "images_per_s": 10.0}
+        events.append({"kind": "step", "loss": 2 / step, "accuracy": step / 11, **now})
+    events.append({"kind": "end", "time": started + 11, "outcome": "finished", "message": ""})
+    run.events_file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    return run
+
+
+def wait(condition, what, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def lifetime(run):
+    """When a run's work began, and when it ended for the last time."""
+    events = run.events()
+    return next(e["time"] for e in events if e["kind"] == "start"), events[-1]["time"]
+
+
+def test_a_session(terminal, tmp_path, tiny_recipe):
+    terminal.start()
+    terminal.wait_for("quickstart takes a few minutes")
+    terminal.press("n", "what would run")
+    terminal.wait_for("568 steps of 64 images")
+    terminal.keys("Tab")
+    terminal.fill("backbone.width", "0.25")
+    terminal.fill("train.epochs", "five")
+    terminal.wait_for("expected an integer, got 'five'")
+    terminal.fill("train.epochs", "4")
+    terminal.fill("train.log_every", "4")
+    terminal.fill("probe.0.epochs", "1")
+    terminal.fill("probe.0.controls", "[]")
+    terminal.fill("probe.1.controls", "[]")
+    terminal.fill("probe.1.repeats", "1")
+    terminal.wait_for("284 steps of 64 images × 4 turns")
+
+    terminal.press("F2", r"^│ . (starting|running) +quickstart-")
+    terminal.wait_for(r"^│ ● running +quickstart-", 60)
+    terminal.press("2", "°→", 60)
+    loss = terminal.press("1", r"train (\d\.\d{3})").group(1)
+    terminal.press("q", "1 run keeps going")
+
+    terminal.start()
+    terminal.wait_for("● running +quickstart-")
+    terminal.press("s", "◐ stopping|‖ stopped")
+    terminal.wait_for("‖ stopped +quickstart-", 40)
+    terminal.press("r", "◌ starting|● running", 40)
+    terminal.press("Enter", rf"train (?!{loss})\d\.\d{{3}}", 60)
+    terminal.press("Escape", "Runs +Recipes +Queue")
+
+    terminal.press("2", "tiny.toml")
+    terminal.press("Enter", "recipe +.*tiny.toml")
+    terminal.wait_for("steps of 16 images")
+    terminal.press("F3", "number 1 in the queue")
+    terminal.press("3", "1 waiting")
+    terminal.press("1", "… queued +tiny-")
+    terminal.wait_for("✓ finished +quickstart-", 120)
+    terminal.wait_for("✓ finished +tiny-", 60)
+    tiny, quickstart = sorted(list_runs(tmp_path / "runs"), key=lambda run: run.name, reverse=True)
+    assert lifetime(quickstart)[1] <= lifetime(tiny)[0]
+    assert quickstart.facts()["overrides"]["train.epochs"] == 4
+
+    terminal.press("Up", "preview(?s:.*)finished +tiny-")
+    terminal.press("Space", "◆")
+    terminal.press("Space", "(?s)◆.*◆")
+    terminal.press("c", "rotation accuracy, validation")
+    terminal.wait_for(rf"│ +{quickstart.name} +{tiny.name}")
+    terminal.press("End", r"probe.1.repeats +1 ")
+    terminal.keys("q")
+    terminal.wait_for_end()
+    assert "going" not in terminal.screen()
+
+
+def test_killing_the_ui_leaves_the_run_alone(terminal, start_run):
+    run = start_run("a")
+    terminal.start("a")
+    terminal.wait_for("● running", 60)
+    terminal.process().kill()
+    terminal.close()
+    assert run.alive()
+    wait(lambda: run.state() == "finished", run.log.read_text())
+    events = run.events()
+    assert [e["step"] for e in events if e["kind"] == "step"] == list(range(1, 101))
+    assert [e["outcome"] for e in events if e["kind"] == "end"] == ["finished"]
+
+
+def test_a_killed_run_is_shown_and_resumed(terminal, start_run):
+    run = start_run("a")
+    terminal.start()
+    terminal.wait_for("● running +a", 60)
+    wait(lambda: any(e["kind"] == "epoch" for e in run.tail()), "no epoch")
+    os.kill(run.facts()["pid"], signal.SIGKILL)
+    terminal.wait_for("† killed +a", 10)
+    terminal.press("Enter", r"^│ † killed +a")
+    terminal.press("r", r"^│ ● running +a", 60)
+    terminal.wait_for(r"^│ ✓ finished +a", 60)
+    assert [e["step"] for e in run.events() if e["kind"] == "step"] == list(range(1, 101))
+
+
+def test_small_terminal(terminal, tmp_path):
+    finished_run(tmp_path / "runs", "a")
+    terminal.resize(50, 12)
+    terminal.start()
+    terminal.wait_for("^finished a")
+    assert "Runs" not in terminal.screen()
+    for columns, rows in ((80, 24), (120, 36), (5, 3), (120, 36)):
+        terminal.resize(columns, rows)
+        if columns > 5:
+            terminal.wait_for("✓ finished +a\\b")
+    terminal.press("Enter", "train 0.")
+    for columns, rows in ((80, 24), (50, 12), (5, 3), (80, 24)):
+        terminal.resize(columns, rows)
+        if columns > 5:
+            terminal.wait_for("✓ finished +a\\b")
+    terminal.press("]", "chart 2 of 3")
+    terminal.keys("q")
+    terminal.wait_for_end()
+    assert "rotnet-tui" not in terminal.screen()
+
+
+@pytest.mark.parametrize("arguments", [(), ("a",)])
+def test_without_colour(terminal, tmp_path, arguments):
+    run = finished_run(tmp_path / "runs", "a")
+    terminal.start(*arguments, NO_COLOR=1)
+    terminal.wait_for("✓ finished +a\\b")
+    (run.events_file).write_text("")
+    terminal.wait_for("† killed +a\\b")
+    colours = re.findall(r"[34]8;2;(\d+);(\d+);(\d+)", terminal.screen("-e"))
+    assert all(red == green == blue for red, green, blue in colours)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [((), 1, "rotnet-tui needs a terminal"), (("NOSUCHRUN",), 1, "no run called 'NOSUCHRUN'")],
+)
+def test_a_mistake_ends_in_one_message(tmp_path, environment, arguments, code, message):
+    result = subprocess.run(
+        [*TUI, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == code and not result.stdout
+    assert result.stderr.startswith(message) and len(result.stderr.splitlines()) == 1
