@@ -36,7 +36,7 @@ TABS = {
 }
 # Of one core, in the long run: what drawing may take from a training beside it.
 CPU_SHARE = 0.02
-SLOWEST_SECONDS = 10.0
+SLOWEST_SECONDS = 5.0
 CATCH_UP_SECONDS = 0.5
 X_AXES = ("epoch", "step", "time")
 # Tabs that change without events of the run.
@@ -110,6 +110,7 @@ and the mouse.
         try:
             if self.history.poll():
                 self._stale |= set(TABS)
+            caught_up = not self.history.complete
             shown = 0.0
             while not self.history.complete and self.is_current:
                 if time.monotonic() - shown > CATCH_UP_SECONDS:
@@ -123,7 +124,7 @@ and the mouse.
         finally:
             self._catching_up = False
         self._show_strip()
-        self._draw()
+        self._draw(at_once=caught_up)
 
     def _show_strip(self) -> None:
         run, colors = self.run, self.app.theme_variables

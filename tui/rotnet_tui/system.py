@@ -32,6 +32,10 @@ class System(Pane):
         with VerticalScroll():
             yield Static(id="system-table")
 
+    def on_mount(self) -> None:
+        """Look for a driver before the tab is opened: the first look takes a while."""
+        self.run_worker(read_gpus, thread=True)
+
     def show(self, history: History, state: str) -> None:
         """Measure and draw."""
         table = Table.grid(padding=(0, 2))
@@ -41,8 +45,11 @@ class System(Pane):
         cpu, memory, count = self._of_run(history.run.facts().get("pid") if history.run.alive() else None)
         if count:
             cores = psutil.cpu_count() or 1
-            words = f"{cpu:.0f} % of {100 * cores} %, {count} process{'es' if count > 1 else ''}"
-            table.add_row("run, CPU", self._bars("run", cpu / cores), words)
+            if cpu is None:
+                table.add_row("run, CPU", "", "measuring …")
+            else:
+                words = f"{cpu:.0f} % of {100 * cores} %, {count} process{'es' if count > 1 else ''}"
+                table.add_row("run, CPU", self._bars("run", cpu / cores), words)
             table.add_row(
                 "run, memory", self._bars("rss", 100 * memory / psutil.virtual_memory().total), _bytes(memory)
             )
@@ -78,10 +85,11 @@ class System(Pane):
         one, five, _ = psutil.getloadavg()
         return f"by core {loads} %; load {one:.1f} (1 min), {five:.1f} (5 min)"
 
-    def _of_run(self, pid: int | None) -> tuple[float, int, int]:
-        """CPU percent, resident bytes and number of the run's process and its children."""
+    def _of_run(self, pid: int | None) -> tuple[float | None, int, int]:
+        """CPU percent (None at first: it takes two looks), resident bytes and number of processes of the run."""
         if pid is None:
             return 0.0, 0, 0
+        first = pid not in self._processes
         try:
             parent = self._processes.setdefault(pid, psutil.Process(pid))
             family = [parent, *parent.children(recursive=True)]
@@ -96,7 +104,7 @@ class System(Pane):
                 memory += process.memory_info().rss
             except psutil.Error:
                 continue
-        return cpu, int(memory), len(family)
+        return None if first else cpu, int(memory), len(family)
 
 
 def _bar(percent: float) -> str:

@@ -61,7 +61,8 @@ def percent(share: float | None) -> str:
 
 def epochs(found: dict[str, Any]) -> str:
     """ "3.2/8"; empty where not known."""
-    return "" if found["epoch"] is None else f"{found['epoch']:.3g}/{found['epochs']:.3g}"
+    known = found["epoch"] is not None and found["epochs"] is not None
+    return "/".join(f"{n:.0f}" if n >= 100 else f"{n:.3g}" for n in (found["epoch"], found["epochs"])) if known else ""
 
 
 def progress_bar(share: float, width: int, colors: dict[str, str]) -> Text:
