@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.color import Color
 from textual.containers import Grid
+from textual.markup import escape
 from textual.strip import Strip
 from textual_hires_canvas import Canvas
 from textual_plot import HiResMode, NumericAxisFormatter, PlotWidget
@@ -135,7 +136,7 @@ class Chart(PlotWidget, inherit_bindings=False):
                 continue
             smooth = _smoothed(y, SMOOTHING[smoothing]) if curve.smooth else y
             ends += [x[0], x[-1]]
-            legend.append(f"[{curve.color}]{curve.name} {smooth[-1]:{format}}[/]")
+            legend.append(f"[{curve.color}]{escape(curve.name)} {smooth[-1]:{format}}[/]")
             x, y = _decimated(x, smooth, max(10, self.size.width))
             if len(x) == 1:
                 # A line needs two points; one alone would not be seen.

@@ -70,7 +70,7 @@ class Curves(Pane):
         )
         rate = [Curve("now", x, columns["learning_rate"], RATE)]
         self.query_one("#rate", Chart).show(rate, log=log, marks=marks, format=".3g")
-        self.query_one("#curves-hint", Static).update(self._hint(history))
+        self.query_one("#curves-hint", Static).update(self._hint(history), layout=False)
 
     def _hint(self, history: History) -> str:
         if not len(history.columns["step"]):

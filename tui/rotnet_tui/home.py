@@ -8,23 +8,16 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, VerticalScroll
+from textual.markup import escape
 from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, TabPane
 
 from rotnet_keras.queue import queued_runs, worker
 from rotnet_keras.runs import RunFolder
 from rotnet_tui import recipes
 from rotnet_tui.control import ControlScreen
-from rotnet_tui.words import LIVE, age, duration, epochs, percent, state_text
-
-RUN_COLUMNS = {"mark": " ", "state": "state", "name": "run", "recipe": "recipe", "epoch": "epoch"} | {
-    "rotation": "rot. %",
-    "probe": "probe %",
-    "left": "ETA",
-    "age": "age",
-}
-# Left out below 100 columns.
-SPARED = ("recipe", "age")
-RIGHT = ("epoch", "rotation", "probe", "left", "age")
+from rotnet_tui.run_preview import run_preview
+from rotnet_tui.run_table import RunTable, highlighted
+from rotnet_tui.words import LIVE, age, duration, epochs, percent
 
 
 class Home(ControlScreen):
@@ -56,15 +49,13 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         super().__init__()
         self._marked: set[str] = set()
         self._recipes: list[recipes.RecipeEntry] = []
-        self._rows: dict[str, dict[str, Any]] = {}
-        self._columns: list[str] = []
 
     def compose(self) -> ComposeResult:
         """Tables on the left, the preview on the right, the filter below."""
         with Horizontal(id="home"):
             with TabbedContent(id="home-tabs", initial=self.app.settings.home_tab):
                 with TabPane("Runs", id="runs"):
-                    yield DataTable(id="run-table", cursor_type="row")
+                    yield RunTable(id="run-table")
                     yield Static(id="runs-empty")
                 with TabPane("Recipes", id="recipes"):
                     yield DataTable(id="recipe-table", cursor_type="row")
@@ -113,63 +104,32 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         return sorted(fitting, key=lambda f: f["name"] not in self.app.settings.pinned)
 
     def _fill_runs(self) -> None:
-        table = self.query_one("#run-table", DataTable)
+        table = self.query_one("#run-table", RunTable)
         shown = self._shown_runs() if self.app.index.ready else []
-        rows = {found["name"]: self._cells(found) for found in shown}
-        columns = [key for key in RUN_COLUMNS if key not in SPARED or self.size.width >= 100]
-        if list(rows) != list(self._rows) or columns != self._columns:
-            highlighted = self._highlighted(table)
-            table.clear(columns=True)
-            for key in columns:
-                label = Text(RUN_COLUMNS[key], justify="right" if key in RIGHT else "left")
-                table.add_column(label, key=key)
-            for name, cells in rows.items():
-                table.add_row(*(cells[key] for key in columns), key=name)
-            if highlighted in rows:
-                table.move_cursor(row=list(rows).index(highlighted), animate=False)
-        else:
-            for name, cells in rows.items():
-                for key in columns:
-                    if cells[key] != self._rows[name][key]:
-                        table.update_cell(name, key, cells[key], update_width=True)
-        self._rows, self._columns = rows, columns
+        table.fill(shown, self._marked, self.app.settings.pinned)
+        table.display = bool(shown)
         empty = self.query_one("#runs-empty", Static)
-        empty.display = not rows
-        table.display = bool(rows)
+        empty.display = not shown
         wanted = self.query_one("#filter", Input).value
         if wanted:
-            empty.update(f"No run matches {wanted!r}. esc clears the filter.")
+            empty.update(f"No run matches {escape(repr(wanted))}. esc clears the filter.")
         elif self.app.index.ready:
             empty.update(
-                f"Nothing in {self.app.index.runs_dir} yet.\n\n[b]n[/] starts a run: quickstart takes a few minutes "
-                "on a CPU and needs no download."
+                f"Nothing in {escape(str(self.app.index.runs_dir))} yet.\n\n[b]n[/] starts a run: quickstart takes a "
+                "few minutes on a CPU and needs no download."
             )
         else:
             empty.update("Reading the runs …")
 
     def _begin_again(self) -> None:
         """Draw everything anew, in the colours of now."""
-        self._columns = []
+        self.query_one("#run-table", RunTable).forget()
         self._fill_runs()
         self._preview()
 
     def on_resize(self) -> None:
         """The number of columns depends on the width."""
         self._fill_runs()
-
-    def _cells(self, found: dict[str, Any]) -> dict[str, Any]:
-        colors = self.app.theme_variables
-        mark = "◆" if found["name"] in self._marked else "▴" if found["name"] in self.app.settings.pinned else " "
-        left = {"mark": mark, "state": state_text(found["state"], colors), "name": Text(found["name"])}
-        right = {
-            "epoch": epochs(found),
-            "rotation": percent(found["rotation_accuracy"]),
-            "probe": percent(found["probe_accuracy"]),
-            "left": duration(found["seconds_left"]),
-            "age": age(found["created"]),
-        }
-        recipe = {"recipe": Text(found["recipe"] or "")}
-        return left | recipe | {key: Text(value, justify="right") for key, value in right.items()}
 
     def _fill_recipes(self) -> None:
         self._recipes = recipes.list_recipes()
@@ -209,8 +169,8 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
             entry = self._recipe()
             text.update(recipes.description(entry, colors) if entry else "")
             return
-        found = self.app.index.summaries.get(self._highlighted(self._table) or "")
-        text.update(_run_preview(found, colors) if found else "")
+        found = self.app.index.summaries.get(highlighted(self._table) or "")
+        text.update(run_preview(found, colors) if found else "")
 
     def _tiny(self) -> None:
         going = [f for f in self.app.index.newest_first() if f["state"] in LIVE] or self.app.index.newest_first()
@@ -222,21 +182,16 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
 
     # What is highlighted
 
-    def _highlighted(self, table: DataTable) -> str | None:
-        if not table.row_count:
-            return None
-        return table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
-
     def _recipe(self) -> recipes.RecipeEntry | None:
-        wanted = self._highlighted(self.query_one("#recipe-table", DataTable))
+        wanted = highlighted(self.query_one("#recipe-table", DataTable))
         return next((entry for entry in self._recipes if entry.argument == wanted), None)
 
     def targets(self) -> list[RunFolder]:
         """The marked runs, or the highlighted one."""
         if self._tab == "recipes":
             return []
-        highlighted = self._highlighted(self._table)
-        names = sorted(self._marked) if self._marked and self._tab == "runs" else [highlighted] if highlighted else []
+        chosen = highlighted(self._table)
+        names = sorted(self._marked) if self._marked and self._tab == "runs" else [chosen] if chosen else []
         return [RunFolder(self.app.index.runs_dir / name) for name in names]
 
     @on(DataTable.RowHighlighted)
@@ -264,9 +219,9 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
             if entry:
                 self.app.new_run(entry.argument)
             return
-        highlighted = self._highlighted(self._table)
-        if highlighted:
-            self.app.open_run(RunFolder(self.app.index.runs_dir / highlighted))
+        chosen = highlighted(self._table)
+        if chosen:
+            self.app.open_run(RunFolder(self.app.index.runs_dir / chosen))
 
     def action_new_run(self) -> None:
         """Open the form, on the highlighted recipe if recipes are in front."""
@@ -275,25 +230,19 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
 
     def action_mark(self) -> None:
         """Mark the highlighted run, or take its mark away."""
-        highlighted = self._highlighted(self._table)
-        if self._tab == "runs" and highlighted:
-            self._marked ^= {highlighted}
+        chosen = highlighted(self._table)
+        if self._tab == "runs" and chosen:
+            self._marked ^= {chosen}
             self._fill_runs()
             self._table.action_cursor_down()
 
     def action_pin(self) -> None:
         """Keep the highlighted run on top, or let it go."""
-        highlighted = self._highlighted(self._table)
-        if self._tab == "runs" and highlighted:
-            pinned = self.app.settings.pinned
-            self.app.settings.pinned = (
-                [n for n in pinned if n != highlighted]
-                if highlighted in pinned
-                else [
-                    *pinned,
-                    highlighted,
-                ]
-            )
+        chosen = highlighted(self._table)
+        if self._tab == "runs" and chosen:
+            settings = self.app.settings
+            others = [name for name in settings.pinned if name != chosen]
+            settings.pinned = others if chosen in settings.pinned else [*others, chosen]
             self._fill_runs()
 
     def action_compare(self) -> None:
@@ -365,29 +314,3 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
     def gone(self, run: RunFolder) -> None:
         """Take a deleted run's mark away."""
         self._marked.discard(run.name)
-
-
-def _run_preview(found: dict[str, Any], colors: dict[str, str]) -> Text:
-    text = Text()
-    text.append_text(state_text(found["state"], colors))
-    text.append(f"  {found['name']}\n\n", style="bold")
-    steps = f"{found['step']} of {found['steps']}" if found["steps"] else ""
-    rows = {
-        "recipe": found["recipe"],
-        "epoch": epochs(found),
-        "step": steps,
-        "loss": None if found["loss"] is None else f"{found['loss']:.3f}",
-        "rotation": found["rotation_accuracy"] and f"{percent(found['rotation_accuracy'])} %",
-        "probe": found["probe_accuracy"] and f"{percent(found['probe_accuracy'])} % (best on validation)",
-        "images/s": found["images_per_s"] and f"{found['images_per_s']:,.0f}".replace(",", " "),
-        "ETA": duration(found["seconds_left"]),
-        "started": found["created"] and f"{age(found['created'])} ago",
-        "folder": found["path"],
-    }
-    for key, value in rows.items():
-        if value:
-            text.append(f"{key:>9}  ", style="dim")
-            text.append(f"{value}\n")
-    if found["message"]:
-        text.append(f"\n{found['message']}\n", style=colors["text-warning"][:7])
-    return text

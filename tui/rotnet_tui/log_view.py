@@ -134,7 +134,7 @@ class LogView(Pane):
         unreadable = self._history.reader.unreadable if self._history else 0
         if unreadable:
             words.append(f"{unreadable} unreadable lines of events.jsonl passed over")
-        self.query_one("#log-head", Static).update("   ".join(words))
+        self.query_one("#log-head", Static).update("   ".join(words), layout=False)
 
     def _chosen(self) -> list[str]:
         lines = _folded(self._lines) if self._folded else list(self._lines)

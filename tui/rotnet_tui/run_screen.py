@@ -1,6 +1,7 @@
 """One run, live: its status above, and tabs that tell it from seven sides."""
 
 import asyncio
+import os
 import time
 
 from rich.text import Text
@@ -34,10 +35,13 @@ TABS = {
     "log": ("Log", LogView),
     "recipe": ("Recipe", RecipeView),
 }
-# Of one core, in the long run: what drawing may take from a training beside it.
-CPU_SHARE = 0.02
-SLOWEST_SECONDS = 5.0
+# Of all cores, in the long run: what drawing may take from a training beside it.
+CPU_SHARE = 0.005
+SLOWEST_SECONDS = 10.0
+# How often to look whether a run that says nothing new still lives.
+LOOK_SECONDS = 3.0
 CATCH_UP_SECONDS = 0.5
+CORES = os.cpu_count() or 1
 X_AXES = ("epoch", "step", "time")
 # Tabs that change without events of the run.
 RESTLESS = ("system", "log")
@@ -77,7 +81,8 @@ and the mouse.
         self.history = History(run)
         self._state = ""
         self._stale: set[str] = set(TABS)
-        self._drawn_at = self._spent_at = 0.0
+        self._drawn_at = self._spent_at = self._looked_at = 0.0
+        self._told = Text()
         self._catching_up = False
 
     def compose(self) -> ComposeResult:
@@ -108,7 +113,8 @@ and the mouse.
             return
         self._catching_up = True
         try:
-            if self.history.poll():
+            news = self.history.poll()
+            if news:
                 self._stale |= set(TABS)
             caught_up = not self.history.complete
             shown = 0.0
@@ -123,15 +129,16 @@ and the mouse.
                 self._stale |= set(TABS)
         finally:
             self._catching_up = False
-        self._show_strip()
+        if news or time.monotonic() - self._looked_at > LOOK_SECONDS:
+            self._show_strip()
         self._draw(at_once=caught_up)
 
     def _show_strip(self) -> None:
+        self._looked_at = time.monotonic()
         run, colors = self.run, self.app.theme_variables
         if not run.path.is_dir():
             lines = Text(f"? gone   {run.name}\n\nThis run's folder is not there any more.")
-            self.query_one("#strip", Static).update(lines)
-            self.query_one("#tiny", Static).update(lines)
+            self._tell(lines)
             return
         found = tolerant_summary(run)
         if found["state"] != self._state:
@@ -144,14 +151,22 @@ and the mouse.
             sentence = ("flat" if found["state"] == "stopped" else "bad", found["message"])
         elif self._state in ("starting", "queued") and not self.history.latest:
             sentence = ("unknown", _waiting(found["state"]))
-        status = self.query_one("#strip", Static)
-        status.update(strip(found, sentence, colors, status.content_size.width or self.size.width - 4))
-        self.query_one("#tiny", Static).update(strip(found, sentence, colors, self.size.width))
+        width = self.query_one("#strip").content_size.width or self.size.width - 4
+        self._tell(strip(found, sentence, colors, width))
+
+    def _tell(self, lines: Text) -> None:
+        """Show the status. Laying the screen out again costs more than all the rest: only where it may grow."""
+        if lines == self._told:
+            return
+        same_height = _rows(lines, self.size.width) == _rows(self._told, self.size.width)
+        self._told = lines
+        for name in ("#strip", "#tiny"):
+            self.query_one(name, Static).update(lines, layout=not same_height)
 
     def _draw(self, at_once: bool = False) -> None:
         name = self._tab
         now, spent = time.monotonic(), time.process_time()
-        wait = min(SLOWEST_SECONDS, max(1.0, (spent - self._spent_at) / CPU_SHARE))
+        wait = min(SLOWEST_SECONDS, max(1.0, (spent - self._spent_at) / (CPU_SHARE * CORES)))
         if not at_once and now - self._drawn_at < wait and self._drawn_at:
             return
         if not at_once and name not in self._stale and name not in RESTLESS:
@@ -180,6 +195,8 @@ and the mouse.
     def on_resize(self) -> None:
         """Pictures and charts depend on the size."""
         self._stale |= set(TABS)
+        self._told = Text()
+        self.call_after_refresh(self._show_strip)
         self.call_after_refresh(self._draw, at_once=True)
 
     # What the keys do
@@ -268,6 +285,11 @@ and the mouse.
 def _angles(history: History) -> int:
     epochs = [e for e in history.epochs if "validation" in e]
     return len(epochs[-1]["validation"]["per_angle"]) if epochs else 4
+
+
+def _rows(text: Text, width: int) -> list[int]:
+    """How many rows each line of a text may take in a terminal of so many columns."""
+    return [len(line) // max(1, width - 4) for line in text.plain.split("\n")]
 
 
 def _judgement(history: History) -> tuple[str, str]:
