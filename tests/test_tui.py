@@ -201,6 +201,28 @@ async def test_filter_marks_and_pins(runs_dir):
         assert app.settings.pinned == [str(table.get_row_at(0)[2])]
 
 
+async def test_a_chart_is_maximised_and_the_log_searched(runs_dir):
+    run = fake_run(runs_dir, "one", epochs=2, outcome="finished")
+    app = RotnetApp(runs_dir, run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "finished" in text_of(app, "#strip"))
+        await pilot.press("right_square_bracket", "z")
+        await until(pilot, lambda: app.screen.maximized is app.screen.query_one("#accuracy"))
+        assert app.screen.query_one("#accuracy").size.height > 18
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen.maximized is None)
+        await pilot.press("6")
+        await until(pilot, lambda: "4 of 6 lines" in text_of(app, "#log-head"))
+        await pilot.press("u")
+        await until(pilot, lambda: "6 of 6 lines" in text_of(app, "#log-head"))
+        await pilot.press("l", "l")
+        await until(pilot, lambda: "2 of 6 lines" in text_of(app, "#log-head"))
+        await pilot.press("l", "slash", *"skipped")
+        await until(pilot, lambda: "1 of 6 lines" in text_of(app, "#log-head"))
+        await pilot.press("escape")
+        await until(pilot, lambda: "6 of 6 lines" in text_of(app, "#log-head"))
+
+
 async def test_deleting_asks_first(runs_dir):
     run = fake_run(runs_dir, "old", epochs=1, outcome="finished")
     app = RotnetApp(runs_dir)
@@ -216,6 +238,31 @@ async def test_deleting_asks_first(runs_dir):
         await until(pilot, lambda: bool(app.screen.query(".command")))
         await pilot.press("y")
         await until(pilot, lambda: not run.path.exists())
+
+
+async def test_killing_asks_first(runs_dir):
+    sleeper = psutil.Popen(["sleep", "60"])
+    run = fake_run(runs_dir, "live", epochs=2)
+    facts = run.facts() | {"pid": sleeper.pid, "create_time": sleeper.create_time()}
+    run.facts_file.write_text(json.dumps(facts))
+    with run.events_file.open("a") as file:
+        file.write('{"kind":"step","time":1,"step":125,"loss":1,"accuracy":1,"learning_rate":1,"images_per_s":1}\n')
+    app = RotnetApp(runs_dir, run)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await until(pilot, lambda: "running" in text_of(app, "#strip") or "stalled" in text_of(app, "#strip"))
+        await pilot.press("K")
+        await until(pilot, lambda: bool(app.screen.query(".command")))
+        assert "rotnet-keras kill live" in text_of(app, ".command") and "5 steps" in str(
+            app.screen.query(Static)[1].render()
+        )
+        await pilot.press("n")
+        await pilot.pause(0.2)
+        assert run.alive()
+        await pilot.press("K")
+        await until(pilot, lambda: bool(app.screen.query(".command")))
+        await pilot.press("y")
+        await until(pilot, lambda: "killed" in text_of(app, "#strip"), 10)
+    assert sleeper.wait(5) == -9
 
 
 async def test_keys_of_ones_own_and_a_broken_keymap(runs_dir):

@@ -106,7 +106,9 @@ def environment(tmp_path):
         "ROTNET_RUNS_DIR": str(tmp_path / "runs"),
         "CUDA_VISIBLE_DEVICES": "",
     }
-    return {name: value for name, value in os.environ.items() if name not in ("TMUX", "NO_COLOR")} | ours
+    # Python's readline exports COLUMNS and LINES, which a program in a terminal believes more than the terminal.
+    theirs = ("TMUX", "NO_COLOR", "COLUMNS", "LINES")
+    return {name: value for name, value in os.environ.items() if name not in theirs} | ours
 
 
 @pytest.fixture
@@ -263,6 +265,17 @@ def test_small_terminal(terminal, tmp_path):
     terminal.keys("q")
     terminal.wait_for_end()
     assert "rotnet-tui" not in terminal.screen()
+
+
+def test_a_shipped_recipe_is_copied_before_it_is_edited(terminal, tmp_path):
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nsed -i "s/^title = .*/title = \\"of my own\\"/" "$1"\n')
+    editor.chmod(0o755)
+    terminal.start(EDITOR=editor)
+    terminal.wait_for("Nothing in")
+    terminal.press("2", "cifar_cpu +pretrain")
+    terminal.press("e", r"cifar_cpu.toml +pretrain .*of my own")
+    assert 'title = "of my own"' in (tmp_path / "cifar_cpu.toml").read_text()
 
 
 @pytest.mark.parametrize("arguments", [(), ("a",)])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import platformdirs
 from textual import work
-from textual.app import App, SystemCommand
+from textual.app import App, SuspendNotSupported, SystemCommand
 from textual.binding import Binding
 from textual.css.query import NoMatches
 from textual.screen import Screen
@@ -121,11 +121,12 @@ class RotnetApp(App[None]):
     def edit(self, path: Path) -> None:
         """Open a file in the user's editor, with the terminal to itself."""
         editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-        if self.is_web:
-            self.notify(f"There is no editor in the browser. Edit {path} elsewhere.", severity="warning", markup=False)
+        try:
+            with self.suspend():
+                code = _edit(editor, path)
+        except SuspendNotSupported:
+            self.notify(f"There is no editor here. Edit {path} elsewhere.", severity="warning", markup=False)
             return
-        with self.suspend():
-            code = _edit(editor, path)
         if code:
             self.notify(f"{editor} ended with {code}: {path}", severity="warning", markup=False)
         self.refresh()

@@ -35,14 +35,16 @@ class ShortFormatter(NumericAxisFormatter):
     """Tick labels no longer than they need be: 2k instead of 2000, 1e-3 instead of 0.001."""
 
     def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
-        """Round positions; none where the axis has no length."""
-        if not max_ > min_:
-            return [min_]
+        """Round positions; one in the middle where the curve is level."""
+        if max_ - min_ <= 1e-4 * max(abs(min_), abs(max_)):
+            return [(min_ + max_) / 2]
         # What float noise leaves at zero would be labelled "-0.00".
         return [0.0 if abs(t) < 1e-9 * (max_ - min_) else t for t in super().get_ticks(min_, max_, max_ticks)]
 
     def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
         """One short label a tick."""
+        if len(ticks) == 1:
+            return [f"{ticks[0]:.3g}"]
         if ticks and max(map(abs, ticks)) >= 10_000 and all(t == int(t) for t in ticks):
             return [f"{t / 1000:g}k" for t in ticks]
         if ticks and 0 < max(map(abs, ticks)) < 0.01:
