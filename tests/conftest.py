@@ -66,6 +66,16 @@ def tiny_recipe(tmp_path, tiny_data):
     return path
 
 
+@pytest.fixture
+def runs_dir(tmp_path, monkeypatch):
+    """A folder for runs, as a user's own, with no settings of the terminal UI yet."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("ROTNET_RUNS_DIR", raising=False)
+    return Path("runs")
+
+
 def command(*arguments):
     return [sys.executable, "-m", "rotnet_keras", *map(str, arguments)]
 

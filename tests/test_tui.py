@@ -5,20 +5,17 @@ import os
 import subprocess
 import sys
 import time
-from itertools import pairwise
-from pathlib import Path
 
 import psutil
 import pytest
 from conftest import run_python
-from fake_runs import fake_run
+from fake_runs import fake_run, write_steps
 from rotnet_tui import form_fields, settings
 from rotnet_tui.app import RotnetApp
-from rotnet_tui.history import KEPT, History
 from textual.widgets import Button, DataTable, Input, Select, Static
 
 from rotnet_keras.recipe import load_recipe
-from rotnet_keras.runs import create_run, list_runs
+from rotnet_keras.runs import list_runs
 
 START = """
 import asyncio, sys
@@ -35,15 +32,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture
-def runs_dir(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv("ROTNET_RUNS_DIR", raising=False)
-    return Path("runs")
 
 
 def text_of(app, selector):
@@ -306,50 +294,6 @@ async def test_below_60_by_16_it_tells_the_state_in_four_lines(runs_dir):
         await pilot.pause(0.2)
         await pilot.resize_terminal(100, 30)
         await until(pilot, lambda: app.screen.query_one("#loss").region.height > 3)
-
-
-def write_steps(run, count):
-    with run.events_file.open("w") as file:
-        for step in range(1, count + 1):
-            file.write(
-                f'{{"kind":"step","time":{step / 10},"step":{step},"epoch":{step / 1000},"loss":{1 / step},'
-                '"accuracy":0.5,"learning_rate":0.1,"images_per_s":10.0,"data_wait":0.0}\n'
-            )
-            if step % 1000 == 0:
-                file.write(
-                    f'{{"kind":"epoch","time":{step / 10},"step":{step},"epoch":{step / 1000},'
-                    '"loss":1.0,"accuracy":0.5}\n'
-                )
-
-
-def read_all(history):
-    while history.poll() or not history.complete:
-        pass
-
-
-def test_a_long_history_is_thinned_and_keeps_its_epochs(runs_dir):
-    run = create_run(runs_dir, "long", "", {})
-    write_steps(run, 30 * KEPT // 10)
-    history = History(run)
-    read_all(history)
-    steps = history.columns["step"]
-    assert KEPT / 2 <= len(steps) <= KEPT and history.stride > 1
-    assert {b - a for a, b in pairwise(steps)} == {history.stride}
-    assert len(history.epochs) == 3 * KEPT // 1000 and history.latest["step"] == 3 * KEPT
-
-
-def test_a_history_goes_back_where_the_run_did(runs_dir):
-    run = create_run(runs_dir, "back", "", {})
-    write_steps(run, 2500)
-    history = History(run)
-    read_all(history)
-    with run.events_file.open("a") as file:
-        file.write('{"kind":"start","time":1000.0,"pid":1}\n{"kind":"resume","time":1001.0,"step":1500}\n')
-        file.write('{"kind":"step","time":1002.0,"step":1510,"loss":0.5}\n')
-    read_all(history)
-    assert list(history.columns["step"])[-2:] == [1500, 1510] and len(history.epochs) == 1
-    # Between the stop and the start, 750 seconds passed without work.
-    assert history.columns["seconds"][-1] == pytest.approx(252, abs=1)
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Every screen as a picture, in a large and a small terminal, dark and light."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -30,22 +29,24 @@ IN_ALL_LOOKS = ("home", "curves", "confusion", "form")
 
 
 @pytest.fixture
-def runs_dir(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv("ROTNET_RUNS_DIR", raising=False)
+def three_runs(runs_dir, monkeypatch):
     for module in ("words", "index"):
         clock = SimpleNamespace(time=lambda: NOW, perf_counter=lambda: 0.0)
         monkeypatch.setattr(f"rotnet_tui.{module}.time", clock)
-    folder = Path("runs")
     message = "Error: the loss became nan in step 130. Try a new run with optimizer.learning_rate=0.033."
     fake_run(
-        folder, "first", "optimizer.learning_rate=0.3", epochs=2, age=9000, outcome="failed", message=message, reach=0.6
+        runs_dir,
+        "first",
+        "optimizer.learning_rate=0.3",
+        epochs=2,
+        age=9000,
+        outcome="failed",
+        message=message,
+        reach=0.6,
     )
-    fake_run(folder, "second", "train.epochs=10", age=7200, outcome="finished")
-    fake_run(folder, "third", epochs=5, age=600, alive=True)
-    return folder
+    fake_run(runs_dir, "second", "train.epochs=10", age=7200, outcome="finished")
+    fake_run(runs_dir, "third", epochs=5, age=600, alive=True)
+    return runs_dir
 
 
 @pytest.mark.parametrize(
@@ -53,9 +54,9 @@ def runs_dir(tmp_path, monkeypatch):
     [(screen, look) for look in LOOKS for screen in SCREENS]
     + [(screen, look) for look in OTHER_LOOKS for screen in IN_ALL_LOOKS],
 )
-def test_screen(screen, look, runs_dir, snap_compare):
+def test_screen(screen, look, three_runs, snap_compare):
     size, theme = (LOOKS | OTHER_LOOKS)[look]
-    app = RotnetApp(runs_dir)
+    app = RotnetApp(three_runs)
     app.settings.theme = theme
 
     async def press(pilot):

@@ -1,0 +1,39 @@
+"""What the terminal UI keeps of a run's events."""
+
+from itertools import pairwise
+
+import pytest
+from fake_runs import write_steps
+from rotnet_tui.history import KEPT, History
+
+from rotnet_keras.runs import create_run
+
+
+def read_all(history):
+    while history.poll() or not history.complete:
+        pass
+
+
+def test_a_long_history_is_thinned_and_keeps_its_epochs(tmp_path):
+    run = create_run(tmp_path, "long", "", {})
+    write_steps(run, 30 * KEPT // 10)
+    history = History(run)
+    read_all(history)
+    steps = history.columns["step"]
+    assert KEPT / 2 <= len(steps) <= KEPT and history.stride > 1
+    assert {b - a for a, b in pairwise(steps)} == {history.stride}
+    assert len(history.epochs) == 3 * KEPT // 1000 and history.latest["step"] == 3 * KEPT
+
+
+def test_a_history_goes_back_where_the_run_did(tmp_path):
+    run = create_run(tmp_path, "back", "", {})
+    write_steps(run, 2500)
+    history = History(run)
+    read_all(history)
+    with run.events_file.open("a") as file:
+        file.write('{"kind":"start","time":1000.0,"pid":1}\n{"kind":"resume","time":1001.0,"step":1500}\n')
+        file.write('{"kind":"step","time":1002.0,"step":1510,"loss":0.5}\n')
+    read_all(history)
+    assert list(history.columns["step"])[-2:] == [1500, 1510] and len(history.epochs) == 1
+    # Between the stop and the start, 750 seconds passed without work.
+    assert history.columns["seconds"][-1] == pytest.approx(252, abs=1)
