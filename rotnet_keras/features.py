@@ -10,6 +10,7 @@ from rotnet_keras.batches import centred, evaluation_images
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
+from rotnet_keras.fused import fused
 from rotnet_keras.readers import Progress
 from rotnet_keras.schema import Augment
 from rotnet_keras.stores import Split
@@ -29,6 +30,7 @@ def frozen_taps(backbone: keras.Model, taps: Sequence[str]) -> keras.Model:
         raise DataError(f"the backbone has no layer called {', '.join(missing)}; its layers end in "
                         f"{', '.join(layer.name for layer in backbone.layers[-5:])}")  # fmt: skip
     trunk = keras.Model(backbone.input, {tap: backbone.get_layer(tap).output for tap in taps}, name="trunk")
+    trunk = fused(trunk)
     trunk.trainable = False
     return trunk
 

@@ -12,6 +12,7 @@ from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.features import Features, frozen_taps
+from rotnet_keras.fused import fused
 from rotnet_keras.heads import build_head
 from rotnet_keras.optimizers import build_optimizer
 from rotnet_keras.schema import Augment, Probe
@@ -53,7 +54,7 @@ class HeadTraining:
         classes = len(dataset.class_names)
         frozen = frozen_taps(trunk.model, taps)
         shapes = {tap: tuple(frozen.output[tap].shape[1:]) for tap in taps}
-        self.heads = {tap: build_head(probe.head, shapes[tap], classes, tap) for tap in taps}
+        self.heads = {tap: fused(build_head(probe.head, shapes[tap], classes, tap)) for tap in taps}
         if probe.augment:
             inputs: Any = keras.Input(frozen.input.shape[1:])
             features = frozen(inputs)

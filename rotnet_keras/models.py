@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras.engine import keras, tf
+from rotnet_keras.fused import stock
 from rotnet_keras.rotation import RIGHT_ANGLES, rotate_batch, rotate_one_each
 
 layers = keras.layers
@@ -155,25 +156,9 @@ def with_softmax(backbone: keras.Model, head: keras.Model, name: str) -> keras.M
     training and is float32 whatever the training's precision.
     """
     inputs = keras.Input(backbone.input.shape[1:], name="pixels")
-    features = float32_copy(backbone)(inputs)
-    probabilities = layers.Softmax(name="probabilities")(float32_copy(head)(features))
+    features = stock(backbone)(inputs)
+    probabilities = layers.Softmax(name="probabilities")(stock(head)(features))
     return keras.Model(inputs, probabilities, name=name)
-
-
-def float32_copy(model: keras.Model) -> keras.Model:
-    """A copy of a functional model, its layers computing in float32, with the same weights."""
-
-    def as_float32(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
-
-    copy = keras.models.clone_model(model, clone_function=as_float32)
-    copy.set_weights(model.get_weights())
-    return copy
-
-
-def up_to_tap(backbone: keras.Model, tap: str) -> keras.Model:
-    """The backbone cut off after a tap, sharing its layers."""
-    return keras.Model(backbone.input, backbone.get_layer(tap).output, name=f"{backbone.name}_{tap}")
 
 
 def first_kernels(backbone: keras.Model) -> np.ndarray:

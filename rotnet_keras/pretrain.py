@@ -15,6 +15,7 @@ from rotnet_keras.engine import keras
 from rotnet_keras.errors import DivergedError
 from rotnet_keras.exports import save_model
 from rotnet_keras.figures import draw_filters
+from rotnet_keras.fused import fused
 from rotnet_keras.models import RotNet, first_kernels, rotation_loss, with_softmax
 from rotnet_keras.optimizers import build_optimizer
 from rotnet_keras.probing import check_probes, run_probes
@@ -33,7 +34,7 @@ def pretrain(session: Session) -> None:
     """Run a recipe of the kind `pretrain`."""
     recipe = session.recipe
     assert isinstance(recipe, PretrainRecipe)
-    engine.configure(recipe.seed, recipe.train.precision)
+    engine.configure(recipe.seed, _precision(session, recipe))
     dataset = prepare_data(session)
     check_probes(dataset, recipe.probe)
     training = Pretraining(session, recipe, dataset)
@@ -47,6 +48,15 @@ def pretrain(session: Session) -> None:
     finish(session)
 
 
+def _precision(session: Session, recipe: PretrainRecipe) -> str:
+    """What the run computes in, from its first start to its last, wherever it is resumed."""
+    precision = session.folder.facts().get("precision", recipe.train.precision)
+    if precision == "auto":
+        precision = engine.fastest_precision()
+    session.record(precision=precision)
+    return str(precision)
+
+
 class Pretraining:
     """The model in training and how far it has come."""
 
@@ -57,9 +67,8 @@ class Pretraining:
         self.per_epoch = recipe.train.steps_per_epoch(self.images)
         angles = recipe.rotation.angles
         self.side = crop_size(recipe.augment, dataset.image_shape[0])
-        self.model = RotNet(
-            self._backbone(rotated_size(self.side, angles)), angles, recipe.rotation.copies, recipe.seed
-        )
+        backbone = fused(self._backbone(rotated_size(self.side, angles)))
+        self.model = RotNet(backbone, angles, recipe.rotation.copies, recipe.seed)
         self.model.compile(
             build_optimizer(recipe.optimizer),
             loss=rotation_loss(len(angles), recipe.train.label_smoothing),

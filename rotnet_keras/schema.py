@@ -140,7 +140,9 @@ class Train(Length):
     """Pretraining: how long, how much at once, how exactly."""
 
     label_smoothing: Fraction = 0.0
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        "auto", description="auto: bfloat16 or float16 where this hardware is faster for it, else float32."
+    )
     checkpoint_minutes: NonNegativeFloat = Field(5.0, description="Besides the one after every epoch.")
     log_every: int = Field(10, ge=1, description="Steps that one step event averages.")
     tensorboard: bool = Field(False, description="Also write TensorBoard files.")

@@ -3,7 +3,7 @@ import pytest
 
 from rotnet_keras.backbones import backbone, taps
 from rotnet_keras.engine import keras
-from rotnet_keras.models import RotNet, first_kernels, float32_copy
+from rotnet_keras.models import RotNet, first_kernels
 
 
 def trainable_parameters(model):
@@ -79,17 +79,6 @@ def test_normalisation_is_inside():
     image = np.full((1, 32, 32, 3), 40, np.uint8)
     normalised = keras.Model(model.input, model.get_layer("normalization").output)(image)
     np.testing.assert_allclose(np.asarray(normalised)[0, 0, 0], [15, 5, 1.25], rtol=1e-6)
-
-
-def test_float32_copy_of_a_mixed_precision_model_has_its_weights():
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    model = backbone("compact", width=0.25)
-    keras.config.set_dtype_policy(policy)
-    copy = float32_copy(model)
-    assert {layer.compute_dtype for layer in copy.layers} == {"float32"}
-    for ours, theirs in zip(copy.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_first_kernels_are_scaled_by_their_batch_normalisation():
