@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras.engine import tf
+from rotnet_keras.folders import FolderImages
 from rotnet_keras.schema import Augment
 from rotnet_keras.stores import Split
 
@@ -19,26 +20,26 @@ def crop_size(augment: Augment, image_size: int) -> int:
     return augment.crop or image_size
 
 
-def augmented(images: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
-    """Zero-pad, crop and mirror each image at random, all before any rotation, as the released code does.
+def augmented(split: Split, positions: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+    """Zero-pad, crop and mirror images at random, all before any rotation, as the released code does.
 
     Args:
-        images: (N, S, S, C) uint8.
+        positions: (N,) of the images in the split.
 
     Returns:
         (N, T, T, C) uint8, T = `crop_size`.
     """
-    size = crop_size(augment, images.shape[1])
-    pad = augment.pad
-    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    room = padded.shape[1] - size + 1
-    tops, lefts = rng.integers(0, room, (2, len(images)))
-    flips = rng.random(len(images)) < (0.5 if augment.flip else 0.0)
-    crops = np.empty((len(images), size, size, images.shape[3]), np.uint8)
-    for i, (top, left, flip) in enumerate(zip(tops, lefts, flips, strict=True)):
-        window = padded[i, top : top + size, left : left + size]
-        crops[i] = window[:, ::-1] if flip else window
-    return crops
+    size, pad = crop_size(augment, split.store.shape[1]), augment.pad
+    room = split.store.shape[1] + 2 * pad - size + 1
+    corners = rng.integers(0, room, (len(positions), 2))
+    flips = rng.random(len(positions)) < (0.5 if augment.flip else 0.0)
+    if isinstance(split.store, FolderImages) and not pad:
+        crops = split.store.windows(split.rows[positions], corners, size)
+    else:
+        padded = np.pad(split.images(positions), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
+        crops = windows[np.arange(len(positions)), corners[:, 0], corners[:, 1]].transpose(0, 2, 3, 1)
+    return np.where(flips[:, None, None, None], crops[:, :, ::-1], crops)
 
 
 def centred(images: np.ndarray, augment: Augment) -> np.ndarray:
@@ -67,8 +68,8 @@ def training_images(split: Split, augment: Augment, *, batch: int, seed: int, fi
     size, channels = crop_size(augment, split.store.shape[1]), split.store.shape[3]
 
     def fetch(step: np.ndarray) -> np.ndarray:
-        images = split.images(positions_of_step(len(split), batch, seed, int(step)))
-        return augmented(images, augment, np.random.default_rng((seed, 1, int(step))))
+        positions = positions_of_step(len(split), batch, seed, int(step))
+        return augmented(split, positions, augment, np.random.default_rng((seed, 1, int(step))))
 
     return _images(tf.data.Dataset.range(first, last), fetch, (None, size, size, channels))
 

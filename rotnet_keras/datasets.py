@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rotnet_keras.errors import DataError
-from rotnet_keras.readers import Progress, read_arrays, read_folder, read_tfds
+from rotnet_keras.folders import read_folder
+from rotnet_keras.readers import Progress, read_arrays, read_tfds
 from rotnet_keras.schema import Data
 from rotnet_keras.sources import ArraySource, FolderSource, find_source
 from rotnet_keras.stores import Split
@@ -26,7 +27,8 @@ class Dataset:
         class_names: empty for images without labels.
         mean, std: per channel, on the scale 0-255.
         fingerprint: changes when the data do.
-        notes: what the user should know: skipped files, cut splits, scaled values.
+        notes: what the user should know: skipped files, cut splits, scaled values; grows in training if files
+            turn out to be damaged.
     """
 
     name: str
@@ -42,7 +44,8 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(S, S, C)."""
-        return self.train.store.shape[1:]
+        _, height, width, channels = self.train.store.shape
+        return height, width, channels
 
 
 def load(data: Data, progress: Progress = lambda what, done, total: None) -> Dataset:

@@ -96,7 +96,7 @@ class HeadTraining:
             rows = chosen[positions_of_step(len(chosen), self.probe.batch, self.seed, int(step))]
             if self.probe.augment:
                 rng = np.random.default_rng((self.seed, 2, int(step)))
-                return [augmented(self.dataset.train.images(rows), self.augment, rng), labels[rows]]
+                return [augmented(self.dataset.train, rows, self.augment, rng), labels[rows]]
             order = np.sort(rows)
             return [*(self.stores["train"][tap][order] for tap in self.taps), labels[order]]
 

@@ -13,7 +13,11 @@ class UnreadableImage(Exception):
     """A file that cannot be shown to the network; the message says why."""
 
 
-def read_image(path: Path, size: int, channels: int) -> Pixels:
+# (top, left, side) of a part of a square, in its pixels.
+Window = tuple[int, int, int]
+
+
+def read_image(path: Path, size: int, channels: int, window: Window | None = None) -> Pixels:
     """Decode a file, turn it as its EXIF tag says, and cut and resize it to a square.
 
     Transparent parts become white, 16-bit values are divided by 257, of an animation the first picture
@@ -23,9 +27,10 @@ def read_image(path: Path, size: int, channels: int) -> Pixels:
         path: jpg, png, webp, bmp, gif or tiff.
         size: side in pixels. The short side is resized to it and the central square kept.
         channels: 1 (grey) or 3 (RGB).
+        window: the part of that square to return; the rest of it is never computed.
 
     Returns:
-        (size, size, channels) uint8.
+        (size, size, channels) uint8, or (side, side, channels) of a window.
 
     Raises:
         UnreadableImage: it is empty, damaged, truncated, too large or not an image.
@@ -35,14 +40,18 @@ def read_image(path: Path, size: int, channels: int) -> Pixels:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 # A JPEG can be decoded at a half, a quarter or an eighth of its size at a fraction of the cost.
-                image.draft(image.mode, (2 * size, 2 * size))
+                image.draft(image.mode, (size, size))
                 turned = ImageOps.exif_transpose(image)
-                return square(_eight_bit(turned, channels), size)
+                return square(_eight_bit(turned, channels), size, window)
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
-        reason = "the file is empty" if path.is_file() and path.stat().st_size == 0 else str(error)
-        raise UnreadableImage(reason.replace(f" {str(path)!r}", "") or type(error).__name__) from None
+        raise UnreadableImage(_reason(path, error)) from None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    reason = "the file is empty" if path.is_file() and path.stat().st_size == 0 else str(error)
+    return reason.replace(f" {str(path)!r}", "") or type(error).__name__
 
 
 def file_channels(path: Path) -> int | None:
@@ -54,14 +63,29 @@ def file_channels(path: Path) -> int | None:
         return None
 
 
-def square(image: Image.Image, size: int) -> Pixels:
-    """The central square of an image at (size, size, C) uint8."""
+def check_image(path: Path) -> None:
+    """Look at the beginning of a file, without decoding it.
+
+    Raises:
+        UnreadableImage: it is empty or not an image.
+    """
+    try:
+        with Image.open(path):
+            pass
+    except Exception as error:
+        raise UnreadableImage(_reason(path, error)) from None
+
+
+def square(image: Image.Image, size: int, window: Window | None = None) -> Pixels:
+    """The central square of an image at (size, size, C) uint8, or a window of it."""
     width, height = image.size
     short = min(width, height)
-    left, top = (width - short) / 2, (height - short) / 2
-    box = (left, top, left + short, top + short)
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    top, left, side = window or (0, 0, size)
+    scale = short / size
+    x, y = (width - short) / 2 + left * scale, (height - short) / 2 + top * scale
+    box = (x, y, x + side * scale, y + side * scale)
+    if image.size != (side, side) or box[:2] != (0, 0):
+        image = image.resize((side, side), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 

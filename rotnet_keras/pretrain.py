@@ -159,6 +159,8 @@ class Pretraining:
         A kill anywhere in between makes the resumed run repeat the rest of the epoch and this with it.
         """
         step = self.position.step
+        while self.dataset.notes:
+            self.session.warn(self.dataset.notes.pop(0))
         steps = self.position.sums.pop("steps")
         epoch: dict[str, Any] = {key: value / steps for key, value in self.position.sums.items()}
         self.position.sums = {}

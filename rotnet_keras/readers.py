@@ -1,9 +1,6 @@
-"""Reading the three kinds of source into splits: arrays, folders of images, tfds."""
+"""Reading arrays and tfds data sets into splits."""
 
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,13 +10,11 @@ import numpy as np
 from rotnet_keras import images as image_files
 from rotnet_keras.errors import DataError
 from rotnet_keras.schema import Data
-from rotnet_keras.sources import ARRAY_NAMES, ArraySource, FolderSource, ImageFile, TfdsSource
-from rotnet_keras.stores import Decoded, Split, store_images
+from rotnet_keras.sources import ARRAY_NAMES, ArraySource, TfdsSource
+from rotnet_keras.stores import Decoded, Split, cache_for, store_images
 
 # (what, done, total): called now and then during long work; may raise to stop it.
 Progress = Callable[[str, int, int], None]
-
-DEFAULT_FOLDER_SIZE = 64
 
 
 def read_arrays(source: ArraySource, data: Data, notes: list[str]) -> tuple[dict[str, Split], list[str]]:
@@ -101,53 +96,6 @@ def _square_store(pixels: np.ndarray, data: Data, path: Path) -> np.ndarray:
     return np.stack([image_files.match_channels(image_files.square_array(p, size), wanted) for p in pixels])
 
 
-def read_folder(
-    source: FolderSource, data: Data, progress: Progress, notes: list[str]
-) -> tuple[dict[str, Split], list[str]]:
-    """The splits below a folder and its class names; files that cannot be read go to `notes`."""
-    size = data.size or DEFAULT_FOLDER_SIZE
-    channels = data.channels or _folder_channels(source)
-    splits = {}
-    for split, files in source.splits.items():
-        fill = partial(_decode_files, files, size, channels, progress, f"reading {split} images")
-        key = f"{source.fingerprint()}-{split}-{size}-{channels}"
-        store, labels, bad = store_images(len(files), (size, size, channels), fill, data.cache, key)
-        if bad:
-            listed = "; ".join(f"{files[i].path.relative_to(source.root)} ({why})" for i, why in bad[:20])
-            more = f"; and {len(bad) - 20} more" if len(bad) > 20 else ""
-            notes.append(f"{len(bad)} of {len(files)} {split} files cannot be read and are skipped: {listed}{more}")
-        if not len(store):
-            if split != "train":
-                continue
-            raise DataError(f"{source.root}: none of the {len(files)} image files can be read")
-        splits[split] = Split(store, np.arange(len(store)), labels if source.class_names else None)
-    return splits, source.class_names
-
-
-def _folder_channels(source: FolderSource) -> int:
-    """1 if every file of a sample is grey, else 3."""
-    files = source.splits["train"]
-    sample = files[:: max(1, len(files) // 200)]
-    return 1 if {image_files.file_channels(file.path) for file in sample} <= {1, None} else 3
-
-
-def _decode_files(files: list[ImageFile], size: int, channels: int, progress: Progress, what: str) -> Iterator[Decoded]:
-    def read(file: ImageFile) -> Decoded:
-        label = -1 if file.label is None else file.label
-        try:
-            return image_files.read_image(file.path, size, channels), label
-        except image_files.UnreadableImage as error:
-            return str(error), label
-
-    done = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(files), 256):
-            chunk = files[start : start + 256]
-            yield from pool.map(read, chunk)
-            done += len(chunk)
-            progress(what, done, len(files))
-
-
 def read_tfds(source: TfdsSource, data: Data, progress: Progress) -> tuple[dict[str, Split], list[str], str]:
     """The splits of a tfds data set, its class names, and its fingerprint."""
     import tensorflow_datasets as tfds
@@ -188,8 +136,11 @@ def read_tfds(source: TfdsSource, data: Data, progress: Progress) -> tuple[dict[
                 progress("reading images", done, total)
 
         key = f"{info.full_name}-{name}-{size}-{wanted}"
-        store, labels, _ = store_images(count, (size, size, wanted), decoded, data.cache, key)
-        splits[split] = Split(store, np.arange(len(store)), labels if label_key else None)
+        shape = (size, size, wanted)
+        cache = cache_for(count, shape, data.cache)
+        # Records of tfds come in their own order alone, hence "none" is not for them.
+        store, labels, _ = store_images(count, shape, decoded, "disk" if cache == "none" else cache, key)
+        splits[split] = Split(store, np.arange(store.shape[0]), labels if label_key else None)
     class_names = list(info.features[label_key].names) if label_key else []
     sizes = "+".join(str(len(split)) for split in splits.values())
     return splits, class_names, f"tfds:{info.full_name}:{sizes}"

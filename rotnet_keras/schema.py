@@ -44,7 +44,9 @@ class Data(Section):
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="Share of the training images held out where there is no validation split."
     )
-    cache: Literal["auto", "memory", "disk"] = Field("auto", description="Where decoded images are kept.")
+    cache: Literal["auto", "memory", "disk", "none"] = Field(
+        "auto", description="Where decoded images are kept; none: a folder's files are decoded at each use."
+    )
     mean: list[float] | None = Field(None, description="Per channel, 0-255; published or computed when not given.")
     std: list[PositiveFloat] | None = Field(None, description="Per channel, 0-255.")
     splits: Splits = Splits()

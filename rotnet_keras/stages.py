@@ -31,6 +31,7 @@ def prepare_data(session: Session) -> datasets.Dataset:
     if not before:
         for note in dataset.notes:
             session.warn(note)
+    dataset.notes.clear()
     session.record(data=facts, device=device_name())
     counts = ", ".join(f"{facts[name]:,} {name}" for name in splits if facts[name])
     shape = " x ".join(str(n) for n in dataset.image_shape)

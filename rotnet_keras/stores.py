@@ -1,19 +1,48 @@
-"""Decoded images, kept in memory where they fit and on disk where they do not."""
+"""Decoded images, kept in memory where they are few and on disk where they are many."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-import psutil
 
 from rotnet_keras.errors import DataError
 
-MEMORY_SHARE = 0.4
+# What "auto" keeps in memory, and the share of the free disk that it may take.
+MEMORY_BYTES = 500_000_000
+DISK_SHARE = 0.25
 
 # What a reader gives for one image: the pixels, or why there are none, and the label.
 Decoded = tuple[np.ndarray | str, int]
+
+
+class Store(Protocol):
+    """Images that can be asked for by their positions; an array in memory is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, S, S, C)."""
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        """(len(rows), S, S, C) uint8."""
+
+
+class DiskStore:
+    """Images in a file, read one by one: however many there are, no memory is spent on them."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self._file = path.open("rb", buffering=0)
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        for image, row in zip(images, rows, strict=True):
+            if os.preadv(self._file.fileno(), [image], int(row) * image.nbytes) != image.nbytes:
+                raise DataError(f"{self._file.name}: shorter than it was written; remove it, and run again")
+        return images
 
 
 @dataclass(frozen=True)
@@ -21,12 +50,12 @@ class Split:
     """Some rows of a store of images, in a fixed order.
 
     Attributes:
-        store: (N, S, S, C) uint8, in memory or mapped from disk; splits may share one.
+        store: (N, S, S, C) uint8; splits may share one.
         rows: (n,) which images of the store belong to the split.
         labels: (n,) int64, or None.
     """
 
-    store: np.ndarray
+    store: Store
     rows: np.ndarray
     labels: np.ndarray | None
 
@@ -52,49 +81,78 @@ class Split:
         return Split(self.store, self.rows[positions], None if self.labels is None else self.labels[positions])
 
 
+def cache_for(count: int, shape: tuple[int, int, int], cache: str) -> str:
+    """Where images are best kept: "memory", "disk", or "none" where neither holds them.
+
+    Args:
+        cache: the recipe's wish; anything but "auto" is granted.
+    """
+    if cache != "auto":
+        return cache
+    needed = count * int(np.prod(shape))
+    if needed <= MEMORY_BYTES:
+        return "memory"
+    existing = next(parent for parent in (cache_folder(), *cache_folder().parents) if parent.is_dir())
+    return "disk" if needed <= DISK_SHARE * shutil.disk_usage(existing).free else "none"
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept on disk: ROTNET_CACHE_DIR, or a place of our own in the home folder."""
+    return Path(os.environ.get("ROTNET_CACHE_DIR", "~/.cache/rotnet-keras")).expanduser().absolute()
+
+
 def store_images(
     count: int, shape: tuple[int, int, int], fill: Callable[[], Iterable[Decoded]], cache: str, key: str
-) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]:
-    """Decoded images in memory where they fit, else in the disk cache.
+) -> tuple[Store, np.ndarray, list[tuple[int, str]]]:
+    """Decode images once and keep them.
+
+    Args:
+        cache: "memory" or "disk".
+        key: tells these images from all others that are kept on disk.
 
     Returns:
-        The images that could be read (n, S, S, C) uint8, their labels (n,) int64, and (index, reason) of
-        the others.
+        The n images that could be read, their labels (n,) int64, and (index, reason) of the others.
     """
-    needed = count * int(np.prod(shape))
-    on_disk = cache == "disk" or (cache == "auto" and needed > MEMORY_SHARE * psutil.virtual_memory().available)
-    if not on_disk:
+    if cache == "memory":
         store = np.empty((count, *shape), np.uint8)
-        labels, bad = _fill(store, fill())
-        return store[: len(labels)], labels, bad
-    folder = Path(os.environ.get("ROTNET_CACHE_DIR", "~/.cache/rotnet-keras")).expanduser()
+        read: list[int] = []
+        unread: list[tuple[int, str]] = []
+        for index, (pixels, label) in enumerate(fill()):
+            if isinstance(pixels, str):
+                unread.append((index, pixels))
+            else:
+                store[len(read)] = pixels
+                read.append(label)
+        return store[: len(read)], np.array(read, np.int64), unread
     name = "".join(c if c.isalnum() or c in "-." else "_" for c in key)
-    pixels_file, index_file = folder / f"{name}.npy", folder / f"{name}.index.npz"
+    pixels_file, index_file = cache_folder() / f"{name}.pixels", cache_folder() / f"{name}.index.npz"
     if not index_file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{name}.{os.getpid()}"
-        mapped = np.lib.format.open_memmap(temporary, "w+", np.uint8, (count, *shape))
-        labels, bad = _fill(mapped, fill())
-        mapped.flush()
+        _write(pixels_file, index_file, fill())
+    with np.load(index_file, allow_pickle=False) as index:
+        kept = index["labels"]
+        bad = [(int(i), str(w)) for i, w in zip(index["bad"], index["why"], strict=True)]
+    return DiskStore(pixels_file, (len(kept), *shape)), kept, bad
+
+
+def _write(pixels_file: Path, index_file: Path, decoded: Iterable[Decoded]) -> None:
+    pixels_file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pixels_file.with_name(f".{pixels_file.name}.{os.getpid()}")
+    labels: list[int] = []
+    bad: list[tuple[int, str]] = []
+    try:
+        with temporary.open("wb") as file:
+            for index, (pixels, label) in enumerate(decoded):
+                if isinstance(pixels, str):
+                    bad.append((index, pixels))
+                else:
+                    file.write(np.ascontiguousarray(pixels).data)
+                    labels.append(label)
         temporary.replace(pixels_file)
         # Written last: where this file is, the pixels are complete.
         with temporary.open("wb") as file:
             why = np.array([reason for _, reason in bad], dtype=str)
-            np.savez(file, labels=labels, bad=np.array([i for i, _ in bad], np.int64), why=why)
+            numbers = np.array([i for i, _ in bad], np.int64)
+            np.savez(file, labels=np.array(labels, np.int64), bad=numbers, why=why)
         temporary.replace(index_file)
-    with np.load(index_file, allow_pickle=False) as index:
-        labels = index["labels"]
-        bad = [(int(i), str(w)) for i, w in zip(index["bad"], index["why"], strict=True)]
-    return np.load(pixels_file, mmap_mode="r")[: len(labels)], labels, bad
-
-
-def _fill(store: np.ndarray, decoded: Iterable[Decoded]) -> tuple[np.ndarray, list[tuple[int, str]]]:
-    labels: list[int] = []
-    bad: list[tuple[int, str]] = []
-    for index, (pixels, label) in enumerate(decoded):
-        if isinstance(pixels, str):
-            bad.append((index, pixels))
-        else:
-            store[len(labels)] = pixels
-            labels.append(label)
-    return np.array(labels, np.int64), bad
+    finally:
+        temporary.unlink(missing_ok=True)

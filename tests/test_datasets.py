@@ -1,14 +1,19 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from conftest import shared_data, upright_images
 from PIL import Image
 
+from rotnet_keras.batches import augmented
 from rotnet_keras.datasets import load
 from rotnet_keras.errors import DataError
+from rotnet_keras.folders import FolderImages
 from rotnet_keras.images import UnreadableImage, read_image
-from rotnet_keras.schema import Data
+from rotnet_keras.schema import Augment, Data
 from rotnet_keras.sizes import training_images
 from rotnet_keras.sources import find_source, pinned
+from rotnet_keras.stores import DiskStore, cache_for
 
 
 def save_image(path, array, **options):
@@ -129,11 +134,55 @@ def test_the_disk_cache_holds_the_same_images_and_is_used_again(folder, tmp_path
     decoded = []
     monkeypatch.setattr("rotnet_keras.images.read_image", lambda *a: decoded.append(a))
     second = load(Data(cache="disk", **spec))
-    assert isinstance(second.train.store, np.memmap) and not decoded
+    assert isinstance(second.train.store, DiskStore) and not decoded
     for data in (first, second):
-        np.testing.assert_array_equal(data.train.store, in_memory.train.store)
+        np.testing.assert_array_equal(data.train.images(slice(None)), in_memory.train.store)
         np.testing.assert_array_equal(data.train.labels, in_memory.train.labels)
         assert data.notes == in_memory.notes
+
+
+def test_a_disk_cache_that_was_cut_off_is_an_error(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROTNET_CACHE_DIR", str(tmp_path / "cache"))
+    data = load(Data(name=str(folder), size=16, validation=0, cache="disk"))
+    (pixels,) = (tmp_path / "cache").glob("*.pixels")
+    pixels.write_bytes(pixels.read_bytes()[:-1])
+    with pytest.raises(DataError, match="shorter than it was written"):
+        data.train.images(slice(None))
+
+
+def test_images_are_kept_where_they_fit(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROTNET_CACHE_DIR", str(tmp_path / "not" / "there" / "yet"))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=8e9))
+    assert cache_for(50_000, (32, 32, 3), "auto") == "memory"
+    assert cache_for(100_000, (64, 64, 3), "auto") == "disk"
+    assert cache_for(100_000, (256, 256, 3), "auto") == "none"
+    assert cache_for(100_000, (256, 256, 3), "memory") == "memory"
+
+
+def test_without_a_cache_the_same_pixels_are_decoded_at_each_use(folder):
+    spec = {"name": str(folder), "size": 24, "validation": 0}
+    kept, decoded = load(Data(cache="memory", **spec)), load(Data(cache="none", **spec))
+    assert isinstance(decoded.train.store, FolderImages)
+    np.testing.assert_array_equal(decoded.train.images(slice(None)), kept.train.store)
+    np.testing.assert_array_equal(decoded.train.labels, kept.train.labels)
+    augment, positions = Augment(crop=16, flip=True), np.arange(len(kept.train))
+    ours, theirs = (augmented(data.train, positions, augment, np.random.default_rng(0)) for data in (decoded, kept))
+    assert ours.shape == (10, 16, 16, 3)
+    np.testing.assert_allclose(ours.astype(int), theirs.astype(int), atol=1)
+
+
+def test_without_a_cache_damaged_files_are_told_of_once(folder):
+    (folder / "class_0" / "text.jpg").write_text("not a picture")
+    save_image(folder / "class_1" / "cut.jpg", photo((200, 200)))
+    whole = (folder / "class_1" / "cut.jpg").read_bytes()
+    (folder / "class_1" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    data = load(Data(name=str(folder), size=16, validation=0, cache="none"))
+    assert len(data.train) == 11
+    for _ in range(2):
+        assert (data.train.images(slice(None)).max((1, 2, 3)) == 0).sum() == 1
+    assert len(data.notes) == 2
+    assert data.notes[0].startswith("1 of 12 train files cannot be read and are skipped: class_0/text.jpg")
+    assert "cut.jpg cannot be read and is shown as black" in data.notes[1]
 
 
 def test_the_fingerprint_follows_the_files(folder):
