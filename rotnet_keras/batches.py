@@ -74,12 +74,22 @@ def training_images(split: Split, augment: Augment, *, batch: int, seed: int, fi
     return _images(tf.data.Dataset.range(first, last), fetch, (None, size, size, channels))
 
 
-def evaluation_images(split: Split, augment: Augment, *, batch: int) -> tf.data.Dataset:
-    """All images of a split in order, cropped at the centre: (N, T, T, C) uint8."""
+def evaluation_images(
+    split: Split, augment: Augment, *, batch: int, view: tuple[int, int] | None = None
+) -> tf.data.Dataset:
+    """All images of a split in order: (N, T, T, C) uint8.
+
+    Args:
+        view: (seed, number) of a random crop and flip of each image; the central crop when not given.
+    """
     size, channels = crop_size(augment, split.store.shape[1]), split.store.shape[3]
 
     def fetch(start: np.ndarray) -> np.ndarray:
-        return centred(split.images(slice(int(start), int(start) + batch)), augment)
+        first = int(start)
+        positions = np.arange(first, min(first + batch, len(split)))
+        if view is None:
+            return centred(split.images(positions), augment)
+        return augmented(split, positions, augment, np.random.default_rng((*view, first)))
 
     return _images(tf.data.Dataset.range(0, len(split), batch), fetch, (None, size, size, channels))
 

@@ -1,5 +1,6 @@
 """Frozen features: computed once, kept on disk as float16, read back in any order."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,13 +36,35 @@ def frozen_taps(backbone: keras.Model, taps: Sequence[str]) -> keras.Model:
     return trunk
 
 
+def check_room(trunk: keras.Model, images: int, folder: Path) -> None:
+    """Make sure that the disk can take the features of so many images.
+
+    Raises:
+        DataError: it cannot.
+    """
+    needed = images * sum(2 * int(np.prod(output.shape[1:])) for output in trunk.output.values())
+    free = shutil.disk_usage(folder.parent).free
+    if needed > 0.95 * free:
+        raise DataError(
+            f"{folder.parent}: frozen features need {needed / 1e9:.1f} GB here for a while, and {free / 1e9:.1f} GB "
+            "are free: probe fewer taps, take fewer views, or keep the runs elsewhere (--runs-dir)"
+        )
+
+
 def extract(
-    trunk: keras.Model, split: Split, augment: Augment, folder: Path, progress: Progress, what: str
+    trunk: keras.Model,
+    split: Split,
+    augment: Augment,
+    folder: Path,
+    progress: Progress,
+    what: str,
+    view: tuple[int, int] | None = None,
 ) -> Features:
     """Features of a whole split, in its order.
 
     Args:
         folder: where the arrays are written, one file a tap.
+        view: which of the random crops and flips, a function of these numbers; by default the central crop.
 
     Returns:
         {tap: (N, ...) float16, mapped from disk}.
@@ -49,7 +72,7 @@ def extract(
     folder.mkdir(parents=True)
     stores: Features = {}
     done = 0
-    for images in evaluation_images(split, augment, batch=BATCH):
+    for images in evaluation_images(split, augment, batch=BATCH, view=view):
         for tap, values in trunk.predict_on_batch(images).items():
             if tap not in stores:
                 shape = (len(split), *values.shape[1:])

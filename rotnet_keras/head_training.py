@@ -50,12 +50,13 @@ class HeadTraining:
         self.session, self.dataset, self.probe, self.taps = session, dataset, probe, taps
         self.augment, self.stores, self.weights = augment, stores, trunk.weights
         self.seed = session.recipe.seed
+        self.from_pixels = probe.augment and probe.views is None
         keras.utils.set_random_seed(self.seed)
         classes = len(dataset.class_names)
         frozen = frozen_taps(trunk.model, taps)
         shapes = {tap: tuple(frozen.output[tap].shape[1:]) for tap in taps}
         self.heads = {tap: fused(build_head(probe.head, shapes[tap], classes, tap)) for tap in taps}
-        if probe.augment:
+        if self.from_pixels:
             inputs: Any = keras.Input(frozen.input.shape[1:])
             features = frozen(inputs)
         else:
@@ -94,24 +95,26 @@ class HeadTraining:
 
         def fetch(step: np.ndarray) -> list[np.ndarray]:
             rows = chosen[positions_of_step(len(chosen), self.probe.batch, self.seed, int(step))]
-            if self.probe.augment:
+            if self.from_pixels:
                 rng = np.random.default_rng((self.seed, 2, int(step)))
                 return [augmented(self.dataset.train, rows, self.augment, rng), labels[rows]]
             order = np.sort(rows)
-            return [*(self.stores["train"][tap][order] for tap in self.taps), labels[order]]
+            epoch = int(step) // self.probe.steps_per_epoch(len(chosen))
+            store = self.stores["train" if self.probe.views is None else f"view-{epoch % self.probe.views}"]
+            return [*(store[tap][order] for tap in self.taps), labels[order]]
 
         return self._pipeline(tf.data.Dataset.range(total), fetch)
 
     def _pipeline(self, steps: tf.data.Dataset, fetch: Any) -> tf.data.Dataset:
         inputs = self.model.input
-        specs = [inputs] if self.probe.augment else [inputs[tap] for tap in self.taps]
-        types = [tf.uint8] if self.probe.augment else [tf.float16] * len(self.taps)
+        specs = [inputs] if self.from_pixels else [inputs[tap] for tap in self.taps]
+        types = [tf.uint8] if self.from_pixels else [tf.float16] * len(self.taps)
 
         def load(step: tf.Tensor) -> tuple[Any, dict[str, tf.Tensor]]:
             *arrays, labels = tf.numpy_function(fetch, [step], [*types, tf.int64], stateful=False)
             arrays = [tf.ensure_shape(a, (None, *s.shape[1:])) for a, s in zip(arrays, specs, strict=True)]
             labels = tf.ensure_shape(labels, (None,))
-            x = arrays[0] if self.probe.augment else dict(zip(self.taps, arrays, strict=True))
+            x = arrays[0] if self.from_pixels else dict(zip(self.taps, arrays, strict=True))
             return x, dict.fromkeys(self.taps, labels)
 
         return pipeline(steps, load)
@@ -124,7 +127,7 @@ class HeadTraining:
             predicted: dict[str, list[np.ndarray]] = {tap: [] for tap in self.taps}
             for start in range(0, len(split), EVALUATION_BATCH):
                 rows = slice(start, start + EVALUATION_BATCH)
-                if self.probe.augment:
+                if self.from_pixels:
                     x: Any = centred(split.images(rows), self.augment)
                 else:
                     x = {tap: self.stores[name][tap][rows] for tap in self.taps}

@@ -3,8 +3,6 @@
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.schema import Optimizer
 
-ops = keras.ops
-
 
 class TorchSGD(keras.optimizers.SGD):
     """SGD as PyTorch computes it: weight decay in the gradient, learning rate outside the momentum.
@@ -26,18 +24,22 @@ class TorchSGD(keras.optimizers.SGD):
         super().__init__(**options)
         self.coupled_decay = coupled_decay
 
-    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Change one variable."""
-        rate = ops.cast(learning_rate, variable.dtype)
-        decay = ops.multiply(variable, self.coupled_decay)
-        gradient = ops.add(ops.cast(gradient, variable.dtype), decay)
-        update = gradient
-        if self.momentum:
-            velocity = self.momentums[self._get_variable_index(variable)]
-            moved = ops.add(ops.multiply(velocity, self.momentum), gradient)
-            self.assign(velocity, moved)
-            update = ops.add(gradient, ops.multiply(moved, self.momentum)) if self.nesterov else moved
-        self.assign_sub(variable, ops.multiply(update, rate))
+        rate = tf.cast(learning_rate, variable.dtype)
+        gradient = tf.cast(gradient, variable.dtype) + self.coupled_decay * variable
+        if not self.momentum:
+            self.assign_sub(variable, rate * gradient)
+            return
+        # Large heads spend their time here: one pass over weights and velocities instead of seven.
+        tf.raw_ops.ResourceApplyMomentum(
+            var=variable.handle,
+            accum=self.momentums[self._get_variable_index(variable)].value.handle,
+            lr=rate,
+            grad=gradient,
+            momentum=tf.constant(self.momentum, variable.dtype),
+            use_nesterov=self.nesterov,
+        )
 
     def get_config(self) -> dict[str, object]:
         """Keras's configuration of the optimizer."""

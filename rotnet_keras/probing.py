@@ -14,12 +14,13 @@ from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.exports import save_model
-from rotnet_keras.features import Features, extract, frozen_taps, pixels_backbone, random_backbone
+from rotnet_keras.features import Features, check_room, extract, frozen_taps, pixels_backbone, random_backbone
 from rotnet_keras.head_training import HeadTraining, Trunk, labelled_splits, labelled_subset, nearest_neighbours, top1
 from rotnet_keras.models import with_softmax
 from rotnet_keras.schema import Augment, Probe, ProbeRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stages import finish, prepare_data
+from rotnet_keras.stores import Split
 
 
 def probe_backbone(session: Session) -> None:
@@ -86,12 +87,7 @@ def _probe_one_trunk(
     seed = session.recipe.seed
     trunk = _trunk(backbone, weights, dataset, augment, side, seed, [p for _, p in probes])
     with _features_folder(session) as folder:
-        stores: dict[str, Features] = {}
-        if any(not p.augment for _, p in probes):
-            frozen = frozen_taps(trunk.model, trunk.taps)
-            for name, split in labelled_splits(dataset).items():
-                what = f"features ({weights}, {name})"
-                stores[name] = extract(frozen, split, augment, folder / name, session.progress, what)
+        stores = _stores(session, dataset, trunk, augment, [p for _, p in probes], folder)
         for index, probe in probes:
             taps = _taps(trunk, probe)
             with session.timed() as took:
@@ -114,6 +110,28 @@ def _probe_one_trunk(
                     **_summary([score[tap] for score in scores]),
                     **took,
                 )
+
+
+def _stores(
+    session: Session, dataset: Dataset, trunk: Trunk, augment: Augment, probes: list[Probe], folder: Path
+) -> dict[str, Features]:
+    """Features by split, or by the name of a view, as far as the probes do not compute their own."""
+    splits = labelled_splits(dataset)
+    wanted: dict[str, tuple[Split, tuple[int, int] | None]] = {}
+    if any(not p.augment for p in probes):
+        wanted["train"] = splits["train"], None
+    for view in range(max(p.views or 0 for p in probes)):
+        wanted[f"view-{view}"] = splits["train"], (session.recipe.seed, view)
+    if wanted:
+        wanted |= {name: (split, None) for name, split in splits.items() if name != "train"}
+    frozen = frozen_taps(trunk.model, trunk.taps)
+    check_room(frozen, sum(len(split) for split, _ in wanted.values()), folder)
+    return {
+        name: extract(
+            frozen, split, augment, folder / name, session.progress, f"features ({trunk.weights}, {name})", view
+        )
+        for name, (split, view) in wanted.items()
+    }
 
 
 @contextmanager

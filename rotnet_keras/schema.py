@@ -167,7 +167,13 @@ class Probe(Length):
     controls: list[Control] = Field([], description="The same head on random weights and on raw pixels.")
     labels_per_class: int | None = Field(None, ge=1, description="Use so many labels of each class.")
     repeats: int = Field(1, ge=1, le=100, description="Draws of the labels, and of the head's first weights.")
-    augment: bool = Field(False, description="Crop and flip as in pretraining; slower: nothing is cached.")
+    augment: bool = Field(False, description="Crop and flip as in pretraining, anew in every epoch.")
+    views: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="augment: compute so many crops of each image once, and use them in turn; far faster.",
+    )
     every: int | None = Field(None, ge=1, description="Also after every so many epochs of pretraining.")
     neighbours: int = Field(20, ge=1, description="knn: how many vote.")
     optimizer: Optimizer = Optimizer()
@@ -252,6 +258,8 @@ def cross_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
                 yield ("probe", i, "tap"), f"not the name of a layer: {name!r}"
         if isinstance(raw, dict) and raw.get("head") == "knn" and raw.get("augment") is True:
             yield ("probe", i, "augment"), "k-NN compares stored features: it cannot augment"
+        if isinstance(raw, dict) and raw.get("views") is not None and raw.get("augment") is not True:
+            yield ("probe", i, "views"), "only crops and flips have views: set augment = true"
     augment = _section(Augment, values.get("augment", {}))
     data = _section(Data, values.get("data"))
     if augment and data and augment.crop and data.size and augment.crop > data.size + 2 * augment.pad:

@@ -100,6 +100,11 @@ def test_mistakes_between_sections_are_told_with_the_others(written):
     assert "no tap 'conv7' in compact: expected 'all', conv1, conv2" in told and "epochz" in told
 
 
+def test_views_are_of_augmented_images(written):
+    text = TINY_RECIPE.format(data="fashion_mini") + '[[probe]]\nhead = "mlp"\nviews = 4\n'
+    assert "set augment = true" in complaint(written(text))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
@@ -170,7 +175,7 @@ def test_what_a_recipe_expects_is_checked(written):
 
 def test_show_writes_every_default_out():
     shown = tomllib.loads(run_cli("show", "quickstart", "train.epochs=2").stdout)
-    assert shown["train"]["epochs"] == 2 and shown["train"]["precision"] == "float32"
+    assert shown["train"]["epochs"] == 2 and shown["train"]["precision"] == "auto"
 
 
 def test_schema_is_json():

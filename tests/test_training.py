@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -332,10 +333,21 @@ run = "{run.path}"
 head = "linear"
 controls = ["random", "pixels"]
 epochs = 2
+[[probe]]
+head = "linear"
+tap = "conv2"
+epochs = 3
+augment = true
+views = 2
 """)
     result, probe_run = start(recipe)
     assert result.returncode == 0, result.stderr
-    ours = {(e["weights"], e["tap"]): e["top1"] for e in events_of(probe_run, "probe")}
+    whole, views = ([e for e in events_of(probe_run, "probe") if e["probe"] == i] for i in (0, 1))
+    assert [(e["weights"], e["tap"]) for e in views] == [("rotnet", "conv2")]
+    computed = set(re.findall(r"features \((\w+, [\w-]+)\)", result.stdout))
+    assert {"rotnet, view-0", "rotnet, view-1", "random, train"} <= computed
+    assert not {"rotnet, view-2", "random, view-0"} & computed
+    ours = {(e["weights"], e["tap"]): e["top1"] for e in whole}
     theirs = {(e["weights"], e["tap"]): e["top1"] for e in events_of(run, "probe") if e["head"] == "linear"}
     assert ours == theirs
     assert "linear probe, all labels" in (probe_run.path / "report.html").read_text()
