@@ -14,6 +14,8 @@ from rotnet_keras.folders import FolderImages
 from rotnet_keras.schema import Augment
 from rotnet_keras.stores import Split
 
+PARALLEL_LOADS = 2
+
 
 def crop_size(augment: Augment, image_size: int) -> int:
     """Side in pixels of what the network sees before rotation."""
@@ -39,7 +41,8 @@ def augmented(split: Split, positions: np.ndarray, augment: Augment, rng: np.ran
         padded = np.pad(split.images(positions), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
         windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
         crops = windows[np.arange(len(positions)), corners[:, 0], corners[:, 1]].transpose(0, 2, 3, 1)
-    return np.where(flips[:, None, None, None], crops[:, :, ::-1], crops)
+    crops[flips] = crops[flips, :, ::-1]
+    return crops
 
 
 def centred(images: np.ndarray, augment: Augment) -> np.ndarray:
@@ -102,7 +105,9 @@ def pipeline(steps: tf.data.Dataset, load: Callable[[tf.Tensor], Any]) -> tf.dat
     """
     options = tf.data.Options()
     options.autotune.enabled = False
-    batches = steps.map(load, num_parallel_calls=2, deterministic=True).prefetch(4)
+    # Loading may call TensorFlow itself, and would wait for ever for threads that all wait for it.
+    options.threading.private_threadpool_size = PARALLEL_LOADS
+    batches = steps.map(load, num_parallel_calls=PARALLEL_LOADS, deterministic=True).prefetch(4)
     return batches.with_options(options)
 
 

@@ -226,6 +226,36 @@ def doctor(as_json: AsJson = False) -> None:
         print_rows(["", ""], [[key, str(value)] for key, value in found.items()])
 
 
+@app.command()
+def bench(
+    parts: Annotated[
+        list[str] | None, typer.Argument(metavar="[PART]...", help="startup, memory, training, data, probes; or all.")
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="nin or compact.")] = "nin",
+    blocks: Annotated[int, typer.Option(min=2, max=8)] = 4,
+    width: Annotated[float, typer.Option(min=0.05, max=16)] = 1.0,
+    batch: Annotated[int, typer.Option(min=1, help="Images; four times as many inputs.")] = 128,
+    precision: Annotated[str, typer.Option(help="auto, float32, mixed_bfloat16 or mixed_float16.")] = "auto",
+    rounds: Annotated[int, typer.Option(min=1, help="Of which the median counts.")] = 5,
+    images: Annotated[Path | None, typer.Option(exists=True, help="A folder of images for the part data.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="A command that prints JSON with rotated_images_per_s, to take turns with.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how fast this machine trains, probes, reads images and starts."""
+    from rotnet_keras.bench import Settings, chosen_parts, in_rows, measure
+
+    settings = Settings(
+        backbone, blocks, width, batch, precision, rounds, None if images is None else str(images), against
+    )
+    found = measure(chosen_parts(parts, settings), settings, lambda text: typer.echo(text, err=True))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_rows(*in_rows(found))
+
+
 def main() -> None:
     """Entry point of `rotnet-keras`: a user's mistake ends in a message, never in a traceback."""
     try:

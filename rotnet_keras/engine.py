@@ -7,7 +7,6 @@ The environment has to be right before TensorFlow's first import, so this module
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -18,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from rotnet_keras.errors import RotnetError
+from rotnet_keras.host import processor_flags
 
 __all__ = ["configure", "device_name", "fastest_precision", "in_float32", "keras", "tf"]
 
@@ -53,20 +53,12 @@ def fastest_precision() -> str:
     """
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
-        return "mixed_bfloat16" if "amx_bf16" in _processor_flags() else "float32"
+        return "mixed_bfloat16" if "amx_bf16" in processor_flags() else "float32"
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     weakest = min(detail.get("compute_capability", (0, 0)) for detail in details)
     if weakest >= (8, 0):
         return "mixed_bfloat16"
     return "mixed_float16" if weakest >= (7, 0) else "float32"
-
-
-def _processor_flags() -> list[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return []
-    return next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
 
 
 @contextmanager

@@ -4,11 +4,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 
 from rotnet_keras import images as image_files
+from rotnet_keras import jpegs
+from rotnet_keras.engine import tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.readers import Progress
 from rotnet_keras.schema import Data
@@ -17,21 +18,29 @@ from rotnet_keras.stores import Decoded, Split, Store, cache_for, store_images
 
 DEFAULT_SIZE = 64
 NAMED = 20
-
-T = TypeVar("T")
+CHUNK = 256
 
 
 class FolderImages:
-    """A store that holds nothing: every image is decoded, in parallel, each time it is asked for.
+    """A store that holds nothing: images are decoded, in parallel, each time they are asked for.
 
     Args:
+        shapes: (width, height) of the files that TensorFlow can decode, None for those left to Pillow.
         size, channels: see `images.read_image`.
         report: told, once for each, of files that turn out to be damaged; they are shown as black.
     """
 
-    def __init__(self, files: Sequence[ImageFile], size: int, channels: int, report: Callable[[str], None]) -> None:
-        self.files, self.size, self.channels, self.report = files, size, channels, report
+    def __init__(
+        self,
+        files: Sequence[ImageFile],
+        shapes: Sequence[tuple[int, int] | None],
+        size: int,
+        channels: int,
+        report: Callable[[str], None],
+    ) -> None:
+        self.files, self.shapes, self.size, self.channels = files, shapes, size, channels
         self.shape = (len(files), size, size, channels)
+        self._report = report
         self._damaged: set[int] = set()
         self._pool = ThreadPoolExecutor(os.cpu_count())
 
@@ -48,18 +57,40 @@ class FolderImages:
         Returns:
             (n, side, side, C) uint8.
         """
-        places = [(int(row), (int(top), int(left), side)) for row, (top, left) in zip(rows, corners, strict=True)]
-        return np.stack(list(self._pool.map(self._window, places)))
+        images = np.zeros((len(rows), side, side, self.channels), np.uint8)
+        for image, row, pixels in zip(images, rows, self.decoded(rows, corners, side), strict=True):
+            if not isinstance(pixels, str):
+                image[:] = pixels
+            elif row not in self._damaged:
+                self._damaged.add(row)
+                self._report(f"{self.files[row].path} cannot be read and is shown as black ({pixels})")
+        return images
 
-    def _window(self, place: tuple[int, image_files.Window]) -> np.ndarray:
-        row, window = place
+    def decoded(self, rows: np.ndarray, corners: np.ndarray, side: int) -> list[np.ndarray | str]:
+        """The same, with the reason in the place of an image that cannot be read."""
+        windows = [(int(top), int(left), side) for top, left in corners]
+        results: dict[int, np.ndarray | str] = {}
+        parts = [
+            (i, (self.files[row].path, shape, windows[i]))
+            for i, row in enumerate(rows)
+            if (shape := self.shapes[row]) is not None
+        ]
+        try:
+            pixels = jpegs.decode([part for _, part in parts], self.size, side, self.channels)
+            results |= zip([i for i, _ in parts], pixels, strict=True)
+        except tf.errors.OpError:
+            # One damaged file fails the batch; Pillow finds out which.
+            pass
+        others = [i for i in range(len(rows)) if i not in results]
+        read = self._pool.map(lambda i: self._read(int(rows[i]), windows[i]), others)
+        results |= zip(others, read, strict=True)
+        return [results[i] for i in range(len(rows))]
+
+    def _read(self, row: int, window: image_files.Window) -> np.ndarray | str:
         try:
             return image_files.read_image(self.files[row].path, self.size, self.channels, window)
         except image_files.UnreadableImage as error:
-            if row not in self._damaged:
-                self._damaged.add(row)
-                self.report(f"{self.files[row].path} cannot be read and is shown as black ({error})")
-            return np.zeros((window[2], window[2], self.channels), np.uint8)
+            return str(error)
 
 
 def read_folder(
@@ -69,14 +100,16 @@ def read_folder(
     size = data.size or DEFAULT_SIZE
     channels = data.channels or _channels(source)
     splits = {}
+    store: Store
     for split, files in source.splits.items():
-        cache = cache_for(len(files), (size, size, channels), data.cache)
+        shape = (size, size, channels)
+        cache = cache_for(len(files), shape, data.cache)
         if cache == "none":
             store, labels, bad = _opened(files, size, channels, progress, split, notes)
         else:
-            fill = partial(_decoded, files, size, channels, progress, f"reading {split} images")
-            key = f"{source.fingerprint()}-{split}-{size}-{channels}"
-            store, labels, bad = store_images(len(files), (size, size, channels), fill, cache, key)
+            fill = partial(_decoded, files, size, channels, progress, split)
+            key = f"{source.fingerprint()}-{split}-{size}-{channels}-2"
+            store, labels, bad = store_images(len(files), shape, fill, cache, key)
         if bad:
             listed = "; ".join(f"{files[i].path.relative_to(source.root)} ({why})" for i, why in bad[:NAMED])
             more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
@@ -98,42 +131,40 @@ def _channels(source: FolderSource) -> int:
 
 def _opened(
     files: list[ImageFile], size: int, channels: int, progress: Progress, split: str, notes: list[str]
-) -> tuple[Store, np.ndarray, list[tuple[int, str]]]:
+) -> tuple[FolderImages, np.ndarray, list[tuple[int, str]]]:
     """A store that decodes, without the files that are no images at first sight."""
 
-    def look(file: ImageFile) -> str | None:
+    def look(file: ImageFile) -> tuple[int, int] | str | None:
         try:
-            image_files.check_image(file.path)
+            return image_files.look_at(file.path)
         except image_files.UnreadableImage as error:
             return str(error)
-        return None
 
-    verdicts = list(_in_parallel(look, files, progress, f"looking at {split} images"))
-    good = [file for file, verdict in zip(files, verdicts, strict=True) if verdict is None]
-    labels = np.array([_label(file) for file in good], np.int64)
-    bad = [(i, verdict) for i, verdict in enumerate(verdicts) if verdict is not None]
-    return FolderImages(good, size, channels, notes.append), labels, bad
-
-
-def _decoded(files: list[ImageFile], size: int, channels: int, progress: Progress, what: str) -> Iterator[Decoded]:
-    def read(file: ImageFile) -> Decoded:
-        try:
-            return image_files.read_image(file.path, size, channels), _label(file)
-        except image_files.UnreadableImage as error:
-            return str(error), _label(file)
-
-    return _in_parallel(read, files, progress, what)
-
-
-def _label(file: ImageFile) -> int:
-    return -1 if file.label is None else file.label
-
-
-def _in_parallel(work: Callable[[ImageFile], T], files: list[ImageFile], progress: Progress, what: str) -> Iterator[T]:
-    done = 0
+    seen: list[tuple[int, int] | str | None] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(files), 256):
-            chunk = files[start : start + 256]
-            yield from pool.map(work, chunk)
-            done += len(chunk)
-            progress(what, done, len(files))
+        for start in range(0, len(files), CHUNK):
+            seen += pool.map(look, files[start : start + CHUNK])
+            progress(f"looking at {split} images", len(seen), len(files))
+    good = [(file, shape) for file, shape in zip(files, seen, strict=True) if not isinstance(shape, str)]
+    labels = np.array([-1 if file.label is None else file.label for file, _ in good], np.int64)
+    bad = [(i, reason) for i, reason in enumerate(seen) if isinstance(reason, str)]
+    store = FolderImages([file for file, _ in good], [shape for _, shape in good], size, channels, notes.append)
+    return store, labels, bad
+
+
+def _decoded(files: list[ImageFile], size: int, channels: int, progress: Progress, split: str) -> Iterator[Decoded]:
+    """All files in order, whole squares."""
+    store, labels, unseen = _opened(files, size, channels, progress, split, [])
+    reasons = dict(unseen)
+    row = 0
+    for start in range(0, len(files), CHUNK):
+        chunk = range(start, min(start + CHUNK, len(files)))
+        rows = np.arange(row, row + sum(i not in reasons for i in chunk))
+        pixels = iter(store.decoded(rows, np.zeros((len(rows), 2), int), size))
+        for i in chunk:
+            if i in reasons:
+                yield reasons[i], -1
+            else:
+                yield next(pixels), int(labels[row])
+                row += 1
+        progress(f"reading {split} images", chunk[-1] + 1, len(files))

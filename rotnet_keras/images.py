@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 Pixels = np.ndarray
 
@@ -41,8 +41,8 @@ def read_image(path: Path, size: int, channels: int, window: Window | None = Non
             with Image.open(path) as image:
                 # A JPEG can be decoded at a half, a quarter or an eighth of its size at a fraction of the cost.
                 image.draft(image.mode, (size, size))
-                turned = ImageOps.exif_transpose(image)
-                return square(_eight_bit(turned, channels), size, window)
+                ImageOps.exif_transpose(image, in_place=True)
+                return square(_eight_bit(image, channels), size, window)
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
@@ -63,31 +63,47 @@ def file_channels(path: Path) -> int | None:
         return None
 
 
-def check_image(path: Path) -> None:
-    """Look at the beginning of a file, without decoding it.
+def look_at(path: Path) -> tuple[int, int] | None:
+    """Read a file's header alone.
+
+    Returns:
+        (width, height) of a JPEG file of grey or RGB pixels that are upright as they are stored, which any
+        decoder reads alike; None of all other images.
 
     Raises:
-        UnreadableImage: it is empty or not an image.
+        UnreadableImage: it is empty, too large or not an image.
     """
     try:
-        with Image.open(path):
-            pass
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                plain = image.format == "JPEG" and image.mode in ("L", "RGB")
+                upright = plain and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+                return image.size if upright else None
     except Exception as error:
         raise UnreadableImage(_reason(path, error)) from None
 
 
 def square(image: Image.Image, size: int, window: Window | None = None) -> Pixels:
     """The central square of an image at (size, size, C) uint8, or a window of it."""
-    width, height = image.size
-    short = min(width, height)
-    top, left, side = window or (0, 0, size)
-    scale = short / size
-    x, y = (width - short) / 2 + left * scale, (height - short) / 2 + top * scale
-    box = (x, y, x + side * scale, y + side * scale)
-    if image.size != (side, side) or box[:2] != (0, 0):
+    side = window[2] if window else size
+    left, top, extent = place(*image.size, size, window)
+    box = (left, top, left + extent, top + extent)
+    if box != (0, 0, side, side) or image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def place(width: int, height: int, size: int, window: Window | None = None) -> tuple[float, float, float]:
+    """Where the central square, or a window of it, lies in an image: left, top and side, in its pixels.
+
+    Args:
+        size: side that the whole square is resized to.
+    """
+    top, left, side = window or (0, 0, size)
+    scale = min(width, height) / size
+    return (width - size * scale) / 2 + left * scale, (height - size * scale) / 2 + top * scale, side * scale
 
 
 def square_array(pixels: Pixels, size: int) -> Pixels:
@@ -117,4 +133,4 @@ def _eight_bit(image: Image.Image, channels: int) -> Image.Image:
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)

@@ -5,7 +5,6 @@ import importlib.metadata
 import os
 import platform
 import traceback
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,6 +12,7 @@ import psutil
 from rotnet_keras.console import Console
 from rotnet_keras.errors import RotnetError, RunStopped
 from rotnet_keras.events import EventWriter
+from rotnet_keras.host import processor
 from rotnet_keras.kinds import KINDS
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.runs import RunFolder, command_line
@@ -84,16 +84,7 @@ def _process_facts() -> dict[str, Any]:
         "host": os.uname().nodename,
         "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "cpus": os.cpu_count(),
-        "processor": _processor(),
+        "processor": processor(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
     }
-
-
-def _processor() -> str:
-    """The processor's name; Python knows none on Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

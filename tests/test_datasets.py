@@ -9,7 +9,8 @@ from rotnet_keras.batches import augmented
 from rotnet_keras.datasets import load
 from rotnet_keras.errors import DataError
 from rotnet_keras.folders import FolderImages
-from rotnet_keras.images import UnreadableImage, read_image
+from rotnet_keras.images import UnreadableImage, look_at, read_image
+from rotnet_keras.jpegs import decode
 from rotnet_keras.schema import Augment, Data
 from rotnet_keras.sizes import training_images
 from rotnet_keras.sources import find_source, pinned
@@ -132,7 +133,7 @@ def test_the_disk_cache_holds_the_same_images_and_is_used_again(folder, tmp_path
     in_memory = load(Data(cache="memory", **spec))
     first = load(Data(cache="disk", **spec))
     decoded = []
-    monkeypatch.setattr("rotnet_keras.images.read_image", lambda *a: decoded.append(a))
+    monkeypatch.setattr("rotnet_keras.images.look_at", lambda *a: decoded.append(a))
     second = load(Data(cache="disk", **spec))
     assert isinstance(second.train.store, DiskStore) and not decoded
     for data in (first, second):
@@ -199,6 +200,21 @@ def test_formats(tmp_path, suffix):
     pixels = read_image(tmp_path / f"a.{suffix}", 8, 3)
     assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
     np.testing.assert_allclose(pixels[4, 4], [200, 100, 50], atol=6)
+
+
+@pytest.mark.parametrize(("extent", "size"), [((90, 120), 32), ((150, 70), 64), ((64, 64), 64), ((40, 300), 16)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_fast_way_of_jpegs_gives_what_pillow_gives(tmp_path, extent, size, channels):
+    rows, columns = np.mgrid[: extent[0], : extent[1]]
+    smooth = 127 + 60 * np.stack([np.sin(rows / 20), np.cos(columns / 17), np.sin((rows + columns) / 25)], axis=-1)
+    save_image(tmp_path / "a.jpg", smooth.astype(np.uint8), quality=95, subsampling=0)
+    path, shape = tmp_path / "a.jpg", look_at(tmp_path / "a.jpg")
+    for window in ((0, 0, size), (3, 5, size - 8)):
+        ours = decode([(path, shape, window)], size, window[2], channels)[0].astype(int)
+        theirs = read_image(path, size, channels, window).astype(int)
+        assert ours.shape == theirs.shape == (window[2], window[2], channels)
+        # The one interpolates between the nearest pixels, the other averages over all that it makes into one.
+        assert np.abs(ours - theirs).mean() < 3 and np.abs(ours - theirs).max() < 12
 
 
 def test_sixteen_bits_become_eight(tmp_path):

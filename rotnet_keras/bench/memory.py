@@ -1,0 +1,75 @@
+"""What the data cost in memory: a process for each case, without a model."""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import psutil
+
+from rotnet_keras.batches import training_images
+from rotnet_keras.bench import Measurement, Settings, measured
+from rotnet_keras.bench.data import make_photos
+from rotnet_keras.datasets import load
+from rotnet_keras.schema import Augment, Data
+from rotnet_keras.stores import Split
+
+FEW, MANY = 1_000, 100_000
+SIZE = 64
+BATCH = 128
+BATCHES = 200
+
+
+def measure(settings: Settings) -> list[Measurement]:
+    """MB that arrays of CIFAR-10's size take, and what 100,000 files take beyond 1,000."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        pixels = np.random.default_rng(0).integers(0, 256, (60_000, 32, 32, 3), np.uint8)
+        np.savez(folder / "arrays.npz", x_train=pixels[:50_000], x_test=pixels[50_000:])
+        used = _used_in_a_process(folder / "arrays.npz", "memory")
+        found = [measured("memory", "60,000 cached images of 32 x 32", [used], "MB")]
+        few, many = (_linked(folder, count) for count in (FEW, MANY))
+        for cache, where in (("none", "decoded at each use"), ("disk", "cached on disk")):
+            more = _used_in_a_process(many, cache) - _used_in_a_process(few, cache)
+            found.append(measured("memory", f"growth from {FEW:,} to {MANY:,} image files, {where}", [more], "MB"))
+    return found
+
+
+def used(name: str, cache: Literal["none", "disk", "memory"]) -> float:
+    """MB that this process needs at the most, beyond what it has, to read data and make batches of them."""
+    pixels = np.zeros((BATCH, 8, 8, 3), np.uint8)
+    _iterate(Split(pixels, np.arange(BATCH), None), 1)
+    before = psutil.Process().memory_info().rss
+    dataset = load(Data(name=name, cache=cache, size=SIZE if Path(name).is_dir() else None, validation=0.02))
+    _iterate(dataset.train, BATCHES)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 1e6
+
+
+def _iterate(split: Split, batches: int) -> None:
+    for _ in training_images(split, Augment(pad=4, flip=True), batch=BATCH, seed=0, first=0, last=batches):
+        pass
+
+
+def _used_in_a_process(data: Path, cache: str) -> float:
+    code = "import sys; from rotnet_keras.bench.memory import used; print(used(sys.argv[1], sys.argv[2]))"
+    environment = {**os.environ, "ROTNET_CACHE_DIR": str(data.parent / "cache")}
+    command = [sys.executable, "-c", code, str(data), cache]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return float(result.stdout.splitlines()[-1])
+
+
+def _linked(folder: Path, count: int) -> Path:
+    """A folder of so many small JPEG files, few of which are different."""
+    photos, links = folder / "photos", folder / f"{count}-files"
+    photos.mkdir(exist_ok=True)
+    links.mkdir()
+    if not any(photos.iterdir()):
+        make_photos(photos, 10, (72, 96))
+    files = sorted(photos.iterdir())
+    for number in range(count):
+        (links / f"{number:06d}.jpg").hardlink_to(files[number % len(files)])
+    return links

@@ -1,0 +1,61 @@
+"""Frozen features, and training heads on them."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from rotnet_keras import engine
+from rotnet_keras.backbones import backbone, taps
+from rotnet_keras.bench import Measurement, Settings, measured
+from rotnet_keras.engine import keras, tf
+from rotnet_keras.features import extract, frozen_taps
+from rotnet_keras.fused import fused
+from rotnet_keras.heads import build_head
+from rotnet_keras.optimizers import build_optimizer
+from rotnet_keras.schema import Augment, Optimizer
+from rotnet_keras.stores import Split
+
+IMAGES = 2_000
+CLASSES = 10
+BATCH = 128
+STEPS = 20
+
+
+def measure(settings: Settings) -> list[Measurement]:
+    """Images/s through the frozen backbone, and through the non-linear probe on all of its taps."""
+    engine.configure(0, "float32")
+    model = backbone(settings.backbone, (32, 32, 3), blocks=settings.blocks, width=settings.width)
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), np.uint8)
+    split = Split(pixels, np.arange(IMAGES), None)
+    trunk = frozen_taps(model, taps(model))
+    extracted, trained = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(settings.rounds + 1):
+            start = time.perf_counter()
+            features = extract(trunk, split, Augment(), Path(folder) / str(number), _silent, "")
+            extracted.append(IMAGES / (time.perf_counter() - start))
+        batch = {tap: tf.constant(values[:BATCH]) for tap, values in features.items()}
+    heads = {tap: fused(build_head("mlp", values.shape[1:], CLASSES, tap)) for tap, values in features.items()}
+    inputs = {tap: keras.Input(values.shape[1:], name=tap) for tap, values in features.items()}
+    probe = keras.Model(inputs, {tap: head(inputs[tap]) for tap, head in heads.items()})
+    probe.compile(
+        build_optimizer(Optimizer()),
+        loss={tap: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for tap in heads},
+    )
+    labels = dict.fromkeys(heads, tf.constant(np.arange(BATCH) % CLASSES))
+    steps = tf.data.Dataset.from_tensors((batch, labels)).repeat(STEPS)
+    for _ in range(settings.rounds + 1):
+        start = time.perf_counter()
+        probe.fit(steps, verbose=0)
+        trained.append(STEPS * BATCH / (time.perf_counter() - start))
+    # The first of each round traces its graph.
+    return [
+        measured("probes", "features of all taps, computed and stored", extracted[1:], "images/s"),
+        measured("probes", "non-linear probes on all taps, from stored features", trained[1:], "images/s"),
+    ]
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Extraction tells how far it has come; nobody listens here."""
