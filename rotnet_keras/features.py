@@ -9,7 +9,7 @@ import numpy as np
 from rotnet_keras.backbones import normalization
 from rotnet_keras.batches import centred, evaluation_images
 from rotnet_keras.datasets import Dataset
-from rotnet_keras.engine import keras
+from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.fused import fused
 from rotnet_keras.readers import Progress
@@ -72,12 +72,19 @@ def extract(
     folder.mkdir(parents=True)
     stores: Features = {}
     done = 0
-    for images in evaluation_images(split, augment, batch=BATCH, view=view):
-        for tap, values in trunk.predict_on_batch(images).items():
-            if tap not in stores:
-                shape = (len(split), *values.shape[1:])
-                stores[tap] = np.lib.format.open_memmap(folder / f"{tap}.npy", "w+", np.float16, shape)
-            stores[tap][done : done + len(values)] = np.clip(values, -HALF_MAX, HALF_MAX)
+    for tap, output in trunk.output.items():
+        shape = (len(split), *output.shape[1:])
+        stores[tap] = np.lib.format.open_memmap(folder / f"{tap}.npy", "w+", np.float16, shape)
+
+    def halves(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        values = trunk(images, training=False)
+        return {tap: tf.cast(tf.clip_by_value(v, -HALF_MAX, HALF_MAX), tf.float16) for tap, v in values.items()}
+
+    batches = evaluation_images(split, augment, batch=BATCH, view=view)
+    compute = tf.function(halves, input_signature=[batches.element_spec])
+    for images in batches:
+        for tap, values in compute(images).items():
+            stores[tap][done : done + len(images)] = values
         done += len(images)
         progress(what, done, len(split))
     return stores

@@ -87,7 +87,8 @@ class HeadTraining:
             return False
 
         rate = LearningRate(self.probe.optimizer, self.probe.schedule, self.probe, len(chosen), 0)
-        self.model.fit(self._batches(chosen, total), verbose=0, callbacks=[rate, AfterStep(after_step)])
+        batches = self._batches(chosen, total)
+        self.model.fit(batches, verbose=0, shuffle=False, callbacks=[rate, AfterStep(after_step)])
         return self._scores()
 
     def _batches(self, chosen: np.ndarray, total: int) -> tf.data.Dataset:

@@ -139,7 +139,7 @@ class Pretraining:
             return stop
 
         try:
-            self.model.fit(batches, verbose=0, callbacks=[rate, events, AfterStep(after_step)])
+            self.model.fit(batches, verbose=0, shuffle=False, callbacks=[rate, events, AfterStep(after_step)])
         except DivergedError as error:
             raise DivergedError(f"{error}; {self._way_on()}") from None
         events.flush()

@@ -48,7 +48,7 @@ def measure(settings: Settings) -> list[Measurement]:
     steps = tf.data.Dataset.from_tensors((batch, labels)).repeat(STEPS)
     for _ in range(settings.rounds + 1):
         start = time.perf_counter()
-        probe.fit(steps, verbose=0)
+        probe.fit(steps, verbose=0, shuffle=False)
         trained.append(STEPS * BATCH / (time.perf_counter() - start))
     # The first of each round traces its graph.
     return [

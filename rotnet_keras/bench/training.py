@@ -110,7 +110,7 @@ class _Training:
         rate = LearningRate(Optimizer(learning_rate=1e-3), Schedule(), length, IMAGES, self.done)
         clock = _Clock()
         events = StepEvents(_forget, self.done, 10, self.batch)
-        self.model.fit(batches, verbose=0, callbacks=[rate, events, clock])
+        self.model.fit(batches, verbose=0, shuffle=False, callbacks=[rate, events, clock])
         self.done += steps + 1
         return {"seconds": clock.seconds, "wait": clock.waited / clock.seconds}
 

@@ -1,0 +1,96 @@
+import json
+import sys
+
+import pytest
+from conftest import run_cli
+
+from rotnet_keras import bench
+from rotnet_keras.backbones import backbone
+from rotnet_keras.bench import data, memory, probes, training
+from rotnet_keras.engine import keras
+
+TINY = {"backbone": "compact", "blocks": 2, "width": 0.25, "batch": 4, "rounds": 2, "precision": "float32"}
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(training, "SECONDS", 0.1)
+    monkeypatch.setattr(training, "IMAGES", 64)
+    monkeypatch.setattr(data, "SECONDS", 0.1)
+    monkeypatch.setattr(data, "ARRAYS", 256)
+    monkeypatch.setattr(data, "FILES", 6)
+    monkeypatch.setattr(memory, "FEW", 5)
+    monkeypatch.setattr(memory, "MANY", 20)
+    monkeypatch.setattr(memory, "BATCHES", 2)
+    monkeypatch.setattr(probes, "IMAGES", 128)
+    monkeypatch.setattr(probes, "STEPS", 2)
+
+
+def measured(parts, **settings):
+    found = bench.measure(parts, bench.Settings(**{**TINY, **settings}), lambda text: None)
+    json.dumps(found)
+    assert found["settings"]["batch"] == 4 and found["machine"]["cpus"] > 0
+    return {one["name"]: one for one in found["measurements"]}
+
+
+def test_training_is_set_against_the_peak_and_another_program(tmp_path):
+    program = tmp_path / "other.py"
+    program.write_text("print('starting'); print('{\"rotated_images_per_s\": 50.0}')")
+    found = measured(["training"], against=f"{sys.executable} {program}")
+    values = {name: one["value"] for name, one in found.items()}
+    step = found["step of compact with 2 blocks, batch 4, float32"]
+    assert len(step["values"]) == 2 and step["unit"] == "rotated images/s"
+    gflop = values["forward and backward, counted from the layers"]
+    assert values["arithmetic"] == pytest.approx(gflop * step["value"], rel=1e-2)
+    assert 0 < values["share of the matrix product"] < 1
+    assert 0 <= values["waiting for data"] <= 100
+    assert values["ours against that"] == pytest.approx(step["value"] / 50, rel=1e-2)
+
+
+def test_the_arithmetic_is_counted_from_the_layers():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(5, 3, strides=2, padding="same")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(7)(keras.layers.Flatten()(x)))
+    assert training.forward_gflop(model) * 1e9 == 2 * (4 * 4 * 5 * 3 * 3 * 3 + 4 * 4 * 5 * 7)
+    # 1.50 GFLOP forward and backward is what the paper's network takes for an image.
+    assert 3 * training.forward_gflop(backbone("nin", blocks=4)) == pytest.approx(1.504, abs=1e-3)
+
+
+def test_data_and_probes_are_measured():
+    found = measured(["data", "probes"])
+    assert found["the pipeline against the loop"]["value"] > 0
+    assert found["features of all taps, computed and stored"]["value"] > 0
+    assert found["non-linear probes on all taps, from stored features"]["value"] > 0
+
+
+@pytest.mark.slow
+def test_memory_is_measured():
+    found = measured(["memory"])
+    assert found["60,000 cached images of 32 x 32"]["value"] > 184
+    assert sum("growth from 5 to 20 image files" in name for name in found) == 2
+
+
+def test_the_command_prints_a_table_or_json():
+    found = json.loads(run_cli("bench", "startup", "--rounds", "1", "--json").stdout)
+    names = [one["name"] for one in found["measurements"]]
+    assert names == ["rotnet-keras --help", "rotnet-keras recipes", "rotnet-keras runs"]
+    table = run_cli("bench", "startup", "--rounds", "1").stdout
+    assert "rotnet-keras recipes" in table and "median" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trainning"], "did you mean 'training'"),
+        (["--backbone", "nim"], "did you mean 'nin'"),
+        (["--precision", "float64"], "expected one of auto, float32"),
+    ],
+)
+def test_what_does_not_exist_is_refused(arguments, expected):
+    result = run_cli("bench", *arguments)
+    assert result.returncode == 2 and expected in result.stderr
+
+
+def test_a_program_that_answers_nothing_useful_is_named():
+    with pytest.raises(Exception, match="rotated_images_per_s from: echo hello"):
+        measured(["training"], against="echo hello")
