@@ -15,7 +15,8 @@ import pytest
 from conftest import command, run_cli, run_python, shared_data
 
 from rotnet_keras.catalogue import recipes_dir
-from rotnet_keras.runs import RunFolder
+from rotnet_keras.recipe import load_recipe, to_toml
+from rotnet_keras.runs import RunFolder, create_run
 
 PROBES = """
 [[probe]]
@@ -302,7 +303,17 @@ def test_the_variants_train_and_export(tiny_recipe, options):
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     assert all(np.isfinite(w).all() for w in model.get_weights())
     assert len(events_of(run, "test")[0]["confusion"]) == len(angles)
+    asked = [o.split("=")[1] for o in options if o.startswith("train.precision")]
+    assert run.facts()["precision"] in (asked or ["float32", "mixed_bfloat16"])
     assert (run.path / "tensorboard").is_dir() == ("train.tensorboard=true" in options)
+
+
+def test_a_run_keeps_the_precision_it_began_in(tmp_path, tiny_recipe):
+    recipe = load_recipe(str(tiny_recipe), {"train.steps": 2, "train.precision": "auto"})
+    run = create_run(tmp_path / "runs", "run", to_toml(recipe), {"recipe": "tiny", "precision": "mixed_float16"})
+    result = run_cli("resume", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout
+    assert run.facts()["precision"] == "mixed_float16"
 
 
 def test_probes_between_epochs_do_not_change_the_training(finished, tiny_recipe):

@@ -1,0 +1,25 @@
+import pytest
+
+from rotnet_keras import engine
+
+AMX = ["avx512f", "avx512_bf16", "amx_bf16"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpus", "expected"),
+    [
+        (AMX, [], "mixed_bfloat16"),
+        (["avx2", "avx512_bf16"], [], "float32"),
+        ([], [], "float32"),
+        (AMX, [(9, 0)], "mixed_bfloat16"),
+        ([], [(8, 0), (7, 5)], "mixed_float16"),
+        (AMX, [(6, 1)], "float32"),
+        ([], [None], "float32"),
+    ],
+)
+def test_the_fastest_precision_depends_on_the_hardware(monkeypatch, flags, gpus, expected):
+    monkeypatch.setattr(engine, "processor_flags", lambda: flags)
+    monkeypatch.setattr(engine.tf.config, "list_physical_devices", lambda kind: list(range(len(gpus))))
+    details = [{} if gpu is None else {"compute_capability": gpu} for gpu in gpus]
+    monkeypatch.setattr(engine.tf.config.experimental, "get_device_details", lambda gpu: details[gpu])
+    assert engine.fastest_precision() == expected
