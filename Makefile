@@ -9,7 +9,7 @@ quickstart: .venv/.installed
 	$(BIN)/rotnet-keras run quickstart
 
 test: .venv/.installed-dev
-	$(BIN)/pytest -m "not slow" -n 2
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadgroup
 
 test-slow: .venv/.installed-dev
 	$(BIN)/pytest -m slow

@@ -34,7 +34,7 @@ def pretrain(session: Session) -> None:
     """Run a recipe of the kind `pretrain`."""
     recipe = session.recipe
     assert isinstance(recipe, PretrainRecipe)
-    engine.configure(recipe.seed, _precision(session, recipe))
+    engine.configure(recipe.seed, run_precision(session, recipe))
     dataset = prepare_data(session)
     check_probes(dataset, recipe.probe)
     training = Pretraining(session, recipe, dataset)
@@ -48,7 +48,7 @@ def pretrain(session: Session) -> None:
     finish(session)
 
 
-def _precision(session: Session, recipe: PretrainRecipe) -> str:
+def run_precision(session: Session, recipe: PretrainRecipe) -> str:
     """What the run computes in, from its first start to its last, wherever it is resumed."""
     precision = session.folder.facts().get("precision", recipe.train.precision)
     if precision == "auto":

@@ -40,6 +40,13 @@ checkpoint_minutes = 0
 """
 
 
+def pytest_collection_modifyitems(items):
+    """What reads the one finished run is tested where that was made, by one of several workers."""
+    for item in items:
+        if "finished" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("finished"))
+
+
 def upright_images(count, size=16, channels=3, seed=0):
     """Noise that is brighter towards the top, and brighter as a whole the higher its label, 0 to 3."""
     rng = np.random.default_rng(seed)

@@ -106,6 +106,7 @@ def test_a_folder_of_a_newer_format_is_left_alone(tmp_path, arguments):
     assert sorted(run.path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_its_end(tiny_recipe, tmp_path):
     where = ("--runs-dir", tmp_path / "elsewhere")
     options = ("train.steps=150", "data.validation=0", "--name", "a", "--detach", *where)

@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
 import pytest
 
 from rotnet_keras import engine
+from rotnet_keras.pretrain import run_precision
 
 AMX = ["avx512f", "avx512_bf16", "amx_bf16"]
 
@@ -23,3 +26,20 @@ def test_the_fastest_precision_depends_on_the_hardware(monkeypatch, flags, gpus,
     details = [{} if gpu is None else {"compute_capability": gpu} for gpu in gpus]
     monkeypatch.setattr(engine.tf.config.experimental, "get_device_details", lambda gpu: details[gpu])
     assert engine.fastest_precision() == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "recorded", "expected"),
+    [
+        ("auto", {}, "mixed_bfloat16"),
+        ("auto", {"precision": "float32"}, "float32"),
+        ("mixed_float16", {}, "mixed_float16"),
+    ],
+)
+def test_a_run_keeps_the_precision_it_began_in(monkeypatch, asked, recorded, expected):
+    monkeypatch.setattr(engine, "fastest_precision", lambda: "mixed_bfloat16")
+    facts = dict(recorded)
+    session = SimpleNamespace(folder=SimpleNamespace(facts=lambda: facts), record=facts.update)
+    recipe = SimpleNamespace(train=SimpleNamespace(precision=asked))
+    assert run_precision(session, recipe) == expected
+    assert facts == {"precision": expected}

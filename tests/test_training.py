@@ -15,8 +15,7 @@ import pytest
 from conftest import command, run_cli, run_python, shared_data
 
 from rotnet_keras.catalogue import recipes_dir
-from rotnet_keras.recipe import load_recipe, to_toml
-from rotnet_keras.runs import RunFolder, create_run
+from rotnet_keras.runs import RunFolder
 
 PROBES = """
 [[probe]]
@@ -308,14 +307,6 @@ def test_the_variants_train_and_export(tiny_recipe, options):
     assert (run.path / "tensorboard").is_dir() == ("train.tensorboard=true" in options)
 
 
-def test_a_run_keeps_the_precision_it_began_in(tmp_path, tiny_recipe):
-    recipe = load_recipe(str(tiny_recipe), {"train.steps": 2, "train.precision": "auto"})
-    run = create_run(tmp_path / "runs", "run", to_toml(recipe), {"recipe": "tiny", "precision": "mixed_float16"})
-    result = run_cli("resume", "run", cwd=tmp_path)
-    assert result.returncode == 0, result.stdout
-    assert run.facts()["precision"] == "mixed_float16"
-
-
 def test_probes_between_epochs_do_not_change_the_training(finished, tiny_recipe):
     _, whole = finished
     tiny_recipe.write_text(tiny_recipe.read_text() + '[[probe]]\nhead = "linear"\nsteps = 3\nevery = 1\n')
@@ -436,6 +427,7 @@ def test_compare_shows_what_differs(finished, tiny_recipe):
     assert "train.batch" not in values
 
 
+@pytest.mark.slow
 def test_export_to_savedmodel(finished, tmp_path):
     _, run = finished
     target = tmp_path / "saved"
