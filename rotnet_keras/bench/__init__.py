@@ -8,14 +8,15 @@ import importlib
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from rotnet_keras.catalogue import did_you_mean
 from rotnet_keras.errors import RecipeError
+from rotnet_keras.schema import Backbone, Train
 
 PARTS = ("startup", "memory", "training", "data", "probes")
-BACKBONES = ("nin", "compact")
-PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+BACKBONES = get_args(Backbone.model_fields["name"].annotation)
+PRECISIONS = get_args(Train.model_fields["precision"].annotation)
 
 
 @dataclass(frozen=True)
