@@ -36,13 +36,15 @@ def frozen_taps(backbone: keras.Model, taps: Sequence[str]) -> keras.Model:
     return trunk
 
 
-def check_room(trunk: keras.Model, images: int, folder: Path) -> None:
-    """Make sure that the disk can take the features of so many images.
+def check_room(wanted: Sequence[tuple[keras.Model, int]], folder: Path) -> None:
+    """Make sure that the disk can take the features of so many images each.
 
     Raises:
         DataError: it cannot.
     """
-    needed = images * sum(2 * int(np.prod(output.shape[1:])) for output in trunk.output.values())
+    needed = sum(
+        2 * images * int(np.prod(output.shape[1:])) for trunk, images in wanted for output in trunk.output.values()
+    )
     free = shutil.disk_usage(folder.parent).free
     if needed > 0.95 * free:
         raise DataError(

@@ -115,22 +115,25 @@ def _probe_one_trunk(
 def _stores(
     session: Session, dataset: Dataset, trunk: Trunk, augment: Augment, probes: list[Probe], folder: Path
 ) -> dict[str, Features]:
-    """Features by split, or by the name of a view, as far as the probes do not compute their own."""
-    splits = labelled_splits(dataset)
-    wanted: dict[str, tuple[Split, tuple[int, int] | None]] = {}
-    if any(not p.augment for p in probes):
-        wanted["train"] = splits["train"], None
-    for view in range(max(p.views or 0 for p in probes)):
-        wanted[f"view-{view}"] = splits["train"], (session.recipe.seed, view)
-    if wanted:
-        wanted |= {name: (split, None) for name, split in splits.items() if name != "train"}
-    frozen = frozen_taps(trunk.model, trunk.taps)
-    check_room(frozen, sum(len(split) for split, _ in wanted.values()), folder)
+    """Features by split, or by the name of a view, of the taps that some probe reads there."""
+    plain, viewed = [p for p in probes if not p.augment], [p for p in probes if p.views]
+    wanted: list[tuple[str, Split, tuple[int, int] | None, list[Probe]]] = []
+    for name, split in labelled_splits(dataset).items():
+        wanted.append((name, split, None, plain if name == "train" else plain + viewed))
+    for view in range(max((p.views or 0 for p in viewed), default=0)):
+        readers = [p for p in viewed if (p.views or 0) > view]
+        wanted.append((f"view-{view}", dataset.train, (session.recipe.seed, view), readers))
+    jobs = [
+        (name, split, view, frozen_taps(trunk.model, _taps_of_all(trunk, readers)))
+        for name, split, view, readers in wanted
+        if readers
+    ]
+    check_room([(frozen, len(split)) for _, split, _, frozen in jobs], folder)
     return {
         name: extract(
             frozen, split, augment, folder / name, session.progress, f"features ({trunk.weights}, {name})", view
         )
-        for name, (split, view) in wanted.items()
+        for name, split, view, frozen in jobs
     }
 
 
@@ -169,6 +172,10 @@ def _taps(trunk: Trunk, probe: Probe) -> list[str]:
     if trunk.weights == "pixels":
         return trunk.taps
     return backbones.taps(trunk.model) if probe.tap == ["all"] else list(probe.tap)
+
+
+def _taps_of_all(trunk: Trunk, probes: list[Probe]) -> list[str]:
+    return list(dict.fromkeys(tap for probe in probes for tap in _taps(trunk, probe)))
 
 
 def _summary(draws: list[dict[str, np.ndarray]]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def test_nin_taps_come_after_the_pools():
 def test_compact_taps():
     model = backbone("compact", blocks=4)
     shapes = {tap: tuple(model.get_layer(tap).output.shape[1:]) for tap in taps(model)}
-    assert shapes == {"conv1": (16, 16, 32), "conv2": (8, 8, 64), "conv3": (4, 4, 128), "conv4": (4, 4, 128)}
+    assert shapes == {"conv1": (16, 16, 64), "conv2": (8, 8, 128), "conv3": (4, 4, 128), "conv4": (4, 4, 128)}
 
 
 def test_width_multiplies_the_channels():
