@@ -1,9 +1,10 @@
 """Reading folders of image files: decoded once and kept, or decoded whenever they are asked for."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -11,9 +12,10 @@ from rotnet_keras import images as image_files
 from rotnet_keras import jpegs
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DataError
+from rotnet_keras.file_lists import FileList
 from rotnet_keras.readers import Progress
 from rotnet_keras.schema import Data
-from rotnet_keras.sources import FolderSource, ImageFile
+from rotnet_keras.sources import FolderSource
 from rotnet_keras.stores import Decoded, Split, Store, cache_for, store_images
 
 DEFAULT_SIZE = 64
@@ -25,21 +27,23 @@ class FolderImages:
     """A store that holds nothing: images are decoded, in parallel, each time they are asked for.
 
     Args:
-        shapes: (width, height) of the files that TensorFlow can decode, None for those left to Pillow.
+        which: (N,) the positions in `files` of the images.
+        shapes: (N, 2) width and height of the files that TensorFlow can decode, 0 for those left to Pillow.
         size, channels: see `images.read_image`.
         report: told, once for each, of files that turn out to be damaged; they are shown as black.
     """
 
     def __init__(
         self,
-        files: Sequence[ImageFile],
-        shapes: Sequence[tuple[int, int] | None],
+        files: FileList,
+        which: np.ndarray,
+        shapes: np.ndarray,
         size: int,
         channels: int,
         report: Callable[[str], None],
     ) -> None:
-        self.files, self.shapes, self.size, self.channels = files, shapes, size, channels
-        self.shape = (len(files), size, size, channels)
+        self.files, self.which, self.shapes, self.size, self.channels = files, which, shapes, size, channels
+        self.shape = (len(which), size, size, channels)
         self._report = report
         self._damaged: set[int] = set()
         self._pool = ThreadPoolExecutor(os.cpu_count())
@@ -63,7 +67,7 @@ class FolderImages:
                 image[:] = pixels
             elif row not in self._damaged:
                 self._damaged.add(row)
-                self._report(f"{self.files[row].path} cannot be read and is shown as black ({pixels})")
+                self._report(f"{self._path(row)} cannot be read and is shown as black ({pixels})")
         return images
 
     def decoded(self, rows: np.ndarray, corners: np.ndarray, side: int) -> list[np.ndarray | str]:
@@ -71,9 +75,9 @@ class FolderImages:
         windows = [(int(top), int(left), side) for top, left in corners]
         results: dict[int, np.ndarray | str] = {}
         parts = [
-            (i, (self.files[row].path, shape, windows[i]))
+            (i, (self._path(row), (int(self.shapes[row, 0]), int(self.shapes[row, 1])), windows[i]))
             for i, row in enumerate(rows)
-            if (shape := self.shapes[row]) is not None
+            if self.shapes[row, 0]
         ]
         try:
             pixels = jpegs.decode([part for _, part in parts], self.size, side, self.channels)
@@ -88,9 +92,12 @@ class FolderImages:
 
     def _read(self, row: int, window: image_files.Window) -> np.ndarray | str:
         try:
-            return image_files.read_image(self.files[row].path, self.size, self.channels, window)
+            return image_files.read_image(self._path(row), self.size, self.channels, window)
         except image_files.UnreadableImage as error:
             return str(error)
+
+    def _path(self, row: int) -> Path:
+        return self.files[int(self.which[row])]
 
 
 def read_folder(
@@ -104,57 +111,65 @@ def read_folder(
     for split, files in source.splits.items():
         shape = (size, size, channels)
         cache = cache_for(len(files), shape, data.cache)
+        every_label = np.array(source.labels.get(split, []), np.int64)
         if cache == "none":
-            store, labels, bad = _opened(files, size, channels, progress, split, notes)
+            store, bad = _opened(files, size, channels, progress, split, notes)
+            labels = every_label[store.which] if source.class_names else None
         else:
-            fill = partial(_decoded, files, size, channels, progress, split)
+            fill = partial(_decoded, files, every_label, size, channels, progress, split)
             key = f"{source.fingerprint()}-{split}-{size}-{channels}-2"
-            store, labels, bad = store_images(len(files), shape, fill, cache, key)
+            store, kept, bad = store_images(len(files), shape, fill, cache, key)
+            labels = kept if source.class_names else None
         if bad:
-            listed = "; ".join(f"{files[i].path.relative_to(source.root)} ({why})" for i, why in bad[:NAMED])
+            listed = "; ".join(f"{files[i].relative_to(source.root)} ({why})" for i, why in bad[:NAMED])
             more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
             notes.append(f"{len(bad)} of {len(files)} {split} files cannot be read and are skipped: {listed}{more}")
         if not store.shape[0]:
             if split != "train":
                 continue
             raise DataError(f"{source.root}: none of the {len(files)} image files can be read")
-        splits[split] = Split(store, np.arange(store.shape[0]), labels if source.class_names else None)
+        splits[split] = Split(store, np.arange(store.shape[0]), labels)
     return splits, source.class_names
 
 
 def _channels(source: FolderSource) -> int:
     """1 if every file of a sample is grey, else 3."""
     files = source.splits["train"]
-    sample = files[:: max(1, len(files) // 200)]
-    return 1 if {image_files.file_channels(file.path) for file in sample} <= {1, None} else 3
+    sample = range(0, len(files), max(1, len(files) // 200))
+    return 1 if {image_files.file_channels(files[i]) for i in sample} <= {1, None} else 3
 
 
 def _opened(
-    files: list[ImageFile], size: int, channels: int, progress: Progress, split: str, notes: list[str]
-) -> tuple[FolderImages, np.ndarray, list[tuple[int, str]]]:
-    """A store that decodes, without the files that are no images at first sight."""
+    files: FileList, size: int, channels: int, progress: Progress, split: str, notes: list[str]
+) -> tuple[FolderImages, list[tuple[int, str]]]:
+    """A store that decodes, and the files that are no images at first sight."""
 
-    def look(file: ImageFile) -> tuple[int, int] | str | None:
+    def look(position: int) -> tuple[int, int] | str | None:
         try:
-            return image_files.look_at(file.path)
+            return image_files.look_at(files[position])
         except image_files.UnreadableImage as error:
             return str(error)
 
-    seen: list[tuple[int, int] | str | None] = []
+    shapes = np.zeros((len(files), 2), np.int32)
+    bad: list[tuple[int, str]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(files), CHUNK):
-            seen += pool.map(look, files[start : start + CHUNK])
-            progress(f"looking at {split} images", len(seen), len(files))
-    good = [(file, shape) for file, shape in zip(files, seen, strict=True) if not isinstance(shape, str)]
-    labels = np.array([-1 if file.label is None else file.label for file, _ in good], np.int64)
-    bad = [(i, reason) for i, reason in enumerate(seen) if isinstance(reason, str)]
-    store = FolderImages([file for file, _ in good], [shape for _, shape in good], size, channels, notes.append)
-    return store, labels, bad
+            chunk = range(start, min(start + CHUNK, len(files)))
+            for i, seen in zip(chunk, pool.map(look, chunk), strict=True):
+                if isinstance(seen, str):
+                    bad.append((i, seen))
+                elif seen is not None:
+                    shapes[i] = seen
+            progress(f"looking at {split} images", chunk[-1] + 1, len(files))
+    which = np.delete(np.arange(len(files)), [i for i, _ in bad])
+    return FolderImages(files, which, shapes[which], size, channels, notes.append), bad
 
 
-def _decoded(files: list[ImageFile], size: int, channels: int, progress: Progress, split: str) -> Iterator[Decoded]:
+def _decoded(
+    files: FileList, labels: np.ndarray, size: int, channels: int, progress: Progress, split: str
+) -> Iterator[Decoded]:
     """All files in order, whole squares."""
-    store, labels, unseen = _opened(files, size, channels, progress, split, [])
+    store, unseen = _opened(files, size, channels, progress, split, [])
     reasons = dict(unseen)
     row = 0
     for start in range(0, len(files), CHUNK):
@@ -162,9 +177,6 @@ def _decoded(files: list[ImageFile], size: int, channels: int, progress: Progres
         rows = np.arange(row, row + sum(i not in reasons for i in chunk))
         pixels = iter(store.decoded(rows, np.zeros((len(rows), 2), int), size))
         for i in chunk:
-            if i in reasons:
-                yield reasons[i], -1
-            else:
-                yield next(pixels), int(labels[row])
-                row += 1
+            yield reasons[i] if i in reasons else next(pixels), int(labels[i]) if len(labels) else -1
+        row += len(rows)
         progress(f"reading {split} images", chunk[-1] + 1, len(files))

@@ -3,12 +3,15 @@
 import hashlib
 import os
 import zipfile
+from array import array
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rotnet_keras.catalogue import PACKAGE, did_you_mean
 from rotnet_keras.errors import DataError
+from rotnet_keras.file_lists import FileList
 from rotnet_keras.schema import Data
 
 EMBEDDED = {"fashion_mini": PACKAGE / "data" / "fashion_mini.npz"}
@@ -39,19 +42,16 @@ class ArraySource:
 
 
 @dataclass(frozen=True)
-class ImageFile:
-    """One image: its path and the index of its class, if it has one."""
-
-    path: Path
-    label: int | None
-
-
-@dataclass(frozen=True)
 class FolderSource:
-    """A folder of images, flat or with a folder per class, perhaps below folders per split."""
+    """A folder of images, flat or with a folder per class, perhaps below folders per split.
+
+    Attributes:
+        labels: by split, the index of each file's class; empty for images without classes.
+    """
 
     root: Path
-    splits: dict[str, list[ImageFile]]
+    splits: dict[str, FileList]
+    labels: "dict[str, array[int]]"
     class_names: list[str]
 
     def fingerprint(self) -> str:
@@ -59,7 +59,7 @@ class FolderSource:
         digest = hashlib.blake2b()
         for split, files in self.splits.items():
             for file in files:
-                entry = f"{split}\0{file.path.relative_to(self.root)}\0{file.path.stat().st_size}\n"
+                entry = f"{split}\0{file.relative_to(self.root)}\0{file.stat().st_size}\n"
                 digest.update(os.fsencode(entry))
         return "folder:" + digest.hexdigest()[:16]
 
@@ -117,45 +117,45 @@ def _folder_source(root: Path) -> FolderSource:
     if "train" not in roots:
         roots = {"train": root}
     other: Counter[str] = Counter()
-    found = {split: _image_paths(folder, other) for split, folder in roots.items()}
-    if not found["train"]:
+    found = {split: _image_files(folder, other) for split, folder in roots.items()}
+    if not len(found["train"]):
         raise DataError(
             f"data.name: {roots['train'].absolute()} holds no images (looked for "
             f"{', '.join(s[1:] for s in IMAGE_SUFFIXES)}, in sub-folders too{_others(other)})"
         )
-    class_names = sorted({_class_of(path, roots["train"]) for path in found["train"]})
+    class_names = sorted(set(_classes(found["train"])))
     if class_names[0] == "" or len(class_names) == 1:
-        unlabelled = {split: [ImageFile(path, None) for path in paths] for split, paths in found.items()}
-        return FolderSource(root, unlabelled, [])
-    splits = {}
-    for split, paths in found.items():
-        names = [_class_of(path, roots[split]) for path in paths]
-        unknown = sorted(set(names) - set(class_names))
+        return FolderSource(root, found, {}, [])
+    index = {name: number for number, name in enumerate(class_names)}
+    for split, files in found.items():
+        unknown = sorted(set(_classes(files)) - set(class_names))
         if unknown:
             raise DataError(f"data.name: {roots[split]} has classes that train lacks: {', '.join(unknown)}")
-        splits[split] = [ImageFile(p, class_names.index(n)) for p, n in zip(paths, names, strict=True)]
-    return FolderSource(root, splits, class_names)
+    labels = {split: array("q", (index[name] for name in _classes(files))) for split, files in found.items()}
+    return FolderSource(root, found, labels, class_names)
 
 
-def _image_paths(root: Path, other: Counter[str]) -> list[Path]:
+def _image_files(root: Path, other: Counter[str]) -> FileList:
     """Image files below `root` in sorted order; links to folders are not followed, so no loop is endless."""
-    found = []
+    found = FileList(root)
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = os.path.relpath(folder, root)
         for name in sorted(files):
             if name.startswith("."):
                 continue
             if name.lower().endswith(IMAGE_SUFFIXES):
-                found.append(Path(folder, name))
+                found.append(str(Path(below, name)))
             else:
                 other[Path(name).suffix.lower() or "no suffix"] += 1
     return found
 
 
-def _class_of(path: Path, root: Path) -> str:
-    """The first folder below `root` on the way to the file; empty for a file in `root` itself."""
-    parts = path.relative_to(root).parts
-    return parts[0] if len(parts) > 1 else ""
+def _classes(files: FileList) -> Iterator[str]:
+    """The first folder on the way to each file; empty for a file in the root itself."""
+    for position in range(len(files)):
+        first, separator, _ = files.name(position).partition(os.sep)
+        yield first if separator else ""
 
 
 def _others(other: Counter[str]) -> str:

@@ -40,7 +40,7 @@ def measure(settings: Settings) -> list[Measurement]:
         dataset = load(data)
         source = find_source(data)
         assert isinstance(source, FolderSource)
-        files = [file.path for file in source.splits["train"]]
+        files = list(source.splits["train"])
         for _ in range(settings.rounds):
             rate, by_processor = _delivered(dataset.train, Augment(crop=CROP, flip=True))
             ours.append(rate)

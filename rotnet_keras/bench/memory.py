@@ -1,10 +1,12 @@
 """What the data cost in memory: a process for each case, without a model."""
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -44,9 +46,28 @@ def used(name: str, cache: Literal["none", "disk", "memory"]) -> float:
     pixels = np.zeros((BATCH, 8, 8, 3), np.uint8)
     _iterate(Split(pixels, np.arange(BATCH), None), 1)
     before = psutil.Process().memory_info().rss
-    dataset = load(Data(name=name, cache=cache, size=SIZE if Path(name).is_dir() else None, validation=0.02))
-    _iterate(dataset.train, BATCHES)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 1e6
+    with _peak() as peak:
+        dataset = load(Data(name=name, cache=cache, size=SIZE if Path(name).is_dir() else None, validation=0.02))
+        _iterate(dataset.train, BATCHES)
+    return (peak[0] - before) / 1e6
+
+
+@contextmanager
+def _peak() -> Iterator[list[int]]:
+    """The most bytes that this process holds meanwhile; the system's own maximum includes the imports'."""
+    process, peak, done = psutil.Process(), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peak[0] = max(peak[0], process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _iterate(split: Split, batches: int) -> None:
