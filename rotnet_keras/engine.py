@@ -19,7 +19,7 @@ import tensorflow as tf
 from rotnet_keras.errors import RotnetError
 from rotnet_keras.host import processor_flags
 
-__all__ = ["configure", "device_name", "fastest_precision", "in_float32", "keras", "tf"]
+__all__ = ["configure", "device_name", "keras", "precision_here", "tf", "under"]
 
 if keras.backend.backend() != "tensorflow":
     raise RotnetError(
@@ -44,7 +44,12 @@ def configure(seed: int, precision: str) -> None:
     keras.config.set_dtype_policy(precision)
 
 
-def fastest_precision() -> str:
+def precision_here(asked: str) -> str:
+    """What a recipe's precision comes to on this machine: the same, but for "auto"."""
+    return _fastest_precision() if asked == "auto" else asked
+
+
+def _fastest_precision() -> str:
     """The precision that convolutions train fastest in here, of those that lose no accuracy.
 
     A CPU gains from bfloat16 only if it has matrix units (AMX): 1.9 times float32's speed with them, 0.75
@@ -62,10 +67,10 @@ def fastest_precision() -> str:
 
 
 @contextmanager
-def in_float32() -> Iterator[None]:
-    """Build layers that compute in float32, whatever the training does."""
+def under(precision: str) -> Iterator[None]:
+    """Build layers that compute in some precision, whatever those around them do."""
     policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
+    keras.config.set_dtype_policy(precision)
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 
+from rotnet_keras import engine
 from rotnet_keras.batches import augmented, centred, pipeline, positions_of_step
 from rotnet_keras.callbacks import AfterStep, LearningRate
 from rotnet_keras.datasets import Dataset
@@ -52,29 +53,36 @@ class HeadTraining:
         self.seed = session.recipe.seed
         self.from_pixels = probe.augment and probe.views is None
         keras.utils.set_random_seed(self.seed)
-        classes = len(dataset.class_names)
-        frozen = frozen_taps(trunk.model, taps)
-        shapes = {tap: tuple(frozen.output[tap].shape[1:]) for tap in taps}
-        self.heads = {tap: fused(build_head(probe.head, shapes[tap], classes, tap)) for tap in taps}
+        self.precision = engine.precision_here(probe.precision)
+        with engine.under(self.precision):
+            self.model = self._model(trunk)
+            # Under its policy too: float16 needs its losses scaled.
+            self.model.compile(
+                build_optimizer(probe.optimizer),
+                loss={tap: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for tap in taps},
+            )
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.variables = [*self.model.variables, *self.model.optimizer.variables]
+        self.initial = [np.array(variable) for variable in self.variables]
+
+    def _model(self, trunk: Trunk) -> keras.Model:
+        """From pixels, or from the features of each tap, to the logits of each tap's head."""
+        frozen = frozen_taps(trunk.model, self.taps)
+        shapes = {tap: tuple(frozen.output[tap].shape[1:]) for tap in self.taps}
+        classes = len(self.dataset.class_names)
+        self.heads = {tap: fused(build_head(self.probe.head, shapes[tap], classes, tap)) for tap in self.taps}
         if self.from_pixels:
             inputs: Any = keras.Input(frozen.input.shape[1:])
             features = frozen(inputs)
         else:
-            inputs = {tap: keras.Input(shapes[tap], name=tap) for tap in taps}
+            inputs = {tap: keras.Input(shapes[tap], name=tap) for tap in self.taps}
             features = inputs
-        self.model = keras.Model(inputs, {tap: self.heads[tap](features[tap]) for tap in taps})
-        self.model.compile(
-            build_optimizer(probe.optimizer),
-            loss={tap: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for tap in taps},
-        )
-        self.initial = self.model.get_weights()
+        return keras.Model(inputs, {tap: self.heads[tap](features[tap]) for tap in self.taps})
 
     def repeat(self, draw: int) -> dict[str, dict[str, Any]]:
         """Train from the first weights with the `draw`-th choice of labels; {tap: scores on the splits}."""
-        self.model.set_weights(self.initial)
-        self.model.optimizer.build(self.model.trainable_variables)
-        for variable in self.model.optimizer.variables:
-            variable.assign(np.zeros(variable.shape, variable.dtype))
+        for variable, value in zip(self.variables, self.initial, strict=True):
+            variable.assign(value)
         chosen = labelled_subset(self.dataset, self.probe.labels_per_class, (self.seed, draw))
         total = self.probe.total_steps(len(chosen))
         labels = "" if self.probe.labels_per_class is None else f", {self.probe.labels_per_class} a class"

@@ -40,7 +40,7 @@ def pretrain(session: Session) -> None:
     training = Pretraining(session, recipe, dataset)
     training.restore()
     training.train()
-    with engine.in_float32():
+    with engine.under("float32"):
         backbone = training.export()
         if recipe.probe:
             probes = list(enumerate(recipe.probe))
@@ -50,11 +50,9 @@ def pretrain(session: Session) -> None:
 
 def run_precision(session: Session, recipe: PretrainRecipe) -> str:
     """What the run computes in, from its first start to its last, wherever it is resumed."""
-    precision = session.folder.facts().get("precision", recipe.train.precision)
-    if precision == "auto":
-        precision = engine.fastest_precision()
+    precision = engine.precision_here(session.folder.facts().get("precision", recipe.train.precision))
     session.record(precision=precision)
-    return str(precision)
+    return precision
 
 
 class Pretraining:
@@ -232,7 +230,7 @@ class Pretraining:
         probes = enumerate(self.recipe.probe)
         due = [(i, p) for i, p in probes if p.every and epoch and not rest and epoch % p.every == 0]
         if due:
-            with engine.in_float32():
+            with engine.under("float32"):
                 backbone = self._upright_backbone()
                 run_probes(self.session, self.dataset, backbone, self.recipe.augment, due, self.position.step)
 

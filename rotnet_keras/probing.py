@@ -89,12 +89,13 @@ def _probe_one_trunk(
     with _features_folder(session) as folder:
         stores = _stores(session, dataset, trunk, augment, [p for _, p in probes], folder)
         for index, probe in probes:
-            taps = _taps(trunk, probe)
+            taps, precision = _taps(trunk, probe), "float32"
             with session.timed() as took:
                 if probe.head == "knn":
                     scores = [nearest_neighbours(probe, taps, dataset, stores, seed)]
                 else:
                     training = HeadTraining(session, dataset, trunk, probe, taps, augment, stores)
+                    precision = training.precision
                     scores = [training.repeat(draw) for draw in range(probe.repeats)]
                     if weights == "rotnet" and probe.labels_per_class is None:
                         _export_classifier(session, trunk.model, training.heads, scores[-1], probe)
@@ -107,6 +108,7 @@ def _probe_one_trunk(
                     tap=tap,
                     head=probe.head,
                     labels_per_class=probe.labels_per_class,
+                    precision=precision,
                     **_summary([score[tap] for score in scores]),
                     **took,
                 )

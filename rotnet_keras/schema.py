@@ -116,6 +116,12 @@ class Schedule(Section):
         return self
 
 
+Precision = Annotated[
+    Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"],
+    Field(description="auto: bfloat16 or float16 where this hardware is faster for it, else float32."),
+]
+
+
 class Length(Section):
     """How long something trains: whole epochs or steps, one of the two."""
 
@@ -142,9 +148,7 @@ class Train(Length):
     """Pretraining: how long, how much at once, how exactly."""
 
     label_smoothing: Fraction = 0.0
-    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
-        "auto", description="auto: bfloat16 or float16 where this hardware is faster for it, else float32."
-    )
+    precision: Precision = "auto"
     checkpoint_minutes: NonNegativeFloat = Field(5.0, description="Besides the one after every epoch.")
     log_every: int = Field(10, ge=1, description="Steps that one step event averages.")
     tensorboard: bool = Field(False, description="Also write TensorBoard files.")
@@ -175,6 +179,7 @@ class Probe(Length):
         description="augment: compute so many crops of each image once, and use them in turn; far faster.",
     )
     every: int | None = Field(None, ge=1, description="Also after every so many epochs of pretraining.")
+    precision: Precision = "auto"
     neighbours: int = Field(20, ge=1, description="knn: how many vote.")
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule(name="cosine")

@@ -25,7 +25,7 @@ def test_the_fastest_precision_depends_on_the_hardware(monkeypatch, flags, gpus,
     monkeypatch.setattr(engine.tf.config, "list_physical_devices", lambda kind: list(range(len(gpus))))
     details = [{} if gpu is None else {"compute_capability": gpu} for gpu in gpus]
     monkeypatch.setattr(engine.tf.config.experimental, "get_device_details", lambda gpu: details[gpu])
-    assert engine.fastest_precision() == expected
+    assert engine.precision_here("auto") == expected
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_the_fastest_precision_depends_on_the_hardware(monkeypatch, flags, gpus,
     ],
 )
 def test_a_run_keeps_the_precision_it_began_in(monkeypatch, asked, recorded, expected):
-    monkeypatch.setattr(engine, "fastest_precision", lambda: "mixed_bfloat16")
+    monkeypatch.setattr(engine, "processor_flags", lambda: AMX)
     facts = dict(recorded)
     session = SimpleNamespace(folder=SimpleNamespace(facts=lambda: facts), record=facts.update)
     recipe = SimpleNamespace(train=SimpleNamespace(precision=asked))

@@ -341,11 +341,12 @@ tap = "conv2"
 epochs = 3
 augment = true
 views = 2
+precision = "mixed_float16"
 """)
     result, probe_run = start(recipe)
     assert result.returncode == 0, result.stderr
     whole, views = ([e for e in events_of(probe_run, "probe") if e["probe"] == i] for i in (0, 1))
-    assert [(e["weights"], e["tap"]) for e in views] == [("rotnet", "conv2")]
+    assert [(e["weights"], e["tap"], e["precision"]) for e in views] == [("rotnet", "conv2", "mixed_float16")]
     computed = set(re.findall(r"features \((\w+, [\w-]+)\)", result.stdout))
     assert {"rotnet, view-0", "rotnet, view-1", "random, train"} <= computed
     assert not {"rotnet, view-2", "random, view-0"} & computed

@@ -31,7 +31,7 @@ AUGMENT = Augment(pad=4, flip=True)
 
 def measure(settings: Settings) -> list[Measurement]:
     """Rotated images/s, GFLOP/s and the share of the peak; the same with Keras's batch normalisation."""
-    precision = engine.fastest_precision() if settings.precision == "auto" else settings.precision
+    precision = engine.precision_here(settings.precision)
     engine.configure(0, precision)
     compute = keras.config.dtype_policy().compute_dtype
     base = backbone(settings.backbone, SHAPE, blocks=settings.blocks, width=settings.width)
