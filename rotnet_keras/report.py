@@ -2,7 +2,6 @@
 
 import base64
 import time
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from rotnet_keras.catalogue import PACKAGE
 from rotnet_keras.events import Event
 from rotnet_keras.paper import table_1
 from rotnet_keras.runs import RunFolder, write_atomically
+from rotnet_keras.status import probe_images
 
 Table = tuple[str, list[str], list[list[str]]]
 
@@ -31,7 +31,7 @@ features.trainable = False  # or leave it True to fine-tune
 def result_tables(run: RunFolder) -> list[Table]:
     """Rotation accuracy against chance, and object accuracy by tap beside the controls and the paper."""
     events = run.events()
-    recipe = _recipe(run)
+    recipe = run.settings()
     return [*_rotation_table(events, recipe), *probe_tables(events, recipe)]
 
 
@@ -40,7 +40,7 @@ def _rotation_table(events: Sequence[Event], recipe: dict[str, Any]) -> list[Tab
     tests = [e for e in events if e["kind"] == "test"]
     if not epochs:
         return []
-    angles = recipe["rotation"]["angles"]
+    angles = recipe.get("rotation", {}).get("angles", [0, 90, 180, 270])
     rows = []
     for name, metrics in (
         ("train, last epoch", epochs[-1]),
@@ -78,12 +78,12 @@ def _probe_table(probes: Sequence[Event], recipe: dict[str, Any]) -> Table:
         rows.append(row + ([f"{paper[tap]:.2f}" if tap in paper else ""] if paper else []))
     if ("pixels", "pixels") in found:
         rows.append(["raw pixels", _top1(found["pixels", "pixels"]), *[""] * (len(columns) - 1 + bool(paper))])
-    amount = "all labels" if labels is None else f"{labels} labels per class"
     titles = ["tap", *(WEIGHTS[w] for w in columns)]
     if paper:
         titles.append(f"paper, NIN with {blocks} blocks")
     chance = 100 / max(1, len(probes[0]["per_class"]))
-    return f"Object accuracy on test, %: {HEADS[head]}, {amount} (chance {chance:.3g})", titles, rows
+    what = f"{HEADS[head]}, {probe_images(probes[0], recipe)} (chance {chance:.3g})"
+    return f"Object accuracy on test, %: {what}", titles, rows
 
 
 def write_report(run: RunFolder, state: str | None = None) -> None:
@@ -95,7 +95,7 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
     events = run.events()
-    recipe = _recipe(run)
+    recipe = run.settings()
     end = next((e for e in reversed(events) if e["kind"] == "end"), None)
     values = {
         "run": run,
@@ -218,14 +218,9 @@ def clock(seconds: float) -> str:
     return f"{rest} s" if rest else ""
 
 
-def _recipe(run: RunFolder) -> dict[str, Any]:
-    with run.recipe.open("rb") as file:
-        return tomllib.load(file)
-
-
 def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe as others can use it: file names without the folders of this machine."""
-    data = {key: value for key, value in recipe["data"].items() if key != "data_dir"}
+    data = {key: value for key, value in recipe.get("data", {}).items() if key != "data_dir"}
     data["name"] = Path(data["name"]).name if Path(data["name"]).is_absolute() else data["name"]
     shown = recipe | {"data": data}
     if "file" in recipe.get("backbone", {}):

@@ -10,6 +10,7 @@ import secrets
 import shlex
 import shutil
 import time
+import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -58,6 +59,13 @@ class RunFolder:
         except (OSError, ValueError):
             return {}
         return facts if isinstance(facts, dict) else {}
+
+    def settings(self) -> dict[str, Any]:
+        """What `recipe.toml` says, unchecked; empty where it cannot be read."""
+        try:
+            return tomllib.loads(self.recipe.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
 
     def newer(self) -> bool:
         """Whether a newer version of this package wrote the folder, in a format that this one does not know."""

@@ -1,7 +1,6 @@
 """Runs in a line, in a paragraph and side by side."""
 
 import time
-import tomllib
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,7 +73,7 @@ def judgement(run: RunFolder) -> str | None:
     events = run.events()
     if not any(e["kind"] == "step" for e in events):
         return None
-    angles = _recipe(run).get("rotation", {}).get("angles", [0, 90, 180, 270])
+    angles = run.settings().get("rotation", {}).get("angles", [0, 90, 180, 270])
     return verdict(events, len(angles)).text
 
 
@@ -82,7 +81,7 @@ def _smaller_batch(run: RunFolder, message: str) -> str:
     """What to try where memory ran out."""
     if not any(sign in message for sign in ("ResourceExhausted", "OOM", "MemoryError", "out of memory")):
         return ""
-    batch, inputs = _recipe(run).get("train", {}).get("batch", 1), run.facts().get("inputs_per_step")
+    batch, inputs = run.settings().get("train", {}).get("batch", 1), run.facts().get("inputs_per_step")
     if batch == 1:
         return ""
     return (
@@ -119,7 +118,7 @@ def comparison(runs: Sequence[RunFolder]) -> tuple[list[str], list[list[str]]]:
 
     A column is headed by the run's name, or by its path where another run has the same name.
     """
-    flat = [_flat(_recipe(run)) for run in runs]
+    flat = [_flat(run.settings()) for run in runs]
     keys = [key for key in dict.fromkeys(key for f in flat for key in f) if len({str(f.get(key)) for f in flat}) > 1]
     events = [run.events() for run in runs]
     rows = [["state", *(run.state() for run in runs)]]
@@ -128,7 +127,7 @@ def comparison(runs: Sequence[RunFolder]) -> tuple[list[str], list[list[str]]]:
     rows.append(["rotation accuracy, validation, last", *(_percent(a[-1] if a else None) for a in accuracies)])
     rows.append(["rotation accuracy, validation, best", *(_percent(max(a, default=None)) for a in accuracies)])
     rows.append(["loss, validation, last", *(f"{v[-1]['loss']:.3f}" if v else "" for v in validated)])
-    results = [_probe_results(e) for e in events]
+    results = [_probe_results(e, run.settings()) for e, run in zip(events, runs, strict=True)]
     for name in dict.fromkeys(name for r in results for name in r):
         rows.append([name, *(r.get(name, "") for r in results)])
     rows += [[key, *(str(f.get(key, "")) for f in flat)] for key in keys]
@@ -144,20 +143,19 @@ def _seconds_left(steps: Sequence[Event], total: int | None) -> float | None:
     return pause / max(1, grain) * (total - steps[-1]["step"])
 
 
-def _recipe(run: RunFolder) -> dict[str, Any]:
-    """The run's recipe as it is written; empty where it cannot be read."""
-    try:
-        return tomllib.loads(run.recipe.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+def probe_images(event: Event, recipe: dict[str, Any]) -> str:
+    """What a probe was trained on: "all labels", "20 labels per class, augmented images"."""
+    probes = recipe.get("probe", [])
+    labels = "all labels" if event["labels_per_class"] is None else f"{event['labels_per_class']} labels per class"
+    augmented = event["probe"] < len(probes) and probes[event["probe"]].get("augment")
+    return f"{labels}, augmented images" if augmented else labels
 
 
-def _probe_results(events: Sequence[Event]) -> dict[str, str]:
+def _probe_results(events: Sequence[Event], recipe: dict[str, Any]) -> dict[str, str]:
     results = {}
     for e in events:
         if e["kind"] == "probe":
-            labels = f", {e['labels_per_class']} labels per class" if e["labels_per_class"] else ""
-            results[f"{e['head']} on {e['tap']}, {e['weights']}{labels}"] = _percent(e["top1"])
+            results[f"{e['head']} on {e['tap']}, {e['weights']}, {probe_images(e, recipe)}"] = _percent(e["top1"])
     return results
 
 

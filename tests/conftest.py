@@ -1,12 +1,11 @@
-"""What the tests share: tiny data that rotation can be learned from, and the command line."""
+"""What the tests share: tiny data that rotation can be learned from, and a run that has finished."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from whole_runs import start
 
 # Pictures of the terminal UI must not depend on how far an animation has come.
 os.environ["TEXTUAL_ANIMATIONS"] = "none"
@@ -39,6 +38,31 @@ log_every = 2
 checkpoint_minutes = 0
 """
 
+# Every kind of probe.
+PROBES = """
+[[probe]]
+head = "linear"
+controls = ["random", "pixels"]
+epochs = 2
+
+[[probe]]
+head = "mlp"
+tap = "conv2"
+steps = 4
+labels_per_class = 5
+repeats = 2
+
+[[probe]]
+head = "knn"
+tap = ["conv1", "conv2"]
+
+[[probe]]
+head = "conv"
+tap = "conv1"
+epochs = 1
+augment = true
+"""
+
 
 def pytest_collection_modifyitems(items):
     """What reads the one finished run is tested where that was made, by one of several workers."""
@@ -66,6 +90,14 @@ def tiny_data(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, tiny_data):
+    """One uninterrupted run with every kind of probe: (result of the command, run)."""
+    recipe = tmp_path_factory.mktemp("finished") / "tiny.toml"
+    recipe.write_text(TINY_RECIPE.format(data=tiny_data) + PROBES)
+    return start(recipe, "seed=3")
+
+
 @pytest.fixture
 def tiny_recipe(tmp_path, tiny_data):
     path = tmp_path / "tiny.toml"
@@ -81,38 +113,6 @@ def runs_dir(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.delenv("ROTNET_RUNS_DIR", raising=False)
     return Path("runs")
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "rotnet_keras", *map(str, arguments)]
-
-
-def run_cli(*arguments, cwd=None, **environment):
-    """Run the command line in a process of its own; environment variables by keyword."""
-    return subprocess.run(
-        command(*arguments),
-        cwd=cwd,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def run_python(code, *arguments, **environment):
-    """Run code in a fresh interpreter; its standard output, or a failure with what it said."""
-    result = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 def shared_data(*names):

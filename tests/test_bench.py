@@ -2,7 +2,7 @@ import json
 import sys
 
 import pytest
-from conftest import run_cli
+from command_line import run_cli
 
 from rotnet_keras import bench
 from rotnet_keras.backbones import backbone

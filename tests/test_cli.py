@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from conftest import run_cli, run_python
+from command_line import run_cli, run_python
 
 HEAVY = ("tensorflow", "keras", "numpy", "sklearn", "matplotlib")
 LIGHT_COMMAND = """

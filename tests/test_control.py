@@ -7,7 +7,7 @@ import time
 
 import psutil
 import pytest
-from conftest import command, run_cli
+from command_line import command, run_cli
 
 from rotnet_keras.runs import FORMAT, RunFolder, create_run
 

@@ -6,7 +6,7 @@ import time
 
 import psutil
 import pytest
-from conftest import command, run_cli
+from command_line import command, run_cli
 
 from rotnet_keras import queue
 from rotnet_keras.errors import RunError

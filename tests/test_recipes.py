@@ -2,7 +2,8 @@ import json
 import tomllib
 
 import pytest
-from conftest import TINY_RECIPE, run_cli
+from command_line import run_cli
+from conftest import TINY_RECIPE
 
 from rotnet_keras.catalogue import expected_minutes, find_recipe, shipped_recipes
 from rotnet_keras.errors import RecipeError

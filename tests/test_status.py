@@ -4,7 +4,7 @@ import time
 
 import psutil
 import pytest
-from conftest import run_cli
+from command_line import run_cli
 
 from rotnet_keras.runs import create_run
 from rotnet_keras.status import comparison, explanation, judgement, summary

@@ -8,7 +8,7 @@ import time
 
 import psutil
 import pytest
-from conftest import run_python
+from command_line import run_python
 from fake_runs import fake_run, write_steps
 from rotnet_tui import form_fields, settings
 from rotnet_tui.app import RotnetApp

@@ -11,7 +11,7 @@ import time
 
 import psutil
 import pytest
-from conftest import command
+from command_line import command
 
 from rotnet_keras import queue
 from rotnet_keras.runs import RunFolder, create_run, list_runs

@@ -12,7 +12,6 @@ from rotnet_keras.runs import RunFolder
 from rotnet_tui.history import History
 from rotnet_tui.pane import Pane
 from rotnet_tui.picture import half_blocks, open_picture
-from rotnet_tui.recipe_view import read_recipe
 
 
 class Features(Pane):
@@ -41,7 +40,7 @@ class Features(Pane):
         self.query_one("#filter-picture", Static).update(self._filters(history.run, samples))
 
     def _tables(self, history: History) -> Group | str:
-        recipe = read_recipe(history.run)
+        recipe = history.run.settings()
         probes = history.kept["probe"]
         if not probes:
             planned = len(recipe.get("probe", []))

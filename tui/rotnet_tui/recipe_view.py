@@ -1,25 +1,13 @@
 """The resolved recipe of a run, with what was overridden."""
 
-import tomllib
-from typing import Any
-
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from rotnet_keras.runs import RunFolder
 from rotnet_tui.history import History
 from rotnet_tui.pane import Pane
 from rotnet_tui.words import printable
-
-
-def read_recipe(run: RunFolder) -> dict[str, Any]:
-    """The recipe's values; empty where it cannot be read."""
-    try:
-        return tomllib.loads(run.recipe.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def toml_text(toml: str, colors: dict[str, str], overridden: frozenset[str] = frozenset()) -> Text:

@@ -1,0 +1,73 @@
+"""What a run gives away, where this package is not at hand."""
+
+import numpy as np
+import pytest
+from command_line import run_cli, run_python
+from whole_runs import events_of
+
+EXPORT_CODE = """
+import sys
+sys.modules["rotnet_keras"] = None
+import keras, numpy as np
+folder = sys.argv[1]
+pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+backbone = keras.models.load_model(folder + "/backbone.keras")
+features = keras.Model(backbone.input, backbone.get_layer("conv1").output).predict(pixels, verbose=0)
+assert features.shape == (8, 8, 8, 16) and features.dtype == "float32", features.shape
+assert np.array_equal(backbone.predict(pixels, verbose=0), backbone.predict(pixels.astype("float32"), verbose=0))
+for name in ("rotnet", "classifier"):
+    probabilities = keras.models.load_model(f"{folder}/{name}.keras").predict(pixels, verbose=0)
+    assert probabilities.shape == (8, 4) and np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+model = keras.Sequential([backbone, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4)])
+model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+before = backbone.trainable_variables[0].numpy().copy()
+model.fit(pixels, np.arange(8) % 4, verbose=0)
+assert not np.array_equal(before, backbone.trainable_variables[0].numpy())
+print("fine")
+"""
+
+
+def test_exports_work_where_this_package_cannot_be_imported(finished):
+    _, run = finished
+    assert run_python(EXPORT_CODE, run.export).strip().endswith("fine")
+
+
+def test_the_exported_rotnet_knows_its_angles(finished, tiny_data):
+    from rotnet_keras.engine import keras
+
+    _, run = finished
+    with np.load(tiny_data) as arrays:
+        images = arrays["x_test"]
+    turned = np.concatenate([np.rot90(images, k, axes=(1, 2)) for k in range(4)])
+    model = keras.models.load_model(run.export / "rotnet.keras")
+    right = model.predict(turned, verbose=0).argmax(axis=1) == np.repeat(np.arange(4), len(images))
+    assert right.mean() == pytest.approx(events_of(run, "test")[0]["accuracy"], abs=0.01)
+
+
+@pytest.mark.slow
+def test_export_to_savedmodel(finished, tmp_path):
+    _, run = finished
+    target = tmp_path / "saved"
+    result = run_cli("export", run.path, "--to", "savedmodel", "--output", target)
+    assert result.returncode == 0, result.stderr
+    import tensorflow as tf
+
+    assert tf.saved_model.load(str(target)).serve(np.zeros((1, 16, 16, 3), np.float32)).shape == (1, 8, 8, 32)
+    again = run_cli("export", run.path, "--to", "savedmodel", "--output", target)
+    assert again.returncode == 1 and "exists already" in again.stderr
+
+
+def test_export_to_onnx_computes_the_same(finished, tmp_path):
+    import onnxruntime
+
+    from rotnet_keras.engine import keras
+
+    _, run = finished
+    target = tmp_path / "rotnet.onnx"
+    result = run_cli("export", run.path, "--to", "onnx", "--model", "rotnet", "--output", target)
+    assert result.returncode == 0, result.stderr
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype(np.float32)
+    session = onnxruntime.InferenceSession(target)
+    (ours,) = session.run(None, {session.get_inputs()[0].name: pixels})
+    theirs = keras.models.load_model(run.export / "rotnet.keras").predict(pixels, verbose=0)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)

@@ -1,0 +1,118 @@
+"""Runs that are stopped, killed or left alone, and go on."""
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from command_line import command, run_cli
+from conftest import shared_data
+from whole_runs import assert_same_end, events_of, run_of, start, wait_for_step
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_by_a_signal_and_resumed_it_ends_with_the_same_weights(finished, tiny_recipe, number, code):
+    _, whole = finished
+    run = run_of(tiny_recipe.parent, "run")
+    process = subprocess.Popen(
+        command("run", tiny_recipe, "--name", "run"), cwd=tiny_recipe.parent, stdout=subprocess.DEVNULL
+    )
+    wait_for_step(run, 4)
+    process.send_signal(number)
+    assert process.wait(60) == code
+    assert run.state() == "stopped"
+    stopped_at = max(e["step"] for e in events_of(run, "checkpoint"))
+    assert stopped_at < 30, "the run was over before it could be stopped"
+    assert run_cli("resume", "run", cwd=tiny_recipe.parent).returncode == 0
+    assert_same_end(run, whole)
+    assert [e["step"] for e in events_of(run, "epoch")] == [10, 20, 30]
+    assert run_cli("resume", "run", cwd=tiny_recipe.parent).returncode == 1
+
+
+def test_killed_and_resumed_it_ends_with_the_same_weights(finished, tiny_recipe):
+    _, whole = finished
+    run = run_of(tiny_recipe.parent, "run")
+    process = subprocess.Popen(
+        command("run", tiny_recipe, "--name", "run"), cwd=tiny_recipe.parent, stdout=subprocess.DEVNULL
+    )
+    wait_for_step(run, 8)
+    process.kill()
+    process.wait(60)
+    assert run.state() == "killed"
+    # A damaged newest checkpoint costs a few steps more, nothing else.
+    newest = max(run.checkpoints.glob("step-*.npz"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    result = run_cli("resume", "run", cwd=tiny_recipe.parent)
+    assert result.returncode == 0 and f"checkpoint {newest.name} cannot be used" in result.stdout
+    assert_same_end(run, whole)
+    steps = [e["step"] for e in events_of(run, "step")]
+    assert steps == sorted(set(steps)) and [e["step"] for e in events_of(run, "epoch")] == [10, 20, 30]
+
+
+def test_a_terminal_shows_a_bar_and_closing_it_does_not_end_the_run(finished, tiny_recipe):
+    _, whole = finished
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(tiny_recipe.parent)
+        os.execv(sys.executable, command("run", tiny_recipe, "--name", "run"))
+    seen = b""
+    while b"pretraining" not in seen or "━".encode() not in seen or b"accuracy" not in seen:
+        seen += os.read(terminal, 4096)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    run = run_of(tiny_recipe.parent, "run")
+    assert run.state() == "finished" and b"ETA" in seen
+    assert_same_end(run, whole)
+
+
+def test_a_detached_run_is_watched_and_stopped_from_elsewhere(tiny_recipe):
+    folder = tiny_recipe.parent
+    result, run = start(tiny_recipe, "train.steps=100000", "--detach")
+    assert result.returncode == 0 and "runs as process" in result.stdout
+    wait_for_step(run, 2)
+    status = json.loads(run_cli("status", "run", "--json", cwd=folder).stdout)
+    assert status["state"] == "running" and status["step"] >= 2
+    again = run_cli("resume", "run", cwd=folder)
+    assert again.returncode == 1 and "running already" in again.stderr
+    assert run_cli("stop", "run", cwd=folder).returncode == 0
+    logs = run_cli("logs", "-f", "run", cwd=folder).stdout
+    assert "Stopped. Go on with: rotnet-keras resume run" in logs
+    assert run.state() == "stopped"
+    assert "stopped" in run_cli("runs", cwd=folder).stdout
+
+
+def test_data_that_change_between_stop_and_resume_are_refused(tiny_recipe, tiny_data, tmp_path):
+    mine = tmp_path / "mine.npz"
+    shutil.copy(tiny_data, mine)
+    process = subprocess.Popen(
+        command("run", tiny_recipe, f"data.name={mine}", "train.steps=100000", "--name", "run"),
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    )
+    wait_for_step(run_of(tmp_path, "run"), 1)
+    process.terminate()
+    process.wait(60)
+    with np.load(mine) as arrays:
+        np.savez(tmp_path / "other.npz", **{**arrays, "x_train": arrays["x_train"][:, ::-1]})
+    shutil.move(tmp_path / "other.npz", mine)
+    result = run_cli("resume", "run", cwd=tmp_path)
+    assert result.returncode == 3 and "the data have changed" in result.stdout
+
+
+@pytest.mark.slow
+def test_the_full_nin_on_the_real_cifar10_falls_and_resumes(tmp_path):
+    data = shared_data("tfds")
+    arguments = [f"data.data_dir={data}", "train.steps=12", "train.log_every=1", "probe=[]", "--name", "run"]
+    process = subprocess.Popen(command("run", "cifar_nin", "train.checkpoint_minutes=0", *arguments), cwd=tmp_path)
+    run = run_of(tmp_path, "run")
+    wait_for_step(run, 5)
+    process.terminate()
+    assert process.wait(120) == 143
+    assert run_cli("resume", "run", cwd=tmp_path).returncode == 0
+    losses = [e["loss"] for e in events_of(run, "step")]
+    assert len(losses) == 12 and np.mean(losses[-3:]) < losses[0]
