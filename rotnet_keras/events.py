@@ -130,3 +130,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return value
+
+
+def probe_images(event: Event, recipe: dict[str, Any]) -> str:
+    """What a probe was trained on: "all labels", "20 labels per class, augmented images"."""
+    probes = recipe.get("probe", [])
+    labels = "all labels" if event["labels_per_class"] is None else f"{event['labels_per_class']} labels per class"
+    augmented = event["probe"] < len(probes) and probes[event["probe"]].get("augment")
+    return f"{labels}, augmented images" if augmented else labels

@@ -9,10 +9,9 @@ from typing import Any
 import tomlkit
 
 from rotnet_keras.catalogue import PACKAGE
-from rotnet_keras.events import Event
+from rotnet_keras.events import Event, probe_images
 from rotnet_keras.paper import table_1
 from rotnet_keras.runs import RunFolder, write_atomically
-from rotnet_keras.status import probe_images
 
 Table = tuple[str, list[str], list[list[str]]]
 

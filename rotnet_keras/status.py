@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rotnet_keras.events import Event, usual_pause
+from rotnet_keras.events import Event, probe_images, usual_pause
 from rotnet_keras.runs import RunFolder, command_line
 from rotnet_keras.verdict import verdict
 
@@ -141,14 +141,6 @@ def _seconds_left(steps: Sequence[Event], total: int | None) -> float | None:
         return None
     grain = steps[-1]["step"] - steps[-2]["step"]
     return pause / max(1, grain) * (total - steps[-1]["step"])
-
-
-def probe_images(event: Event, recipe: dict[str, Any]) -> str:
-    """What a probe was trained on: "all labels", "20 labels per class, augmented images"."""
-    probes = recipe.get("probe", [])
-    labels = "all labels" if event["labels_per_class"] is None else f"{event['labels_per_class']} labels per class"
-    augmented = event["probe"] < len(probes) and probes[event["probe"]].get("augment")
-    return f"{labels}, augmented images" if augmented else labels
 
 
 def _probe_results(events: Sequence[Event], recipe: dict[str, Any]) -> dict[str, str]:
