@@ -34,7 +34,7 @@ def test_a_pooled_linear_head_trains():
 def test_a_frozen_trunk_keeps_weights_and_batch_statistics():
     model = backbone("compact", (16, 16, 3), blocks=2, width=0.25)
     trunk = frozen_taps(model, ["conv1", "conv2"])
-    head = build_head("linear", (8, 8, 16), 4, "conv2")
+    head = build_head("linear", (8, 8, 32), 4, "conv2")
     inputs = keras.Input((16, 16, 3))
     whole = keras.Model(inputs, head(trunk(inputs)["conv2"]))
     whole.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
