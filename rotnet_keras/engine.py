@@ -52,9 +52,8 @@ def precision_here(asked: str) -> str:
 def _fastest_precision() -> str:
     """The precision that convolutions train fastest in here, of those that lose no accuracy.
 
-    A CPU gains from bfloat16 only if it has matrix units (AMX): 1.9 times float32's speed with them, 0.75
-    times with vector instructions for bfloat16 alone, 0.3 times without (`compact`, batch 64, two cores
-    of an Intel Xeon, its instruction sets limited).
+    A CPU gains from bfloat16 only if it has matrix units (AMX): twice float32's speed with them
+    (results/performance.md), less than float32's without.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
