@@ -7,6 +7,8 @@ named `conv1`, `conv2`, ...: the taps, which any Keras can read with `model.get_
 from collections.abc import Callable, Sequence
 
 from rotnet_keras.engine import keras
+from rotnet_keras.errors import DataError
+from rotnet_keras.schema import Backbone
 
 layers = keras.layers
 
@@ -119,6 +121,24 @@ def backbone(name: str, input_shape: Sequence[int] = (32, 32, 3), **options: obj
     if name not in BACKBONES:
         raise ValueError(f"No backbone is called {name!r}. There are: {', '.join(BACKBONES)}.")
     return BACKBONES[name](input_shape, **options)
+
+
+def build(spec: Backbone, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> keras.Model:
+    """The backbone that a recipe describes, with fresh weights, for images of one shape (H, W, C)."""
+    return backbone(spec.name, shape, blocks=spec.blocks, width=spec.width, mean=mean, std=std)
+
+
+def outputs_of(model: keras.Model, names: Sequence[str]) -> dict[str, keras.KerasTensor]:
+    """The outputs of some layers of a functional model, by name.
+
+    Raises:
+        DataError: it has no such layer.
+    """
+    missing = [name for name in names if name not in {layer.name for layer in model.layers}]
+    if missing:
+        last = ", ".join(layer.name for layer in model.layers[-5:])
+        raise DataError(f"the backbone has no layer called {', '.join(missing)}; its layers end in {last}")
+    return {name: model.get_layer(name).output for name in names}
 
 
 def taps(model: keras.Model) -> list[str]:

@@ -66,35 +66,39 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
-def training_images(split: Split, augment: Augment, *, batch: int, seed: int, first: int, last: int) -> tf.data.Dataset:
-    """Augmented, unrotated images of the steps from `first` up to, without, `last`: (N, T, T, C) uint8."""
-    size, channels = crop_size(augment, split.store.shape[1]), split.store.shape[3]
+def training_images(
+    split: Split, augment: Augment, *, batch: int, seed: int, first: int, last: int, labelled: bool = False
+) -> tf.data.Dataset:
+    """Augmented, unrotated images of the steps from `first` up to, without, `last`: (N, T, T, C) uint8.
 
-    def fetch(step: np.ndarray) -> np.ndarray:
-        positions = positions_of_step(len(split), batch, seed, int(step))
-        return augmented(split, positions, augment, np.random.default_rng((seed, 1, int(step))))
+    Args:
+        labelled: their labels, (N,) int64, beside them.
+    """
 
-    return _images(tf.data.Dataset.range(first, last), fetch, (None, size, size, channels))
+    def fetch(step: int) -> tuple[np.ndarray, np.ndarray]:
+        positions = positions_of_step(len(split), batch, seed, step)
+        return positions, augmented(split, positions, augment, np.random.default_rng((seed, 1, step)))
+
+    return _images(tf.data.Dataset.range(first, last), fetch, split, augment, labelled)
 
 
 def evaluation_images(
-    split: Split, augment: Augment, *, batch: int, view: tuple[int, int] | None = None
+    split: Split, augment: Augment, *, batch: int, view: tuple[int, int] | None = None, labelled: bool = False
 ) -> tf.data.Dataset:
     """All images of a split in order: (N, T, T, C) uint8.
 
     Args:
         view: (seed, number) of a random crop and flip of each image; the central crop when not given.
+        labelled: their labels, (N,) int64, beside them.
     """
-    size, channels = crop_size(augment, split.store.shape[1]), split.store.shape[3]
 
-    def fetch(start: np.ndarray) -> np.ndarray:
-        first = int(start)
+    def fetch(first: int) -> tuple[np.ndarray, np.ndarray]:
         positions = np.arange(first, min(first + batch, len(split)))
         if view is None:
-            return centred(split.images(positions), augment)
-        return augmented(split, positions, augment, np.random.default_rng((*view, first)))
+            return positions, centred(split.images(positions), augment)
+        return positions, augmented(split, positions, augment, np.random.default_rng((*view, first)))
 
-    return _images(tf.data.Dataset.range(0, len(split), batch), fetch, (None, size, size, channels))
+    return _images(tf.data.Dataset.range(0, len(split), batch), fetch, split, augment, labelled)
 
 
 def pipeline(steps: tf.data.Dataset, load: Callable[[tf.Tensor], Any]) -> tf.data.Dataset:
@@ -112,10 +116,24 @@ def pipeline(steps: tf.data.Dataset, load: Callable[[tf.Tensor], Any]) -> tf.dat
 
 
 def _images(
-    steps: tf.data.Dataset, fetch: Callable[[np.ndarray], np.ndarray], shape: tuple[int | None, ...]
+    steps: tf.data.Dataset,
+    fetch: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    split: Split,
+    augment: Augment,
+    labelled: bool,
 ) -> tf.data.Dataset:
-    def load(step: tf.Tensor) -> tf.Tensor:
-        images = tf.numpy_function(fetch, [step], tf.uint8, stateful=False)
-        return tf.ensure_shape(images, shape)
+    """Batches of what `fetch` gives for numbers: positions in the split, and the images there."""
+    size, channels = crop_size(augment, split.store.shape[1]), split.store.shape[3]
+    labels = split.required_labels() if labelled else None
+
+    def numbered(step: np.ndarray) -> list[np.ndarray]:
+        positions, images = fetch(int(step))
+        return [images] if labels is None else [images, labels[positions]]
+
+    def load(step: tf.Tensor) -> Any:
+        types = [tf.uint8] if labels is None else [tf.uint8, tf.int64]
+        images, *rest = tf.numpy_function(numbered, [step], types, stateful=False)
+        images = tf.ensure_shape(images, (None, size, size, channels))
+        return (images, tf.ensure_shape(rest[0], (None,))) if rest else images
 
     return pipeline(steps, load)

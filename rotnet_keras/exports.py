@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from rotnet_keras.engine import keras
-from rotnet_keras.errors import RotnetError
+from rotnet_keras.errors import DataError, RotnetError
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -17,6 +17,18 @@ def save_model(model: keras.Model, path: Path) -> None:
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def load_backbone(path: Path) -> keras.Model:
+    """Read a model that others go on with.
+
+    Raises:
+        DataError: the file is none, or loading it could run code of its own.
+    """
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many types for files that are not its own.
+        raise DataError(f"{path}: not a Keras model that can be loaded safely: {error}") from None
 
 
 def convert(source: Path, to: str, target: Path) -> None:

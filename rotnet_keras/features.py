@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rotnet_keras.backbones import normalization
+from rotnet_keras.backbones import normalization, outputs_of
 from rotnet_keras.batches import centred, evaluation_images
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras, tf
@@ -26,11 +26,7 @@ Features = dict[str, np.ndarray]
 
 def frozen_taps(backbone: keras.Model, taps: Sequence[str]) -> keras.Model:
     """A model from pixels to {tap: features}, not trainable, its batch normalisation in inference mode."""
-    missing = [tap for tap in taps if tap not in {layer.name for layer in backbone.layers}]
-    if missing:
-        raise DataError(f"the backbone has no layer called {', '.join(missing)}; its layers end in "
-                        f"{', '.join(layer.name for layer in backbone.layers[-5:])}")  # fmt: skip
-    trunk = keras.Model(backbone.input, {tap: backbone.get_layer(tap).output for tap in taps}, name="trunk")
+    trunk = keras.Model(backbone.input, outputs_of(backbone, taps), name="trunk")
     trunk = fused(trunk)
     trunk.trainable = False
     return trunk

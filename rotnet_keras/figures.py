@@ -29,8 +29,8 @@ FILTER_COLUMNS = 16
 FILTERS_WIDTH = 640
 
 
-def draw_curves(events: Sequence[Event], classes: int, path: Path) -> bool:
-    """Loss, rotation accuracy and learning rate by epoch, with chance; False where there is nothing yet."""
+def draw_curves(events: Sequence[Event], classes: int, accuracy_name: str, path: Path) -> bool:
+    """Loss, accuracy and learning rate by epoch, with chance; False where there is nothing yet."""
     steps = [e for e in events if e["kind"] == "step" and e.get("loss") is not None]
     epochs = [e for e in events if e["kind"] == "epoch" and "validation" in e]
     if not steps:
@@ -48,7 +48,7 @@ def draw_curves(events: Sequence[Event], classes: int, path: Path) -> bool:
                 values = [factor * e["validation"][key] for e in epochs]
                 axis.plot([e["epoch"] for e in epochs], values, "o-", color=ORANGE, ms=3, label="validation")
             axis.axhline(chance, color=GREY, linestyle=":", label="chance")
-            axis.set(title="loss" if key == "loss" else "rotation accuracy, %", xlabel="epoch")
+            axis.set(title="loss" if key == "loss" else f"{accuracy_name}, %", xlabel="epoch")
         loss.legend(loc="upper right")
         accuracy.set_ylim(0, 100)
         rate.plot(x, [e["learning_rate"] for e in steps], color=BLUE)

@@ -5,9 +5,13 @@ as it does multiplying. TensorFlow has the whole of it as one operation, forward
 joins with a ReLU that follows. Exports go back to the stock layer, whose outputs are the same.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from rotnet_keras.engine import keras, tf
+
+# What stands before the first convolution, where a low precision would cost the images their detail.
+PIXEL_LAYERS = (keras.layers.InputLayer, keras.layers.Rescaling, keras.layers.Normalization)
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
@@ -31,24 +35,32 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
-def fused(model: keras.Model) -> keras.Model:
-    """A copy of a functional model to train: equal weights, every batch normalisation of a map fused."""
-    return _copy(model, lambda layer: FusedBatchNormalization if _normalises_a_map(layer) else type(layer))
+def fused(model: keras.Model, precision: str | None = None) -> keras.Model:
+    """A copy of a functional model to train: equal weights, every batch normalisation of a map fused.
+
+    Args:
+        precision: what its layers compute in, but for those that scale pixels; by default what they do already.
+    """
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        kind = FusedBatchNormalization if _normalises_a_map(layer) else type(layer)
+        kept = precision is None or isinstance(layer, PIXEL_LAYERS)
+        return kind.from_config(layer.get_config() | ({} if kept else {"dtype": precision}))
+
+    return _copy(model, clone)
 
 
 def stock(model: keras.Model) -> keras.Model:
     """A copy of a functional model to give away: equal weights, built-in layers only, all float32."""
-    return _copy(
-        model,
-        lambda layer: keras.layers.BatchNormalization if isinstance(layer, FusedBatchNormalization) else type(layer),
-        dtype="float32",
-    )
 
-
-def _copy(model: keras.Model, kind: Any, **changes: object) -> keras.Model:
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return kind(layer).from_config({**layer.get_config(), **changes})
+        kind = keras.layers.BatchNormalization if isinstance(layer, FusedBatchNormalization) else type(layer)
+        return kind.from_config(layer.get_config() | {"dtype": "float32"})
 
+    return _copy(model, clone)
+
+
+def _copy(model: keras.Model, clone: Callable[[keras.layers.Layer], keras.layers.Layer]) -> keras.Model:
     copy = keras.models.clone_model(model, clone_function=clone)
     copy.set_weights(model.get_weights())
     return copy

@@ -11,10 +11,10 @@ from rotnet_keras.batches import augmented, centred, pipeline, positions_of_step
 from rotnet_keras.callbacks import AfterStep, LearningRate
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.errors import DataError
 from rotnet_keras.features import Features, frozen_taps
 from rotnet_keras.fused import fused
 from rotnet_keras.heads import build_head
+from rotnet_keras.labels import labelled_subset
 from rotnet_keras.optimizers import build_optimizer
 from rotnet_keras.schema import Augment, Probe
 from rotnet_keras.session import Session
@@ -83,7 +83,7 @@ class HeadTraining:
         """Train from the first weights with the `draw`-th choice of labels; {tap: scores on the splits}."""
         for variable, value in zip(self.variables, self.initial, strict=True):
             variable.assign(value)
-        chosen = labelled_subset(self.dataset, self.probe.labels_per_class, (self.seed, draw))
+        chosen = labelled_subset(self.dataset, self.probe, (self.seed, draw))
         total = self.probe.total_steps(len(chosen))
         labels = "" if self.probe.labels_per_class is None else f", {self.probe.labels_per_class} a class"
         what = (
@@ -148,25 +148,6 @@ class HeadTraining:
         return scores
 
 
-def labelled_subset(dataset: Dataset, per_class: int | None, seed: tuple[int, int]) -> np.ndarray:
-    """Positions of training images: all, or so many of each class drawn at random.
-
-    Raises:
-        DataError: a class has fewer.
-    """
-    labels = dataset.train.required_labels()
-    if per_class is None:
-        return np.arange(len(labels))
-    rng = np.random.default_rng(seed)
-    picked = []
-    for number, name in enumerate(dataset.class_names):
-        members = np.flatnonzero(labels == number)
-        if len(members) < per_class:
-            raise DataError(f"labels_per_class = {per_class}, but class {name!r} has {len(members)} training images")
-        picked.append(rng.choice(members, per_class, replace=False))
-    return np.sort(np.concatenate(picked))
-
-
 def nearest_neighbours(
     probe: Probe, taps: list[str], dataset: Dataset, stores: dict[str, Features], seed: int
 ) -> dict[str, dict[str, Any]]:
@@ -178,7 +159,7 @@ def nearest_neighbours(
             return values.mean(axis=(1, 2))
         return values.reshape(len(values), -1)
 
-    chosen = labelled_subset(dataset, probe.labels_per_class, (seed, 0))
+    chosen = labelled_subset(dataset, probe, (seed, 0))
     scores: dict[str, dict[str, Any]] = {}
     for tap in taps:
         model = KNeighborsClassifier(min(probe.neighbours, len(chosen)), metric="cosine", weights="distance")

@@ -1,4 +1,4 @@
-"""Classifiers that probe frozen features (released code, its layouts and initialisation)."""
+"""Classifiers on the features of a tap (released code, its layouts and initialisation)."""
 
 import math
 from collections.abc import Callable
@@ -11,6 +11,18 @@ layers = keras.layers
 # The paper's linear probes see about this many features of a tap, pooled down where there are more.
 LINEAR_FEATURES = 9216
 MLP_MAXIMUM = 2048
+
+
+def pool(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
+    """Global average pooling and a dense layer, initialised as PyTorch does: how a NIN ends."""
+    x = layers.GlobalAveragePooling2D()(x)
+    bound = float(x.shape[-1]) ** -0.5
+    return layers.Dense(
+        classes,
+        kernel_initializer=keras.initializers.RandomUniform(-bound, bound),
+        bias_initializer=keras.initializers.RandomUniform(-bound, bound),
+        dtype="float32",
+    )(x)
 
 
 def linear(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
@@ -46,6 +58,7 @@ def conv(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
 
 
 HEADS: dict[str, Callable[[keras.KerasTensor, int], keras.KerasTensor]] = {
+    "pool": pool,
     "linear": linear,
     "mlp": mlp,
     "conv": conv,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rotnet_keras.schema import PretrainRecipe, ProbeRecipe, Recipe
+from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe
 
 
 @dataclass(frozen=True)
@@ -15,5 +15,6 @@ class Kind:
 
 KINDS = {
     "pretrain": Kind(PretrainRecipe, "rotnet_keras.pretrain:pretrain"),
+    "classify": Kind(ClassifyRecipe, "rotnet_keras.classify:classify"),
     "probe": Kind(ProbeRecipe, "rotnet_keras.probing:probe_backbone"),
 }

@@ -7,14 +7,16 @@ import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rotnet_keras.catalogue import find_recipe
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
 from rotnet_keras.recipe import load_recipe, to_toml
 from rotnet_keras.runs import RunFolder, create_run, default_runs_dir, find_run, list_runs
-from rotnet_keras.schema import PretrainRecipe, ProbeRecipe, Recipe, Source
+from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, Source
 from rotnet_keras.sources import pinned
+
+S = TypeVar("S", bound=Source)
 
 
 def load_for_run(recipe: str, overrides: Mapping[str, Any], runs_dir: Path) -> tuple[Recipe, dict[str, Any]]:
@@ -25,13 +27,18 @@ def load_for_run(recipe: str, overrides: Mapping[str, Any], runs_dir: Path) -> t
         DataError: its data, or the backbone it is about, are missing.
     """
     loaded = load_recipe(recipe, overrides)
-    if isinstance(loaded, PretrainRecipe) and loaded.train.tensorboard and not find_spec("tensorboard"):
+    if (
+        isinstance(loaded, PretrainRecipe | ClassifyRecipe)
+        and loaded.train.tensorboard
+        and not find_spec("tensorboard")
+    ):
         raise RecipeError("train.tensorboard needs another package: pip install 'rotnet-keras[tensorboard]'")
     # What was measured of the recipe need not hold for a run of it, with its overrides and elsewhere.
     loaded = loaded.model_copy(update={"data": pinned(loaded.data), "expect": None})
     if isinstance(loaded, ProbeRecipe):
-        file = find_backbone(loaded.backbone, runs_dir).absolute()
-        loaded = loaded.model_copy(update={"backbone": Source(file=str(file))})
+        loaded = loaded.model_copy(update={"backbone": _pinned(loaded.backbone, runs_dir)})
+    if isinstance(loaded, ClassifyRecipe) and loaded.pretrained:
+        loaded = loaded.model_copy(update={"pretrained": _pinned(loaded.pretrained, runs_dir)})
     facts = {
         "recipe": find_recipe(recipe).stem,
         "overrides": dict(overrides),
@@ -40,6 +47,12 @@ def load_for_run(recipe: str, overrides: Mapping[str, Any], runs_dir: Path) -> t
         "created": round(time.time(), 3),
     }
     return loaded, facts
+
+
+def _pinned(source: S, runs_dir: Path) -> S:
+    """The same backbone by its file, which later runs of a recipe do not change."""
+    file = str(find_backbone(source, runs_dir).absolute())
+    return source.model_copy(update={"run": None, "recipe": None, "file": file})
 
 
 def find_backbone(source: Source, runs_dir: Path) -> Path:

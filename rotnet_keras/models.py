@@ -1,4 +1,4 @@
-"""The model that learns from rotations, and the exports that people take home."""
+"""The models that are trained, on rotations or on labels, and the exports that people take home."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,69 +9,54 @@ import numpy as np
 
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.fused import stock
+from rotnet_keras.heads import build_head
 from rotnet_keras.rotation import RIGHT_ANGLES, rotate_batch, rotate_one_each
 
 layers = keras.layers
 
 
-class AngleConfusion(keras.metrics.Metric):
-    """Counts of (true angle, predicted angle); its result is the accuracy of each angle."""
+class Confusion(keras.metrics.Metric):
+    """Counts of (true, predicted), `counts` (K, K); its result is the balanced accuracy: the mean recall."""
 
-    def __init__(self, angles: Sequence[int]) -> None:
-        super().__init__(name="angles")
-        self.angles = list(angles)
-        self.counts = self.add_variable((len(angles), len(angles)), "zeros", dtype="int32", name="counts")
+    def __init__(self, classes: int) -> None:
+        super().__init__(name="balanced_accuracy")
+        self.counts = self.add_variable((classes, classes), "zeros", dtype="int32", name="counts")
 
     def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
         """Add a batch: labels (N,) and logits (N, K)."""
         predicted = tf.argmax(y_pred, axis=-1, output_type=tf.int32)
         true = tf.cast(tf.reshape(y_true, [-1]), tf.int32)
-        added = tf.math.confusion_matrix(true, predicted, len(self.angles))
-        self.counts.assign_add(added)
+        self.counts.assign_add(tf.math.confusion_matrix(true, predicted, self.counts.shape[0]))
 
-    def result(self) -> dict[str, tf.Tensor]:
-        """The accuracy of the copies at each angle, named `accuracy_<degrees>`."""
+    def result(self) -> tf.Tensor:
+        """A number in [0, 1]; a class that was never there counts as 0."""
         counts = tf.cast(self.counts.value, tf.float32)
-        recall = tf.linalg.diag_part(counts) / tf.maximum(tf.reduce_sum(counts, axis=1), 1)
-        return {f"accuracy_{angle}": recall[i] for i, angle in enumerate(self.angles)}
+        return tf.reduce_mean(tf.linalg.diag_part(counts) / tf.maximum(tf.reduce_sum(counts, axis=1), 1))
 
 
-class RotNet(keras.Model):
-    """A backbone under a rotation classifier, trained on unrotated images.
-
-    `fit` and `evaluate` take batches of (N, S, S, C) pixels; the copies and their labels are made on the
-    device, and Keras's own step does the rest, loss scaling and distribution included.
+class Classifier(keras.Model):
+    """A backbone under a head, trained on images and labels, with a clock on the input pipeline.
 
     Args:
-        backbone: a model from pixels to a feature map.
-        angles: see `rotate_batch`; label k is the k-th angle.
-        copies: "all" turns of each image in a batch, or "one" drawn at random in training.
-        seed: of those draws, together with the step.
+        backbone: a model from pixels to features.
+        head: a model from those to logits (N, K).
 
     Attributes:
+        confusion: what was taken for what since the metrics were last reset.
         waited: seconds that training has waited for its input pipeline so far.
     """
 
     train_function: Any
 
-    def __init__(
-        self,
-        backbone: keras.Model,
-        angles: Sequence[int] = RIGHT_ANGLES,
-        copies: str = "all",
-        seed: int = 0,
-    ) -> None:
-        super().__init__(name="rotnet")
+    def __init__(self, backbone: keras.Model, head: keras.Model, name: str = "classifier") -> None:
+        super().__init__(name=name)
         self.backbone = backbone
-        self.head = rotation_head(backbone, len(angles))
-        self.angles = tuple(angles)
-        self.copies = copies
-        self.seed = seed
-        self.confusion = AngleConfusion(angles)
+        self.head = head
+        self.confusion = Confusion(head.output.shape[-1])
         self.waited = 0.0
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Logits (N, K) of turned images (N, T, T, C)."""
+        """Logits (N, K) of images (N, S, S, C)."""
         return self.head(self.backbone(inputs, training=training), training=training)
 
     def make_train_function(self, force: bool = False) -> None:
@@ -103,6 +88,39 @@ class RotNet(keras.Model):
 
         self.train_function = train_function
 
+    def compute_metrics(
+        self, x: tf.Tensor, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Keras's metrics, and the confusion beside them."""
+        self.confusion.update_state(y, y_pred)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+
+class RotNet(Classifier):
+    """A backbone under a rotation classifier, trained on unrotated images.
+
+    `fit` and `evaluate` take batches of (N, S, S, C) pixels; the copies and their labels are made on the
+    device, and Keras's own step does the rest, loss scaling and distribution included.
+
+    Args:
+        backbone: a model from pixels to a feature map.
+        angles: see `rotate_batch`; label k is the k-th angle.
+        copies: "all" turns of each image in a batch, or "one" drawn at random in training.
+        seed: of those draws, together with the step.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        angles: Sequence[int] = RIGHT_ANGLES,
+        copies: str = "all",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(backbone, build_head("pool", backbone.output.shape[1:], len(angles), "rotation"), "rotnet")
+        self.angles = tuple(angles)
+        self.copies = copies
+        self.seed = seed
+
     def train_step(self, data: tf.Tensor) -> dict[str, tf.Tensor]:
         """One update on a batch of unrotated images."""
         images = keras.utils.unpack_x_y_sample_weight(data)[0]
@@ -116,31 +134,9 @@ class RotNet(keras.Model):
         images = keras.utils.unpack_x_y_sample_weight(data)[0]
         return super().test_step(rotate_batch(images, self.angles))
 
-    def compute_metrics(
-        self, x: tf.Tensor, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
-    ) -> dict[str, tf.Tensor]:
-        """Keras's metrics, and the confusion of angles beside them."""
-        self.confusion.update_state(y, y_pred)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
 
-
-def rotation_head(backbone: keras.Model, classes: int) -> keras.Model:
-    """Global average pooling and a linear layer, initialised as PyTorch does: feature map to logits."""
-    features = keras.Input(backbone.output.shape[1:], name="features")
-    x = layers.GlobalAveragePooling2D(name="pool")(features)
-    bound = float(x.shape[-1]) ** -0.5
-    logits = layers.Dense(
-        classes,
-        kernel_initializer=keras.initializers.RandomUniform(-bound, bound),
-        bias_initializer=keras.initializers.RandomUniform(-bound, bound),
-        dtype="float32",
-        name="classifier",
-    )(x)
-    return keras.Model(features, logits, name="head")
-
-
-def rotation_loss(classes: int, label_smoothing: float = 0.0) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Softmax cross-entropy between integer labels (N,) and logits (N, K), the mean over all copies."""
+def softmax_loss(classes: int, label_smoothing: float = 0.0) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Softmax cross-entropy between integer labels (N,) and logits (N, K), one number an input."""
 
     def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         targets = tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), classes)

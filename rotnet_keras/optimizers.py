@@ -1,10 +1,26 @@
-"""Optimizers by name, with the weight decay of the released code."""
+"""Optimizers by name, with the weight decay of the released code, and a learning rate for each variable."""
+
+from collections.abc import Sequence
 
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.schema import Optimizer
 
 
-class TorchSGD(keras.optimizers.SGD):
+class RatePerVariable(keras.optimizers.Optimizer):
+    """What lets an optimizer give some variables a part of the learning rate.
+
+    Attributes:
+        shares: one number for each trainable variable, in the order they were built in; all 1 where empty.
+    """
+
+    shares: Sequence[float] = ()
+
+    def share(self, variable: tf.Variable) -> float:
+        """What the learning rate is multiplied by for a variable."""
+        return self.shares[self._get_variable_index(variable)] if self.shares else 1.0
+
+
+class TorchSGD(RatePerVariable, keras.optimizers.SGD):
     """SGD as PyTorch computes it: weight decay in the gradient, learning rate outside the momentum.
 
     With gradient g, weight w, velocity v, momentum m and decay d:
@@ -26,7 +42,7 @@ class TorchSGD(keras.optimizers.SGD):
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Change one variable."""
-        rate = tf.cast(learning_rate, variable.dtype)
+        rate = tf.cast(learning_rate, variable.dtype) * self.share(variable)
         gradient = tf.cast(gradient, variable.dtype) + self.coupled_decay * variable
         if not self.momentum:
             self.assign_sub(variable, rate * gradient)
@@ -46,16 +62,42 @@ class TorchSGD(keras.optimizers.SGD):
         return {**super().get_config(), "coupled_decay": self.coupled_decay}
 
 
-def build_optimizer(spec: Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer that a recipe asks for; the learning rate is set before every step.
+class AdamW(RatePerVariable, keras.optimizers.Adam):
+    """Adam with the weight decay of Loshchilov and Hutter, outside the gradient: w <- w - lr * d * w.
 
-    AdamW decays the weights as its authors do, outside the gradient, and leaves out biases and batch
-    normalisation.
+    Biases and the scales and offsets of batch normalisation do not decay. Keras's own AdamW has one rate
+    for the decay of all variables.
+
+    Args:
+        decay: d above.
+        **options: those of `keras.optimizers.Adam`.
     """
+
+    def __init__(self, decay: float = 0.0, **options: object) -> None:
+        super().__init__(**options)
+        self.decay = decay
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Make the moments, and note which variables decay."""
+        super().build(variables)
+        self._decays = [variable.name not in ("bias", "gamma", "beta") for variable in variables]
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        """Change one variable."""
+        rate = tf.cast(learning_rate, variable.dtype) * self.share(variable)
+        if self.decay and self._decays[self._get_variable_index(variable)]:
+            self.assign_sub(variable, rate * self.decay * variable)
+        super().update_step(gradient, variable, rate)
+
+    def get_config(self) -> dict[str, object]:
+        """Keras's configuration of the optimizer."""
+        return {**super().get_config(), "decay": self.decay}
+
+
+def build_optimizer(spec: Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer that a recipe asks for; the learning rate is set before every step."""
     if spec.name == "adamw":
-        optimizer = keras.optimizers.AdamW(spec.learning_rate, weight_decay=spec.weight_decay, beta_1=spec.momentum)
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        return optimizer
+        return AdamW(decay=spec.weight_decay, learning_rate=spec.learning_rate, beta_1=spec.momentum)
     return TorchSGD(
         coupled_decay=spec.weight_decay,
         learning_rate=spec.learning_rate,

@@ -13,13 +13,14 @@ from rotnet_keras.batches import crop_size
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
-from rotnet_keras.exports import save_model
+from rotnet_keras.exports import load_backbone, save_model
 from rotnet_keras.features import Features, check_room, extract, frozen_taps, pixels_backbone, random_backbone
-from rotnet_keras.head_training import HeadTraining, Trunk, labelled_splits, labelled_subset, nearest_neighbours, top1
+from rotnet_keras.head_training import HeadTraining, Trunk, labelled_splits, nearest_neighbours, top1
+from rotnet_keras.labels import labelled_subset
 from rotnet_keras.models import with_softmax
 from rotnet_keras.schema import Augment, Probe, ProbeRecipe
 from rotnet_keras.session import Session
-from rotnet_keras.stages import finish, prepare_data
+from rotnet_keras.stages import check_shape, finish, prepare_data
 from rotnet_keras.stores import Split
 
 
@@ -28,11 +29,7 @@ def probe_backbone(session: Session) -> None:
     recipe = session.recipe
     assert isinstance(recipe, ProbeRecipe)
     engine.configure(recipe.seed, "float32")
-    path = Path(str(recipe.backbone.file))
-    try:
-        backbone = keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises many types for files that are not its own.
-        raise DataError(f"{path}: not a Keras model that can be loaded safely: {error}") from None
+    backbone = load_backbone(Path(str(recipe.backbone.file)))
     dataset = prepare_data(session)
     check_probes(dataset, recipe.probe)
     run_probes(session, dataset, backbone, recipe.augment, list(enumerate(recipe.probe)), step=0)
@@ -48,7 +45,7 @@ def check_probes(dataset: Dataset, probes: Sequence[Probe]) -> None:
     if probes and (dataset.train.labels is None or dataset.test is None):
         raise DataError("probes need labelled training and test images, and these have none: leave [[probe]] out")
     for probe in probes:
-        labelled_subset(dataset, probe.labels_per_class, (0, 0))
+        labelled_subset(dataset, probe, (0, 0))
 
 
 def run_probes(
@@ -65,7 +62,7 @@ def run_probes(
         probes: with their positions in the recipe.
         step: of pretraining, 0 where there is none.
     """
-    _check_shape(backbone, dataset, augment)
+    check_shape(backbone, dataset, augment)
     done = {(e["probe"], e["weights"]) for e in session.earlier if e["kind"] == "probe" and e["step"] == step}
     for weights in ("rotnet", "random", "pixels"):
         asked = [(i, p) for i, p in probes if weights == "rotnet" or weights in p.controls]
@@ -210,11 +207,3 @@ def _export_classifier(
     features = keras.Model(backbone.input, backbone.get_layer(tap).output, name="features")
     save_model(with_softmax(features, heads[tap], "classifier"), session.folder.export / "classifier.keras")
     session.record(classifier={"tap": tap, "head": probe.head, "validation_top1": best})
-
-
-def _check_shape(backbone: keras.Model, dataset: Dataset, augment: Augment) -> None:
-    side = crop_size(augment, dataset.image_shape[0])
-    have = (side, side, dataset.image_shape[2])
-    want = tuple(backbone.input.shape[1:])
-    if any(w is not None and w != h for w, h in zip(want, have, strict=True)):
-        raise DataError(f"the backbone takes images of {want}, these are {have}: set data.size and data.channels")

@@ -12,11 +12,17 @@ from rotnet_keras.catalogue import PACKAGE
 from rotnet_keras.events import Event, probe_images
 from rotnet_keras.paper import table_1
 from rotnet_keras.runs import RunFolder, write_atomically
+from rotnet_keras.tasks import Task, recalls, task_of
 
 Table = tuple[str, list[str], list[list[str]]]
 
 WEIGHTS = {"rotnet": "RotNet", "random": "random weights", "pixels": "raw pixels"}
 HEADS = {"linear": "linear probe", "mlp": "non-linear probe (MLP)", "conv": "conv probe", "knn": "k-NN"}
+
+# Of a table with a column for each answer.
+MOST_COLUMNS = 12
+# Of a drawn confusion matrix.
+MOST_NAMES = 25
 
 SNIPPET = """\
 import keras
@@ -28,18 +34,17 @@ features.trainable = False  # or leave it True to fine-tune
 
 
 def result_tables(run: RunFolder) -> list[Table]:
-    """Rotation accuracy against chance, and object accuracy by tap beside the controls and the paper."""
+    """Accuracy of the trained task against chance, and object accuracy by tap beside controls and paper."""
     events = run.events()
-    recipe = run.settings()
-    return [*_rotation_table(events, recipe), *probe_tables(events, recipe)]
+    return [*_accuracy_table(events, task_of(run)), *probe_tables(events, run.settings())]
 
 
-def _rotation_table(events: Sequence[Event], recipe: dict[str, Any]) -> list[Table]:
+def _accuracy_table(events: Sequence[Event], task: Task) -> list[Table]:
     epochs = [e for e in events if e["kind"] == "epoch"]
     tests = [e for e in events if e["kind"] == "test"]
     if not epochs:
         return []
-    angles = recipe.get("rotation", {}).get("angles", [0, 90, 180, 270])
+    answers = task.answers if len(task.answers) <= MOST_COLUMNS else ()
     rows = []
     for name, metrics in (
         ("train, last epoch", epochs[-1]),
@@ -47,10 +52,10 @@ def _rotation_table(events: Sequence[Event], recipe: dict[str, Any]) -> list[Tab
         ("test", tests[-1] if tests else None),
     ):
         if metrics:
-            per_angle = [_percent(value) for value in metrics.get("per_angle", [])]
-            rows.append([name, _percent(metrics["accuracy"]), *(per_angle or [""] * len(angles))])
-    rows.append(["chance", *[_percent(1 / len(angles))] * (1 + len(angles))])
-    return [("Rotation accuracy, %", ["", "all", *(f"{angle}°" for angle in angles)], rows)]
+            each = [_percent(value) for value in recalls(metrics["confusion"])] if "confusion" in metrics else []
+            rows.append([name, _percent(metrics["accuracy"]), *(each or [""] * len(answers))[: len(answers)]])
+    rows.append(["chance", *[_percent(1 / task.count)] * (1 + len(answers))])
+    return [(f"{task.accuracy.capitalize()}, %", ["", "all", *answers], rows)]
 
 
 def probe_tables(events: Sequence[Event], recipe: dict[str, Any]) -> list[Table]:
@@ -103,7 +108,7 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
         "message": end["message"] if end and not state else "",
         "warnings": [e["message"] for e in events if e["kind"] == "warning"],
         "tables": result_tables(run),
-        "figures": _figures(run, events, recipe),
+        "figures": _figures(run, events),
         "snippet": SNIPPET.format(tap=_best_tap(events)),
         "recipe": tomlkit.dumps(_without_places(recipe)).strip(),
         "facts": _facts(run, events),
@@ -119,25 +124,24 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
         write_atomically(run.path / name, text.encode())
 
 
-def _figures(run: RunFolder, events: Sequence[Event], recipe: dict[str, Any]) -> list[dict[str, Any]]:
+def _figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
     from rotnet_keras import figures
 
     run.figures.mkdir(exist_ok=True)
-    angles = recipe.get("rotation", {}).get("angles", [])
+    task = task_of(run)
     found = []
 
     def add(file: str, title: str, caption: str, pixels: bool = False) -> None:
         content = base64.b64encode((run.figures / file).read_bytes()).decode()
         found.append({"file": file, "title": title, "caption": caption, "base64": content, "pixels": pixels})
 
-    if figures.draw_curves(events, max(2, len(angles)), run.figures / "curves.png"):
-        add("curves.png", "Curves", "Training is averaged over a few steps; validation is the whole split, all copies.")
+    if figures.draw_curves(events, task.count, task.accuracy, run.figures / "curves.png"):
+        add("curves.png", "Curves", "Training is averaged over a few steps; validation is the whole split.")
     validated = [e for e in events if e["kind"] == "epoch" and "validation" in e]
-    if validated:
-        names = [f"{angle}°" for angle in angles]
+    if validated and len(task.answers) <= MOST_NAMES:
         counts = validated[-1]["validation"]["confusion"]
-        figures.draw_confusion(counts, names, "angles, % of each true angle", run.figures / "confusion.png")
-        add("confusion.png", "Confusion of angles", "Validation images, every copy scored by itself.")
+        figures.draw_confusion(counts, task.answers, "% of each row's truth", run.figures / "confusion.png")
+        add("confusion.png", "What was taken for what", "Validation images; of turned ones, each copy by itself.")
     samples = [e for e in events if e["kind"] == "samples" and (run.samples / str(e["file"])).is_file()]
     if samples:
         figures.draw_samples(samples[-1], run.samples / samples[-1]["file"], run.figures / "samples.png")
@@ -152,7 +156,7 @@ def _figures(run: RunFolder, events: Sequence[Event], recipe: dict[str, Any]) ->
     probe = _best_probe(events)
     if probe:
         names = run.facts().get("data", {}).get("classes", [])
-        if len(names) <= 25:
+        if len(names) <= MOST_NAMES:
             title = f"{HEADS[probe['head']]} on {probe['tap']}"
             figures.draw_confusion(probe["confusion"], names, f"{title}, % of each class", run.figures / "classes.png")
             add("classes.png", "Confusion of classes", f"Test images, {title}, the tap that is best on validation.")
@@ -222,8 +226,9 @@ def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
     data = {key: value for key, value in recipe.get("data", {}).items() if key != "data_dir"}
     data["name"] = Path(data["name"]).name if Path(data["name"]).is_absolute() else data["name"]
     shown = recipe | {"data": data}
-    if "file" in recipe.get("backbone", {}):
-        shown["backbone"] = {"file": Path(recipe["backbone"]["file"]).name}
+    for section in ("backbone", "pretrained"):
+        if "file" in recipe.get(section, {}):
+            shown[section] = recipe[section] | {"file": Path(recipe[section]["file"]).name}
     return shown
 
 

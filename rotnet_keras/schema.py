@@ -145,7 +145,7 @@ class Length(Section):
 
 
 class Train(Length):
-    """Pretraining: how long, how much at once, how exactly."""
+    """Training a network: how long, how much at once, how exactly."""
 
     label_smoothing: Fraction = 0.0
     precision: Precision = "auto"
@@ -158,10 +158,19 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+class Labels(Section):
+    """How many labels of each class a classifier is shown, and which."""
+
+    labels_per_class: int | None = Field(None, ge=1, description="Use so many labels of each class.")
+    label_choice: Literal["random", "first"] = Field(
+        "random", description="labels_per_class: drawn by the seed, or the first in the order of the data set."
+    )
+
+
 Control = Literal["random", "pixels"]
 
 
-class Probe(Length):
+class Probe(Length, Labels):
     """A classifier on frozen features: how good they are for telling objects apart."""
 
     head: Literal["linear", "mlp", "conv", "knn"]
@@ -169,7 +178,6 @@ class Probe(Length):
         ["all"], description="A tap, a list of them, or 'all'."
     )
     controls: list[Control] = Field([], description="The same head on random weights and on raw pixels.")
-    labels_per_class: int | None = Field(None, ge=1, description="Use so many labels of each class.")
     repeats: int = Field(1, ge=1, le=100, description="Draws of the labels, and of the head's first weights.")
     augment: bool = Field(False, description="Crop and flip as in pretraining, anew in every epoch.")
     views: int | None = Field(
@@ -236,6 +244,34 @@ class Source(Section):
         return self
 
 
+class Head(Labels):
+    """The classifier on top of a backbone, and the labels that it learns from."""
+
+    name: Literal["pool", "linear", "mlp", "conv"] = "pool"
+    tap: str | None = Field(None, pattern=r"^[A-Za-z_]\w*$", description="Where it sits; on the last layer by default.")
+
+
+class Pretrained(Source):
+    """A backbone to go on training with labels."""
+
+    learning_rate: PositiveFloat | None = Field(
+        None, description="Peak for its layers; optimizer.learning_rate, which the head has, when not given."
+    )
+
+
+class ClassifyRecipe(Recipe):
+    """Learn to classify images from labels, all layers: from scratch, or from a pretrained backbone."""
+
+    kind: Literal["classify"]
+    augment: Augment = Augment()
+    backbone: Backbone | None = None
+    pretrained: Pretrained | None = None
+    head: Head = Head()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    train: Train
+
+
 class ProbeRecipe(Recipe):
     """Measure the features of a backbone that is there already."""
 
@@ -265,10 +301,20 @@ def cross_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
             yield ("probe", i, "augment"), "k-NN compares stored features: it cannot augment"
         if isinstance(raw, dict) and raw.get("views") is not None and raw.get("augment") is not True:
             yield ("probe", i, "views"), "only crops and flips have views: set augment = true"
+    if values.get("kind") == "classify":
+        yield from _classify_errors(values, backbone)
     augment = _section(Augment, values.get("augment", {}))
     data = _section(Data, values.get("data"))
     if augment and data and augment.crop and data.size and augment.crop > data.size + 2 * augment.pad:
         yield ("augment", "crop"), f"{augment.crop} is more than data.size and twice pad give"
+
+
+def _classify_errors(values: dict[str, Any], backbone: Backbone | None) -> Iterator[tuple[Location, str]]:
+    if ("backbone" in values) == ("pretrained" in values):
+        yield ("backbone",), "expected one of [backbone], to train from scratch, and [pretrained]"
+    head = _section(Head, values.get("head", {}))
+    if head and backbone and head.tap and head.tap not in backbone.taps():
+        yield ("head", "tap"), f"no tap {head.tap!r} in {backbone.name}: expected {', '.join(backbone.taps())}"
 
 
 def _section(model: type[S], raw: Any) -> S | None:

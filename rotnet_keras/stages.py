@@ -1,9 +1,11 @@
 """What every kind of run begins and ends with."""
 
 from rotnet_keras import datasets
-from rotnet_keras.engine import device_name
+from rotnet_keras.batches import crop_size
+from rotnet_keras.engine import device_name, keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.report import result_tables, write_report
+from rotnet_keras.schema import Augment
 from rotnet_keras.session import Session
 
 
@@ -37,6 +39,24 @@ def prepare_data(session: Session) -> datasets.Dataset:
     shape = " x ".join(str(n) for n in dataset.image_shape)
     session.say(f"{dataset.name}: {counts} images of {shape}")
     return dataset
+
+
+def network_input(dataset: datasets.Dataset, augment: Augment) -> tuple[int, int, int]:
+    """What a network sees of an upright image: (S, S, C)."""
+    side = crop_size(augment, dataset.image_shape[0])
+    return side, side, dataset.image_shape[2]
+
+
+def check_shape(backbone: keras.Model, dataset: datasets.Dataset, augment: Augment) -> None:
+    """Make sure that a backbone takes the images of a data set.
+
+    Raises:
+        DataError: it does not.
+    """
+    have = network_input(dataset, augment)
+    want = tuple(backbone.input.shape[1:])
+    if any(w is not None and w != h for w, h in zip(want, have, strict=True)):
+        raise DataError(f"the backbone takes images of {want}, these are {have}: set data.size and data.channels")
 
 
 def finish(session: Session) -> None:

@@ -6,15 +6,17 @@ from typing import Any
 
 from rotnet_keras.events import Event, probe_images, usual_pause
 from rotnet_keras.runs import RunFolder, command_line
+from rotnet_keras.tasks import task_of
 from rotnet_keras.verdict import verdict
 
-COLUMNS = ("run", "state", "recipe", "epoch", "rotation", "probe", "left", "created")
+COLUMNS = ("run", "state", "recipe", "epoch", "rotation", "object", "left", "created")
 
 
 def summary(run: RunFolder) -> dict[str, Any]:
     """What is worth knowing of a run at a glance, from the end of its events; None where not known.
 
-    The probe accuracy is that of the tap and head that are best on validation.
+    The object accuracy is that of the tap and head that are best on validation; of a classifier in training it
+    is that of the last validation, and after its end that on test.
     """
     tail, facts = run.tail(), run.facts()
     state = run.state(tail)
@@ -23,7 +25,10 @@ def summary(run: RunFolder) -> dict[str, Any]:
     probes = [e for e in tail if e["kind"] == "probe" and e["weights"] == "rotnet" and not e["labels_per_class"]]
     last_step = max((e["step"] for e in [*steps, *epochs]), default=0)
     best = max(probes, key=lambda e: e.get("validation_top1", 0), default=None)
-    rotation = (epochs[-1].get("validation") or epochs[-1])["accuracy"] if epochs else None
+    trained = (epochs[-1].get("validation") or epochs[-1])["accuracy"] if epochs else None
+    classifies = run.settings().get("kind") == "classify"
+    tested = [e["accuracy"] for e in tail if e["kind"] == "test"]
+    objects = (tested[-1] if tested else trained) if classifies else best["top1"] if best else None
     per_epoch, total = facts.get("steps_per_epoch"), facts.get("steps")
     return {
         "name": run.name,
@@ -35,8 +40,8 @@ def summary(run: RunFolder) -> dict[str, Any]:
         "epoch": round(last_step / per_epoch, 2) if per_epoch else None,
         "epochs": round(total / per_epoch, 2) if per_epoch and total else None,
         "loss": steps[-1]["loss"] if steps else None,
-        "rotation_accuracy": rotation,
-        "probe_accuracy": best["top1"] if best else None,
+        "rotation_accuracy": None if classifies else trained,
+        "object_accuracy": objects,
         "images_per_s": steps[-1]["images_per_s"] if steps else None,
         "seconds_left": _seconds_left(steps, total) if state == "running" and last_step < (total or 0) else None,
         "data_wait": steps[-1].get("data_wait") if steps else None,
@@ -73,8 +78,7 @@ def judgement(run: RunFolder) -> str | None:
     events = run.events()
     if not any(e["kind"] == "step" for e in events):
         return None
-    angles = run.settings().get("rotation", {}).get("angles", [0, 90, 180, 270])
-    return verdict(events, len(angles)).text
+    return verdict(events, task_of(run).count).text
 
 
 def _smaller_batch(run: RunFolder, message: str) -> str:
@@ -101,7 +105,7 @@ def as_row(found: dict[str, Any]) -> list[str]:
         found["recipe"] or "",
         epoch,
         _percent(found["rotation_accuracy"]),
-        _percent(found["probe_accuracy"]),
+        _percent(found["object_accuracy"]),
         left,
         created,
     ]
@@ -124,12 +128,17 @@ def comparison(runs: Sequence[RunFolder]) -> tuple[list[str], list[list[str]]]:
     rows = [["state", *(run.state() for run in runs)]]
     validated = [[e["validation"] for e in run if e["kind"] == "epoch" and "validation" in e] for run in events]
     accuracies = [[v["accuracy"] for v in run] for run in validated]
-    rows.append(["rotation accuracy, validation, last", *(_percent(a[-1] if a else None) for a in accuracies)])
-    rows.append(["rotation accuracy, validation, best", *(_percent(max(a, default=None)) for a in accuracies)])
+    names = list(dict.fromkeys(task_of(run).accuracy for run in runs))
+    name = names[0] if len(names) == 1 else "accuracy"
+    rows.append([f"{name}, validation, last", *(_percent(a[-1] if a else None) for a in accuracies)])
+    rows.append([f"{name}, validation, best", *(_percent(max(a, default=None)) for a in accuracies)])
     rows.append(["loss, validation, last", *(f"{v[-1]['loss']:.3f}" if v else "" for v in validated)])
+    tested = [[e["accuracy"] for e in run if e["kind"] == "test"] for run in events]
+    if any(tested):
+        rows.append([f"{name}, test", *(_percent(t[-1] if t else None) for t in tested)])
     results = [_probe_results(e, run.settings()) for e, run in zip(events, runs, strict=True)]
-    for name in dict.fromkeys(name for r in results for name in r):
-        rows.append([name, *(r.get(name, "") for r in results)])
+    for result in dict.fromkeys(result for r in results for result in r):
+        rows.append([result, *(r.get(result, "") for r in results)])
     rows += [[key, *(str(f.get(key, "")) for f in flat)] for key in keys]
     names = [run.name for run in runs]
     return ["", *(run.name if names.count(run.name) == 1 else str(run.path) for run in runs)], rows

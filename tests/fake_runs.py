@@ -73,7 +73,7 @@ def _step(run, step, now, reach, rng):
     if step % PER_EPOCH:
         return
     confusion = [[round(250 * (accuracy if i == j else (1 - accuracy) / 3)) for j in range(4)] for i in range(4)]
-    validation = {"loss": loss, "accuracy": accuracy, "per_angle": [accuracy] * 4, "confusion": confusion}
+    validation = {"loss": loss, "accuracy": accuracy, "confusion": confusion}
     yield {
         **{"kind": "epoch", "time": now, "step": step, "epoch": epoch, "loss": loss, "accuracy": accuracy},
         "validation": validation,

@@ -8,7 +8,7 @@ import pytest
 from rotnet_keras.backbones import backbone
 from rotnet_keras.callbacks import StepEvents
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.models import RotNet, rotation_loss
+from rotnet_keras.models import RotNet, softmax_loss
 
 BATCH, BATCHES = 16, 6
 
@@ -33,7 +33,7 @@ def model():
     model = RotNet(backbone("compact", (16, 16, 3), blocks=1, width=0.25))
     model.compile(
         keras.optimizers.SGD(0.01),
-        loss=rotation_loss(4, 0.0),
+        loss=softmax_loss(4, 0.0),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
     return model

@@ -33,7 +33,6 @@ def test_it_learns_and_tells_how(finished):
     assert confusion.shape == (4, 4) and (confusion.sum(axis=1) == 40).all()
     assert validation["accuracy"] == pytest.approx(np.trace(confusion) / 160)
     assert validation["accuracy"] > 0.5
-    assert validation["per_angle"] == pytest.approx(np.diag(confusion) / 40)
     assert sum(np.sum(event["confusion"]) for event in events_of(run, "test")) == 160
     assert all(0 <= event["data_wait"] <= 1 for event in events_of(run, "step"))
 

@@ -158,7 +158,7 @@ async def test_the_form_explains_mistakes_beside_the_field(runs_dir):
     assert not list_runs(runs_dir)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "cifar_nin", "folder", "probe"])
+@pytest.mark.parametrize("name", ["quickstart", "cifar_nin", "folder", "probe", "finetune"])
 def test_every_field_of_a_form_gives_the_recipe_back(name):
     recipe = load_recipe(name)
     fields = list(form_fields.form_fields(recipe))

@@ -17,7 +17,7 @@ from rotnet_keras.callbacks import LearningRate, StepEvents
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import RotnetError
 from rotnet_keras.fused import fused
-from rotnet_keras.models import RotNet, rotation_loss
+from rotnet_keras.models import RotNet, softmax_loss
 from rotnet_keras.optimizers import build_optimizer
 from rotnet_keras.schema import Augment, Length, Optimizer, Schedule
 from rotnet_keras.stores import Split
@@ -90,7 +90,7 @@ class _Training:
         self.model = RotNet(network)
         self.model.compile(
             build_optimizer(Optimizer()),
-            loss=rotation_loss(4),
+            loss=softmax_loss(4),
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         )
         self.done = 0

@@ -42,7 +42,7 @@ class Compare(Screen[None]):
     def compose(self) -> ComposeResult:
         """Two charts and the table."""
         with Horizontal(id="compare-charts"):
-            yield Chart("rotation accuracy, validation, %", id="compare-accuracy")
+            yield Chart("validation accuracy, %", id="compare-accuracy")
             yield Chart("training loss", id="compare-loss")
         with VerticalScroll(id="compare-scroll", can_focus=True):
             yield Static(id="compare-table")
@@ -73,9 +73,14 @@ class Compare(Screen[None]):
             values = [100 * e["validation"]["accuracy"] for e in epochs]
             accuracy.append(Curve(history.run.name, [e[x] for e in epochs], values, color))
             loss.append(Curve(history.run.name, history.columns[x], history.columns["loss"], color, smooth=True))
-        self.query_one("#compare-accuracy", Chart).show(accuracy, chance=25.0, format=".1f")
+        self.query_one("#compare-accuracy", Chart).show(accuracy, chance=self._chance(), format=".1f")
         self.query_one("#compare-loss", Chart).show(loss, log=settings.log_axis, smoothing=settings.smoothing)
         self.query_one("#compare-table", Static).update(self._table())
+
+    def _chance(self) -> float | None:
+        """Percent that guessing gives, where it is the same for all runs."""
+        counts = {history.task.count for history in self._histories}
+        return 100 / counts.pop() if len(counts) == 1 else None
 
     def _colors(self) -> list[str]:
         return [COLORS[i % len(COLORS)] for i in range(len(self._histories))]

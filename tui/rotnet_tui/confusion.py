@@ -1,4 +1,4 @@
-"""Which angles are taken for which."""
+"""What is taken for what."""
 
 from rich.console import Group
 from rich.style import Style
@@ -9,15 +9,19 @@ from textual.color import Color
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
+from rotnet_keras.tasks import recalls
 from rotnet_tui.history import History
 from rotnet_tui.pane import Pane
+from rotnet_tui.words import printable
 
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN_EPOCHS = 40
+# Columns of the terminal: for the names on the left, and for a cell.
+NAME, NARROWEST, WIDEST = 8, 5, 10
 
 
 class Confusion(Pane):
-    """A heat table of true against predicted angles, and the recall of each angle by epoch."""
+    """A heat table of true against predicted answers, and the recall of each by epoch."""
 
     def __init__(self) -> None:
         super().__init__(id="confusion")
@@ -34,9 +38,8 @@ class Confusion(Pane):
         if not epochs:
             target.update("No validation yet: it comes at the end of every epoch.")
             return
-        samples = history.kept["samples"]
         validation = epochs[-1]["validation"]
-        names = _names(samples, len(validation["confusion"]))
+        names = _names(history.task.answers, len(validation["confusion"]))
         target.update(
             Group(
                 Text(
@@ -46,31 +49,32 @@ class Confusion(Pane):
                 self._heat(validation["confusion"], names),
                 Text(),
                 Text("Recall by epoch"),
-                self._recall([e["validation"]["per_angle"] for e in epochs], names),
+                self._recall([recalls(e["validation"]["confusion"]) for e in epochs], names),
             )
         )
 
     def _heat(self, counts: list[list[int]], names: list[str]) -> Table:
         table = Table.grid(padding=0)
-        table.add_column(justify="right", width=8)
+        table.add_column(justify="right", width=NAME)
+        width = max(NARROWEST, min(WIDEST, (self.size.width - NAME - 2) // len(names)))
         for _ in names:
-            table.add_column(width=10, no_wrap=True)
-        table.add_row("", *(Text(f"{name:^10}", style="bold") for name in names))
+            table.add_column(width=width, no_wrap=True)
+        table.add_row("", *(Text(f"{name[: width - 1]:^{width}}", style="bold") for name in names))
         for name, row in zip(names, counts, strict=True):
             total = max(1, sum(row))
-            cells = [self._cell(count, count / total) for count in row]
-            table.add_row(Text(f"\n{name}  ", style="bold"), *cells)
+            cells = [self._cell(count, count / total, width) for count in row]
+            table.add_row(Text(f"\n{name[: NAME - 2]}  ", style="bold"), *cells)
         return table
 
-    def _cell(self, count: int, share: float) -> Text:
+    def _cell(self, count: int, share: float, width: int) -> Text:
         colors = self.app.theme_variables
         low, high = Color.parse(colors["surface"]), Color.parse(colors["primary"])
         background = low.blend(high, share**0.6)
         style = Style(color=background.get_contrast_text(1.0).rich_color, bgcolor=background.rich_color)
-        text = f"{100 * share:.1f} %" if self.settings.percent else str(count)
+        text = f"{100 * share:.{0 if width < WIDEST else 1}f} %" if self.settings.percent else str(count)
         # A no-break space, since Rich drops blanks at the end of a line with their colour.
-        blank = 10 * "\u00a0"
-        return Text(f"{blank}\n{text:\u00a0^10}\n{blank}", style=style)
+        blank = width * "\u00a0"
+        return Text(f"{blank}\n{text:\u00a0^{width}}\n{blank}", style=style)
 
     def _recall(self, by_epoch: list[list[float]], names: list[str]) -> Table:
         table = Table.grid(padding=(0, 2))
@@ -84,7 +88,6 @@ class Confusion(Pane):
         return table
 
 
-def _names(samples: list[dict], count: int) -> list[str]:
-    """The angles: those of the samples, which show each of them."""
-    angles = sorted({tile["angle"] for event in samples[-1:] for tile in event["tiles"]})
-    return [f"{a}°" for a in angles] if len(angles) == count else [f"turn {i}" for i in range(count)]
+def _names(answers: tuple[str, ...], count: int) -> list[str]:
+    """The answers; numbers where they are not known."""
+    return [printable(name) for name in answers] if len(answers) == count else [str(i) for i in range(count)]

@@ -53,7 +53,7 @@ class Curves(Pane):
         x = _x(columns, settings.x_axis)
         epochs = [e for e in history.epochs if "validation" in e]
         at_epochs = _at_steps(columns, x, [e["step"] for e in epochs])
-        angles = len(epochs[-1]["validation"]["per_angle"]) if epochs else 4
+        answers = history.task.count
         marks = _marks(columns["learning_rate"], x) + _at_steps(columns, x, [e["step"] for e in history.kept["resume"]])
         smoothing, log = settings.smoothing, settings.log_axis
         loss = [
@@ -64,9 +64,9 @@ class Curves(Pane):
             Curve("train", x, [100 * v for v in columns["accuracy"]], TRAIN, smooth=True),
             Curve("validation", at_epochs, [100 * e["validation"]["accuracy"] for e in epochs], VALIDATION),
         ]
-        self.query_one("#loss", Chart).show(loss, chance=math.log(angles), log=log, smoothing=smoothing, marks=marks)
+        self.query_one("#loss", Chart).show(loss, chance=math.log(answers), log=log, smoothing=smoothing, marks=marks)
         self.query_one("#accuracy", Chart).show(
-            accuracy, chance=100 / angles, smoothing=smoothing, marks=marks, format=".1f"
+            accuracy, chance=100 / answers, smoothing=smoothing, marks=marks, format=".1f"
         )
         rate = [Curve("now", x, columns["learning_rate"], RATE)]
         self.query_one("#rate", Chart).show(rate, log=log, marks=marks, format=".3g")

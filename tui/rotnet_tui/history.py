@@ -7,6 +7,7 @@ from typing import Any
 
 from rotnet_keras.events import Event, EventReader, parse_event
 from rotnet_keras.runs import RunFolder
+from rotnet_keras.tasks import Task, task_of
 
 COLUMNS = ("step", "epoch", "seconds", "loss", "accuracy", "learning_rate", "images_per_s", "data_wait")
 # Step events kept; of more, every second is dropped, and every second of those that come.
@@ -31,6 +32,7 @@ class History:
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
+        self._task = task_of(run)
         self._begin()
 
     def _begin(self) -> None:
@@ -52,6 +54,13 @@ class History:
     def epochs(self) -> list[Event]:
         """The epoch events."""
         return self.kept["epoch"]
+
+    @property
+    def task(self) -> Task:
+        """What the network learns to answer."""
+        if not self._task.answers:
+            self._task = task_of(self.run)
+        return self._task
 
     @property
     def share_read(self) -> float:
@@ -159,12 +168,12 @@ class History:
 
 def _understood(event: Event) -> bool:
     """Whether an event has what is drawn of it; one of another version may not."""
-    validation = event.get("validation", {"accuracy": 0, "loss": 0, "per_angle": [], "confusion": []})
+    validation = event.get("validation", {"accuracy": 0, "loss": 0, "confusion": []})
     if event["kind"] in STEPPED and not isinstance(event.get("step"), (int, float)):
         return False
     if event["kind"] == "epoch" and not isinstance(event.get("epoch"), (int, float)):
         return False
-    if not isinstance(validation, dict) or not {"accuracy", "loss", "per_angle", "confusion"} <= validation.keys():
+    if not isinstance(validation, dict) or not {"accuracy", "loss", "confusion"} <= validation.keys():
         return False
     return event["kind"] != "samples" or (isinstance(event.get("tiles"), list) and {"file", "tile"} <= event.keys())
 

@@ -11,7 +11,7 @@ from rotnet_tui.words import LIVE, printable
 
 SLICE_SECONDS = 0.02
 NUMBERS = (
-    *("step", "steps", "epoch", "epochs", "loss", "rotation_accuracy", "probe_accuracy", "images_per_s"),
+    *("step", "steps", "epoch", "epochs", "loss", "rotation_accuracy", "object_accuracy", "images_per_s"),
     *("seconds_left", "data_wait", "learning_rate", "created"),
 )
 WORDS = ("recipe", "device", "message")

@@ -14,7 +14,7 @@ from textual.widgets import Button, Footer, Input, Select, Static
 from rotnet_keras.errors import RecipeError, RotnetError
 from rotnet_keras.launch import find_backbone
 from rotnet_keras.recipe import load_recipe, parse_override
-from rotnet_keras.schema import Data, PretrainRecipe, ProbeRecipe, Recipe
+from rotnet_keras.schema import ClassifyRecipe, Data, PretrainRecipe, ProbeRecipe, Recipe
 from rotnet_keras.sizes import training_images
 from rotnet_tui.form_fields import FormField, form_fields
 from rotnet_tui.recipes import list_recipes
@@ -199,8 +199,9 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
                 # A folder may hold a million files.
                 self._data, self._images = recipe.data, None
                 self._images = await asyncio.to_thread(training_images, recipe.data)
-            if isinstance(recipe, ProbeRecipe):
-                find_backbone(recipe.backbone, self.app.commands.runs_dir)
+            source = recipe.backbone if isinstance(recipe, ProbeRecipe) else getattr(recipe, "pretrained", None)
+            if source:
+                find_backbone(source, self.app.commands.runs_dir)
             steps = _steps(recipe, self._images)
         except RecipeError as error:
             problems |= {tuple(map(str, location)): message for location, message in error.problems}
@@ -277,12 +278,15 @@ def _steps(recipe: Recipe, images: int | None) -> str:
     """How long the run would be."""
     if isinstance(recipe, ProbeRecipe):
         return f"{len(recipe.probe)} probe{'s' if len(recipe.probe) > 1 else ''} of a backbone that is there already."
-    assert isinstance(recipe, PretrainRecipe)
-    copies = len(recipe.rotation.angles) if recipe.rotation.copies == "all" else 1
+    assert isinstance(recipe, PretrainRecipe | ClassifyRecipe)
     batch = recipe.train.batch
-    inputs = f"{batch} images × {copies} turn{'s' if copies > 1 else ''} = {copies * batch} inputs a step"
+    inputs, then = f"{batch} images a step", ""
+    if isinstance(recipe, PretrainRecipe):
+        copies = len(recipe.rotation.angles) if recipe.rotation.copies == "all" else 1
+        inputs = f"{batch} images × {copies} turn{'s' if copies > 1 else ''} = {copies * batch} inputs a step"
+        then = f", then {len(recipe.probe)} probe{'' if len(recipe.probe) == 1 else 's'}"
     if images is None and recipe.train.steps is None:
         return f"{inputs}; the number of steps is known once the images have been read."
     steps = recipe.train.total_steps(images or 0)
     of = f" on {images} images" if images else ""
-    return f"{steps} steps of {inputs}{of}, then {len(recipe.probe)} probe{'' if len(recipe.probe) == 1 else 's'}."
+    return f"{steps} steps of {inputs}{of}{then}."

@@ -19,7 +19,7 @@ def run_preview(found: dict[str, Any], colors: dict[str, str]) -> Text:
         "step": steps,
         "loss": None if found["loss"] is None else f"{found['loss']:.3f}",
         "rotation": found["rotation_accuracy"] and f"{percent(found['rotation_accuracy'])} %",
-        "probe": found["probe_accuracy"] and f"{percent(found['probe_accuracy'])} % (best on validation)",
+        "object": found["object_accuracy"] and f"{percent(found['object_accuracy'])} %",
         "images/s": found["images_per_s"] and f"{found['images_per_s']:,.0f}".replace(",", " "),
         "ETA": duration(found["seconds_left"]),
         "started": found["created"] and f"{age(found['created'])} ago",

@@ -282,11 +282,6 @@ and the mouse.
         self.dismiss()
 
 
-def _angles(history: History) -> int:
-    epochs = [e for e in history.epochs if "validation" in e]
-    return len(epochs[-1]["validation"]["per_angle"]) if epochs else 4
-
-
 def _rows(text: Text, width: int) -> list[int]:
     """How many rows each line of a text may take in a terminal of so many columns."""
     return [len(line) // max(1, width - 4) for line in text.plain.split("\n")]
@@ -294,7 +289,7 @@ def _rows(text: Text, width: int) -> list[int]:
 
 def _judgement(history: History) -> tuple[str, str]:
     try:
-        judged = verdict(history.judged(), _angles(history))
+        judged = verdict(history.judged(), history.task.count)
     except (KeyError, TypeError, ValueError) as error:
         return "unknown", f"Its events do not tell how it learns ({type(error).__name__}: {error})."
     return judged.level, judged.text

@@ -10,9 +10,9 @@ from rotnet_tui.words import age, duration, epochs, percent, state_text
 
 LABELS = {
     **{"mark": " ", "state": "state", "name": "run", "recipe": "recipe", "epoch": "epoch"},
-    **{"rotation": "rot. %", "probe": "probe %", "left": "ETA", "age": "age"},
+    **{"rotation": "rot. %", "object": "object %", "left": "ETA", "age": "age"},
 }
-RIGHT = ("epoch", "rotation", "probe", "left", "age")
+RIGHT = ("epoch", "rotation", "object", "left", "age")
 # Left out below this many columns of the terminal.
 SPARED, WIDE = ("recipe", "age"), 100
 
@@ -59,7 +59,7 @@ class RunTable(DataTable[Any]):
         right = {
             "epoch": epochs(found),
             "rotation": percent(found["rotation_accuracy"]),
-            "probe": percent(found["probe_accuracy"]),
+            "object": percent(found["object_accuracy"]),
             "left": duration(found["seconds_left"]),
             "age": age(found["created"]),
         }

@@ -99,8 +99,8 @@ def strip(found: dict[str, Any], verdict: tuple[str, str], colors: dict[str, str
         second.append(f"lr {found['learning_rate']:.3g}")
     if found["data_wait"] is not None:
         second.append(f"data wait {100 * found['data_wait']:.1f} %")
-    if found["probe_accuracy"] is not None:
-        second.append(f"probe {percent(found['probe_accuracy'])} %")
+    if found["object_accuracy"] is not None:
+        second.append(f"object {percent(found['object_accuracy'])} %")
     if found["device"]:
         second.append(found["device"])
     level, sentence = verdict

@@ -1,0 +1,37 @@
+"""What a run's network is asked: which way an image is turned, or what is in it."""
+
+from dataclasses import dataclass
+
+from rotnet_keras.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question with a fixed list of answers.
+
+    Attributes:
+        accuracy: what the share of right answers is called.
+        answers: in the order of the labels; empty while the classes are not known yet.
+    """
+
+    accuracy: str
+    answers: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """How many answers there are, for chance: at least 2."""
+        return max(2, len(self.answers))
+
+
+def task_of(run: RunFolder) -> Task:
+    """What the run's recipe, and its data once they are read, say of its task."""
+    settings = run.settings()
+    if settings.get("kind") == "classify":
+        return Task("accuracy", tuple(run.facts().get("data", {}).get("classes", [])))
+    angles = settings.get("rotation", {}).get("angles", [0, 90, 180, 270])
+    return Task("rotation accuracy", tuple(f"{angle}°" for angle in angles))
+
+
+def recalls(confusion: list[list[int]]) -> list[float]:
+    """For each answer, the share of its inputs, 0 to 1, that were given it; rows are the truth."""
+    return [row[i] / max(1, sum(row)) for i, row in enumerate(confusion)]

@@ -1,0 +1,207 @@
+"""A training from its first step to its last: batches in; events, evaluations and checkpoints out."""
+
+import time
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from rotnet_keras import engine
+from rotnet_keras.callbacks import AfterStep, LearningRate, StepEvents
+from rotnet_keras.checkpoints import Position, restore_checkpoint, save_checkpoint, step_checkpoints
+from rotnet_keras.datasets import Dataset
+from rotnet_keras.engine import keras, tf
+from rotnet_keras.errors import DivergedError
+from rotnet_keras.models import Classifier, softmax_loss
+from rotnet_keras.optimizers import build_optimizer
+from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe
+from rotnet_keras.session import Session
+from rotnet_keras.stores import Split
+from rotnet_keras.tensorboard import TensorBoard
+
+EVALUATION_BATCH = 125
+
+
+def run_precision(session: Session, recipe: PretrainRecipe | ClassifyRecipe) -> str:
+    """What the run computes in, from its first start to its last, wherever it is resumed."""
+    precision = engine.precision_here(session.folder.facts().get("precision", recipe.train.precision))
+    session.record(precision=precision)
+    return precision
+
+
+class Training(ABC):
+    """A model in training and how far it has come. What it learns from is a subclass's business.
+
+    Args:
+        images: those of one epoch.
+        inputs_per_image: how often the network sees each of them in an epoch.
+
+    Attributes:
+        what: the word for it, in progress bars.
+    """
+
+    what: str
+
+    def __init__(
+        self,
+        session: Session,
+        recipe: PretrainRecipe | ClassifyRecipe,
+        dataset: Dataset,
+        model: Classifier,
+        images: int,
+        inputs_per_image: int = 1,
+    ) -> None:
+        self.session, self.recipe, self.dataset, self.model, self.images = session, recipe, dataset, model, images
+        self.total = recipe.train.total_steps(images)
+        self.per_epoch = recipe.train.steps_per_epoch(images)
+        model.compile(
+            build_optimizer(recipe.optimizer),
+            loss=softmax_loss(model.head.output.shape[-1], recipe.train.label_smoothing),
+            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        )
+        model.optimizer.build(model.trainable_variables)
+        self.variables = [*model.backbone.variables, *model.head.variables, *model.optimizer.variables]
+        self.position = Position()
+        self.tensorboard = TensorBoard(session.folder.path / "tensorboard") if recipe.train.tensorboard else None
+        session.record(
+            parameters=int(sum(np.prod(v.shape) for v in model.trainable_variables)),
+            steps=self.total,
+            steps_per_epoch=self.per_epoch,
+            inputs_per_step=recipe.train.batch * inputs_per_image,
+        )
+
+    @abstractmethod
+    def batches(self, first: int, last: int) -> tf.data.Dataset:
+        """What the model trains on in the steps from `first` up to, without, `last`."""
+
+    @abstractmethod
+    def evaluation_batches(self, split: Split) -> tf.data.Dataset:
+        """All of a split, for `evaluate`."""
+
+    def between_epochs(self) -> None:  # noqa: B027
+        """What is due before the coming epoch."""
+
+    def after_validation(self, step: int) -> None:  # noqa: B027
+        """What is shown of the model beside its metrics."""
+
+    def restore(self) -> None:
+        """Go on from the newest intact checkpoint, if there is one."""
+        self.position, damaged = restore_checkpoint(self.session.folder.checkpoints, self.variables)
+        for word in damaged:
+            self.session.warn(word)
+        if self.session.earlier:
+            self.session.event("resume", step=self.position.step)
+            self.session.say(f"Going on from step {self.position.step} of {self.total}.")
+            self.session.earlier = self.session.folder.events()
+
+    def train(self) -> None:
+        """Train to the last step, with what belongs to the end of every epoch."""
+        while self.position.step < self.total:
+            self.between_epochs()
+            boundary = min(self.total, (self.position.step // self.per_epoch + 1) * self.per_epoch)
+            self._fit_until(boundary)
+            if self.position.step == boundary:
+                self._end_epoch()
+            self.session.stop.check()
+
+    def _fit_until(self, boundary: int) -> None:
+        first, train = self.position.step, self.recipe.train
+        batches = self.batches(first, boundary)
+        rate = LearningRate(self.recipe.optimizer, self.recipe.schedule, train, self.images, first)
+        events = StepEvents(self._write_step, first, train.log_every, train.batch)
+        saved = time.monotonic()
+
+        def after_step(done: int) -> bool:
+            nonlocal saved
+            step = first + done
+            self.session.console.progress(self.what, step, self.total, _in_words(events.latest))
+            stop = self.session.stop.requested()
+            due = time.monotonic() - saved >= 60 * train.checkpoint_minutes
+            if step < boundary and (stop or due):
+                events.flush()
+                self.position.step = step
+                self._save()
+                saved = time.monotonic()
+            return stop
+
+        try:
+            self.model.fit(batches, verbose=0, shuffle=False, callbacks=[rate, events, AfterStep(after_step)])
+        except DivergedError as error:
+            raise DivergedError(f"{error}; {self._way_on()}") from None
+        events.flush()
+        self.position.step = events.step
+
+    def _write_step(self, step: int, steps: int, loss: float, accuracy: float, **values: float) -> None:
+        for key, value in {"loss": loss, "accuracy": accuracy, "steps": 1.0}.items():
+            self.position.sums[key] = self.position.sums.get(key, 0.0) + steps * value
+        values |= {"loss": loss, "accuracy": accuracy}
+        self.session.event("step", step=step, epoch=round(step / self.per_epoch, 4), **values)
+        if self.tensorboard:
+            self.tensorboard.write(step, "train", values)
+
+    def _end_epoch(self) -> None:
+        """Validate, show samples, write the epoch's event and a checkpoint, in this order.
+
+        A kill anywhere in between makes the resumed run repeat the rest of the epoch and this with it.
+        """
+        step = self.position.step
+        while self.dataset.notes:
+            self.session.warn(self.dataset.notes.pop(0))
+        steps = self.position.sums.pop("steps")
+        epoch: dict[str, Any] = {key: value / steps for key, value in self.position.sums.items()}
+        self.position.sums = {}
+        best = False
+        if self.dataset.validation:
+            validation = self.evaluate(self.dataset.validation)
+            best = validation["accuracy"] > self.position.best
+            self.position.best = max(self.position.best, validation["accuracy"])
+            epoch["validation"] = validation
+            if self.tensorboard:
+                self.tensorboard.write(step, "validation", validation)
+            self.after_validation(step)
+        self.session.event("epoch", step=step, epoch=round(step / self.per_epoch, 4), **epoch)
+        self._save(best)
+        words = _in_words(epoch)
+        if "validation" in epoch:
+            words += f"; validation {_in_words(epoch['validation'])}"
+        self.session.say(f"Epoch {step / self.per_epoch:.4g} of {self.total / self.per_epoch:.4g}: {words}")
+
+    def evaluate(self, split: Split, what: str = "") -> dict[str, Any]:
+        """Loss, accuracy and confusion over a whole split; `what` shows how far it has come."""
+        total = -(-len(split) // EVALUATION_BATCH)
+
+        def after_batch(batch: int, logs: Any = None) -> None:
+            if what:
+                self.session.console.progress(what, batch + 1, total)
+
+        watch = keras.callbacks.LambdaCallback(on_test_batch_end=after_batch)
+        results = self.model.evaluate(self.evaluation_batches(split), verbose=0, return_dict=True, callbacks=[watch])
+        confusion = np.asarray(self.model.confusion.counts)
+        return {
+            "loss": float(results["loss"]),
+            "accuracy": float(results["accuracy"]),
+            "confusion": confusion.tolist(),
+        }
+
+    def test(self, what: str) -> None:
+        """Measure on the test split, once in the life of a run."""
+        if self.dataset.test and not any(e["kind"] == "test" for e in self.session.earlier):
+            self.session.event("test", step=self.position.step, **self.evaluate(self.dataset.test, what))
+
+    def _save(self, best: bool = False) -> None:
+        if not all(np.isfinite(np.asarray(v)).all() for v in self.model.trainable_variables):
+            raise DivergedError(f"weights became infinite by step {self.position.step}; {self._way_on()}")
+        path = save_checkpoint(self.session.folder.checkpoints, self.variables, self.position, best)
+        self.session.event("checkpoint", step=self.position.step, file=path.name, best=best)
+
+    def _way_on(self) -> str:
+        good = step_checkpoints(self.session.folder.checkpoints)
+        rate = self.recipe.optimizer.learning_rate / 3
+        last = f"the last good checkpoint is {good[0].name}" if good else "there is no checkpoint yet"
+        return f"{last}. Try a new run with optimizer.learning_rate={rate:.2g}."
+
+
+def _in_words(metrics: dict[str, Any]) -> str:
+    if "loss" not in metrics:
+        return ""
+    return f"loss {metrics['loss']:.3f}, accuracy {100 * metrics['accuracy']:.1f} %"

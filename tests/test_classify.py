@@ -1,0 +1,150 @@
+"""Classifiers trained from labels: from scratch, and on a pretrained backbone."""
+
+import json
+
+import numpy as np
+import pytest
+from command_line import run_cli
+from whole_runs import events_of, run_of, start
+
+from rotnet_keras.datasets import load
+from rotnet_keras.labels import labelled_subset
+from rotnet_keras.schema import Data, Labels
+
+RECIPE = """\
+kind = "classify"
+title = "tiny classifier"
+seed = 3
+
+[data]
+name = "{data}"
+validation = 0.2
+
+[augment]
+pad = 2
+flip = true
+
+[optimizer]
+learning_rate = 0.05
+
+[train]
+steps = 12
+batch = 16
+log_every = 4
+"""
+FROM_SCRATCH = '[backbone]\nname = "compact"\nblocks = 2\nwidth = 0.25\n'
+
+
+@pytest.fixture
+def recipe(tmp_path, tiny_data):
+    path = tmp_path / "classifier.toml"
+    path.write_text(RECIPE.format(data=tiny_data))
+    return path
+
+
+def weights_of(path):
+    """{name of the variable: value} of the layers that a backbone has too."""
+    from rotnet_keras.engine import keras
+
+    model = keras.models.load_model(path)
+    layers = [inner for layer in model.layers for inner in getattr(layer, "layers", [layer])]
+    return {f"{layer.name}/{v.name}": np.asarray(v) for layer in layers for v in layer.variables}
+
+
+def test_from_scratch_it_learns_reports_and_exports(recipe):
+    recipe.write_text(recipe.read_text() + FROM_SCRATCH)
+    result, run = start(recipe, "train.steps=60", "train.batch=32")
+    assert result.returncode == 0, run.log.read_text()
+    assert run.facts()["labels"] == 160 and run.facts()["inputs_per_step"] == 32
+    (test,) = events_of(run, "test")
+    confusion = np.array(test["confusion"])
+    assert confusion.shape == (4, 4) and confusion.sum() == 40
+    assert test["accuracy"] == pytest.approx(np.trace(confusion) / 40) and test["accuracy"] > 0.5
+    assert len(events_of(run, "epoch")) == 12
+    report = (run.path / "report.md").read_text()
+    assert "**Accuracy, %**" in report and "![Curves](figures/curves.png)" in report
+    found = json.loads(run_cli("status", run.path, "--json").stdout)
+    assert found["object_accuracy"] == test["accuracy"] and found["rotation_accuracy"] is None
+    from rotnet_keras.engine import keras
+
+    model = keras.models.load_model(run.export / "classifier.keras")
+    assert model.input.shape[1:] == (16, 16, 3) and model.output.shape[1:] == (4,)
+    assert keras.models.load_model(run.backbone).layers[-1].name == "conv2"
+
+
+def test_few_labels_are_drawn_as_often_as_many(recipe):
+    recipe.write_text(recipe.read_text() + FROM_SCRATCH)
+    result, run = start(recipe, "head.labels_per_class=2", "head.label_choice=first")
+    assert result.returncode == 0, run.log.read_text()
+    facts = run.facts()
+    assert facts["labels"] == 8 and facts["steps_per_epoch"] == 10
+
+
+def test_fine_tuning_changes_all_of_the_trunk_and_a_probe_nothing(finished, recipe):
+    _, pretraining = finished
+    head = f'[pretrained]\nrun = "{pretraining.path}"\n[head]\nname = "mlp"\ntap = "conv1"\n'
+    recipe.write_text(recipe.read_text() + head)
+    result, run = start(recipe)
+    assert result.returncode == 0, run.log.read_text()
+    before, after = weights_of(pretraining.backbone), weights_of(run.backbone)
+    assert {name.split("_")[0] for name in after} == {"block1"} and after.keys() < before.keys()
+    assert any("moving_mean" in name for name in after)
+    assert all((before[name] != after[name]).any() for name in after)
+    frozen = weights_of(pretraining.export / "classifier.keras")
+    shared = frozen.keys() & before.keys()
+    assert any("moving_mean" in name for name in shared)
+    assert all((before[name] == frozen[name]).all() for name in shared)
+
+
+def test_the_trunk_has_a_learning_rate_of_its_own(finished, recipe):
+    _, pretraining = finished
+    recipe.write_text(recipe.read_text() + f'[pretrained]\nfile = "{pretraining.backbone}"\nlearning_rate = 1e-12\n')
+    result, run = start(recipe, "optimizer.name=adamw", "optimizer.learning_rate=0.01")
+    assert result.returncode == 0, run.log.read_text()
+    before, after = weights_of(pretraining.backbone), weights_of(run.backbone)
+    learned = [name for name in after if "moving" not in name]
+    for name in learned:
+        np.testing.assert_allclose(after[name], before[name], atol=1e-9)
+    # Batch normalisation is in training mode all the same.
+    assert all((before[name] != after[name]).any() for name in after.keys() - set(learned))
+    epochs = events_of(run, "epoch")
+    assert epochs[-1]["loss"] < epochs[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "expected one of [backbone], to train from scratch, and [pretrained]"),
+        (FROM_SCRATCH + '[pretrained]\nrun = "x"\n', "expected one of [backbone]"),
+        (FROM_SCRATCH + '[head]\ntap = "conv3"\n', "no tap 'conv3' in compact: expected conv1, conv2"),
+        (FROM_SCRATCH + '[head]\nname = "mpl"\n', "did you mean 'mlp'?"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_made(recipe, text, complaint):
+    recipe.write_text(recipe.read_text() + text)
+    result, run = start(recipe)
+    assert result.returncode == 2 and complaint in result.stderr
+    assert not run.path.exists()
+
+
+def test_a_pretrained_backbone_that_is_not_there(recipe):
+    recipe.write_text(recipe.read_text() + '[pretrained]\nrun = "nobody"\n')
+    result, _ = start(recipe)
+    assert result.returncode != 0 and "no run called 'nobody'" in result.stderr
+    assert not run_of(recipe.parent, "run").path.exists()
+
+
+def test_labels_are_the_first_of_each_class_or_drawn(tiny_data):
+    dataset = load(Data(name=str(tiny_data), validation=0.2))
+    labels = dataset.train.required_labels()
+
+    def chosen(choice, seed=0):
+        return labelled_subset(dataset, Labels(labels_per_class=6, label_choice=choice), (3, seed))
+
+    for positions in (chosen("first"), chosen("random")):
+        assert np.bincount(labels[positions]).tolist() == [6] * 4
+        assert (np.diff(positions) > 0).all()
+    expected = np.sort(np.concatenate([np.flatnonzero(labels == k)[:6] for k in range(4)]))
+    assert (chosen("first") == expected).all() and (chosen("first", 1) == expected).all()
+    assert (chosen("random") == chosen("random")).all()
+    assert (chosen("random") != chosen("random", 1)).any()
