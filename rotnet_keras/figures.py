@@ -1,5 +1,6 @@
 """Figures of a run, drawn with matplotlib from its events and sample pictures."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,15 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from rotnet_keras.study_results import Grid
+
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 Event = dict[str, Any]
 
 BLUE, ORANGE, GREY = "#2563a8", "#d97706", "#8a8f98"
+CYCLE = (BLUE, ORANGE, "#15803d", "#7c3aed", "#b91c1c")
 STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -56,6 +60,30 @@ def draw_curves(events: Sequence[Event], classes: int, accuracy_name: str, path:
         figure.savefig(path)
         plt.close(figure)
     return True
+
+
+def draw_grid(grid: Grid, path: Path) -> None:
+    """Rows of a table as curves over its columns, which are numbers, with the paper's dashed beside them."""
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+        for row, color in zip(grid.rows, itertools.cycle(CYCLE)):
+            cells = {float(column): grid.cells[row, column] for column in grid.columns if (row, column) in grid.cells}
+            ours = {x: cell for x, cell in cells.items() if cell.values}
+            if ours:
+                spread = [cell.std or 0.0 for cell in ours.values()]
+                means = [cell.mean for cell in ours.values()]
+                axis.errorbar(list(ours), means, spread, fmt="o-", ms=4, capsize=3, color=color, label=row)
+            theirs = {x: cell.paper for x, cell in cells.items() if cell.paper is not None}
+            if theirs:
+                axis.plot(list(theirs), list(theirs.values()), "--", color=color, alpha=0.6, label=f"{row}, paper")
+        axis.set(xlabel=grid.x, ylabel="accuracy, %", xscale="log" if grid.log else "linear")
+        if grid.log:
+            ticks = [float(column) for column in grid.columns]
+            axis.set_xticks(ticks, grid.columns)
+            axis.minorticks_off()
+        axis.legend()
+        figure.savefig(path)
+        plt.close(figure)
 
 
 def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title: str, path: Path) -> None:

@@ -50,7 +50,7 @@ class HeadTraining:
     ) -> None:
         self.session, self.dataset, self.probe, self.taps = session, dataset, probe, taps
         self.augment, self.stores, self.weights = augment, stores, trunk.weights
-        self.seed = session.recipe.seed
+        self.seed = session.seed
         self.from_pixels = probe.augment and probe.views is None
         keras.utils.set_random_seed(self.seed)
         self.precision = engine.precision_here(probe.precision)

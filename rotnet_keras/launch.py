@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from rotnet_keras.catalogue import find_recipe
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
+from rotnet_keras.plans import plan, with_absolute_paths
 from rotnet_keras.recipe import load_recipe, to_toml
 from rotnet_keras.runs import RunFolder, create_run, default_runs_dir, find_run, list_runs
-from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, Source
-from rotnet_keras.sources import pinned
+from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe, Source, StudyRecipe
+from rotnet_keras.sources import find_source, pinned
 
 S = TypeVar("S", bound=Source)
 
@@ -27,6 +28,15 @@ def load_for_run(recipe: str, overrides: Mapping[str, Any], runs_dir: Path) -> t
         DataError: its data, or the backbone it is about, are missing.
     """
     loaded = load_recipe(recipe, overrides)
+    facts = {
+        "recipe": find_recipe(recipe).stem,
+        "overrides": dict(overrides),
+        "argv": sys.argv,
+        "created": round(time.time(), 3),
+    }
+    if isinstance(loaded, StudyRecipe):
+        return _checked_study(loaded, find_recipe(recipe).parent), facts
+    assert isinstance(loaded, RunRecipe)
     if (
         isinstance(loaded, PretrainRecipe | ClassifyRecipe)
         and loaded.train.tensorboard
@@ -39,14 +49,17 @@ def load_for_run(recipe: str, overrides: Mapping[str, Any], runs_dir: Path) -> t
         loaded = loaded.model_copy(update={"backbone": _pinned(loaded.backbone, runs_dir)})
     if isinstance(loaded, ClassifyRecipe) and loaded.pretrained:
         loaded = loaded.model_copy(update={"pretrained": _pinned(loaded.pretrained, runs_dir)})
-    facts = {
-        "recipe": find_recipe(recipe).stem,
-        "overrides": dict(overrides),
-        "argv": sys.argv,
-        "seed": loaded.seed,
-        "created": round(time.time(), 3),
-    }
-    return loaded, facts
+    return loaded, {**facts, "seed": loaded.seed}
+
+
+def _checked_study(study: StudyRecipe, base: Path) -> StudyRecipe:
+    """A study whose runs have valid recipes and data that are there."""
+    study = with_absolute_paths(study, base)
+    for run in plan(study):
+        recipe = load_recipe(run.recipe, run.overrides())
+        assert isinstance(recipe, RunRecipe)
+        find_source(recipe.data)
+    return study.model_copy(update={"expect": None})
 
 
 def _pinned(source: S, runs_dir: Path) -> S:

@@ -81,7 +81,7 @@ def _probe_one_trunk(
     step: int,
 ) -> None:
     side = crop_size(augment, dataset.image_shape[0])
-    seed = session.recipe.seed
+    seed = session.seed
     trunk = _trunk(backbone, weights, dataset, augment, side, seed, [p for _, p in probes])
     with _features_folder(session) as folder:
         stores = _stores(session, dataset, trunk, augment, [p for _, p in probes], folder)
@@ -121,7 +121,7 @@ def _stores(
         wanted.append((name, split, None, plain if name == "train" else plain + viewed))
     for view in range(max((p.views or 0 for p in viewed), default=0)):
         readers = [p for p in viewed if (p.views or 0) > view]
-        wanted.append((f"view-{view}", dataset.train, (session.recipe.seed, view), readers))
+        wanted.append((f"view-{view}", dataset.train, (session.seed, view), readers))
     jobs = [
         (name, split, view, frozen_taps(trunk.model, _taps_of_all(trunk, readers)))
         for name, split, view, readers in wanted

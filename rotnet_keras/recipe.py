@@ -36,7 +36,7 @@ def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) ->
         raise RecipeError(f"{path}: not valid TOML: {error or 'too deeply nested'}") from None
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from None
-    return _validate(values, _flat(overrides or {}), _Source(path, text))
+    return _validate(values, flattened(overrides or {}), _Source(path, text))
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -104,11 +104,12 @@ def _keys(dotted: str) -> Location:
     return tuple(part.strip().strip("\"'") for part in dotted.split("."))
 
 
-def _flat(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Overrides with dotted keys only: {"train": {"batch": 8}} becomes {"train.batch": 8}."""
     flat: dict[str, Any] = {}
     for key, value in overrides.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flattened(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
@@ -189,10 +190,14 @@ def _explain(schema: type[BaseModel], error: ErrorDetails) -> str:
 def _fields(schema: type[BaseModel], location: Location) -> list[str]:
     """Names of the keys that the table at `location` may hold."""
     model: Any = schema
+    named = False
     for part in location:
-        if isinstance(part, int):
+        if isinstance(part, int) or named:
+            # An item of a list, or of a table whose keys are names that people give.
+            named = False
             continue
         annotation = model.model_fields[part].annotation
-        inner = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)]
+        named = getattr(annotation, "__origin__", None) is dict
+        inner = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
         model = inner[0] if inner else annotation
     return list(model.model_fields)

@@ -12,6 +12,7 @@ from rotnet_keras.catalogue import PACKAGE
 from rotnet_keras.events import Event, probe_images
 from rotnet_keras.paper import table_1
 from rotnet_keras.runs import RunFolder, write_atomically
+from rotnet_keras.study_results import grids, study_tables
 from rotnet_keras.tasks import Task, recalls, task_of
 
 Table = tuple[str, list[str], list[list[str]]]
@@ -34,9 +35,11 @@ features.trainable = False  # or leave it True to fine-tune
 
 
 def result_tables(run: RunFolder) -> list[Table]:
-    """Accuracy of the trained task against chance, and object accuracy by tap beside controls and paper."""
-    events = run.events()
-    return [*_accuracy_table(events, task_of(run)), *probe_tables(events, run.settings())]
+    """Accuracy of the trained task, and object accuracy by tap beside controls and paper; a study's tables."""
+    events, settings = run.events(), run.settings()
+    if settings.get("kind") == "study":
+        return study_tables(run)
+    return [*_accuracy_table(events, task_of(run)), *probe_tables(events, settings)]
 
 
 def _accuracy_table(events: Sequence[Event], task: Task) -> list[Table]:
@@ -109,7 +112,7 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
         "warnings": [e["message"] for e in events if e["kind"] == "warning"],
         "tables": result_tables(run),
         "figures": _figures(run, events),
-        "snippet": SNIPPET.format(tap=_best_tap(events)),
+        "snippet": SNIPPET.format(tap=_best_tap(events)) if run.backbone.is_file() else "",
         "recipe": tomlkit.dumps(_without_places(recipe)).strip(),
         "facts": _facts(run, events),
     }
@@ -128,13 +131,19 @@ def _figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
     from rotnet_keras import figures
 
     run.figures.mkdir(exist_ok=True)
-    task = task_of(run)
-    found = []
+    found: list[dict[str, Any]] = []
 
     def add(file: str, title: str, caption: str, pixels: bool = False) -> None:
         content = base64.b64encode((run.figures / file).read_bytes()).decode()
         found.append({"file": file, "title": title, "caption": caption, "base64": content, "pixels": pixels})
 
+    if run.settings().get("kind") == "study":
+        for number, grid in enumerate(grids(run)):
+            if grid.x:
+                figures.draw_grid(grid, run.figures / f"table-{number}.png")
+                add(f"table-{number}.png", grid.title, "Mean over the seeds, with their standard deviation.")
+        return found
+    task = task_of(run)
     if figures.draw_curves(events, task.count, task.accuracy, run.figures / "curves.png"):
         add("curves.png", "Curves", "Training is averaged over a few steps; validation is the whole split.")
     validated = [e for e in events if e["kind"] == "epoch" and "validation" in e]
@@ -177,21 +186,31 @@ def _best_tap(events: Sequence[Event]) -> str:
 def _facts(run: RunFolder, events: Sequence[Event]) -> list[tuple[str, str]]:
     facts = run.facts()
     steps = [e["step"] for e in events if e["kind"] == "step"]
-    data = facts.get("data", {})
+    scale = run.settings().get("scales", {}).get(facts.get("scale"), {})
     rows = [
-        ("data", f"{Path(data.get('name', '')).name}: {data.get('train')} train, {data.get('validation')} validation, "
-                 f"{data.get('test')} test, {data.get('image_shape')} ({data.get('fingerprint')})"),
+        ("scale", scale.get("note", "")),
+        ("runs", ", ".join(dict.fromkeys(e["folder"] for e in events if e["kind"] == "run"))),
+        ("data", _data(facts["data"]) if "data" in facts else ""),
         ("trainable parameters", f"{facts['parameters']:,}" if "parameters" in facts else ""),
         ("steps", f"{max(steps):,} of {facts.get('steps', 0):,}" if steps else ""),
         ("inputs seen", f"{max(steps) * facts.get('inputs_per_step', 0):,}" if steps else ""),
         ("time", clock(working_seconds(events))),
-        ("of it pretraining", clock(pretraining_seconds(events))),
-        ("made on", ", ".join(str(facts[key]) for key in ("device", "processor") if key in facts)
-                    + f", {facts.get('cpus')} cores"),
+        ("of it pretraining", clock(pretraining_seconds(events)) if _rotates(run) else ""),
+        ("made on", ", ".join([*(str(facts[key]) for key in ("device", "processor") if key in facts),
+                               f"{facts.get('cpus')} cores"])),
         ("versions", ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())),
         ("finished", time.strftime("%Y-%m-%d", time.localtime(events[-1]["time"])) if events else ""),
     ]  # fmt: skip
     return [(key, value) for key, value in rows if value]
+
+
+def _data(data: dict[str, Any]) -> str:
+    counts = ", ".join(f"{data.get(split)} {split}" for split in ("train", "validation", "test"))
+    return f"{Path(data.get('name', '')).name}: {counts}, {data.get('image_shape')} ({data.get('fingerprint')})"
+
+
+def _rotates(run: RunFolder) -> bool:
+    return bool(run.settings().get("kind") == "pretrain")
 
 
 def working_seconds(events: Sequence[Event]) -> float:
@@ -223,13 +242,22 @@ def clock(seconds: float) -> str:
 
 def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe as others can use it: file names without the folders of this machine."""
-    data = {key: value for key, value in recipe.get("data", {}).items() if key != "data_dir"}
-    data["name"] = Path(data["name"]).name if Path(data["name"]).is_absolute() else data["name"]
-    shown = recipe | {"data": data}
+    shown = dict(recipe)
+    if "data" in recipe:
+        shown["data"] = {key: value for key, value in recipe["data"].items() if key != "data_dir"}
+        shown["data"]["name"] = _last(shown["data"]["name"])
     for section in ("backbone", "pretrained"):
         if "file" in recipe.get(section, {}):
-            shown[section] = recipe[section] | {"file": Path(recipe[section]["file"]).name}
+            shown[section] = recipe[section] | {"file": _last(recipe[section]["file"])}
+    for name, scale in recipe.get("scales", {}).items():
+        recipes = {key: _last(value) for key, value in scale["recipes"].items()}
+        shown["scales"] = shown["scales"] | {name: scale | {"recipes": recipes}}
     return shown
+
+
+def _last(name: str) -> str:
+    """The last part of an absolute path; any other name as it is."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def _top1(event: Event | None) -> str:

@@ -212,12 +212,17 @@ class Recipe(Section):
 
     kind: str
     title: str = Field(min_length=1)
-    seed: int = Field(0, ge=0, lt=2**31)
     expect: Expect | None = None
+
+
+class RunRecipe(Recipe):
+    """What the recipe of a single run has."""
+
+    seed: int = Field(0, ge=0, lt=2**31)
     data: Data
 
 
-class PretrainRecipe(Recipe):
+class PretrainRecipe(RunRecipe):
     """Learn features by predicting rotations, then probe them."""
 
     kind: Literal["pretrain"]
@@ -259,7 +264,7 @@ class Pretrained(Source):
     )
 
 
-class ClassifyRecipe(Recipe):
+class ClassifyRecipe(RunRecipe):
     """Learn to classify images from labels, all layers: from scratch, or from a pretrained backbone."""
 
     kind: Literal["classify"]
@@ -272,13 +277,74 @@ class ClassifyRecipe(Recipe):
     train: Train
 
 
-class ProbeRecipe(Recipe):
+class ProbeRecipe(RunRecipe):
     """Measure the features of a backbone that is there already."""
 
     kind: Literal["probe"]
     backbone: Source
     augment: Augment = Augment()
     probe: list[Probe] = Field(min_length=1)
+
+
+class StudyRun(Section):
+    """One of a study's runs, made once with each seed."""
+
+    name: str = Field(pattern=r"^\w[\w.+-]*$")
+    recipe: str = Field(description="Which of the scale's recipes it takes.")
+    of: str | None = Field(None, description="The run of this study whose backbone it goes on from.")
+    set: dict[str, Any] = Field({}, description="What it changes of the recipe.")
+
+
+class Scale(Section):
+    """How large the runs of a study are."""
+
+    note: str = Field(min_length=1, description="In words, for the tables.")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0], min_length=1)
+    recipes: dict[str, str] = Field(description="Files or shipped recipes, by what the study's runs call them.")
+
+
+class Entry(Section):
+    """Cells of a table: what one run came to, as mean and standard deviation over the seeds."""
+
+    row: str
+    run: str
+    column: str | None = Field(None, description="By default the taps, epochs or classes there are.")
+    probe: int | None = Field(None, ge=0, description="Its position in the run's recipe; else the run's own accuracy.")
+    tap: str | None = None
+    weights: Literal["rotnet", "random", "random_identity", "pixels"] = "rotnet"
+    by: Literal["tap", "epoch", "class"] | None = Field(None, description="A column for each.")
+    paper: dict[str, float] | float | None = Field(None, description="In percent; by column where there are several.")
+
+
+class StudyTable(Section):
+    """Results side by side, as a table or, over a number, as curves."""
+
+    title: str
+    x: str | None = Field(None, description="What the columns count; draws them as curves.")
+    log: bool = Field(False, description="Logarithmic x.")
+    entry: list[Entry] = Field(min_length=1)
+
+
+class Finding(Section):
+    """A claim of the paper, and the cells (row, column) that have to be in this order for it to hold."""
+
+    claim: str
+    table: int = Field(0, ge=0)
+    higher: list[str] = Field(min_length=2, max_length=2)
+    lower: list[str] = Field(min_length=2, max_length=2)
+
+
+class StudyRecipe(Recipe):
+    """Runs that belong together, and the tables they fill."""
+
+    kind: Literal["study"]
+    paper: str = Field(description="Which table or figure of the paper it repeats.")
+    scale: str = "full"
+    set: dict[str, Any] = Field({}, description="What all runs change of their recipes.")
+    scales: dict[str, Scale]
+    run: list[StudyRun] = Field(min_length=1)
+    table: list[StudyTable] = []
+    finding: list[Finding] = []
 
 
 S = TypeVar("S", bound=Section)
@@ -301,6 +367,9 @@ def cross_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
             yield ("probe", i, "augment"), "k-NN compares stored features: it cannot augment"
         if isinstance(raw, dict) and raw.get("views") is not None and raw.get("augment") is not True:
             yield ("probe", i, "views"), "only crops and flips have views: set augment = true"
+    if values.get("kind") == "study":
+        yield from _study_errors(values)
+        return
     if values.get("kind") == "classify":
         yield from _classify_errors(values, backbone)
     augment = _section(Augment, values.get("augment", {}))
@@ -315,6 +384,30 @@ def _classify_errors(values: dict[str, Any], backbone: Backbone | None) -> Itera
     head = _section(Head, values.get("head", {}))
     if head and backbone and head.tap and head.tap not in backbone.taps():
         yield ("head", "tap"), f"no tap {head.tap!r} in {backbone.name}: expected {', '.join(backbone.taps())}"
+
+
+def _study_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
+    study = _section(StudyRecipe, values)
+    if study is None:
+        return
+    if study.scale not in study.scales:
+        yield ("scale",), f"scale: expected one of {', '.join(map(repr, study.scales))}, got {study.scale!r}"
+        return
+    recipes, names = study.scales[study.scale].recipes, [run.name for run in study.run]
+    for i, run in enumerate(study.run):
+        if run.recipe not in recipes:
+            yield ("run", i, "recipe"), f"recipe: expected one of {', '.join(map(repr, recipes))}, got {run.recipe!r}"
+        if run.name in names[:i]:
+            yield ("run", i, "name"), f"name: {run.name!r} is taken by an earlier run"
+        if run.of is not None and run.of not in names[:i]:
+            yield ("run", i, "of"), f"of: no earlier run is called {run.of!r}"
+    for t, table in enumerate(study.table):
+        for e, entry in enumerate(table.entry):
+            if entry.run not in names:
+                yield ("table", t, "entry", e, "run"), f"run: no run is called {entry.run!r}"
+    for f, finding in enumerate(study.finding):
+        if finding.table >= len(study.table):
+            yield ("finding", f, "table"), f"table: there are {len(study.table)}, counted from 0"
 
 
 def _section(model: type[S], raw: Any) -> S | None:

@@ -9,7 +9,7 @@ from typing import Any
 from rotnet_keras.console import Console
 from rotnet_keras.events import Event, EventWriter
 from rotnet_keras.runs import RunFolder, write_atomically
-from rotnet_keras.schema import Recipe
+from rotnet_keras.schema import Recipe, RunRecipe
 from rotnet_keras.stopping import Stop
 
 
@@ -29,6 +29,12 @@ class Session:
         self.console = console
         self.stop = stop
         self._events = events
+
+    @property
+    def seed(self) -> int:
+        """The recipe's."""
+        assert isinstance(self.recipe, RunRecipe)
+        return self.recipe.seed
 
     def event(self, kind: str, **values: Any) -> None:
         """Append an event to `events.jsonl`."""

@@ -5,7 +5,7 @@ from rotnet_keras.batches import crop_size
 from rotnet_keras.engine import device_name, keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.report import result_tables, write_report
-from rotnet_keras.schema import Augment
+from rotnet_keras.schema import Augment, RunRecipe
 from rotnet_keras.session import Session
 
 
@@ -15,6 +15,7 @@ def prepare_data(session: Session) -> datasets.Dataset:
     Raises:
         DataError: the data are missing, or have changed since the run began.
     """
+    assert isinstance(session.recipe, RunRecipe)
     dataset = datasets.load(session.recipe.data, session.progress)
     before = session.folder.facts().get("data")
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}

@@ -23,7 +23,8 @@ def summary(run: RunFolder) -> dict[str, Any]:
     steps = [e for e in tail if e["kind"] == "step"]
     epochs = [e for e in tail if e["kind"] == "epoch"]
     probes = [e for e in tail if e["kind"] == "probe" and e["weights"] == "rotnet" and not e["labels_per_class"]]
-    last_step = max((e["step"] for e in [*steps, *epochs]), default=0)
+    done = [e for e in tail if e["kind"] == "run"]
+    last_step = max((e["step"] for e in [*steps, *epochs, *done]), default=0)
     best = max(probes, key=lambda e: e.get("validation_top1", 0), default=None)
     trained = (epochs[-1].get("validation") or epochs[-1])["accuracy"] if epochs else None
     classifies = run.settings().get("kind") == "classify"

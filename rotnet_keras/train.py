@@ -59,7 +59,8 @@ def _work(session: Session) -> tuple[str, int, str]:
     module, function = KINDS[session.recipe.kind].runner.split(":")
     try:
         session.say(f"Run {session.folder.name} in {session.folder.path}")
-        session.say("Starting TensorFlow; the first step takes longer, it traces the graph.")
+        if KINDS[session.recipe.kind].trains:
+            session.say("Starting TensorFlow; the first step takes longer, it traces the graph.")
         getattr(importlib.import_module(module), function)(session)
     except RunStopped as stopped:
         return "stopped", stopped.exit_code, f"Stopped. Go on with: {way_on}"

@@ -3,7 +3,6 @@
 import time
 
 import numpy as np
-import pytest
 from command_line import run_cli
 
 from rotnet_keras.runs import RunFolder
@@ -35,10 +34,14 @@ def assert_same_end(run, other):
         assert arrays[key].tobytes() == others[key].tobytes(), key
 
 
-def wait_for_step(run, step):
+def wait_for(condition, what="it"):
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if any(e["kind"] == "checkpoint" and e["step"] >= step for e in run.tail()):
-            return
+    while not condition():
+        assert time.monotonic() < deadline, f"waited for {what} in vain"
         time.sleep(0.02)
-    pytest.fail(f"no step {step}: {run.log.read_text()}")
+
+
+def wait_for_step(run, step):
+    wait_for(
+        lambda: any(e["kind"] == "checkpoint" and e["step"] >= step for e in run.tail()), f"step {step} of {run.path}"
+    )

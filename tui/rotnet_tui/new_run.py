@@ -14,7 +14,7 @@ from textual.widgets import Button, Footer, Input, Select, Static
 from rotnet_keras.errors import RecipeError, RotnetError
 from rotnet_keras.launch import find_backbone
 from rotnet_keras.recipe import load_recipe, parse_override
-from rotnet_keras.schema import ClassifyRecipe, Data, PretrainRecipe, ProbeRecipe, Recipe
+from rotnet_keras.schema import ClassifyRecipe, Data, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe, StudyRecipe
 from rotnet_keras.sizes import training_images
 from rotnet_tui.form_fields import FormField, form_fields
 from rotnet_tui.recipes import list_recipes
@@ -195,7 +195,7 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
                 overrides.pop(row.field.key, None)
         try:
             recipe = load_recipe(self._recipe, overrides)
-            if recipe.data != self._data:
+            if isinstance(recipe, RunRecipe) and recipe.data != self._data:
                 # A folder may hold a million files.
                 self._data, self._images = recipe.data, None
                 self._images = await asyncio.to_thread(training_images, recipe.data)
@@ -278,6 +278,9 @@ def _steps(recipe: Recipe, images: int | None) -> str:
     """How long the run would be."""
     if isinstance(recipe, ProbeRecipe):
         return f"{len(recipe.probe)} probe{'s' if len(recipe.probe) > 1 else ''} of a backbone that is there already."
+    if isinstance(recipe, StudyRecipe):
+        seeds = len(recipe.scales[recipe.scale].seeds)
+        return f"{seeds * len(recipe.run)} runs; those that are finished already are not repeated."
     assert isinstance(recipe, PretrainRecipe | ClassifyRecipe)
     batch = recipe.train.batch
     inputs, then = f"{batch} images a step", ""

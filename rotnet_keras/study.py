@@ -1,0 +1,72 @@
+"""The kind `study`: run what is missing of many runs, each in a process of its own, and lay out what came out."""
+
+import time
+from pathlib import Path
+
+from rotnet_keras.errors import RotnetError
+from rotnet_keras.launch import load_for_run, prepare, spawn
+from rotnet_keras.plans import Planned, plan, run_of
+from rotnet_keras.report import result_tables, write_report
+from rotnet_keras.runs import RunFolder, command_line, list_runs
+from rotnet_keras.schema import StudyRecipe
+from rotnet_keras.session import Session
+from rotnet_keras.status import summary
+from rotnet_keras.study_results import measures
+
+POLL_SECONDS = 1.0
+
+
+def study(session: Session) -> None:
+    """Run a recipe of the kind `study`."""
+    recipe = session.recipe
+    assert isinstance(recipe, StudyRecipe)
+    planned = plan(recipe)
+    session.record(steps=len(planned), scale=recipe.scale)
+    session.say(f"{len(planned)} runs, {recipe.scales[recipe.scale].note}")
+    folders: dict[tuple[str, int], RunFolder] = {}
+    for number, run in enumerate(planned, 1):
+        folder, reused = _folder_of(run, folders, session.folder.path.parent)
+        session.say(f"Run {number} of {len(planned)}: {folder.name}{', which is finished already' if reused else ''}")
+        if not reused:
+            _finish(session, folder, number, len(planned))
+        folders[run.name, run.seed] = folder
+        session.event("run", step=number, name=run.name, seed=run.seed, folder=folder.name, measures=measures(folder))
+    write_report(session.folder, "finished")
+    for title, columns, rows in result_tables(session.folder):
+        session.console.table(title, columns, rows)
+    session.say(f"Report:   {session.folder.path / 'report.html'}")
+
+
+def _folder_of(run: Planned, folders: dict[tuple[str, int], RunFolder], runs_dir: Path) -> tuple[RunFolder, bool]:
+    """The run's folder, made if it is not there, and whether it is finished."""
+    backbone = folders[run.of.name, run.seed].backbone if run.of else None
+    recipe, facts = load_for_run(run.recipe, run.overrides(backbone), runs_dir)
+    found = run_of(recipe, list_runs(runs_dir))
+    if found:
+        return found, found.state() == "finished"
+    return prepare(recipe, facts, run.folder_name, runs_dir), False
+
+
+def _finish(session: Session, folder: RunFolder, number: int, total: int) -> None:
+    """See one run to its end, in a process of its own, which outlives this one.
+
+    Raises:
+        RunStopped: a stop was asked for; the run was stopped too.
+        RotnetError: it failed.
+    """
+    process = None if folder.alive() else spawn(folder)
+    while process.poll() is None if process else folder.alive():
+        found = summary(folder)
+        part = found["step"] / found["steps"] if found["steps"] else 0.0
+        words = f"{folder.name}: {found['state']}, {100 * part:.0f} % of its steps"
+        session.console.progress("runs", number - 1, total, words)
+        if session.stop.requested():
+            folder.stop_file.touch()
+        time.sleep(POLL_SECONDS)
+    session.stop.check()
+    state = folder.state()
+    if state != "finished":
+        ends = [event["message"] for event in folder.tail() if event["kind"] == "end"]
+        why = f": {ends[-1]}" if ends else f"; see {folder.log}"
+        way_on = command_line("resume", session.folder)
+        raise RotnetError(f"{folder.name} is {state}{why}. Once that is mended, go on with all: {way_on}")

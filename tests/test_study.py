@@ -1,0 +1,162 @@
+"""Studies: many runs, made once, and the tables they fill."""
+
+import json
+import signal
+import subprocess
+
+import pytest
+from command_line import command, run_cli
+from conftest import TINY_RECIPE
+from whole_runs import events_of, run_of, wait_for
+
+from rotnet_keras.runs import list_runs
+
+PROBE = """\
+kind = "probe"
+title = "tiny probe"
+[data]
+name = "{data}"
+validation = 0.2
+[augment]
+pad = 2
+[backbone]
+file = "backbone.keras"
+[[probe]]
+head = "linear"
+controls = ["random"]
+steps = 3
+"""
+CLASSIFIER = """\
+kind = "classify"
+title = "tiny classifier"
+[data]
+name = "{data}"
+validation = 0.2
+[pretrained]
+file = "backbone.keras"
+[train]
+steps = 3
+batch = 16
+"""
+STUDY = """\
+kind = "study"
+title = "tiny study"
+paper = "Table 1"
+
+[scales.full]
+note = "as large as it gets"
+seeds = [0, 1]
+recipes = { pretrain = "tiny.toml", probe = "probe.toml", classify = "classifier.toml" }
+
+[scales.cpu]
+note = "two steps"
+recipes = { pretrain = "tiny.toml", probe = "probe.toml", classify = "classifier.toml" }
+
+[[run]]
+name = "rotnet"
+recipe = "pretrain"
+set = { train.steps = 2 }
+
+[[run]]
+name = "probe"
+recipe = "probe"
+of = "rotnet"
+
+[[run]]
+name = "tuned"
+recipe = "classify"
+of = "rotnet"
+set = { train.steps = 2 }
+
+[[table]]
+title = "Object accuracy, %"
+entry = [
+    { row = "RotNet", run = "probe", probe = 0, paper = { conv1 = 85.07 } },
+    { row = "random", run = "probe", probe = 0, weights = "random" },
+    { row = "fine-tuned", run = "tuned", column = "conv2", paper = 91.73 },
+]
+
+[[table]]
+title = "By blocks"
+x = "epoch"
+entry = [{ row = "rotation", run = "rotnet", by = "epoch" }]
+
+[[finding]]
+claim = "Trained features beat random ones"
+higher = ["RotNet", "conv2"]
+lower = ["random", "conv2"]
+"""
+
+
+@pytest.fixture
+def study(tmp_path, tiny_data):
+    (tmp_path / "tiny.toml").write_text(TINY_RECIPE.format(data=tiny_data))
+    (tmp_path / "probe.toml").write_text(PROBE.format(data=tiny_data))
+    (tmp_path / "classifier.toml").write_text(CLASSIFIER.format(data=tiny_data))
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY)
+    return path
+
+
+def test_a_study_runs_what_is_missing_and_lays_it_out(study):
+    result = run_cli("run", study, "scale=cpu", "--name", "study", cwd=study.parent)
+    assert result.returncode == 0, result.stdout + result.stderr
+    runs = {run.name: run for run in list_runs(study.parent / "runs")}
+    assert set(runs) == {"study", "rotnet-s0", "probe-s0", "tuned-s0"}
+    assert {run.state() for run in runs.values()} == {"finished"}
+    top1 = {(e["weights"], e["tap"]): 100 * e["top1"] for e in events_of(runs["probe-s0"], "probe")}
+    tuned = 100 * events_of(runs["tuned-s0"], "test")[0]["accuracy"]
+    report = (runs["study"].path / "report.md").read_text()
+    assert f"| RotNet | {top1['rotnet', 'conv1']:.1f} (85.07) | {top1['rotnet', 'conv2']:.1f} |" in report
+    assert f"| fine-tuned |  | {tuned:.1f} (91.73) |" in report
+    difference = top1["rotnet", "conv2"] - top1["random", "conv2"]
+    assert f"RotNet, conv2 over random, conv2: {difference:+.1f}" in report
+    assert "two steps" in report and str(study.parent) not in report
+    assert (runs["study"].figures / "table-1.png").stat().st_size > 0
+
+    # The second time, and in other studies with the same runs, nothing is made again.
+    study.write_text(study.read_text().replace("tiny study", "another study"))
+    again = run_cli("run", study, "scale=cpu", "--name", "again", cwd=study.parent)
+    assert again.returncode == 0 and again.stdout.count("finished already") == 3
+    assert {run.name for run in list_runs(study.parent / "runs")} == {*runs, "again"}
+    listed = json.loads(run_cli("runs", "--json", cwd=study.parent).stdout)
+    assert next((r["step"], r["steps"]) for r in listed if r["name"] == "study") == (3, 3)
+
+
+def test_stopped_it_stops_its_run_and_goes_on_with_it(study):
+    study.write_text(STUDY.replace("train.steps = 2", "train.epochs = 200"))
+    process = subprocess.Popen(
+        command("run", study, "scale=cpu", "--name", "study"), cwd=study.parent, stdout=subprocess.DEVNULL
+    )
+    run = run_of(study.parent, "rotnet-s0")
+    wait_for(lambda: any(e["kind"] == "step" for e in run.tail()))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert run.state() == "stopped" and run_of(study.parent, "study").state() == "stopped"
+    resumed = subprocess.Popen(command("resume", "study"), cwd=study.parent, stdout=subprocess.DEVNULL)
+    wait_for(lambda: run.alive() and any(e["kind"] == "resume" for e in run.tail()))
+    # A study that is killed takes nothing with it.
+    resumed.kill()
+    resumed.wait(60)
+    assert run.alive() and run_of(study.parent, "study").state() == "killed"
+    assert len(list_runs(study.parent / "runs")) == 2
+    run.stop_file.touch()
+    wait_for(lambda: not run.alive())
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (("scale=cup",), "scale: expected one of 'full', 'cpu', got 'cup'"),
+        (("run.1.of=nobody",), "of: no earlier run is called 'nobody'"),
+        (("run.0.recipe=pretrian",), "recipe: expected one of 'pretrain', 'probe', 'classify', got 'pretrian'"),
+        (("run.0.set.train.stesp=3",), "unknown key 'train.stesp'; did you mean 'steps'?"),
+        (("table.0.entry.0.run=prob",), "no run is called 'prob'"),
+        (("scales.cpu.seds=[1]",), "unknown key 'scales.cpu.seds'; did you mean 'seeds'?"),
+        (("set.data.name=/nowhere",), "no folder /nowhere"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_made(study, change, complaint):
+    result = run_cli("run", study, *change, cwd=study.parent)
+    assert result.returncode in (2, 3) and complaint in result.stderr, result.stderr
+    assert not (study.parent / "runs").exists()
