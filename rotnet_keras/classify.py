@@ -39,6 +39,16 @@ def classify(session: Session) -> None:
     finish(session)
 
 
+def classifier(recipe: ClassifyRecipe, dataset: Dataset, backbone: keras.Model) -> Classifier:
+    """The model that a recipe trains: a backbone, up to the tap that is asked for, and a fresh head."""
+    trunk, tap = backbone, recipe.head.tap
+    if tap is not None:
+        trunk = keras.Model(backbone.input, outputs_of(backbone, [tap])[tap], name=backbone.name)
+    head = build_head(recipe.head.name, trunk.output.shape[1:], len(dataset.class_names), trunk.layers[-1].name)
+    # A pretrained backbone is float32 in its file.
+    return Classifier(fused(trunk, keras.config.dtype_policy().name), fused(head))
+
+
 class Classification(Training):
     """A backbone and a head in training together.
 
@@ -50,10 +60,7 @@ class Classification(Training):
     recipe: ClassifyRecipe
 
     def __init__(self, session: Session, recipe: ClassifyRecipe, dataset: Dataset) -> None:
-        trunk = _trunk(recipe, dataset)
-        head = build_head(recipe.head.name, trunk.output.shape[1:], len(dataset.class_names), trunk.layers[-1].name)
-        # A pretrained backbone is float32 in its file.
-        model = Classifier(fused(trunk, keras.config.dtype_policy().name), fused(head))
+        model = classifier(recipe, dataset, _backbone(recipe, dataset))
         super().__init__(session, recipe, dataset, model, len(dataset.train))
         if recipe.pretrained and recipe.pretrained.learning_rate:
             share = recipe.pretrained.learning_rate / recipe.optimizer.learning_rate
@@ -90,14 +97,10 @@ class Classification(Training):
         self.test("accuracy on test")
 
 
-def _trunk(recipe: ClassifyRecipe, dataset: Dataset) -> keras.Model:
-    """The layers below the head."""
+def _backbone(recipe: ClassifyRecipe, dataset: Dataset) -> keras.Model:
     if recipe.backbone:
-        whole = build(recipe.backbone, network_input(dataset, recipe.augment), dataset.mean, dataset.std)
-    else:
-        assert recipe.pretrained is not None
-        whole = load_backbone(Path(str(recipe.pretrained.file)))
-        check_shape(whole, dataset, recipe.augment)
-    if recipe.head.tap is None:
-        return whole
-    return keras.Model(whole.input, outputs_of(whole, [recipe.head.tap])[recipe.head.tap], name=whole.name)
+        return build(recipe.backbone, network_input(dataset, recipe.augment), dataset.mean, dataset.std)
+    assert recipe.pretrained is not None
+    backbone = load_backbone(Path(str(recipe.pretrained.file)))
+    check_shape(backbone, dataset, recipe.augment)
+    return backbone

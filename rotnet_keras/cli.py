@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -54,6 +55,9 @@ def run(
 
         typer.echo(to_toml(loaded))
         typer.echo("The recipe is valid and its data are there. Nothing was started.")
+        if loaded.kind == "study":
+            typer.echo("Its runs, timed by a short trial:")
+            estimate(recipe, overrides, runs_dir)
         return
     folder = prepare(loaded, facts, name, chosen(runs_dir))
     if detach:
@@ -96,17 +100,39 @@ def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = Fals
 @app.command()
 def check(files: Annotated[list[str], typer.Argument(metavar="RECIPE...")]) -> None:
     """Check recipes, without looking at their data."""
+    from rotnet_keras.plans import plan, with_absolute_paths
     from rotnet_keras.recipe import load_recipe
+    from rotnet_keras.schema import StudyRecipe
 
     complaints = []
     for file in files:
         try:
-            load_recipe(file)
+            recipe = load_recipe(file)
+            if isinstance(recipe, StudyRecipe):
+                for scale in recipe.scales:
+                    plan(with_absolute_paths(recipe.model_copy(update={"scale": scale}), Path(file).parent))
             typer.echo(f"{file}: fine")
         except RecipeError as error:
             complaints.append(str(error))
     if complaints:
         raise RecipeError("\n".join(complaints))
+
+
+@app.command()
+def estimate(
+    recipe: RecipeName, overrides: Overrides = None, runs_dir: RunsDir = None, as_json: AsJson = False
+) -> None:
+    """Say how long a recipe would run on this machine, from a short trial."""
+    from rotnet_keras.costs import costs
+    from rotnet_keras.report import clock
+
+    loaded, _ = load(recipe, overrides, chosen(runs_dir))
+    found = list(costs(loaded, chosen(runs_dir)))
+    if as_json:
+        typer.echo(json.dumps([asdict(cost) for cost in found], indent=2))
+        return
+    rows = [[c.name, "finished already" if c.finished else f"about {clock(c.seconds)}"] for c in found]
+    print_rows(["run", "time"], [*rows, ["all", f"about {clock(sum(c.seconds for c in found))}"]])
 
 
 @app.command()

@@ -88,20 +88,25 @@ def extract(
     return stores
 
 
-def random_backbone(backbone: keras.Model, dataset: Dataset, augment: Augment, seed: int) -> keras.Model:
+def random_backbone(backbone: keras.Model, seed: int) -> keras.Model:
     """The same architecture with fresh weights: the control that says what training added.
 
-    Its batch normalisations get running statistics from training images. Left at mean 0 and variance 1,
-    as the released code leaves them, the activations of untrained layers shrink from block to block, and
-    the control would look worse than it is.
+    Its batch normalisations have mean 0 and variance 1, as the released code leaves them.
     """
     keras.utils.set_random_seed(seed)
-    fresh = keras.models.clone_model(backbone)
+    return keras.models.clone_model(backbone)
+
+
+def estimate_statistics(backbone: keras.Model, dataset: Dataset, augment: Augment, seed: int) -> None:
+    """Give the batch normalisations of a backbone running statistics from training images.
+
+    Without them the activations of untrained layers shrink from block to block, and a random control may
+    look worse than it is.
+    """
     for step in range(CALIBRATION_STEPS):
         rng = np.random.default_rng((seed, step))
         rows = rng.integers(0, len(dataset.train), CALIBRATION_BATCH)
-        fresh(centred(dataset.train.images(rows), augment), training=True)
-    return fresh
+        backbone(centred(dataset.train.images(rows), augment), training=True)
 
 
 def pixels_backbone(dataset: Dataset, side: int) -> keras.Model:

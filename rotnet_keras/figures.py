@@ -82,8 +82,14 @@ def draw_grid(grid: Grid, path: Path) -> None:
             axis.set_xticks(ticks, grid.columns)
             axis.minorticks_off()
         axis.legend()
-        figure.savefig(path)
-        plt.close(figure)
+        save(figure, path)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as PNG and, beside it, as SVG."""
+    figure.savefig(path)
+    figure.savefig(path.with_suffix(".svg"))
+    plt.close(figure)
 
 
 def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title: str, path: Path) -> None:

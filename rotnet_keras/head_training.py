@@ -25,11 +25,42 @@ EVALUATION_BATCH = 500
 
 @dataclass(frozen=True)
 class Trunk:
-    """Whose features are probed: "rotnet", "random" or "pixels", the model, and the taps asked for."""
+    """Whose features are probed, "rotnet" or a control's, the model, and the taps asked for."""
 
     weights: str
     model: keras.Model
     taps: list[str]
+
+
+def probe_model(
+    backbone: keras.Model, probe: Probe, taps: list[str], classes: int
+) -> tuple[keras.Model, dict[str, keras.Model]]:
+    """A compiled model from the features of each tap, or from pixels, to the logits of its head; and the heads.
+
+    It computes in the probe's precision, the backbone below it in float32.
+    """
+    frozen = frozen_taps(backbone, taps)
+    shapes = {tap: tuple(frozen.output[tap].shape[1:]) for tap in taps}
+    with engine.under(engine.precision_here(probe.precision)):
+        heads = {tap: fused(build_head(probe.head, shapes[tap], classes, tap)) for tap in taps}
+        if from_pixels(probe):
+            inputs: Any = keras.Input(frozen.input.shape[1:])
+            features = frozen(inputs)
+        else:
+            inputs = features = {tap: keras.Input(shapes[tap], name=tap) for tap in taps}
+        model = keras.Model(inputs, {tap: heads[tap](features[tap]) for tap in taps})
+        # Under its policy too: float16 needs its losses scaled.
+        model.compile(
+            build_optimizer(probe.optimizer),
+            loss={tap: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for tap in taps},
+        )
+    model.optimizer.build(model.trainable_variables)
+    return model, heads
+
+
+def from_pixels(probe: Probe) -> bool:
+    """Whether features are computed anew in every step, because every image is cropped anew."""
+    return probe.augment and probe.views is None
 
 
 class HeadTraining:
@@ -51,33 +82,12 @@ class HeadTraining:
         self.session, self.dataset, self.probe, self.taps = session, dataset, probe, taps
         self.augment, self.stores, self.weights = augment, stores, trunk.weights
         self.seed = session.seed
-        self.from_pixels = probe.augment and probe.views is None
+        self.from_pixels = from_pixels(probe)
         keras.utils.set_random_seed(self.seed)
         self.precision = engine.precision_here(probe.precision)
-        with engine.under(self.precision):
-            self.model = self._model(trunk)
-            # Under its policy too: float16 needs its losses scaled.
-            self.model.compile(
-                build_optimizer(probe.optimizer),
-                loss={tap: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for tap in taps},
-            )
-        self.model.optimizer.build(self.model.trainable_variables)
+        self.model, self.heads = probe_model(trunk.model, probe, taps, len(dataset.class_names))
         self.variables = [*self.model.variables, *self.model.optimizer.variables]
         self.initial = [np.array(variable) for variable in self.variables]
-
-    def _model(self, trunk: Trunk) -> keras.Model:
-        """From pixels, or from the features of each tap, to the logits of each tap's head."""
-        frozen = frozen_taps(trunk.model, self.taps)
-        shapes = {tap: tuple(frozen.output[tap].shape[1:]) for tap in self.taps}
-        classes = len(self.dataset.class_names)
-        self.heads = {tap: fused(build_head(self.probe.head, shapes[tap], classes, tap)) for tap in self.taps}
-        if self.from_pixels:
-            inputs: Any = keras.Input(frozen.input.shape[1:])
-            features = frozen(inputs)
-        else:
-            inputs = {tap: keras.Input(shapes[tap], name=tap) for tap in self.taps}
-            features = inputs
-        return keras.Model(inputs, {tap: self.heads[tap](features[tap]) for tap in self.taps})
 
     def repeat(self, draw: int) -> dict[str, dict[str, Any]]:
         """Train from the first weights with the `draw`-th choice of labels; {tap: scores on the splits}."""

@@ -39,6 +39,14 @@ def pretrain(session: Session) -> None:
     finish(session)
 
 
+def rotnet(recipe: PretrainRecipe, dataset: Dataset) -> RotNet:
+    """The model that a recipe trains, with its first weights."""
+    rotation = recipe.rotation
+    side = rotated_size(crop_size(recipe.augment, dataset.image_shape[0]), rotation.angles)
+    backbone = build(recipe.backbone, (side, side, dataset.image_shape[2]), dataset.mean, dataset.std)
+    return RotNet(fused(backbone), rotation.angles, rotation.copies, recipe.seed)
+
+
 class Pretraining(Training):
     """A RotNet in training."""
 
@@ -48,11 +56,8 @@ class Pretraining(Training):
 
     def __init__(self, session: Session, recipe: PretrainRecipe, dataset: Dataset) -> None:
         rotation = recipe.rotation
-        side = rotated_size(crop_size(recipe.augment, dataset.image_shape[0]), rotation.angles)
-        backbone = build(recipe.backbone, (side, side, dataset.image_shape[2]), dataset.mean, dataset.std)
-        model = RotNet(fused(backbone), rotation.angles, rotation.copies, recipe.seed)
         copies = len(rotation.angles) if rotation.copies == "all" else 1
-        super().__init__(session, recipe, dataset, model, len(dataset.train), copies)
+        super().__init__(session, recipe, dataset, rotnet(recipe, dataset), len(dataset.train), copies)
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Augmented, unrotated images: (N, T, T, C) uint8."""
@@ -103,8 +108,9 @@ class Pretraining(Training):
         """Write the models, the test of the pretext task and the first filters; return the backbone."""
         backbone = self._upright_backbone()
         save_model(backbone, self.session.folder.backbone)
-        rotnet = with_softmax(self.model.backbone, self.model.head, "rotnet")
-        save_model(rotnet, self.session.folder.export / "rotnet.keras")
+        save_model(
+            with_softmax(self.model.backbone, self.model.head, "rotnet"), self.session.folder.export / "rotnet.keras"
+        )
         self.session.folder.figures.mkdir(exist_ok=True)
         draw_filters(first_kernels(backbone), self.session.folder.figures / "filters.png")
         self.test("rotation accuracy on test")

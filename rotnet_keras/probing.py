@@ -14,7 +14,15 @@ from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.exports import load_backbone, save_model
-from rotnet_keras.features import Features, check_room, extract, frozen_taps, pixels_backbone, random_backbone
+from rotnet_keras.features import (
+    Features,
+    check_room,
+    estimate_statistics,
+    extract,
+    frozen_taps,
+    pixels_backbone,
+    random_backbone,
+)
 from rotnet_keras.head_training import HeadTraining, Trunk, labelled_splits, nearest_neighbours, top1
 from rotnet_keras.labels import labelled_subset
 from rotnet_keras.models import with_softmax
@@ -64,7 +72,7 @@ def run_probes(
     """
     check_shape(backbone, dataset, augment)
     done = {(e["probe"], e["weights"]) for e in session.earlier if e["kind"] == "probe" and e["step"] == step}
-    for weights in ("rotnet", "random", "pixels"):
+    for weights in ("rotnet", "random", "random_identity", "pixels"):
         asked = [(i, p) for i, p in probes if weights == "rotnet" or weights in p.controls]
         due = [(i, p) for i, p in asked if (i, weights) not in done]
         if due:
@@ -163,7 +171,11 @@ def _trunk(
     if not asked:
         raise DataError("the backbone has no layers called conv1, conv2, ...: name the taps in the recipe")
     taps = list(dict.fromkeys(asked))
-    model = backbone if weights == "rotnet" else random_backbone(backbone, dataset, augment, seed + 1)
+    if weights == "rotnet":
+        return Trunk(weights, backbone, taps)
+    model = random_backbone(backbone, seed + 1)
+    if weights == "random":
+        estimate_statistics(model, dataset, augment, seed + 1)
     return Trunk(weights, model, taps)
 
 

@@ -12,12 +12,17 @@ from rotnet_keras.catalogue import PACKAGE
 from rotnet_keras.events import Event, probe_images
 from rotnet_keras.paper import table_1
 from rotnet_keras.runs import RunFolder, write_atomically
-from rotnet_keras.study_results import grids, study_tables
+from rotnet_keras.study_results import grids, pictures, study_tables
 from rotnet_keras.tasks import Task, recalls, task_of
 
 Table = tuple[str, list[str], list[list[str]]]
 
-WEIGHTS = {"rotnet": "RotNet", "random": "random weights", "pixels": "raw pixels"}
+WEIGHTS = {
+    "rotnet": "RotNet",
+    "random": "random weights",
+    "random_identity": "random weights, mean 0 and variance 1",
+    "pixels": "raw pixels",
+}
 HEADS = {"linear": "linear probe", "mlp": "non-linear probe (MLP)", "conv": "conv probe", "knn": "k-NN"}
 
 # Of a table with a column for each answer.
@@ -76,7 +81,7 @@ def probe_tables(events: Sequence[Event], recipe: dict[str, Any]) -> list[Table]
 def _probe_table(probes: Sequence[Event], recipe: dict[str, Any]) -> Table:
     head, labels = probes[0]["head"], probes[0]["labels_per_class"]
     found = {(e["tap"], e["weights"]): e for e in probes}
-    columns = [w for w in ("rotnet", "random") if any(e["weights"] == w for e in probes)]
+    columns = [w for w in WEIGHTS if w != "pixels" and any(e["weights"] == w for e in probes)]
     blocks = recipe.get("backbone", {}).get("blocks", 4)
     paper = table_1(recipe.get("data", {}).get("name", ""), blocks, head, labels)
     rows = []
@@ -142,6 +147,8 @@ def _figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
             if grid.x:
                 figures.draw_grid(grid, run.figures / f"table-{number}.png")
                 add(f"table-{number}.png", grid.title, "Mean over the seeds, with their standard deviation.")
+        for picture in pictures(run):
+            add(picture["file"], picture["title"], "The first test images; runs of the first seed.")
         return found
     task = task_of(run)
     if figures.draw_curves(events, task.count, task.accuracy, run.figures / "curves.png"):

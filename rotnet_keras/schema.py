@@ -167,7 +167,9 @@ class Labels(Section):
     )
 
 
-Control = Literal["random", "pixels"]
+# random: fresh weights, with the batch normalisations' statistics estimated on training images;
+# random_identity: with mean 0 and variance 1, as the released code leaves them; pixels: no network at all.
+Control = Literal["random", "random_identity", "pixels"]
 
 
 class Probe(Length, Labels):
@@ -177,7 +179,9 @@ class Probe(Length, Labels):
     tap: Annotated[list[str], BeforeValidator(_as_list)] = Field(
         ["all"], description="A tap, a list of them, or 'all'."
     )
-    controls: list[Control] = Field([], description="The same head on random weights and on raw pixels.")
+    controls: list[Control] = Field(
+        [], description="The same head on random weights, which have their own statistics or none, and on raw pixels."
+    )
     repeats: int = Field(1, ge=1, le=100, description="Draws of the labels, and of the head's first weights.")
     augment: bool = Field(False, description="Crop and flip as in pretraining, anew in every epoch.")
     views: int | None = Field(
@@ -311,7 +315,7 @@ class Entry(Section):
     column: str | None = Field(None, description="By default the taps, epochs or classes there are.")
     probe: int | None = Field(None, ge=0, description="Its position in the run's recipe; else the run's own accuracy.")
     tap: str | None = None
-    weights: Literal["rotnet", "random", "random_identity", "pixels"] = "rotnet"
+    weights: Literal["rotnet"] | Control = "rotnet"
     by: Literal["tap", "epoch", "class"] | None = Field(None, description="A column for each.")
     paper: dict[str, float] | float | None = Field(None, description="In percent; by column where there are several.")
 
@@ -323,6 +327,26 @@ class StudyTable(Section):
     x: str | None = Field(None, description="What the columns count; draws them as curves.")
     log: bool = Field(False, description="Logarithmic x.")
     entry: list[Entry] = Field(min_length=1)
+
+
+class Picture(Section):
+    """A figure of what networks look at, on the first test images; of the study's first seed."""
+
+    kind: Literal["attention", "turning", "filters"] = Field(
+        description="Attention maps; how they turn with the image; kernels of the first layer, of one network."
+    )
+    title: str
+    models: dict[str, str] = Field(min_length=1, description="Runs, by what the figure calls them.")
+    taps: list[str] = []
+    powers: list[PositiveFloat] = Field([], description="Of the activations, one for each tap: 1, 2, 4 in the paper.")
+
+    @model_validator(mode="after")
+    def _keys_fit_the_kind(self) -> "Picture":
+        if self.kind == "filters" and len(self.models) != 1:
+            raise ValueError("models: 'filters' shows one network")
+        if self.kind != "filters" and (not self.taps or len(self.taps) != len(self.powers)):
+            raise ValueError("taps: expected at least one, and as many powers")
+        return self
 
 
 class Finding(Section):
@@ -344,6 +368,7 @@ class StudyRecipe(Recipe):
     scales: dict[str, Scale]
     run: list[StudyRun] = Field(min_length=1)
     table: list[StudyTable] = []
+    picture: list[Picture] = []
     finding: list[Finding] = []
 
 
@@ -405,6 +430,10 @@ def _study_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         for e, entry in enumerate(table.entry):
             if entry.run not in names:
                 yield ("table", t, "entry", e, "run"), f"run: no run is called {entry.run!r}"
+    for p, picture in enumerate(study.picture):
+        for run_name in picture.models.values():
+            if run_name not in names:
+                yield ("picture", p, "models"), f"models: no run is called {run_name!r}"
     for f, finding in enumerate(study.finding):
         if finding.table >= len(study.table):
             yield ("finding", f, "table"), f"table: there are {len(study.table)}, counted from 0"

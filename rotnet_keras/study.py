@@ -3,10 +3,11 @@
 import time
 from pathlib import Path
 
+from rotnet_keras.costs import costs_apart
 from rotnet_keras.errors import RotnetError
 from rotnet_keras.launch import load_for_run, prepare, spawn
 from rotnet_keras.plans import Planned, plan, run_of
-from rotnet_keras.report import result_tables, write_report
+from rotnet_keras.report import clock, result_tables, write_report
 from rotnet_keras.runs import RunFolder, command_line, list_runs
 from rotnet_keras.schema import StudyRecipe
 from rotnet_keras.session import Session
@@ -22,7 +23,8 @@ def study(session: Session) -> None:
     assert isinstance(recipe, StudyRecipe)
     planned = plan(recipe)
     session.record(steps=len(planned), scale=recipe.scale)
-    session.say(f"{len(planned)} runs, {recipe.scales[recipe.scale].note}")
+    session.say(f"{len(planned)} runs; scale: {recipe.scales[recipe.scale].note}")
+    _tell_cost(session)
     folders: dict[tuple[str, int], RunFolder] = {}
     for number, run in enumerate(planned, 1):
         folder, reused = _folder_of(run, folders, session.folder.path.parent)
@@ -31,10 +33,29 @@ def study(session: Session) -> None:
             _finish(session, folder, number, len(planned))
         folders[run.name, run.seed] = folder
         session.event("run", step=number, name=run.name, seed=run.seed, folder=folder.name, measures=measures(folder))
+    if recipe.picture:
+        from rotnet_keras.pictures import draw_pictures
+
+        seed = recipe.scales[recipe.scale].seeds[0]
+        first = {name: folder for (name, its_seed), folder in folders.items() if its_seed == seed}
+        draw_pictures(session, recipe.picture, first)
     write_report(session.folder, "finished")
     for title, columns, rows in result_tables(session.folder):
         session.console.table(title, columns, rows)
     session.say(f"Report:   {session.folder.path / 'report.html'}")
+
+
+def _tell_cost(session: Session) -> None:
+    """Say how long it is going to take here, once in the life of a study."""
+    if session.earlier:
+        return
+    session.say("Timing a few steps of each run; this takes a minute or two.")
+    found = costs_apart(session.folder.recipe, session.folder.path.parent)
+    missing = [cost for cost in found if not cost.finished]
+    if missing:
+        total = clock(sum(cost.seconds for cost in missing))
+        session.say(f"{len(missing)} of {len(found)} runs are to be made, which takes about {total} on this machine.")
+    session.stop.check()
 
 
 def _folder_of(run: Planned, folders: dict[tuple[str, int], RunFolder], runs_dir: Path) -> tuple[RunFolder, bool]:

@@ -181,5 +181,13 @@ def study_tables(run: RunFolder) -> list[tuple[str, list[str], list[list[str]]]]
     for one in findings(run):
         points = ", ".join(f"{d:+.1f}" for d in one.difference)
         rows.append([one.claim, one.verdict, f"{one.higher} over {one.lower}: {points or 'not measured'}"])
+    scores = [(name, score) for e in pictures(run) for name, score in e["scores"].items()]
+    turning = [("How well attention turns with the image: 1 exactly, 0 not at all", ["", "correlation"],
+                [[name, f"{score:.2f}"] for name, score in scores])] if scores else []  # fmt: skip
     claims = [("The paper's claims", ["claim", "here", "points, by seed"], rows)] if rows else []
-    return [*(grid.as_text() for grid in grids(run)), *claims]
+    return [*(grid.as_text() for grid in grids(run)), *turning, *claims]
+
+
+def pictures(run: RunFolder) -> list[dict[str, Any]]:
+    """The newest event of each of a study's pictures."""
+    return list({e["number"]: e for e in run.events() if e["kind"] == "picture"}.values())

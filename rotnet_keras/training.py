@@ -29,6 +29,16 @@ def run_precision(session: Session, recipe: PretrainRecipe | ClassifyRecipe) -> 
     return precision
 
 
+def compile_model(model: Classifier, recipe: PretrainRecipe | ClassifyRecipe) -> None:
+    """Give a model the recipe's optimizer, loss and metrics."""
+    model.compile(
+        build_optimizer(recipe.optimizer),
+        loss=softmax_loss(model.head.output.shape[-1], recipe.train.label_smoothing),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
 class Training(ABC):
     """A model in training and how far it has come. What it learns from is a subclass's business.
 
@@ -54,12 +64,7 @@ class Training(ABC):
         self.session, self.recipe, self.dataset, self.model, self.images = session, recipe, dataset, model, images
         self.total = recipe.train.total_steps(images)
         self.per_epoch = recipe.train.steps_per_epoch(images)
-        model.compile(
-            build_optimizer(recipe.optimizer),
-            loss=softmax_loss(model.head.output.shape[-1], recipe.train.label_smoothing),
-            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        )
-        model.optimizer.build(model.trainable_variables)
+        compile_model(model, recipe)
         self.variables = [*model.backbone.variables, *model.head.variables, *model.optimizer.variables]
         self.position = Position()
         self.tensorboard = TensorBoard(session.folder.path / "tensorboard") if recipe.train.tensorboard else None

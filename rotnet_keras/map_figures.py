@@ -1,0 +1,72 @@
+"""Figures of attention maps over the images they belong to."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from rotnet_keras.figures import STYLE
+
+ENLARGED = 96
+# Of an image's brightness, what is left where its map is 0.
+DARKEST = 0.15
+
+
+def attention_figure(images: np.ndarray, maps: Mapping[str, np.ndarray]) -> Any:
+    """A row for each image (N, S, S, C): itself, then itself lit by each map (N, H, W), headed by its name."""
+    with plt.rc_context({**STYLE, "axes.grid": False}):
+        columns = 1 + len(maps)
+        figure, axes = plt.subplots(
+            len(images), columns, figsize=(1.05 * columns, 1.05 * len(images) + 0.4), squeeze=False
+        )
+        for i, image in enumerate(images):
+            _show(axes[i][0], _enlarged(image))
+            for axis, by_image in zip(axes[i][1:], maps.values(), strict=True):
+                _show(axis, _lit(image, by_image[i]))
+        for axis, name in zip(axes[0], ["image", *maps], strict=True):
+            axis.set_title(name, fontsize=8)
+        figure.tight_layout(pad=0.3)
+    return figure
+
+
+def turning_figure(images: np.ndarray, maps: Mapping[str, np.ndarray]) -> Any:
+    """The four copies of each image (N, S, S, C) in a row, and below them lit by each of the maps (N, 4, H, W)."""
+    with plt.rc_context({**STYLE, "axes.grid": False}):
+        rows, columns = 1 + len(maps), 4 * len(images)
+        figure, axes = plt.subplots(rows, columns, figsize=(0.95 * columns, 1.0 * rows + 0.3), squeeze=False)
+        for i, image in enumerate(images):
+            for k in range(4):
+                turned = np.rot90(image, k)
+                _show(axes[0][4 * i + k], _enlarged(turned))
+                axes[0][4 * i + k].set_title(f"{90 * k}°", fontsize=8)
+                for row, by_image in enumerate(maps.values(), 1):
+                    _show(axes[row][4 * i + k], _lit(turned, by_image[i, k]))
+        for row, name in enumerate(maps, 1):
+            axes[row][0].set_ylabel(name, fontsize=8)
+        figure.tight_layout(pad=0.3)
+    return figure
+
+
+def _lit(image: np.ndarray, brightness: np.ndarray) -> np.ndarray:
+    """An image, bright where a map from 0 to 1 is high."""
+    size = (ENLARGED, ENLARGED)
+    light = np.asarray(Image.fromarray(brightness.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+    light = DARKEST + (1 - DARKEST) * np.clip(light, 0, 1)
+    return np.round(_enlarged(image) * light[..., None]).astype(np.uint8)
+
+
+def _enlarged(image: np.ndarray) -> np.ndarray:
+    """(S, S, C) uint8 of one or three channels, in RGB; of other numbers the first channel is shown."""
+    pixels = image if image.shape[2] == 3 else np.repeat(image[..., :1], 3, axis=2)
+    size = (ENLARGED, ENLARGED)
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BICUBIC))
+
+
+def _show(axis: Any, pixels: np.ndarray) -> None:
+    axis.imshow(pixels)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)

@@ -1,0 +1,81 @@
+"""The pictures of a study: attention maps, how they turn with the image, first-layer filters."""
+
+from pathlib import Path
+
+import numpy as np
+
+from rotnet_keras import datasets
+from rotnet_keras.attention import attention, turned_maps, turning_scores
+from rotnet_keras.batches import centred
+from rotnet_keras.engine import keras
+from rotnet_keras.exports import load_backbone
+from rotnet_keras.features import frozen_taps
+from rotnet_keras.figures import draw_filters, save
+from rotnet_keras.map_figures import attention_figure, turning_figure
+from rotnet_keras.models import first_kernels
+from rotnet_keras.recipe import load_recipe
+from rotnet_keras.runs import RunFolder
+from rotnet_keras.schema import Augment, Picture, RunRecipe
+from rotnet_keras.session import Session
+from rotnet_keras.stages import check_shape
+
+SHOWN = 8
+# What the score of turning is averaged over.
+SCORED = 1000
+
+
+def draw_pictures(session: Session, pictures: list[Picture], folders: dict[str, RunFolder]) -> None:
+    """Draw what a study asks for, and tell of it in an event each.
+
+    Args:
+        folders: of the study's finished runs with its first seed, by name.
+    """
+    session.folder.figures.mkdir(exist_ok=True)
+    for number, picture in enumerate(pictures):
+        models = {label: load_backbone(folders[run].backbone) for label, run in picture.models.items()}
+        path = session.folder.figures / f"picture-{number}.png"
+        images = _images(folders[next(iter(picture.models.values()))], models)
+        scores = {"attention": _attention, "turning": _turning, "filters": _filters}[picture.kind](
+            picture, models, images, path
+        )
+        session.event("picture", number=number, file=path.name, title=picture.title, scores=scores)
+
+
+def _images(run: RunFolder, models: dict[str, keras.Model]) -> np.ndarray:
+    """Test images as the backbones take them, the first that there are: (N, S, S, C) uint8."""
+    recipe = load_recipe(run.recipe)
+    assert isinstance(recipe, RunRecipe)
+    augment = getattr(recipe, "augment", Augment())
+    dataset = datasets.load(recipe.data)
+    for model in models.values():
+        check_shape(model, dataset, augment)
+    split = dataset.test or dataset.validation or dataset.train
+    return centred(split.images(np.arange(min(SCORED, len(split)))), augment)
+
+
+def _attention(picture: Picture, models: dict[str, keras.Model], images: np.ndarray, path: Path) -> dict[str, float]:
+    shown = images[:SHOWN]
+    maps = {}
+    for label, model in models.items():
+        features = frozen_taps(model, picture.taps).predict(shown, verbose=0)
+        for tap, power in zip(picture.taps, picture.powers, strict=True):
+            maps[f"{label}\n{tap}"] = attention(np.asarray(features[tap]), power)
+    save(attention_figure(shown, maps), path)
+    return {}
+
+
+def _turning(picture: Picture, models: dict[str, keras.Model], images: np.ndarray, path: Path) -> dict[str, float]:
+    scores, shown = {}, {}
+    for label, model in models.items():
+        for tap, power in zip(picture.taps, picture.powers, strict=True):
+            maps = turned_maps(model, tap, images, power)
+            scores[f"{label}, {tap}"] = float(turning_scores(maps).mean())
+            shown[f"{label}\n{tap}"] = maps[: SHOWN // 2]
+    save(turning_figure(images[: SHOWN // 2], shown), path)
+    return scores
+
+
+def _filters(picture: Picture, models: dict[str, keras.Model], images: np.ndarray, path: Path) -> dict[str, float]:
+    (model,) = models.values()
+    draw_filters(first_kernels(model), path)
+    return {}

@@ -1,0 +1,183 @@
+"""How long runs would take on this machine: some steps of each, on their own images, against the clock."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rotnet_keras import backbones, datasets, engine
+from rotnet_keras.batches import evaluation_images, training_images
+from rotnet_keras.classify import classifier
+from rotnet_keras.datasets import Dataset
+from rotnet_keras.engine import keras, tf
+from rotnet_keras.exports import load_backbone
+from rotnet_keras.features import frozen_taps
+from rotnet_keras.head_training import from_pixels, labelled_splits, probe_model
+from rotnet_keras.labels import labelled_subset
+from rotnet_keras.models import Classifier
+from rotnet_keras.pretrain import rotnet
+from rotnet_keras.schema import Augment, Backbone, ClassifyRecipe, PretrainRecipe, Probe, ProbeRecipe, RunRecipe
+from rotnet_keras.stages import network_input
+from rotnet_keras.training import compile_model
+
+# So long, and at least so many steps after the first, which traces the graph.
+SECONDS, STEPS = 2.0, 3
+# From the start of a run's process to its first step, and from its last to its end.
+AROUND_SECONDS = 25.0
+# A forward pass against a training step of as many inputs.
+FORWARD = 1 / 3
+EXTRACTED = 256
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run to time.
+
+    Attributes:
+        spec: the backbone that it goes on from, where that is not there yet.
+    """
+
+    recipe: RunRecipe
+    spec: Backbone | None = None
+
+
+def seconds(trials: Sequence[Trial]) -> Iterator[float]:
+    """How long each run would take, from start to end; equal runs are timed once."""
+    read: dict[str, Dataset] = {}
+    known: dict[str, float] = {}
+    for trial in trials:
+        data = trial.recipe.data
+        if data.model_dump_json() not in read:
+            read[data.model_dump_json()] = datasets.load(data)
+        key = _cost_key(trial)
+        if key not in known:
+            known[key] = AROUND_SECONDS + _work(trial, read[data.model_dump_json()])
+        yield known[key]
+
+
+def _cost_key(trial: Trial) -> str:
+    """The same for runs that differ only in what costs no time."""
+    same: dict[str, Any] = {"seed": 0, "title": "-"}
+    recipe = trial.recipe
+    if isinstance(recipe, ProbeRecipe) and trial.spec:
+        same["backbone"] = recipe.backbone.model_copy(update={"file": "-"})
+    if isinstance(recipe, ClassifyRecipe):
+        same["head"] = recipe.head.model_copy(update={"label_choice": "first", "labels_per_class": None})
+        if trial.spec and recipe.pretrained:
+            same["pretrained"] = recipe.pretrained.model_copy(update={"file": "-"})
+    return f"{recipe.model_copy(update=same)!r} {trial.spec!r}"
+
+
+def _work(trial: Trial, dataset: Dataset) -> float:
+    recipe = trial.recipe
+    if isinstance(recipe, PretrainRecipe):
+        engine.configure(recipe.seed, engine.precision_here(recipe.train.precision))
+        training = _training(recipe, dataset, rotnet(recipe, dataset), labelled=False)
+        with engine.under("float32"):
+            backbone = _fresh(recipe.backbone, dataset, recipe.augment)
+            epochs = recipe.train.total_steps(len(dataset.train)) // recipe.train.steps_per_epoch(len(dataset.train))
+            rounds = [1 + (epochs - 1) // probe.every if probe.every else 1 for probe in recipe.probe]
+            probes = [_probe(p, backbone, dataset, recipe.augment) for p in recipe.probe]
+        return training + sum(n * s for n, s in zip(rounds, probes, strict=True))
+    if isinstance(recipe, ClassifyRecipe):
+        engine.configure(recipe.seed, engine.precision_here(recipe.train.precision))
+        spec = recipe.backbone or trial.spec
+        with engine.under("float32") if recipe.pretrained else engine.under(keras.config.dtype_policy().name):
+            backbone = _fresh(spec, dataset, recipe.augment) if spec else _loaded(recipe.pretrained)
+        return _training(recipe, dataset, classifier(recipe, dataset, backbone), labelled=True)
+    assert isinstance(recipe, ProbeRecipe)
+    engine.configure(recipe.seed, "float32")
+    backbone = _fresh(trial.spec, dataset, recipe.augment) if trial.spec else _loaded(recipe.backbone)
+    return sum(_probe(probe, backbone, dataset, recipe.augment) for probe in recipe.probe)
+
+
+def _fresh(spec: Backbone, dataset: Dataset, augment: Augment) -> keras.Model:
+    return backbones.build(spec, network_input(dataset, augment), dataset.mean, dataset.std)
+
+
+def _loaded(source: Any) -> keras.Model:
+    return load_backbone(Path(str(source.file)))
+
+
+def _training(recipe: PretrainRecipe | ClassifyRecipe, dataset: Dataset, model: Classifier, labelled: bool) -> float:
+    """Seconds of all steps, and of the validations and the test beside them."""
+    compile_model(model, recipe)
+    batch, count = recipe.train.batch, len(dataset.train)
+    batches = training_images(
+        dataset.train, recipe.augment, batch=batch, seed=0, first=0, last=10_000, labelled=labelled
+    )
+    step = _pace(model, batches)
+    total = recipe.train.total_steps(count)
+    evaluated = len(dataset.test or ())
+    evaluated += len(dataset.validation or ()) * -(-total // recipe.train.steps_per_epoch(count))
+    return step * (total + FORWARD * evaluated / batch)
+
+
+def _probe(probe: Probe, backbone: keras.Model, dataset: Dataset, augment: Augment) -> float:
+    """Seconds of one probe with its controls, k-NN by the features alone."""
+    taps = backbones.taps(backbone) if probe.tap == ["all"] else list(probe.tap)
+    trunks = 1 + len([c for c in probe.controls if c != "pixels"])
+    # Features of all splits, or of the views and the splits that are not for training.
+    splits = {name: len(split) for name, split in labelled_splits(dataset).items()}
+    held_out = sum(count for name, count in splits.items() if name != "train")
+    images = held_out + (0 if from_pixels(probe) else splits["train"] * (probe.views or 1))
+    frozen = frozen_taps(backbone, taps)
+    extraction = images * _image_pace(frozen, dataset, augment)
+    if probe.head == "knn":
+        return trunks * extraction
+    model, _ = probe_model(backbone, probe, taps, len(dataset.class_names))
+    labels = dataset.train.required_labels()
+    rows = np.arange(min(probe.batch, len(labels)))
+    if from_pixels(probe):
+        x: Any = next(iter(evaluation_images(dataset.train, augment, batch=len(rows))))
+    else:
+        x = {tap: tf.random.normal((len(rows), *shape.shape[1:])) for tap, shape in frozen.output.items()}
+    batches = tf.data.Dataset.from_tensors((x, dict.fromkeys(taps, labels[rows]))).repeat()
+    steps = probe.total_steps(len(labelled_subset(dataset, probe, (0, 0)))) * probe.repeats
+    return trunks * (extraction + steps * _pace(model, batches))
+
+
+def _image_pace(frozen: keras.Model, dataset: Dataset, augment: Augment) -> float:
+    """Seconds that the features of an image take."""
+    few = replace(dataset.train, rows=np.resize(dataset.train.rows, EXTRACTED), labels=None)
+    (images,) = evaluation_images(few, augment, batch=EXTRACTED)
+    compute = tf.function(lambda pixels: frozen(pixels, training=False))
+    return _per_call(lambda: compute(images)) / EXTRACTED
+
+
+def _per_call(call: Callable[[], Any]) -> float:
+    call()
+    times: list[float] = []
+    while len(times) < STEPS or sum(times) < SECONDS:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def _pace(model: keras.Model, batches: tf.data.Dataset) -> float:
+    """Seconds a training step."""
+    watch = _Watch()
+    model.fit(batches, verbose=0, shuffle=False, callbacks=[watch])
+    return float(np.median(watch.times))
+
+
+class _Watch(keras.callbacks.Callback):
+    """Times steps, and ends the training when it has seen enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+        self._since: float | None = None
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note how long the step took, the first one's tracing left out."""
+        now = time.perf_counter()
+        if self._since is not None:
+            self.times.append(now - self._since)
+        self._since = now
+        if len(self.times) >= STEPS and sum(self.times) >= SECONDS:
+            self.model.stop_training = True
