@@ -217,6 +217,20 @@ def report(run: RunName, runs_dir: RunsDir = None) -> None:
 
 
 @app.command()
+def collect(
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Finished studies: runs, by name or path.")],
+    output: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("results"),
+    name: Annotated[str, typer.Option(help="What the page is called.")] = "studies",
+    title: Annotated[str, typer.Option(help="Its heading.")] = "The paper's experiments, repeated",
+    runs_dir: RunsDir = None,
+) -> None:
+    """Write the tables and figures of finished studies to one place."""
+    from rotnet_keras.collection import collect as write
+
+    typer.echo(write([find(study, runs_dir) for study in studies], output, name, title))
+
+
+@app.command()
 def export(
     run: RunName,
     to: Annotated[str, typer.Option(help="savedmodel or onnx; the run folder holds keras already.")],

@@ -104,8 +104,6 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
     Args:
         state: what to call the run; what its folder says when not given.
     """
-    from jinja2 import Environment, FileSystemLoader, select_autoescape
-
     events = run.events()
     recipe = run.settings()
     end = next((e for e in reversed(events) if e["kind"] == "end"), None)
@@ -116,23 +114,30 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
         "message": end["message"] if end and not state else "",
         "warnings": [e["message"] for e in events if e["kind"] == "warning"],
         "tables": result_tables(run),
-        "figures": _figures(run, events),
+        "figures": figures_of(run, events),
         "snippet": SNIPPET.format(tap=_best_tap(events)) if run.backbone.is_file() else "",
         "recipe": tomlkit.dumps(_without_places(recipe)).strip(),
-        "facts": _facts(run, events),
+        "facts": facts_of(run, events),
     }
+    for name in ("report.html", "report.md"):
+        write_atomically(run.path / name, render(name, values).encode())
+
+
+def render(name: str, values: dict[str, Any]) -> str:
+    """Fill in the template of a page."""
+    from jinja2 import Environment, FileSystemLoader, select_autoescape
+
     environment = Environment(
         loader=FileSystemLoader(PACKAGE / "templates"),
         autoescape=select_autoescape(["html.jinja"]),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("report.html", "report.md"):
-        text = environment.get_template(f"{name}.jinja").render(values)
-        write_atomically(run.path / name, text.encode())
+    return environment.get_template(f"{name}.jinja").render(values)
 
 
-def _figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
+def figures_of(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
+    """Draw a run's figures: {file, title, caption, base64, pixels} of each."""
     from rotnet_keras import figures
 
     run.figures.mkdir(exist_ok=True)
@@ -190,7 +195,8 @@ def _best_tap(events: Sequence[Event]) -> str:
     return str(best["tap"]) if best else "conv2"
 
 
-def _facts(run: RunFolder, events: Sequence[Event]) -> list[tuple[str, str]]:
+def facts_of(run: RunFolder, events: Sequence[Event]) -> list[tuple[str, str]]:
+    """What a run was made of, on and with, in (name, words)."""
     facts = run.facts()
     steps = [e["step"] for e in events if e["kind"] == "step"]
     scale = run.settings().get("scales", {}).get(facts.get("scale"), {})

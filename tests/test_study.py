@@ -81,6 +81,13 @@ title = "By blocks"
 x = "epoch"
 entry = [{ row = "rotation", run = "rotnet", by = "epoch" }]
 
+[[picture]]
+kind = "turning"
+title = "Attention maps of the four copies"
+models = { RotNet = "rotnet", tuned = "tuned" }
+taps = ["conv1"]
+powers = [2.0]
+
 [[finding]]
 claim = "Trained features beat random ones"
 higher = ["RotNet", "conv2"]
@@ -112,13 +119,26 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     difference = top1["rotnet", "conv2"] - top1["random", "conv2"]
     assert f"RotNet, conv2 over random, conv2: {difference:+.1f}" in report
     assert "two steps" in report and str(study.parent) not in report
-    assert (runs["study"].figures / "table-1.png").stat().st_size > 0
+    for name in ("table-1.png", "table-1.svg", "picture-0.png", "picture-0.svg"):
+        assert (runs["study"].figures / name).stat().st_size > 0
+    (picture,) = events_of(runs["study"], "picture")
+    assert set(picture["scores"]) == {"RotNet, conv1", "tuned, conv1"}
+    assert all(-1 <= score <= 1 for score in picture["scores"].values())
 
     # The second time, and in other studies with the same runs, nothing is made again.
     study.write_text(study.read_text().replace("tiny study", "another study"))
     again = run_cli("run", study, "scale=cpu", "--name", "again", cwd=study.parent)
     assert again.returncode == 0 and again.stdout.count("finished already") == 3
     assert {run.name for run in list_runs(study.parent / "runs")} == {*runs, "again"}
+    collected = run_cli("collect", "study", "--output", "results", "--name", "tiny", cwd=study.parent)
+    assert collected.returncode == 0, collected.stderr
+    page, readme = (study.parent / "results" / name for name in ("tiny.html", "README.md"))
+    assert page.read_text().count("data:image/png;base64,") == 2 and "tiny study" in page.read_text()
+    assert f"| RotNet | {top1['rotnet', 'conv1']:.1f} (85.07) |" in readme.read_text()
+    assert "](study/picture-0.png)" in readme.read_text()
+    assert (study.parent / "results" / "study" / "events.jsonl").is_file()
+    refused = run_cli("collect", "probe-s0", cwd=study.parent)
+    assert refused.returncode == 1 and "not a finished study" in refused.stderr
     listed = json.loads(run_cli("runs", "--json", cwd=study.parent).stdout)
     assert next((r["step"], r["steps"]) for r in listed if r["name"] == "study") == (3, 3)
 

@@ -168,6 +168,16 @@ def test_every_field_of_a_form_gives_the_recipe_back(name):
     assert {"data.name", "seed", "title"} <= given.keys() and all(f.choices is None or f.choices for f in fields)
 
 
+def test_the_form_of_a_study_asks_for_its_scale_and_data():
+    recipe = load_recipe("studies/table1_blocks")
+    fields = {f.key: f for f in form_fields.form_fields(recipe)}
+    assert fields["scale"].choices == ("full", "cpu") and fields["scale"].value == "full"
+    changed = load_recipe("studies/table1_blocks", {"scale": "cpu", "set.data.data_dir": "/data"})
+    assert {f.key: f.value for f in form_fields.form_fields(changed)} == {
+        **{"title": recipe.title, "scale": "cpu", "set.data.data_dir": "/data"},
+    }
+
+
 async def test_filter_marks_and_pins(runs_dir):
     for name in ("apple", "banana", "cherry"):
         fake_run(runs_dir, name, epochs=1, outcome="finished")

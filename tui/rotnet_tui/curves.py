@@ -73,6 +73,10 @@ class Curves(Pane):
         self.query_one("#curves-hint", Static).update(self._hint(history), layout=False)
 
     def _hint(self, history: History) -> str:
+        if history.is_study:
+            return (
+                "A study trains nothing itself: its tables are in the tab Features, its runs in the list of all runs."
+            )
         if not len(history.columns["step"]):
             return "No step yet: the first one takes longer, it traces the graph. This is normal."
         settings = self.settings

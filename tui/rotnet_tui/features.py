@@ -7,7 +7,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Static
 
-from rotnet_keras.report import probe_tables
+from rotnet_keras.report import Table, probe_tables, result_tables
 from rotnet_keras.runs import RunFolder
 from rotnet_tui.history import History
 from rotnet_tui.pane import Pane
@@ -32,7 +32,7 @@ class Features(Pane):
     def show(self, history: History, state: str) -> None:
         """Draw both, if something is new."""
         samples = history.kept["samples"]
-        key = (len(history.kept["probe"]), len(samples), state, self.size)
+        key = (*(len(history.kept[kind]) for kind in ("probe", "run", "picture")), len(samples), state, self.size)
         if key == self._drawn:
             return
         self._drawn = key
@@ -42,20 +42,14 @@ class Features(Pane):
     def _tables(self, history: History) -> Group | str:
         recipe = history.run.settings()
         probes = history.kept["probe"]
+        if history.is_study:
+            return _drawn(result_tables(history.run))
         if not probes:
             planned = len(recipe.get("probe", []))
             if not planned:
                 return "This recipe has no probe: add a [[probe]] table to it to measure what the features are worth."
             return f"No probe yet: {planned} follow{'s' if planned == 1 else ''} after the pretraining."
-        parts: list = []
-        for title, columns, rows in probe_tables(probes, recipe):
-            table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-            for i, column in enumerate(columns):
-                table.add_column(column, justify="left" if i == 0 else "right")
-            for row in rows:
-                table.add_row(*row)
-            parts += [Text(title, style="bold"), table, Text()]
-        return Group(*parts)
+        return _drawn(probe_tables(probes, recipe))
 
     def _filters(self, run: RunFolder, samples: list[dict]) -> Group | str:
         named = [run.samples / str(e["filters"]) for e in samples if e.get("filters")]
@@ -66,3 +60,15 @@ class Features(Pane):
         width = min(max(10, self.query_one("#filters").size.width - 2), image.width)
         height = max(1, round(image.height * width / image.width / 2))
         return Group(Text("First-layer filters, by falling energy", style="bold"), half_blocks(image, width, height))
+
+
+def _drawn(tables: list[Table]) -> Group:
+    parts: list = []
+    for title, columns, rows in tables:
+        table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for i, column in enumerate(columns):
+            table.add_column(Text(column), justify="left" if i == 0 else "right")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        parts += [Text(title, style="bold"), table, Text()]
+    return Group(*parts)

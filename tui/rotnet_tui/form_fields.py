@@ -9,7 +9,7 @@ from typing import Any, Literal
 import tomlkit
 from pydantic import BaseModel
 
-from rotnet_keras.schema import Recipe
+from rotnet_keras.schema import Recipe, StudyRecipe
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,17 @@ class FormField:
 
 
 def form_fields(recipe: Recipe) -> Iterator[FormField]:
-    """The fields of a recipe in the schema's order; `kind` and `expect` are no matter of choice."""
+    """The fields of a recipe in the schema's order; `kind` and `expect` are no matter of choice.
+
+    A study's runs and tables are written in its file; here its size and its data's place are chosen.
+    """
+    if isinstance(recipe, StudyRecipe):
+        data_dir = recipe.set.get("data", {}).get("data_dir", "")
+        where = "Where tfds looks, for all runs; TFDS_DATA_DIR when not given."
+        yield FormField("title", "", "", recipe.title, None, True)
+        yield FormField("scale", "", "How large the runs are.", recipe.scale, tuple(recipe.scales), True)
+        yield FormField("set.data.data_dir", "set", where, str(data_dir), None, True)
+        return
     for name, info in type(recipe).model_fields.items():
         if name not in ("kind", "expect"):
             yield from _fields(name, info.annotation, info.description, getattr(recipe, name), "")

@@ -14,6 +14,7 @@ COLUMNS = ("step", "epoch", "seconds", "loss", "accuracy", "learning_rate", "ima
 KEPT = 8000
 STEP_BYTES = 200
 STEPPED = ("step", "epoch", "samples", "probe", "checkpoint", "resume")
+KEPT_KINDS = ("epoch", "samples", "probe", "warning", "resume", "run", "picture")
 STEP_START = b'{"kind":"step"'
 
 
@@ -44,7 +45,7 @@ class History:
         self.latest: Event | None = None
         self.checkpoint: Event | None = None
         self.end: Event | None = None
-        self.kept: dict[str, list[Event]] = {kind: [] for kind in ("epoch", "samples", "probe", "warning", "resume")}
+        self.kept: dict[str, list[Event]] = {kind: [] for kind in KEPT_KINDS}
         self._lines = self._count = 0
         self._paused = 0.0
         self._first_time: float | None = None
@@ -54,6 +55,11 @@ class History:
     def epochs(self) -> list[Event]:
         """The epoch events."""
         return self.kept["epoch"]
+
+    @property
+    def is_study(self) -> bool:
+        """Whether the run is a study: it trains nothing itself, its runs do."""
+        return bool(self.run.settings().get("kind") == "study")
 
     @property
     def task(self) -> Task:

@@ -289,10 +289,18 @@ def _rows(text: Text, width: int) -> list[int]:
 
 def _judgement(history: History) -> tuple[str, str]:
     try:
+        if history.is_study:
+            return "unknown", _study_so_far(history)
         judged = verdict(history.judged(), history.task.count)
     except (KeyError, TypeError, ValueError) as error:
         return "unknown", f"Its events do not tell how it learns ({type(error).__name__}: {error})."
     return judged.level, judged.text
+
+
+def _study_so_far(history: History) -> str:
+    done = {(e["name"], e["seed"]) for e in history.kept["run"]}
+    total = history.run.facts().get("steps", "?")
+    return f"A study: {len(done)} of its {total} runs are finished. They are in the list of all runs."
 
 
 def _waiting(state: str) -> str:

@@ -1,0 +1,59 @@
+"""The results of several studies in one place, for others to read: `README.md`, one HTML page, figures."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rotnet_keras.errors import RunError
+from rotnet_keras.report import facts_of, figures_of, render, result_tables
+from rotnet_keras.runs import RunFolder, write_atomically
+
+
+@dataclass(frozen=True)
+class Section:
+    """One study as the pages show it."""
+
+    name: str
+    title: str
+    paper: str
+    tables: list[Any]
+    figures: list[dict[str, Any]]
+    facts: list[tuple[str, str]]
+
+
+def collect(studies: Sequence[RunFolder], output: Path, name: str, title: str) -> Path:
+    """Write what finished studies came to.
+
+    `README.md` has their tables and figures, `<name>.html` the same in one file; a folder for each study holds
+    its figures as PNG and SVG, its recipe and its events, with every number of every run.
+
+    Args:
+        output: a folder; what is in it of these studies is replaced.
+
+    Returns:
+        The page.
+
+    Raises:
+        RunError: a run is no study, or not finished.
+    """
+    for run in studies:
+        if run.settings().get("kind") != "study" or run.state() != "finished":
+            raise RunError(f"{run.name} is not a finished study: only those can be collected")
+    sections = [_section(run, output) for run in studies]
+    values = {"title": title, "sections": sections}
+    for template, path in (("results.md", output / "README.md"), ("results.html", output / f"{name}.html")):
+        write_atomically(path, render(template, values).encode())
+    return output / f"{name}.html"
+
+
+def _section(run: RunFolder, output: Path) -> Section:
+    settings = run.settings()
+    name = str(run.facts().get("recipe", run.name))
+    figures = figures_of(run, run.events())
+    target = output / name
+    target.mkdir(parents=True, exist_ok=True)
+    for file in (run.recipe, run.events_file, *run.figures.iterdir()):
+        shutil.copyfile(file, target / file.name)
+    return Section(name, settings["title"], settings["paper"], result_tables(run), figures, facts_of(run, run.events()))
