@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rotnet_keras import control
-from rotnet_keras.errors import RecipeError, RotnetError
+from rotnet_keras.errors import DataError, RecipeError, RotnetError
 from rotnet_keras.shell import (
     AsJson,
     Detach,
@@ -252,6 +252,23 @@ def export(
 
     convert(source, to, target)
     typer.echo(target)
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="Of the original PyTorch code.")],
+    backbone: Annotated[str, typer.Option(help="nin or alexnet.")],
+    to: Annotated[Path, typer.Option(help="The .keras file to write; rotnet.keras comes beside it.")],
+) -> None:
+    """Read a checkpoint of the original PyTorch code."""
+    if backbone not in ("nin", "alexnet"):
+        raise RecipeError(f"--backbone: expected nin or alexnet, got {backbone!r}")
+    if not checkpoint.is_file():
+        raise DataError(f"no file {checkpoint.absolute()}")
+    from rotnet_keras.original import convert_original
+
+    for path in convert_original(checkpoint, backbone, to):
+        typer.echo(path)
 
 
 @app.command()

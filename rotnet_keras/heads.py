@@ -14,8 +14,9 @@ MLP_MAXIMUM = 2048
 
 
 def pool(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
-    """Global average pooling and a dense layer, initialised as PyTorch does: how a NIN ends."""
-    x = layers.GlobalAveragePooling2D()(x)
+    """Global average pooling, of a map, and a dense layer, initialised as PyTorch does: how a NIN ends."""
+    if len(x.shape) == 4:
+        x = layers.GlobalAveragePooling2D()(x)
     bound = float(x.shape[-1]) ** -0.5
     return layers.Dense(
         classes,

@@ -33,6 +33,16 @@ def test_compact_taps():
     assert shapes == {"conv1": (16, 16, 64), "conv2": (8, 8, 128), "conv3": (4, 4, 128), "conv4": (4, 4, 128)}
 
 
+def test_alexnet_has_the_released_codes_shapes_and_parameters():
+    model = backbone("alexnet", (224, 224, 3))
+    names = ("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7")
+    shapes = [tuple(model.get_layer(name).output.shape[1:]) for name in names]
+    maps = [(55, 64), (27, 64), (27, 192), (13, 192), (13, 384), (13, 256), (13, 256), (6, 256)]
+    assert shapes == [*((side, side, channels) for side, channels in maps), (4096,), (4096,)]
+    assert taps(model) == ["conv1", "conv2", "conv3", "conv4", "conv5"]
+    assert trainable_parameters(model) + 4 * 4096 + 4 == 57_030_724
+
+
 def test_width_multiplies_the_channels():
     assert backbone("nin", width=0.5).get_layer("conv1").output.shape[-1] == 48
 
