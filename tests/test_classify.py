@@ -53,9 +53,12 @@ def weights_of(path):
 
 def test_from_scratch_it_learns_reports_and_exports(recipe):
     recipe.write_text(recipe.read_text() + FROM_SCRATCH)
-    result, run = start(recipe, "train.steps=60", "train.batch=32")
+    labels = ("head.labels_per_class=20", "head.label_choice=first")
+    result, run = start(recipe, "train.steps=60", "train.batch=32", *labels)
     assert result.returncode == 0, run.log.read_text()
-    assert run.facts()["labels"] == 160 and run.facts()["inputs_per_step"] == 32
+    facts = run.facts()
+    # Few labels are drawn as often as all would be.
+    assert (facts["labels"], facts["inputs_per_step"], facts["steps_per_epoch"]) == (80, 32, 5)
     (test,) = events_of(run, "test")
     confusion = np.array(test["confusion"])
     assert confusion.shape == (4, 4) and confusion.sum() == 40
@@ -72,17 +75,9 @@ def test_from_scratch_it_learns_reports_and_exports(recipe):
     assert keras.models.load_model(run.backbone).layers[-1].name == "conv2"
 
 
-def test_few_labels_are_drawn_as_often_as_many(recipe):
-    recipe.write_text(recipe.read_text() + FROM_SCRATCH)
-    result, run = start(recipe, "head.labels_per_class=2", "head.label_choice=first")
-    assert result.returncode == 0, run.log.read_text()
-    facts = run.facts()
-    assert facts["labels"] == 8 and facts["steps_per_epoch"] == 10
-
-
 def test_fine_tuning_changes_all_of_the_trunk_and_a_probe_nothing(finished, recipe):
     _, pretraining = finished
-    head = f'[pretrained]\nrun = "{pretraining.path}"\n[head]\nname = "mlp"\ntap = "conv1"\n'
+    head = f'[pretrained]\nrun = "{pretraining.path}"\nlearning_rate = 1e-5\n[head]\nname = "mlp"\ntap = "conv1"\n'
     recipe.write_text(recipe.read_text() + head)
     result, run = start(recipe)
     assert result.returncode == 0, run.log.read_text()
@@ -90,25 +85,13 @@ def test_fine_tuning_changes_all_of_the_trunk_and_a_probe_nothing(finished, reci
     assert {name.split("_")[0] for name in after} == {"block1"} and after.keys() < before.keys()
     assert any("moving_mean" in name for name in after)
     assert all((before[name] != after[name]).any() for name in after)
+    # But by the little that the trunk's own rate allows; batch normalisation is in training mode all the same.
+    moved = {name: np.abs(before[name] - after[name]).max() for name in after}
+    assert max(moved[name] for name in after if "moving" not in name) < 1e-3 < moved["block1_bn1/moving_mean"]
     frozen = weights_of(pretraining.export / "classifier.keras")
     shared = frozen.keys() & before.keys()
     assert any("moving_mean" in name for name in shared)
     assert all((before[name] == frozen[name]).all() for name in shared)
-
-
-def test_the_trunk_has_a_learning_rate_of_its_own(finished, recipe):
-    _, pretraining = finished
-    recipe.write_text(recipe.read_text() + f'[pretrained]\nfile = "{pretraining.backbone}"\nlearning_rate = 1e-12\n')
-    result, run = start(recipe, "optimizer.name=adamw", "optimizer.learning_rate=0.01")
-    assert result.returncode == 0, run.log.read_text()
-    before, after = weights_of(pretraining.backbone), weights_of(run.backbone)
-    learned = [name for name in after if "moving" not in name]
-    for name in learned:
-        np.testing.assert_allclose(after[name], before[name], atol=1e-9)
-    # Batch normalisation is in training mode all the same.
-    assert all((before[name] != after[name]).any() for name in after.keys() - set(learned))
-    epochs = events_of(run, "epoch")
-    assert epochs[-1]["loss"] < epochs[0]["loss"]
 
 
 @pytest.mark.parametrize(

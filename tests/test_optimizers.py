@@ -45,3 +45,20 @@ def test_adamw_decays_kernels_but_not_scales_and_biases():
     optimizer.build([kernel, gamma])
     optimizer.apply([tf.zeros(1), tf.zeros(1)])
     np.testing.assert_allclose([kernel[0], gamma[0]], [0.95, 1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_variable_can_have_a_share_of_the_learning_rate(name):
+    def moved(rate, shares=()):
+        optimizer = build_optimizer(Optimizer(name=name, learning_rate=rate, weight_decay=0.1))
+        kernels = [keras.Variable([1.0, -2.0], name="kernel") for _ in range(2)]
+        optimizer.build(kernels)
+        optimizer.shares = list(shares)
+        for _ in range(2):
+            optimizer.apply([tf.constant([0.5, 0.3])] * 2)
+        return np.asarray(kernels)
+
+    shared = moved(0.1, (0.01, 1.0))
+    np.testing.assert_allclose(shared[0], moved(0.001)[0], rtol=1e-6)
+    np.testing.assert_allclose(shared[1], moved(0.1)[1], rtol=1e-6)
+    assert (shared[0] != shared[1]).all()

@@ -91,7 +91,8 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
 
     @property
     def _tab(self) -> str:
-        return self.query_one("#home-tabs", TabbedContent).active
+        # None is active while the screen comes up or goes.
+        return self.query_one("#home-tabs", TabbedContent).active or self.app.settings.home_tab
 
     @property
     def _table(self) -> DataTable:

@@ -181,7 +181,8 @@ and the mouse.
 
     @property
     def _tab(self) -> str:
-        return self.query_one("#run-tabs", TabbedContent).active.removeprefix("tab-")
+        # None is active while the screen comes up or goes.
+        return self.query_one("#run-tabs", TabbedContent).active.removeprefix("tab-") or "curves"
 
     def _pane(self, name: str) -> Pane:
         return self.query_one(f"#{name}", Pane)
