@@ -312,11 +312,11 @@ class Entry(Section):
 
     row: str
     run: str
-    column: str | None = Field(None, description="By default the taps, epochs or classes there are.")
+    column: str | None = Field(None, description="By default the taps there are, or what `by` says.")
     probe: int | None = Field(None, ge=0, description="Its position in the run's recipe; else the run's own accuracy.")
     tap: str | None = None
     weights: Literal["rotnet"] | Control = "rotnet"
-    by: Literal["tap", "epoch", "class"] | None = Field(None, description="A column for each.")
+    by: Literal["epoch", "class"] | None = Field(None, description="A column for each.")
     paper: dict[str, float] | float | None = Field(None, description="In percent; by column where there are several.")
 
 

@@ -1,21 +1,25 @@
 """What the terminal UI does, through its keys and its screen."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 from command_line import run_python
 from fake_runs import fake_run, write_steps
+from rich.console import Console
 from rotnet_tui import form_fields, settings
 from rotnet_tui.app import RotnetApp
 from textual.widgets import Button, DataTable, Input, Select, Static
 
-from rotnet_keras.recipe import load_recipe
-from rotnet_keras.runs import list_runs
+from rotnet_keras.launch import load_for_run
+from rotnet_keras.recipe import load_recipe, to_toml
+from rotnet_keras.runs import create_run, list_runs
 
 START = """
 import asyncio, sys
@@ -36,6 +40,13 @@ asyncio.run(main())
 
 def text_of(app, selector):
     return str(app.screen.query_one(selector, Static).render())
+
+
+def shown(app, selector):
+    """What a widget draws, as plain text."""
+    console = Console(width=100, file=io.StringIO())
+    console.print(app.screen.query_one(selector, Static).content)
+    return console.file.getvalue()
 
 
 async def until(pilot, condition, seconds=15):
@@ -166,6 +177,39 @@ def test_every_field_of_a_form_gives_the_recipe_back(name):
     overrides = {key: value for key, value in given.items() if next(f for f in fields if f.key == key).text}
     assert load_recipe(name, overrides) == recipe
     assert {"data.name", "seed", "title"} <= given.keys() and all(f.choices is None or f.choices for f in fields)
+
+
+STUDY = """
+kind = "study"
+title = "tiny study"
+paper = "Table 1"
+[scales.full]
+note = "small"
+recipes = { pretrain = "quickstart" }
+[[run]]
+name = "rotnet"
+recipe = "pretrain"
+[[table]]
+title = "What came out, %"
+entry = [{ row = "rotation", run = "rotnet", column = "test", paper = 91.1 }]
+"""
+
+
+async def test_a_study_shows_its_tables_and_where_its_runs_are(runs_dir):
+    Path("study.toml").write_text(STUDY)
+    recipe, facts = load_for_run("study.toml", {}, runs_dir)
+    run = create_run(runs_dir, "study", to_toml(recipe), {**facts, "pid": 1, "create_time": 1.0, "steps": 1})
+    measured = {"name": "rotnet", "seed": 0, "folder": "rotnet-s0", "measures": [{"value": 0.915}]}
+    end = {"kind": "end", "time": 3.0, "outcome": "finished", "exit_code": 0, "message": ""}
+    events = [{"kind": "run", "time": 2.0, "step": 1, **measured}, end]
+    run.events_file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    app = RotnetApp(runs_dir, run)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await until(pilot, lambda: "1 of its 1 runs are finished" in text_of(app, "#strip"))
+        await until(pilot, lambda: "its runs in the list" in text_of(app, "#curves-hint"))
+        await pilot.press("4")
+        await until(pilot, lambda: "What came out, %" in shown(app, "#probe-tables"))
+        assert "91.5 (91.1)" in shown(app, "#probe-tables")
 
 
 def test_the_form_of_a_study_asks_for_its_scale_and_data():
