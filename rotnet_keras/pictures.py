@@ -20,6 +20,7 @@ from rotnet_keras.session import Session
 from rotnet_keras.stages import check_shape
 
 SHOWN = 8
+TURNED = 3
 # What the score of turning is averaged over.
 SCORED = 1000
 
@@ -70,8 +71,8 @@ def _turning(picture: Picture, models: dict[str, keras.Model], images: np.ndarra
         for tap, power in zip(picture.taps, picture.powers, strict=True):
             maps = turned_maps(model, tap, images, power)
             scores[f"{label}, {tap}"] = float(turning_scores(maps).mean())
-            shown[f"{label}\n{tap}"] = maps[: SHOWN // 2]
-    save(turning_figure(images[: SHOWN // 2], shown), path)
+            shown[f"{label}\n{tap}"] = maps[:TURNED]
+    save(turning_figure(images[:TURNED], shown), path)
     return scores
 
 

@@ -155,13 +155,18 @@ def test_stopped_it_stops_its_run_and_goes_on_with_it(study):
     assert run.state() == "stopped" and run_of(study.parent, "study").state() == "stopped"
     resumed = subprocess.Popen(command("resume", "study"), cwd=study.parent, stdout=subprocess.DEVNULL)
     wait_for(lambda: run.alive() and any(e["kind"] == "resume" for e in run.tail()))
-    # A study that is killed takes nothing with it.
+    # A study that is killed takes nothing with it, and the next one waits for the run that goes on.
     resumed.kill()
     resumed.wait(60)
     assert run.alive() and run_of(study.parent, "study").state() == "killed"
+    pid = run.facts()["pid"]
+    attached = subprocess.Popen(command("resume", "study"), cwd=study.parent, stdout=subprocess.DEVNULL)
+    log = run_of(study.parent, "study").log
+    wait_for(lambda: log.read_text().count("Run 1 of 3: rotnet-s0") == 3)
+    attached.send_signal(signal.SIGTERM)
+    assert attached.wait(60) == 143
+    assert run.state() == "stopped" and run.facts()["pid"] == pid
     assert len(list_runs(study.parent / "runs")) == 2
-    run.stop_file.touch()
-    wait_for(lambda: not run.alive())
 
 
 @pytest.mark.parametrize(
