@@ -25,9 +25,9 @@ WEIGHTS = {
 }
 HEADS = {"linear": "linear probe", "mlp": "non-linear probe (MLP)", "conv": "conv probe", "knn": "k-NN"}
 
-# Of a table with a column for each answer.
-MOST_COLUMNS = 12
-# Of a drawn confusion matrix.
+# Answers that a table has columns for; of more it has rows.
+MOST_COLUMNS = 8
+# Answers that are told one by one, and drawn in a confusion matrix.
 MOST_NAMES = 25
 
 SNIPPET = """\
@@ -52,7 +52,7 @@ def _accuracy_table(events: Sequence[Event], task: Task) -> list[Table]:
     tests = [e for e in events if e["kind"] == "test"]
     if not epochs:
         return []
-    answers = task.answers if len(task.answers) <= MOST_COLUMNS else ()
+    answers = task.answers if len(task.answers) <= MOST_NAMES else ()
     rows = []
     for name, metrics in (
         ("train, last epoch", epochs[-1]),
@@ -63,7 +63,10 @@ def _accuracy_table(events: Sequence[Event], task: Task) -> list[Table]:
             each = [_percent(value) for value in recalls(metrics["confusion"])] if "confusion" in metrics else []
             rows.append([name, _percent(metrics["accuracy"]), *(each or [""] * len(answers))[: len(answers)]])
     rows.append(["chance", *[_percent(1 / task.count)] * (1 + len(answers))])
-    return [(f"{task.accuracy.capitalize()}, %", ["", "all", *answers], rows)]
+    table = [["", "all", *answers], *rows]
+    if len(answers) > MOST_COLUMNS:
+        table = [list(column) for column in zip(*table, strict=True)]
+    return [(f"{task.accuracy.capitalize()}, %", table[0], table[1:])]
 
 
 def probe_tables(events: Sequence[Event], recipe: dict[str, Any]) -> list[Table]:

@@ -18,6 +18,8 @@ BARS = "▁▂▃▄▅▆▇█"
 SHOWN_EPOCHS = 40
 # Columns of the terminal: for the names on the left, and for a cell.
 NAME, NARROWEST, WIDEST = 8, 5, 10
+# For the margins and the scroll bar.
+AROUND = 6
 
 
 class Confusion(Pane):
@@ -56,7 +58,7 @@ class Confusion(Pane):
     def _heat(self, counts: list[list[int]], names: list[str]) -> Table:
         table = Table.grid(padding=0)
         table.add_column(justify="right", width=NAME)
-        width = max(NARROWEST, min(WIDEST, (self.size.width - NAME - 2) // len(names)))
+        width = max(NARROWEST, min(WIDEST, (self.size.width - NAME - AROUND) // len(names)))
         for _ in names:
             table.add_column(width=width, no_wrap=True)
         table.add_row("", *(Text(f"{name[: width - 1]:^{width}}", style="bold") for name in names))

@@ -65,9 +65,9 @@ class Curves(Pane):
             Curve("validation", at_epochs, [100 * e["validation"]["accuracy"] for e in epochs], VALIDATION),
         ]
         self.query_one("#loss", Chart).show(loss, chance=math.log(answers), log=log, smoothing=smoothing, marks=marks)
-        self.query_one("#accuracy", Chart).show(
-            accuracy, chance=100 / answers, smoothing=smoothing, marks=marks, format=".1f"
-        )
+        chart = self.query_one("#accuracy", Chart)
+        chart.border_title = f"{history.task.accuracy}, %"
+        chart.show(accuracy, chance=100 / answers, smoothing=smoothing, marks=marks, format=".1f")
         rate = [Curve("now", x, columns["learning_rate"], RATE)]
         self.query_one("#rate", Chart).show(rate, log=log, marks=marks, format=".3g")
         self.query_one("#curves-hint", Static).update(self._hint(history), layout=False)

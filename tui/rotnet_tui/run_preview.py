@@ -12,7 +12,7 @@ def run_preview(found: dict[str, Any], colors: dict[str, str]) -> Text:
     text = Text()
     text.append_text(state_text(found["state"], colors))
     text.append(f"  {found['name']}\n\n", style="bold")
-    steps = f"{found['step']} of {found['steps']}" if found["steps"] else ""
+    steps = f"{found['step']} of {found['steps']}" if found["steps"] and found["epoch"] is not None else ""
     rows = {
         "recipe": found["recipe"],
         "epoch": epochs(found),

@@ -60,9 +60,10 @@ def percent(share: float | None) -> str:
 
 
 def epochs(found: dict[str, Any]) -> str:
-    """ "3.2/8"; empty where not known."""
-    known = found["epoch"] is not None and found["epochs"] is not None
-    return "/".join(f"{n:.0f}" if n >= 100 else f"{n:.3g}" for n in (found["epoch"], found["epochs"])) if known else ""
+    """ "3.2/8"; of a study the same of its runs; empty where not known."""
+    if found["epoch"] is None or found["epochs"] is None:
+        return f"{found['step']}/{found['steps']} runs" if found["steps"] else ""
+    return "/".join(f"{n:.0f}" if n >= 100 else f"{n:.3g}" for n in (found["epoch"], found["epochs"]))
 
 
 def progress_bar(share: float, width: int, colors: dict[str, str]) -> Text:
@@ -86,8 +87,11 @@ def strip(found: dict[str, Any], verdict: tuple[str, str], colors: dict[str, str
     if done is not None:
         bar = progress_bar(min(1.0, done), 20 if width >= 100 else 10, colors)
         first.append(Text.assemble(bar, f" {100 * min(1.0, done):.0f} %"))
-        first.append(Text(f"epoch {epochs(found)}"))
-        first.append(Text(f"step {found['step']}/{found['steps']}"))
+        if found["epoch"] is None:
+            first.append(Text(epochs(found)))
+        else:
+            first.append(Text(f"epoch {epochs(found)}"))
+            first.append(Text(f"step {found['step']}/{found['steps']}"))
     if found["recipe"]:
         first.append(Text(f"recipe {found['recipe']}", style=_style(colors, "text-muted")))
     second = []
