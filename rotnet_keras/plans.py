@@ -7,7 +7,7 @@ from typing import Any
 
 from rotnet_keras.catalogue import describe, find_recipe, shipped_recipes
 from rotnet_keras.errors import RecipeError
-from rotnet_keras.recipe import flattened, load_recipe, to_toml
+from rotnet_keras.recipe import flattened, load_recipe
 from rotnet_keras.runs import RunFolder
 from rotnet_keras.schema import Recipe, StudyRecipe
 
@@ -90,15 +90,17 @@ def with_absolute_paths(study: StudyRecipe, base: Path) -> StudyRecipe:
 
 
 def run_of(recipe: Recipe, runs: Sequence[RunFolder]) -> RunFolder | None:
-    """The run folder of exactly this recipe: a finished one if there is one, else the newest."""
-    text = to_toml(recipe)
-    same = [run for run in runs if _text(run.recipe) == text and not run.newer()]
+    """The run folder of exactly this recipe: a finished one if there is one, else the newest.
+
+    Keys that were not there yet when a folder was made count as their defaults.
+    """
+    same = [run for run in runs if _loaded(run.recipe) == recipe and not run.newer()]
     finished = [run for run in same if run.state() == "finished"]
     return next(iter([*finished[-1:], *same[-1:]]), None)
 
 
-def _text(path: Path) -> str:
+def _loaded(path: Path) -> Recipe | None:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return ""
+        return load_recipe(path)
+    except RecipeError:
+        return None

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from rotnet_keras.costs import costs_apart
+from rotnet_keras.costs import costs_apart, finished_runs
 from rotnet_keras.errors import RotnetError
 from rotnet_keras.launch import load_for_run, prepare, spawn
 from rotnet_keras.plans import Planned, plan, run_of
@@ -47,10 +47,12 @@ def study(session: Session) -> None:
 
 def _tell_cost(session: Session) -> None:
     """Say how long it is going to take here, once in the life of a study."""
-    if session.earlier:
+    assert isinstance(session.recipe, StudyRecipe)
+    planned, runs_dir = plan(session.recipe), session.folder.path.parent
+    if session.earlier or len(finished_runs(planned, runs_dir)) == len(planned):
         return
     session.say("Timing a few steps of each run; this takes a minute or two.")
-    found = costs_apart(session.folder.recipe, session.folder.path.parent)
+    found = costs_apart(session.folder.recipe, runs_dir)
     missing = [cost for cost in found if not cost.finished]
     if missing:
         total = clock(sum(cost.seconds for cost in missing))

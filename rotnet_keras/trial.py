@@ -24,7 +24,7 @@ from rotnet_keras.stages import network_input
 from rotnet_keras.training import compile_model
 
 # So long, and at least so many steps after the first, which traces the graph.
-SECONDS, STEPS = 2.0, 3
+SECONDS, STEPS = 1.0, 3
 # From the start of a run's process to its first step, and from its last to its end.
 AROUND_SECONDS = 25.0
 # A forward pass against a training step of as many inputs.

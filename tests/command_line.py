@@ -9,7 +9,7 @@ def command(*arguments):
     return [sys.executable, "-m", "rotnet_keras", *map(str, arguments)]
 
 
-def run_cli(*arguments, cwd=None, **environment):
+def run_cli(*arguments, cwd=None, timeout=300, **environment):
     """Run the command line in a process of its own; environment variables by keyword."""
     return subprocess.run(
         command(*arguments),
@@ -18,7 +18,7 @@ def run_cli(*arguments, cwd=None, **environment):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
         check=False,
     )
 

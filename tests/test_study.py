@@ -3,12 +3,16 @@
 import json
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from command_line import command, run_cli
-from conftest import TINY_RECIPE
+from conftest import TINY_RECIPE, shared_data
 from whole_runs import events_of, run_of, wait_for
 
+from rotnet_keras.catalogue import describe, shipped_recipes
+from rotnet_keras.plans import plan
+from rotnet_keras.recipe import load_recipe
 from rotnet_keras.runs import list_runs
 
 PROBE = """\
@@ -26,17 +30,13 @@ head = "linear"
 controls = ["random"]
 steps = 3
 """
-CLASSIFIER = """\
-kind = "classify"
-title = "tiny classifier"
-[data]
-name = "{data}"
-validation = 0.2
-[pretrained]
-file = "backbone.keras"
-[train]
-steps = 3
-batch = 16
+PICTURE = """
+[[picture]]
+kind = "turning"
+title = "Attention maps of the four copies"
+models = { RotNet = "rotnet" }
+taps = ["conv1"]
+powers = [2.0]
 """
 STUDY = """\
 kind = "study"
@@ -46,11 +46,11 @@ paper = "Table 1"
 [scales.full]
 note = "as large as it gets"
 seeds = [0, 1]
-recipes = { pretrain = "tiny.toml", probe = "probe.toml", classify = "classifier.toml" }
+recipes = { pretrain = "tiny.toml", probe = "probe.toml" }
 
 [scales.cpu]
 note = "two steps"
-recipes = { pretrain = "tiny.toml", probe = "probe.toml", classify = "classifier.toml" }
+recipes = { pretrain = "tiny.toml", probe = "probe.toml" }
 
 [[run]]
 name = "rotnet"
@@ -62,31 +62,18 @@ name = "probe"
 recipe = "probe"
 of = "rotnet"
 
-[[run]]
-name = "tuned"
-recipe = "classify"
-of = "rotnet"
-set = { train.steps = 2 }
-
 [[table]]
 title = "Object accuracy, %"
 entry = [
     { row = "RotNet", run = "probe", probe = 0, paper = { conv1 = 85.07 } },
     { row = "random", run = "probe", probe = 0, weights = "random" },
-    { row = "fine-tuned", run = "tuned", column = "conv2", paper = 91.73 },
+    { row = "rotation", run = "rotnet", column = "conv2", paper = 91.73 },
 ]
 
 [[table]]
 title = "By blocks"
 x = "epoch"
 entry = [{ row = "rotation", run = "rotnet", by = "epoch" }]
-
-[[picture]]
-kind = "turning"
-title = "Attention maps of the four copies"
-models = { RotNet = "rotnet", tuned = "tuned" }
-taps = ["conv1"]
-powers = [2.0]
 
 [[finding]]
 claim = "Trained features beat random ones"
@@ -99,9 +86,8 @@ lower = ["random", "conv2"]
 def study(tmp_path, tiny_data):
     (tmp_path / "tiny.toml").write_text(TINY_RECIPE.format(data=tiny_data))
     (tmp_path / "probe.toml").write_text(PROBE.format(data=tiny_data))
-    (tmp_path / "classifier.toml").write_text(CLASSIFIER.format(data=tiny_data))
     path = tmp_path / "study.toml"
-    path.write_text(STUDY)
+    path.write_text(STUDY + PICTURE)
     return path
 
 
@@ -109,26 +95,26 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     result = run_cli("run", study, "scale=cpu", "--name", "study", cwd=study.parent)
     assert result.returncode == 0, result.stdout + result.stderr
     runs = {run.name: run for run in list_runs(study.parent / "runs")}
-    assert set(runs) == {"study", "rotnet-s0", "probe-s0", "tuned-s0"}
+    assert set(runs) == {"study", "rotnet-s0", "probe-s0"}
     assert {run.state() for run in runs.values()} == {"finished"}
     top1 = {(e["weights"], e["tap"]): 100 * e["top1"] for e in events_of(runs["probe-s0"], "probe")}
-    tuned = 100 * events_of(runs["tuned-s0"], "test")[0]["accuracy"]
+    rotation = 100 * events_of(runs["rotnet-s0"], "test")[0]["accuracy"]
     report = (runs["study"].path / "report.md").read_text()
     assert f"| RotNet | {top1['rotnet', 'conv1']:.1f} (85.07) | {top1['rotnet', 'conv2']:.1f} |" in report
-    assert f"| fine-tuned |  | {tuned:.1f} (91.73) |" in report
+    assert f"| rotation |  | {rotation:.1f} (91.73) |" in report
     difference = top1["rotnet", "conv2"] - top1["random", "conv2"]
     assert f"RotNet, conv2 over random, conv2: {difference:+.1f}" in report
     assert "two steps" in report and str(study.parent) not in report
     for name in ("table-1.png", "table-1.svg", "picture-0.png", "picture-0.svg"):
         assert (runs["study"].figures / name).stat().st_size > 0
     (picture,) = events_of(runs["study"], "picture")
-    assert set(picture["scores"]) == {"RotNet, conv1", "tuned, conv1"}
+    assert set(picture["scores"]) == {"RotNet, conv1"}
     assert all(-1 <= score <= 1 for score in picture["scores"].values())
 
     # The second time, and in other studies with the same runs, nothing is made again.
-    study.write_text(study.read_text().replace("tiny study", "another study"))
+    study.write_text(study.read_text().replace("tiny study", "another study").replace(PICTURE, ""))
     again = run_cli("run", study, "scale=cpu", "--name", "again", cwd=study.parent)
-    assert again.returncode == 0 and again.stdout.count("finished already") == 3
+    assert again.returncode == 0 and again.stdout.count("finished already") == 2
     assert {run.name for run in list_runs(study.parent / "runs")} == {*runs, "again"}
     collected = run_cli("collect", "study", "--output", "results", "--name", "tiny", cwd=study.parent)
     assert collected.returncode == 0, collected.stderr
@@ -140,7 +126,7 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     refused = run_cli("collect", "probe-s0", cwd=study.parent)
     assert refused.returncode == 1 and "not a finished study" in refused.stderr
     listed = json.loads(run_cli("runs", "--json", cwd=study.parent).stdout)
-    assert next((r["step"], r["steps"]) for r in listed if r["name"] == "study") == (3, 3)
+    assert next((r["step"], r["steps"]) for r in listed if r["name"] == "study") == (2, 2)
 
 
 def test_stopped_it_stops_its_run_and_goes_on_with_it(study):
@@ -162,11 +148,52 @@ def test_stopped_it_stops_its_run_and_goes_on_with_it(study):
     pid = run.facts()["pid"]
     attached = subprocess.Popen(command("resume", "study"), cwd=study.parent, stdout=subprocess.DEVNULL)
     log = run_of(study.parent, "study").log
-    wait_for(lambda: log.read_text().count("Run 1 of 3: rotnet-s0") == 3)
+    wait_for(lambda: log.read_text().count("Run 1 of 2: rotnet-s0") == 3)
     attached.send_signal(signal.SIGTERM)
     assert attached.wait(60) == 143
     assert run.state() == "stopped" and run.facts()["pid"] == pid
     assert len(list_runs(study.parent / "runs")) == 2
+
+
+def test_runs_go_on_from_the_backbones_of_others():
+    planned = {(run.name, run.seed): run for run in plan(load_recipe("studies/table3_cifar", {"scale": "cpu"}))}
+    assert len(planned) == 18 and {seed for _, seed in planned} == {0, 1, 2}
+    tuned = planned["blocks4-tuned-mlp", 1]
+    assert tuned.of == planned["blocks4", 1]
+    expected = {"head.name": "mlp", "seed": 1, "pretrained.file": "b.keras"}
+    assert tuned.overrides(Path("b.keras")) == expected
+    assert planned["blocks4-mlp", 2].overrides(Path("b.keras")) == {"seed": 2, "backbone.file": "b.keras"}
+    assert planned["supervised", 0].overrides() == {"seed": 0}
+
+
+def scaled_down(name):
+    """What makes the runs of a study at the paper's scale a few hundred steps long."""
+    study = load_recipe(name)
+    recipes = study.scales["full"].recipes
+    for i, run in enumerate(study.run):
+        recipe = load_recipe(recipes[run.recipe])
+        if recipe.kind != "probe":
+            yield from (f"run.{i}.set.train.steps=200", f"run.{i}.set.train.batch=16")
+        if getattr(recipe, "probe", []) and run.set.get("probe") != []:
+            yield f"run.{i}.set.probe.0.steps=200"
+
+
+@pytest.fixture(scope="module")
+def runs_of_all(tmp_path_factory):
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, path in shipped_recipes().items() if describe(path)[0] == "study"])
+def test_the_papers_studies_run_at_full_size(name, runs_of_all):
+    splits = "set.data.splits={train='train[:20000]', test='test[:500]'}"
+    data_dir = f"set.data.data_dir={shared_data('tfds')}"
+    command_line = ("run", name, "--runs-dir", runs_of_all, data_dir, splits, *scaled_down(name))
+    result = run_cli(*command_line, timeout=3600)
+    assert result.returncode == 0, result.stdout + result.stderr
+    again = run_cli(*command_line, timeout=600)
+    assert again.returncode == 0
+    assert again.stdout.count("which is finished already") == len(load_recipe(name).run)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +201,7 @@ def test_stopped_it_stops_its_run_and_goes_on_with_it(study):
     [
         (("scale=cup",), "scale: expected one of 'full', 'cpu', got 'cup'"),
         (("run.1.of=nobody",), "of: no earlier run is called 'nobody'"),
-        (("run.0.recipe=pretrian",), "recipe: expected one of 'pretrain', 'probe', 'classify', got 'pretrian'"),
+        (("run.0.recipe=pretrian",), "recipe: expected one of 'pretrain', 'probe', got 'pretrian'"),
         (("run.0.set.train.stesp=3",), "unknown key 'train.stesp'; did you mean 'steps'?"),
         (("table.0.entry.0.run=prob",), "no run is called 'prob'"),
         (("scales.cpu.seds=[1]",), "unknown key 'scales.cpu.seds'; did you mean 'seeds'?"),
