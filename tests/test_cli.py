@@ -26,7 +26,8 @@ def test_light_commands_load_nothing_heavy(arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["show", "quickstart"], ["check", "quickstart"], ["run", "quickstart", "--dry-run"]]
+    "arguments",
+    [["show", "quickstart"], ["check", "quickstart", "studies/table3_cifar"], ["run", "quickstart", "--dry-run"]],
 )
 def test_recipes_are_checked_without_tensorflow(arguments):
     assert run_python(LIGHT_COMMAND.format(heavy=HEAVY), *arguments)

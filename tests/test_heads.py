@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 
 from rotnet_keras.backbones import backbone
+from rotnet_keras.datasets import load
 from rotnet_keras.engine import keras
-from rotnet_keras.features import frozen_taps
+from rotnet_keras.features import estimate_statistics, frozen_taps, random_backbone
 from rotnet_keras.heads import build_head
+from rotnet_keras.schema import Augment, Data
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,22 @@ def test_a_frozen_trunk_keeps_weights_and_batch_statistics():
     whole.fit(images, np.arange(8) % 4, verbose=0)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_the_random_controls_have_no_statistics_or_their_own(tiny_data):
+    dataset = load(Data(name=str(tiny_data)))
+    trained = backbone("compact", dataset.image_shape, blocks=2, width=0.25)
+
+    def statistics(model):
+        layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        return [(np.asarray(layer.moving_mean), np.asarray(layer.moving_variance)) for layer in layers]
+
+    fresh = random_backbone(trained, seed=1)
+    assert all((mean == 0).all() and (variance == 1).all() for mean, variance in statistics(fresh))
+    kernels = [np.asarray(model.get_layer("block1_conv1").kernel) for model in (trained, fresh)]
+    assert (kernels[0] != kernels[1]).any()
+    estimate_statistics(fresh, dataset, Augment(), seed=1)
+    assert all((mean != 0).any() and (variance != 1).all() for mean, variance in statistics(fresh))
+    features = keras.Model(fresh.input, fresh.get_layer("block1_bn1").output)(dataset.test.images(slice(None)))
+    # Normalised with their own statistics, what comes out has about mean 0 and deviation 1.
+    assert abs(float(np.mean(features))) < 0.2 and 0.7 < float(np.std(features)) < 1.3

@@ -94,6 +94,7 @@ def study(tmp_path, tiny_data):
 def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     result = run_cli("run", study, "scale=cpu", "--name", "study", cwd=study.parent)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert "2 of 2 runs are to be made, which takes about" in result.stdout
     runs = {run.name: run for run in list_runs(study.parent / "runs")}
     assert set(runs) == {"study", "rotnet-s0", "probe-s0"}
     assert {run.state() for run in runs.values()} == {"finished"}
