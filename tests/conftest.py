@@ -64,6 +64,7 @@ augment = true
 """
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """What reads the one finished run is tested where that was made, by one of several workers."""
     for item in items:

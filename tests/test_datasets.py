@@ -268,6 +268,7 @@ def test_pinned_data_do_not_depend_on_folder_or_environment(folder, monkeypatch)
     assert pinned(Data(name="./photos")).name == str(folder)
 
 
+@pytest.mark.slow
 def test_the_real_cifar10():
     section = Data(name="cifar10", data_dir=str(shared_data("tfds")), validation=0.1)
     data = load(section)

@@ -70,6 +70,7 @@ def test_runs_go_one_after_another_also_when_the_worker_is_killed(tiny_recipe):
     assert runs["b"].facts()["gpus"] == "" and queue.worker(runs_dir) is None
 
 
+@pytest.mark.slow
 def test_each_gpu_gets_a_run_of_its_own(tiny_recipe):
     runs_dir = tiny_recipe.parent / "elsewhere"
     for name in "ab":

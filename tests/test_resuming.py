@@ -15,7 +15,9 @@ from conftest import shared_data
 from whole_runs import assert_same_end, events_of, run_of, start, wait_for_step
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_stopped_by_a_signal_and_resumed_it_ends_with_the_same_weights(finished, tiny_recipe, number, code):
     _, whole = finished
     run = run_of(tiny_recipe.parent, "run")
@@ -86,6 +88,7 @@ def test_a_detached_run_is_watched_and_stopped_from_elsewhere(tiny_recipe):
     assert "stopped" in run_cli("runs", cwd=folder).stdout
 
 
+@pytest.mark.slow
 def test_data_that_change_between_stop_and_resume_are_refused(tiny_recipe, tiny_data, tmp_path):
     mine = tmp_path / "mine.npz"
     shutil.copy(tiny_data, mine)

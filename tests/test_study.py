@@ -131,7 +131,8 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
 
 
 def test_stopped_it_stops_its_run_and_goes_on_with_it(study):
-    study.write_text(STUDY.replace("train.steps = 2", "train.epochs = 200"))
+    only = STUDY.index('[[run]]\nname = "probe"')
+    study.write_text(STUDY[:only].replace("train.steps = 2", "train.epochs = 200"))
     process = subprocess.Popen(
         command("run", study, "scale=cpu", "--name", "study"), cwd=study.parent, stdout=subprocess.DEVNULL
     )
@@ -149,7 +150,7 @@ def test_stopped_it_stops_its_run_and_goes_on_with_it(study):
     pid = run.facts()["pid"]
     attached = subprocess.Popen(command("resume", "study"), cwd=study.parent, stdout=subprocess.DEVNULL)
     log = run_of(study.parent, "study").log
-    wait_for(lambda: log.read_text().count("Run 1 of 2: rotnet-s0") == 3)
+    wait_for(lambda: log.read_text().count("Run 1 of 1: rotnet-s0") == 3)
     attached.send_signal(signal.SIGTERM)
     assert attached.wait(60) == 143
     assert run.state() == "stopped" and run.facts()["pid"] == pid

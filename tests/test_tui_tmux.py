@@ -220,6 +220,7 @@ def test_a_session(terminal, tmp_path, tiny_recipe):
     assert "going" not in terminal.screen()
 
 
+@pytest.mark.slow
 def test_killing_the_ui_leaves_the_run_alone(terminal, start_run):
     run = start_run("a")
     terminal.start("a")
