@@ -42,6 +42,7 @@ def waiting(tmp_path, name, since, recipe='kind = "none"\n'):
     return create_run(tmp_path, name, recipe, {"recipe": "a", "created": since, "queued": since})
 
 
+@pytest.mark.slow
 def test_runs_go_one_after_another_also_when_the_worker_is_killed(tiny_recipe):
     folder, runs_dir = tiny_recipe.parent, tiny_recipe.parent / "runs"
     said = add(tiny_recipe, "a", "train.steps=100", "data.validation=0", CUDA_VISIBLE_DEVICES="")
