@@ -65,7 +65,7 @@ def draw_curves(events: Sequence[Event], classes: int, accuracy_name: str, path:
 def draw_grid(grid: Grid, path: Path) -> None:
     """Rows of a table as curves over its columns, which are numbers, with the paper's dashed beside them."""
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+        figure, axis = plt.subplots(figsize=(6.8, 4.8), layout="constrained")
         for row, color in zip(grid.rows, itertools.cycle(CYCLE)):
             cells = {float(column): grid.cells[row, column] for column in grid.columns if (row, column) in grid.cells}
             ours = {x: cell for x, cell in cells.items() if cell.values}
@@ -81,7 +81,8 @@ def draw_grid(grid: Grid, path: Path) -> None:
             ticks = [float(column) for column in grid.columns]
             axis.set_xticks(ticks, grid.columns)
             axis.minorticks_off()
-        axis.legend()
+        # Below: wherever else, some curve is in its way.
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
         save(figure, path)
 
 
