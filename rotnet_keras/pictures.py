@@ -35,10 +35,13 @@ def draw_pictures(session: Session, pictures: list[Picture], folders: dict[str, 
     for number, picture in enumerate(pictures):
         models = {label: load_backbone(folders[run].backbone) for label, run in picture.models.items()}
         path = session.folder.figures / f"picture-{number}.png"
-        images = _images(folders[next(iter(picture.models.values()))], models)
-        scores = {"attention": _attention, "turning": _turning, "filters": _filters}[picture.kind](
-            picture, models, images, path
-        )
+        if picture.kind == "filters":
+            (model,) = models.values()
+            draw_filters(first_kernels(model), path)
+            scores: dict[str, float] = {}
+        else:
+            images = _images(folders[next(iter(picture.models.values()))], models)
+            scores = (_attention if picture.kind == "attention" else _turning)(picture, models, images, path)
         session.event("picture", number=number, file=path.name, title=picture.title, scores=scores)
 
 
@@ -74,9 +77,3 @@ def _turning(picture: Picture, models: dict[str, keras.Model], images: np.ndarra
             shown[f"{label}\n{tap}"] = maps[:TURNED]
     save(turning_figure(images[:TURNED], shown), path)
     return scores
-
-
-def _filters(picture: Picture, models: dict[str, keras.Model], images: np.ndarray, path: Path) -> dict[str, float]:
-    (model,) = models.values()
-    draw_filters(first_kernels(model), path)
-    return {}

@@ -430,6 +430,8 @@ def _study_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         for e, entry in enumerate(table.entry):
             if entry.run not in names:
                 yield ("table", t, "entry", e, "run"), f"run: no run is called {entry.run!r}"
+            if table.x and entry.by != "epoch" and not re.fullmatch(r"\d+(\.\d+)?", entry.column or ""):
+                yield ("table", t, "entry", e, "column"), f"column: expected a number, since x = {table.x!r}"
     for p, picture in enumerate(study.picture):
         for run_name in picture.models.values():
             if run_name not in names:

@@ -206,6 +206,7 @@ def test_the_papers_studies_run_at_full_size(name, runs_of_all):
         (("run.0.recipe=pretrian",), "recipe: expected one of 'pretrain', 'probe', got 'pretrian'"),
         (("run.0.set.train.stesp=3",), "unknown key 'train.stesp'; did you mean 'steps'?"),
         (("table.0.entry.0.run=prob",), "no run is called 'prob'"),
+        (("table.0.x=labels",), "column: expected a number, since x = 'labels'"),
         (("scales.cpu.seds=[1]",), "unknown key 'scales.cpu.seds'; did you mean 'seeds'?"),
         (("set.data.name=/nowhere",), "no folder /nowhere"),
     ],
