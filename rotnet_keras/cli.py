@@ -102,7 +102,7 @@ def check(files: Annotated[list[str], typer.Argument(metavar="RECIPE...")]) -> N
     """Check recipes, without looking at their data."""
     from rotnet_keras.plans import plan, with_absolute_paths
     from rotnet_keras.recipe import load_recipe
-    from rotnet_keras.schema import StudyRecipe
+    from rotnet_keras.study_schema import StudyRecipe
 
     complaints = []
     for file in files:

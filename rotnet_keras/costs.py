@@ -11,8 +11,9 @@ from rotnet_keras.launch import load_for_run
 from rotnet_keras.plans import Planned, plan, run_of
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.runs import RunFolder, list_runs
-from rotnet_keras.schema import Backbone, PretrainRecipe, Recipe, RunRecipe, StudyRecipe
+from rotnet_keras.schema import Backbone, PretrainRecipe, Recipe, RunRecipe
 from rotnet_keras.sources import pinned
+from rotnet_keras.study_schema import StudyRecipe
 
 
 @dataclass(frozen=True)

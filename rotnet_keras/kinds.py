@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, StudyRecipe
+from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe
+from rotnet_keras.study_schema import StudyRecipe
 
 
 @dataclass(frozen=True)

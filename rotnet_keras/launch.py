@@ -14,8 +14,9 @@ from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
 from rotnet_keras.plans import plan, with_absolute_paths
 from rotnet_keras.recipe import load_recipe, to_toml
 from rotnet_keras.runs import RunFolder, create_run, default_runs_dir, find_run, list_runs
-from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe, Source, StudyRecipe
+from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe, Source
 from rotnet_keras.sources import find_source, pinned
+from rotnet_keras.study_schema import StudyRecipe
 
 S = TypeVar("S", bound=Source)
 

@@ -15,9 +15,10 @@ from rotnet_keras.map_figures import attention_figure, turning_figure
 from rotnet_keras.models import first_kernels
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.runs import RunFolder
-from rotnet_keras.schema import Augment, Picture, RunRecipe
+from rotnet_keras.schema import Augment, RunRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stages import check_shape
+from rotnet_keras.study_schema import Picture
 
 SHOWN = 8
 TURNED = 3

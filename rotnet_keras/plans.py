@@ -9,7 +9,8 @@ from rotnet_keras.catalogue import describe, find_recipe, shipped_recipes
 from rotnet_keras.errors import RecipeError
 from rotnet_keras.recipe import flattened, load_recipe
 from rotnet_keras.runs import RunFolder
-from rotnet_keras.schema import Recipe, StudyRecipe
+from rotnet_keras.schema import Recipe
+from rotnet_keras.study_schema import StudyRecipe
 
 
 @dataclass(frozen=True)

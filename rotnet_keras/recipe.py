@@ -11,9 +11,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from rotnet_keras.catalogue import did_you_mean, find_recipe
+from rotnet_keras.consistency import Location, cross_errors
 from rotnet_keras.errors import RecipeError
 from rotnet_keras.kinds import KINDS
-from rotnet_keras.schema import Location, Recipe, cross_errors
+from rotnet_keras.schema import Recipe
 
 
 def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:

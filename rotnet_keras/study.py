@@ -9,10 +9,10 @@ from rotnet_keras.launch import load_for_run, prepare, spawn
 from rotnet_keras.plans import Planned, plan, run_of
 from rotnet_keras.report import clock, result_tables, write_report
 from rotnet_keras.runs import RunFolder, command_line, list_runs
-from rotnet_keras.schema import StudyRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.status import summary
 from rotnet_keras.study_results import measures
+from rotnet_keras.study_schema import StudyRecipe
 
 POLL_SECONDS = 1.0
 

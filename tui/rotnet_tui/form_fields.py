@@ -9,7 +9,8 @@ from typing import Any, Literal
 import tomlkit
 from pydantic import BaseModel
 
-from rotnet_keras.schema import Recipe, StudyRecipe
+from rotnet_keras.schema import Recipe
+from rotnet_keras.study_schema import StudyRecipe
 
 
 @dataclass(frozen=True)

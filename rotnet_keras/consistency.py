@@ -1,0 +1,88 @@
+"""What is wrong between the sections of a recipe, where each of them by itself is right."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from rotnet_keras.schema import Augment, Backbone, Data, Head, Section
+from rotnet_keras.study_schema import StudyRecipe
+
+Location = tuple[str | int, ...]
+
+S = TypeVar("S", bound=Section)
+
+
+def cross_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
+    """What is wrong between sections of a recipe, each with its place; broken sections are passed over."""
+    probes = values.get("probe")
+    backbone = _section(Backbone, values.get("backbone"))
+    for i, raw in enumerate(probes if isinstance(probes, list) else []):
+        tap = raw.get("tap", []) if isinstance(raw, dict) else []
+        for name in tap if isinstance(tap, list) else [tap]:
+            if not isinstance(name, str):
+                continue
+            if backbone and name not in ("all", *backbone.taps()):
+                expected = ", ".join(backbone.taps())
+                yield ("probe", i, "tap"), f"no tap {name!r} in {backbone.name}: expected 'all', {expected}"
+            elif not re.fullmatch(r"[A-Za-z_]\w*", name):
+                yield ("probe", i, "tap"), f"not the name of a layer: {name!r}"
+        if isinstance(raw, dict) and raw.get("head") == "knn" and raw.get("augment") is True:
+            yield ("probe", i, "augment"), "k-NN compares stored features: it cannot augment"
+        if isinstance(raw, dict) and raw.get("views") is not None and raw.get("augment") is not True:
+            yield ("probe", i, "views"), "only crops and flips have views: set augment = true"
+    if values.get("kind") == "study":
+        yield from _study_errors(values)
+        return
+    if values.get("kind") == "classify":
+        yield from _classify_errors(values, backbone)
+    augment = _section(Augment, values.get("augment", {}))
+    data = _section(Data, values.get("data"))
+    if augment and data and augment.crop and data.size and augment.crop > data.size + 2 * augment.pad:
+        yield ("augment", "crop"), f"{augment.crop} is more than data.size and twice pad give"
+
+
+def _classify_errors(values: dict[str, Any], backbone: Backbone | None) -> Iterator[tuple[Location, str]]:
+    if ("backbone" in values) == ("pretrained" in values):
+        yield ("backbone",), "expected one of [backbone], to train from scratch, and [pretrained]"
+    head = _section(Head, values.get("head", {}))
+    if head and backbone and head.tap and head.tap not in backbone.taps():
+        yield ("head", "tap"), f"no tap {head.tap!r} in {backbone.name}: expected {', '.join(backbone.taps())}"
+
+
+def _study_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
+    study = _section(StudyRecipe, values)
+    if study is None:
+        return
+    if study.scale not in study.scales:
+        yield ("scale",), f"scale: expected one of {', '.join(map(repr, study.scales))}, got {study.scale!r}"
+        return
+    recipes, names = study.scales[study.scale].recipes, [run.name for run in study.run]
+    for i, run in enumerate(study.run):
+        if run.recipe not in recipes:
+            yield ("run", i, "recipe"), f"recipe: expected one of {', '.join(map(repr, recipes))}, got {run.recipe!r}"
+        if run.name in names[:i]:
+            yield ("run", i, "name"), f"name: {run.name!r} is taken by an earlier run"
+        if run.of is not None and run.of not in names[:i]:
+            yield ("run", i, "of"), f"of: no earlier run is called {run.of!r}"
+    for t, table in enumerate(study.table):
+        for e, entry in enumerate(table.entry):
+            if entry.run not in names:
+                yield ("table", t, "entry", e, "run"), f"run: no run is called {entry.run!r}"
+            if table.x and entry.by != "epoch" and not re.fullmatch(r"\d+(\.\d+)?", entry.column or ""):
+                yield ("table", t, "entry", e, "column"), f"column: expected a number, since x = {table.x!r}"
+    for p, picture in enumerate(study.picture):
+        for run_name in picture.models.values():
+            if run_name not in names:
+                yield ("picture", p, "models"), f"models: no run is called {run_name!r}"
+    for f, finding in enumerate(study.finding):
+        if finding.table >= len(study.table):
+            yield ("finding", f, "table"), f"table: there are {len(study.table)}, counted from 0"
+
+
+def _section(model: type[S], raw: Any) -> S | None:
+    try:
+        return model.model_validate(raw)
+    except ValidationError:
+        return None
