@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tomlkit
+
+from rotnet_keras.catalogue import shipped_recipes
 from rotnet_keras.errors import RunError
-from rotnet_keras.report import facts_of, figures_of, render, result_tables
+from rotnet_keras.report import facts_of, figures_of, render, result_tables, without_places
 from rotnet_keras.runs import RunFolder, write_atomically
 
 
@@ -18,6 +21,7 @@ class Section:
     name: str
     title: str
     paper: str
+    command: str
     tables: list[Any]
     figures: list[dict[str, Any]]
     facts: list[tuple[str, str]]
@@ -49,11 +53,20 @@ def collect(studies: Sequence[RunFolder], output: Path, name: str, title: str) -
 
 
 def _section(run: RunFolder, output: Path) -> Section:
-    settings = run.settings()
+    settings, events = run.settings(), run.events()
     name = str(run.facts().get("recipe", run.name))
-    figures = figures_of(run, run.events())
+    figures = figures_of(run, events)
     target = output / name
     target.mkdir(parents=True, exist_ok=True)
-    for file in (run.recipe, run.events_file, *run.figures.iterdir()):
+    for file in (run.events_file, *run.figures.iterdir()):
         shutil.copyfile(file, target / file.name)
-    return Section(name, settings["title"], settings["paper"], result_tables(run), figures, facts_of(run, run.events()))
+    write_atomically(target / "recipe.toml", tomlkit.dumps(without_places(settings)).encode())
+    command = f"rotnet-keras run {_as_typed(name)} scale={settings['scale']}"
+    return Section(
+        name, settings["title"], settings["paper"], command, result_tables(run), figures, facts_of(run, events)
+    )
+
+
+def _as_typed(name: str) -> str:
+    """How a recipe is called on the command line: a shipped one by its name, any other as a file."""
+    return next((shipped for shipped in shipped_recipes() if Path(shipped).name == name), f"{name}.toml")

@@ -119,7 +119,7 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
         "tables": result_tables(run),
         "figures": figures_of(run, events),
         "snippet": SNIPPET.format(tap=_best_tap(events)) if run.backbone.is_file() else "",
-        "recipe": tomlkit.dumps(_without_places(recipe)).strip(),
+        "recipe": tomlkit.dumps(without_places(recipe)).strip(),
         "facts": facts_of(run, events),
     }
     for name in ("report.html", "report.md"):
@@ -136,6 +136,7 @@ def render(name: str, values: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["cells"] = lambda row: " | ".join(str(cell).replace("|", "\\|") for cell in row)
     return environment.get_template(f"{name}.jinja").render(values)
 
 
@@ -256,12 +257,13 @@ def clock(seconds: float) -> str:
     return f"{rest} s" if rest else ""
 
 
-def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
+def without_places(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe as others can use it: file names without the folders of this machine."""
     shown = dict(recipe)
     if "data" in recipe:
-        shown["data"] = {key: value for key, value in recipe["data"].items() if key != "data_dir"}
-        shown["data"]["name"] = _last(shown["data"]["name"])
+        shown["data"] = _data_without_places(recipe["data"])
+    if "data" in recipe.get("set", {}):
+        shown["set"] = recipe["set"] | {"data": _data_without_places(recipe["set"]["data"])}
     for section in ("backbone", "pretrained"):
         if "file" in recipe.get(section, {}):
             shown[section] = recipe[section] | {"file": _last(recipe[section]["file"])}
@@ -269,6 +271,10 @@ def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
         recipes = {key: _last(value) for key, value in scale["recipes"].items()}
         shown["scales"] = shown["scales"] | {name: scale | {"recipes": recipes}}
     return shown
+
+
+def _data_without_places(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: _last(value) if key == "name" else value for key, value in data.items() if key != "data_dir"}
 
 
 def _last(name: str) -> str:
