@@ -11,9 +11,10 @@ from conftest import TINY_RECIPE, shared_data
 from whole_runs import events_of, run_of, wait_for
 
 from rotnet_keras.catalogue import describe, shipped_recipes
+from rotnet_keras.launch import load_for_run
 from rotnet_keras.plans import plan
-from rotnet_keras.recipe import load_recipe
-from rotnet_keras.runs import list_runs
+from rotnet_keras.recipe import load_recipe, to_toml
+from rotnet_keras.runs import create_run, list_runs
 
 PROBE = """\
 kind = "probe"
@@ -158,6 +159,35 @@ def test_stopped_it_stops_its_run_and_goes_on_with_it(study):
     assert attached.wait(60) == 143
     assert run.state() == "stopped" and run.facts()["pid"] == pid
     assert len(list_runs(study.parent / "runs")) == 2
+
+
+def test_claims_are_judged_seed_by_seed(study):
+    """Differences of +2, +4; -1, -3; +1, -1: all seeds decide, a bar in a title does not break the table."""
+    recipe, facts = load_for_run(str(study), {"scale": "cpu"}, study.parent / "runs")
+    run = create_run(study.parent / "runs", "study", to_toml(recipe), facts)
+    text = run.recipe.read_text().replace("Trained features", "Trained | learned features")
+    run.recipe.write_text(text)
+    for trained, random, verdict in (
+        ((0.62, 0.66), (0.60, 0.62), "holds"),
+        ((0.59, 0.59), (0.60, 0.62), "does not hold"),
+        ((0.61, 0.61), (0.60, 0.62), "not settled"),
+        ((), (), "not settled"),
+    ):
+        lines = []
+        for seed, values in enumerate(zip(trained, random, strict=True)):
+            about = {"probe": 0, "tap": "conv2"}
+            measured = [
+                about | {"weights": name, "value": v} for name, v in zip(("rotnet", "random"), values, strict=True)
+            ]
+            lines.append({"kind": "run", "time": 1.0, "step": 1, "name": "probe", "seed": seed, "folder": "probe"})
+            lines[-1]["measures"] = measured
+        run.events_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert run_cli("report", "study", cwd=study.parent).returncode == 0
+        report = (run.path / "report.md").read_text()
+        assert f"| Trained \\| learned features beat random ones | {verdict} |" in report
+        if verdict == "holds":
+            assert "| RotNet | 64.0 ± 2.8 | (85.07) |" in report
+            assert "RotNet, conv2 over random, conv2: +2.0, +4.0" in report
 
 
 def test_runs_go_on_from_the_backbones_of_others():
