@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from rotnet_keras import control
-from rotnet_keras.errors import DataError, RecipeError, RotnetError
+from rotnet_keras import control, tools
+from rotnet_keras.errors import RecipeError, RotnetError
 from rotnet_keras.shell import (
     AsJson,
     Detach,
@@ -69,11 +69,6 @@ def run(
     from rotnet_keras.train import run as train_run
 
     raise typer.Exit(train_run(folder))
-
-
-for _command in (control.resume, control.stop, control.kill, control.delete):
-    app.command()(_command)
-app.add_typer(control.queue, name="queue")
 
 
 @app.command()
@@ -230,87 +225,10 @@ def collect(
     typer.echo(write([find(study, runs_dir) for study in studies], output, name, title))
 
 
-@app.command()
-def export(
-    run: RunName,
-    to: Annotated[str, typer.Option(help="savedmodel or onnx; the run folder holds keras already.")],
-    model: Annotated[str, typer.Option(help="backbone, rotnet or classifier.")] = "backbone",
-    output: Annotated[Path | None, typer.Option(help="What to write; beside the .keras file by default.")] = None,
-    runs_dir: RunsDir = None,
-) -> None:
-    """Write an exported model of a run in another format."""
-    folder = find(run, runs_dir)
-    suffixes = {"savedmodel": ".savedmodel", "onnx": ".onnx"}
-    if to not in suffixes:
-        raise RecipeError(f"--to: expected savedmodel or onnx, got {to!r}")
-    source = folder.export / f"{model}.keras"
-    if not source.is_file():
-        there = ", ".join(sorted(p.stem for p in folder.export.glob("*.keras"))) or "none yet"
-        raise RotnetError(f"{folder.name} has no exported model {model!r} (there: {there})")
-    target = output or source.with_suffix(suffixes[to])
-    from rotnet_keras.exports import convert
-
-    convert(source, to, target)
-    typer.echo(target)
-
-
-@app.command()
-def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="Of the original PyTorch code.")],
-    backbone: Annotated[str, typer.Option(help="nin or alexnet.")],
-    to: Annotated[Path, typer.Option(help="The .keras file to write; rotnet.keras comes beside it.")],
-) -> None:
-    """Read a checkpoint of the original PyTorch code."""
-    if backbone not in ("nin", "alexnet"):
-        raise RecipeError(f"--backbone: expected nin or alexnet, got {backbone!r}")
-    if not checkpoint.is_file():
-        raise DataError(f"no file {checkpoint.absolute()}")
-    from rotnet_keras.original import convert_original
-
-    for path in convert_original(checkpoint, backbone, to):
-        typer.echo(path)
-
-
-@app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Check the installation and say what a run would use."""
-    from rotnet_keras.doctor import diagnosis
-
-    found = diagnosis()
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_rows(["", ""], [[key, str(value)] for key, value in found.items()])
-
-
-@app.command()
-def bench(
-    parts: Annotated[
-        list[str] | None, typer.Argument(metavar="[PART]...", help="startup, memory, training, data, probes; or all.")
-    ] = None,
-    backbone: Annotated[str, typer.Option(help="nin or compact.")] = "nin",
-    blocks: Annotated[int, typer.Option(min=2, max=8)] = 4,
-    width: Annotated[float, typer.Option(min=0.05, max=16)] = 1.0,
-    batch: Annotated[int, typer.Option(min=1, help="Images; four times as many inputs.")] = 128,
-    precision: Annotated[str, typer.Option(help="auto, float32, mixed_bfloat16 or mixed_float16.")] = "auto",
-    rounds: Annotated[int, typer.Option(min=1, help="Of which the median counts.")] = 5,
-    images: Annotated[Path | None, typer.Option(exists=True, help="A folder of images for the part data.")] = None,
-    against: Annotated[
-        str | None, typer.Option(help="A command that prints JSON with rotated_images_per_s, to take turns with.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure how fast this machine trains, probes, reads images and starts."""
-    from rotnet_keras.bench import Settings, chosen_parts, in_rows, measure
-
-    settings = Settings(
-        backbone, blocks, width, batch, precision, rounds, None if images is None else str(images), against
-    )
-    found = measure(chosen_parts(parts, settings), settings, lambda text: typer.echo(text, err=True))
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_rows(*in_rows(found))
+app.add_typer(control.queue, name="queue")
+for _commands in (control.COMMANDS, tools.COMMANDS):
+    for _command in _commands:
+        app.command()(_command)
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ def cross_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         for name in tap if isinstance(tap, list) else [tap]:
             if not isinstance(name, str):
                 continue
-            if backbone and name not in ("all", *backbone.taps()):
-                expected = ", ".join(backbone.taps())
+            if backbone and name not in ("all", *backbone.readable()):
+                expected = ", ".join(backbone.readable())
                 yield ("probe", i, "tap"), f"no tap {name!r} in {backbone.name}: expected 'all', {expected}"
             elif not re.fullmatch(r"[A-Za-z_]\w*", name):
                 yield ("probe", i, "tap"), f"not the name of a layer: {name!r}"
@@ -47,8 +47,8 @@ def _classify_errors(values: dict[str, Any], backbone: Backbone | None) -> Itera
     if ("backbone" in values) == ("pretrained" in values):
         yield ("backbone",), "expected one of [backbone], to train from scratch, and [pretrained]"
     head = _section(Head, values.get("head", {}))
-    if head and backbone and head.tap and head.tap not in backbone.taps():
-        yield ("head", "tap"), f"no tap {head.tap!r} in {backbone.name}: expected {', '.join(backbone.taps())}"
+    if head and backbone and head.tap and head.tap not in backbone.readable():
+        yield ("head", "tap"), f"no tap {head.tap!r} in {backbone.name}: expected {', '.join(backbone.readable())}"
 
 
 def _study_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -210,3 +211,6 @@ def _confirm(yes: bool, question: str) -> None:
     if not sys.stdin.isatty():
         raise RecipeError("without a terminal to ask on, this needs --yes")
     typer.confirm(question, abort=True)
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (resume, stop, kill, delete)

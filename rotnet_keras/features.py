@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rotnet_keras.backbones import normalization, outputs_of
+from rotnet_keras.backbones import outputs_of
+from rotnet_keras.backbones.blocks import normalization
 from rotnet_keras.batches import centred, evaluation_images
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras, tf

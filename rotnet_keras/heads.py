@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable
 
-from rotnet_keras.backbones import BATCH_NORM
+from rotnet_keras.backbones.blocks import BATCH_NORM
 from rotnet_keras.engine import keras
 
 layers = keras.layers
 
-# The paper's linear probes see about this many features of a tap, pooled down where there are more.
+# The paper's linear probes see about this many features of a tap, pooled down where there are more: of AlexNet's five
+# taps 12, 7, 5, 6 and 6 on a side.
 LINEAR_FEATURES = 9216
 MLP_MAXIMUM = 2048
 
@@ -27,9 +28,9 @@ def pool(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
 
 
 def linear(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
-    """Adaptive max pool to at most 9,216 features, batch normalisation without scale or shift, dense."""
+    """Adaptive max pool to about 9,216 features, batch normalisation without scale or shift, dense."""
     if len(x.shape) == 4:
-        side = min(x.shape[1], x.shape[2], math.isqrt(LINEAR_FEATURES // x.shape[3]))
+        side = min(x.shape[1], x.shape[2], round(math.sqrt(LINEAR_FEATURES / x.shape[3])))
         if side < min(x.shape[1], x.shape[2]):
             x = layers.AdaptiveMaxPooling2D(max(1, side))(x)
     x = layers.BatchNormalization(**BATCH_NORM, center=False, scale=False)(x)

@@ -16,6 +16,9 @@ from rotnet_keras.errors import RecipeError
 from rotnet_keras.kinds import KINDS
 from rotnet_keras.schema import Recipe
 
+# So many of the names that are allowed a message spells out.
+MOST_NAMES = 5
+
 
 def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Read and check a recipe.
@@ -179,8 +182,11 @@ def _explain(schema: type[BaseModel], error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"{key}: missing"
     if error["type"] == "literal_error":
-        hint = did_you_mean(str(given), re.findall(r"'([^']+)'", context["expected"]))
-        return f"{key}: expected {context['expected']}, got {given!r}{hint}"
+        names = re.findall(r"'([^']+)'", context["expected"])
+        expected = context["expected"]
+        if len(names) > MOST_NAMES:
+            expected = f"{', '.join(map(repr, names[:MOST_NAMES]))} ... ({len(names)} in all)"
+        return f"{key}: expected {expected}, got {given!r}{did_you_mean(str(given), names)}"
     if error["type"] == "value_error":
         return f"{key}: {context['error']}"
     expected = error["msg"].replace("Input should be ", "expected ").replace("a valid ", "a ")

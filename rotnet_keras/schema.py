@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from rotnet_keras.architectures import ARCHITECTURES, Name
+
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -72,13 +74,33 @@ class Rotation(Section):
 class Backbone(Section):
     """The network below the head."""
 
-    name: Literal["nin", "compact"]
-    blocks: int = Field(4, ge=2, le=8)
+    name: Name
+    blocks: int | None = Field(None, ge=2, le=8, description="nin and compact only, which have 4 by default.")
     width: float = Field(1.0, gt=0, le=16, description="Multiplies every number of channels.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _four_blocks_unless_said(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("name") in ("nin", "compact") and values.get("blocks") is None:
+            return {**values, "blocks": 4}
+        return values
+
+    @model_validator(mode="after")
+    def _keys_fit_the_name(self) -> "Backbone":
+        architecture = ARCHITECTURES[self.name]
+        if self.blocks is not None and architecture.taps is not None:
+            raise ValueError(f"blocks: {self.name!r} has its own number of blocks; leave blocks out")
+        if self.width != 1 and not architecture.width:
+            raise ValueError(f"width: {self.name!r} comes in one width; leave width out")
+        return self
+
     def taps(self) -> list[str]:
-        """The layers whose features a probe can read."""
-        return [f"conv{i}" for i in range(1, self.blocks + 1)]
+        """The layers whose features a probe of all taps reads."""
+        return [f"conv{i}" for i in range(1, (ARCHITECTURES[self.name].taps or self.blocks or 0) + 1)]
+
+    def readable(self) -> list[str]:
+        """The taps, and other layers that features can be read from."""
+        return [*self.taps(), *ARCHITECTURES[self.name].further]
 
 
 class Optimizer(Section):

@@ -38,6 +38,30 @@ def find(name: str, runs_dir: Path | None) -> Any:
     return find_run(name, chosen(runs_dir))
 
 
+def backbone_spec(name: str, blocks: int | None, width: float, size: int) -> Any:
+    """The backbone of these options, as a recipe describes it.
+
+    Raises:
+        RecipeError: there is none of that name, it lacks such an option, or the images are too small for it.
+    """
+    from pydantic import ValidationError
+
+    from rotnet_keras.architectures import ARCHITECTURES
+    from rotnet_keras.catalogue import did_you_mean
+    from rotnet_keras.errors import RecipeError
+    from rotnet_keras.schema import Backbone
+
+    if name not in ARCHITECTURES:
+        hint = did_you_mean(name, ARCHITECTURES)
+        raise RecipeError(f"no backbone is called {name!r}{hint}; rotnet-keras backbones lists them")
+    if size < ARCHITECTURES[name].smallest:
+        raise RecipeError(f"--size: {name} takes images of {ARCHITECTURES[name].smallest} pixels or more, got {size}")
+    try:
+        return Backbone.model_validate({"name": name, "blocks": blocks, "width": width})
+    except ValidationError as error:
+        raise RecipeError("; ".join(e["msg"] for e in error.errors())) from None
+
+
 def print_rows(columns: list[str], rows: list[list[str]]) -> None:
     """Aligned columns of plain text, the last one as long as it is."""
     table = [columns, *rows] if any(columns) else rows

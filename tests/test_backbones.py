@@ -1,9 +1,20 @@
+import itertools
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from command_line import run_cli
 
-from rotnet_keras.backbones import backbone, taps
+from rotnet_keras.architectures import APPLICATIONS, ARCHITECTURES
+from rotnet_keras.arithmetic import forward_gflop
+from rotnet_keras.backbones import backbone, build, taps
 from rotnet_keras.engine import keras
+from rotnet_keras.errors import DataError
+from rotnet_keras.exports import save_model
 from rotnet_keras.models import RotNet, first_kernels
+from rotnet_keras.schema import Backbone
 
 
 def trainable_parameters(model):
@@ -41,6 +52,94 @@ def test_alexnet_has_the_released_codes_shapes_and_parameters():
     assert shapes == [*((side, side, channels) for side, channels in maps), (4096,), (4096,)]
     assert taps(model) == ["conv1", "conv2", "conv3", "conv4", "conv5"]
     assert trainable_parameters(model) + 4 * 4096 + 4 == 57_030_724
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "further"),
+    [("resnet50", 23_508_032, {}), ("resnet50v2", 23_500_352, {"post_relu": (7, 7, 2048)})],
+)
+def test_resnets_have_the_known_shapes_and_parameters(name, parameters, further):
+    """25,557,032 parameters of PyTorch's ResNet-50 are these and 2,049,000 of its last layer."""
+    model = backbone(name, (224, 224, 3))
+    stages = {"conv1": (112, 112, 64), "conv2": (56, 56, 256), "conv3": (28, 28, 512), "conv4": (14, 14, 1024)}
+    expected = stages | {"conv5": (7, 7, 2048)} | further
+    assert {tap: tuple(model.get_layer(tap).output.shape[1:]) for tap in expected} == expected
+    assert taps(model) == ["conv1", "conv2", "conv3", "conv4", "conv5"]
+    assert trainable_parameters(model) == parameters
+    assert trainable_parameters(backbone(name, (32, 32, 3), width=0.5)) < 0.3 * parameters
+
+
+def test_strides_of_a_resnet_are_padded_as_pytorch_does():
+    """On both sides, so that a turned image has the turned map up to what the stride leaves out: none on odd sizes."""
+    model = backbone("resnet50", (33, 33, 1), width=0.0625)
+    image = np.random.default_rng(0).integers(0, 256, (1, 33, 33, 1)).astype(np.float32)
+    kernel = np.asarray(model.get_layer("stem_conv").kernel)
+    model.get_layer("stem_conv").kernel.assign((kernel + np.rot90(kernel, 2)) / 2)
+    stem = keras.Model(model.input, model.get_layer("conv1").output)
+    np.testing.assert_allclose(stem(np.rot90(image, 2, (1, 2))), np.rot90(stem(image), 2, (1, 2)), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("MobileNetV3Small", [16, 72, 96, 288, 576]),
+        ("EfficientNetV2B0", [16, 32, 192, 672, 1280]),
+        ("VGG16", [64, 128, 256, 512, 512]),
+    ],
+)
+def test_taps_of_keras_applications_end_their_stages(name, channels):
+    model = backbone(name, (64, 64, 3), mean=[0] * 3, std=[255] * 3)
+    found = [model.get_layer(tap).output.shape for tap in taps(model)]
+    assert [shape[3] for shape in found] == channels
+    assert all(before[1] == 2 * after[1] for before, after in itertools.pairwise(found))
+    assert model.output.shape == found[-1]
+    scales = [layer for layer in model.layers if isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization)]
+    assert [layer.name for layer in scales] == ["normalization"]
+    np.testing.assert_allclose(scales[0](np.full((1, 2, 2, 3), 51.0)), 0.2, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_every_application_has_the_taps_that_recipes_may_name(name, tmp_path):
+    model = backbone(name, (96, 96, 3))
+    assert taps(model) == ["conv1", "conv2", "conv3", "conv4", "conv5"]
+    save_model(model, tmp_path / "backbone.keras")
+    program = "import keras, sys; print(keras.models.load_model(sys.argv[1]).count_params())"
+    command = [sys.executable, "-c", program, tmp_path / "backbone.keras"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert int(result.stdout.split()[-1]) == model.count_params()
+
+
+def test_backbones_are_listed_and_built_on_the_command_line():
+    rows = json.loads(run_cli("backbones", "--json").stdout)
+    assert [row["name"] for row in rows] == list(ARCHITECTURES)
+    found = json.loads(run_cli("backbones", "alexnet", "--json").stdout)
+    assert found["taps"]["pool2"] == [13, 13, 192] and found["taps"]["fc7"] == [4096]
+    assert found["parameters"] == 57_030_724 - 4 * 4096 - 4
+    # Of it 0.117 in the dense layers: twice as many operations as weights there, 2 x 54.5 million.
+    assert found["gflop"] == pytest.approx(1.42, abs=0.02)
+    nin = run_cli("backbones", "nin", "--size", "32").stdout
+    assert "conv4  8 x 8 x 192" in nin and "1,410,368 trainable parameters; 0.501 GFLOP" in nin
+    for arguments, complaint in (
+        (["nim"], "did you mean 'nin'"),
+        (["alexnet", "--size", "32"], "takes images of 63 pixels or more"),
+        (["alexnet", "--blocks", "3"], "leave blocks out"),
+        (["VGG16", "--width", "2"], "leave width out"),
+    ):
+        result = run_cli("backbones", *arguments)
+        assert result.returncode == 2 and complaint in result.stderr, result.stderr
+
+
+def test_depthwise_and_separable_convolutions_are_counted():
+    inputs = keras.Input((8, 8, 6))
+    x = keras.layers.DepthwiseConv2D(3, padding="same")(inputs)
+    model = keras.Model(inputs, keras.layers.SeparableConv2D(5, 3, padding="same")(x))
+    assert forward_gflop(model) * 1e9 == 2 * 64 * (6 * 9 + 6 * 9 + 6 * 5)
+
+
+def test_images_too_small_for_a_backbone_are_refused():
+    with pytest.raises(DataError, match="alexnet takes images of 63 pixels a side or more, these have 32 x 32"):
+        build(Backbone(name="alexnet"), (32, 32, 3), [0] * 3, [1] * 3)
 
 
 def test_width_multiplies_the_channels():

@@ -5,6 +5,7 @@ import pytest
 from command_line import run_cli
 
 from rotnet_keras import bench
+from rotnet_keras.arithmetic import forward_gflop
 from rotnet_keras.backbones import backbone
 from rotnet_keras.bench import data, memory, probes, training
 from rotnet_keras.engine import keras
@@ -51,9 +52,9 @@ def test_the_arithmetic_is_counted_from_the_layers():
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(5, 3, strides=2, padding="same")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(7)(keras.layers.Flatten()(x)))
-    assert training.forward_gflop(model) * 1e9 == 2 * (4 * 4 * 5 * 3 * 3 * 3 + 4 * 4 * 5 * 7)
+    assert forward_gflop(model) * 1e9 == 2 * (4 * 4 * 5 * 3 * 3 * 3 + 4 * 4 * 5 * 7)
     # 1.50 GFLOP forward and backward is what the paper's network takes for an image.
-    assert 3 * training.forward_gflop(backbone("nin", blocks=4)) == pytest.approx(1.504, abs=1e-3)
+    assert 3 * forward_gflop(backbone("nin", blocks=4)) == pytest.approx(1.504, abs=1e-3)
 
 
 def test_data_and_probes_are_measured():

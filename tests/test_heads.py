@@ -14,9 +14,12 @@ from rotnet_keras.schema import Augment, Data
     [
         ("mlp", (8, 8, 192), 2_500_410),
         ("conv", (8, 8, 192), 408_586),
-        # Up to 9,216 features are left as they are; 16 x 16 x 96 are pooled to 9 x 9.
+        # Up to 9,216 features are left as they are; AlexNet's taps are pooled to 12, 7, 5, 6 and 6 on a side.
         ("linear", (16, 16, 32), 8_192 * 10 + 10),
-        ("linear", (16, 16, 96), 9 * 9 * 96 * 10 + 10),
+        ("linear", (55, 55, 64), 12 * 12 * 64 * 10 + 10),
+        ("linear", (27, 27, 192), 7 * 7 * 192 * 10 + 10),
+        ("linear", (13, 13, 384), 5 * 5 * 384 * 10 + 10),
+        ("linear", (13, 13, 256), 6 * 6 * 256 * 10 + 10),
     ],
 )
 def test_heads_have_the_papers_sizes(head, shape, parameters):

@@ -15,7 +15,6 @@ from rotnet_keras.errors import RecipeError
 from rotnet_keras.schema import Backbone, Train
 
 PARTS = ("startup", "memory", "training", "data", "probes")
-BACKBONES = get_args(Backbone.model_fields["name"].annotation)
 PRECISIONS = get_args(Train.model_fields["precision"].annotation)
 
 
@@ -25,19 +24,26 @@ class Settings:
 
     Attributes:
         backbone, blocks, width, batch, precision: as in a recipe.
+        size: side of the images for training and probes, in pixels.
         rounds: how often each measurement is repeated.
         images: a folder of JPEG files; pictures of our own making when not given.
         against: a command that prints a line of JSON with `rotated_images_per_s`, for comparison.
     """
 
     backbone: str = "nin"
-    blocks: int = 4
+    blocks: int | None = None
     width: float = 1.0
+    size: int = 32
     batch: int = 128
     precision: str = "auto"
     rounds: int = 5
     images: str | None = None
     against: str | None = None
+
+    @property
+    def spec(self) -> Backbone:
+        """The backbone as a recipe describes it."""
+        return Backbone.model_validate({"name": self.backbone, "blocks": self.blocks, "width": self.width})
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,10 @@ def chosen_parts(parts: Sequence[str] | None, settings: Settings) -> list[str]:
     """The parts asked for, all by default, in the order in which they run.
 
     Raises:
-        RecipeError: a part, the backbone or the precision does not exist.
+        RecipeError: a part or the precision does not exist.
     """
     for what, given, known in (
         ("part", parts or [], PARTS),
-        ("--backbone", [settings.backbone], BACKBONES),
         ("--precision", [settings.precision], PRECISIONS),
     ):
         for name in given:

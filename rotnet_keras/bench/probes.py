@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras import engine
-from rotnet_keras.backbones import backbone, taps
+from rotnet_keras.backbones import build, taps
 from rotnet_keras.bench import Measurement, Settings, measured
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.features import extract, frozen_taps
@@ -27,8 +27,9 @@ STEPS = 20
 def measure(settings: Settings) -> list[Measurement]:
     """Images/s through the frozen backbone, and of training the non-linear probe on all of its taps."""
     engine.configure(0, "float32")
-    base = backbone(settings.backbone, (32, 32, 3), blocks=settings.blocks, width=settings.width)
-    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), np.uint8)
+    shape = (settings.size, settings.size, 3)
+    base = build(settings.spec, shape, (127.5,) * 3, (127.5,) * 3)
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, *shape), np.uint8)
     split = Split(pixels, np.arange(IMAGES), None)
     trunk = frozen_taps(base, taps(base))
     extracted: list[float] = []
@@ -42,7 +43,7 @@ def measure(settings: Settings) -> list[Measurement]:
     with engine.under(engine.precision_here(settings.precision)):
         heads = {tap: fused(build_head("mlp", values.shape[1:], CLASSES, tap)) for tap, values in features.items()}
         inputs = {tap: keras.Input(values.shape[1:], name=tap) for tap, values in features.items()}
-        image = keras.Input((32, 32, 3))
+        image = keras.Input(shape)
         stored = _compiled(inputs, {tap: head(inputs[tap]) for tap, head in heads.items()})
         recomputed = _compiled(image, {tap: heads[tap](value) for tap, value in trunk(image).items()})
     batch = {tap: tf.constant(values[:BATCH]) for tap, values in features.items()}

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras import engine
-from rotnet_keras.backbones import backbone
+from rotnet_keras.arithmetic import forward_gflop
+from rotnet_keras.backbones import build
 from rotnet_keras.batches import training_images
 from rotnet_keras.bench import Measurement, Settings, machine, measured
 from rotnet_keras.callbacks import LearningRate, StepEvents
@@ -22,11 +23,12 @@ from rotnet_keras.optimizers import build_optimizer
 from rotnet_keras.schema import Augment, Length, Optimizer, Schedule
 from rotnet_keras.stores import Split
 
-SHAPE = (32, 32, 3)
-IMAGES = 10_000
+# So many images, or as many as this many bytes hold.
+IMAGES, BYTES = 10_000, 2**28
 # So long a round trains, at least.
 SECONDS = 8.0
 AUGMENT = Augment(pad=4, flip=True)
+PIXEL_MEAN = (127.5,) * 3
 
 
 def measure(settings: Settings) -> list[Measurement]:
@@ -34,7 +36,7 @@ def measure(settings: Settings) -> list[Measurement]:
     precision = engine.precision_here(settings.precision)
     engine.configure(0, precision)
     compute = keras.config.dtype_policy().compute_dtype
-    base = backbone(settings.backbone, SHAPE, blocks=settings.blocks, width=settings.width)
+    base = build(settings.spec, (settings.size, settings.size, 3), PIXEL_MEAN, PIXEL_MEAN)
     gflop = 3 * forward_gflop(base)
     ours, stock = _Training(fused(base), settings), _Training(base, settings)
     rates, stock_rates, peaks, waits, others, ratios = [], [], [], [], [], []
@@ -47,7 +49,9 @@ def measure(settings: Settings) -> list[Measurement]:
         if settings.against:
             others.append(_rate_of(settings.against))
             ratios.append(rate / others[-1])
-    name = f"{settings.backbone} with {settings.blocks} blocks, batch {settings.batch}, {precision}"
+    blocks = f" with {settings.spec.blocks} blocks" if settings.spec.blocks else ""
+    size = f" on {settings.size} pixels" if settings.size != 32 else ""
+    name = f"{settings.backbone}{blocks}{size}, batch {settings.batch}, {precision}"
     found = [
         measured("training", f"step of {name}", rates, "rotated images/s"),
         measured("training", "forward and backward, counted from the layers", [gflop], "GFLOP an image"),
@@ -69,24 +73,15 @@ def measure(settings: Settings) -> list[Measurement]:
     return found
 
 
-def forward_gflop(model: keras.Model) -> float:
-    """Multiplications and additions of a forward pass of one image through convolutions and dense layers, in 1e9."""
-    total = 0.0
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
-            # Each output number takes one product with every number of the kernel but its output channels.
-            products = float(np.prod(layer.kernel.shape[:-1]))
-            total += 2 * products * float(np.prod(layer.output.shape[1:]))
-    return total / 1e9
-
-
 class _Training:
     """A model that goes on training, round by round."""
 
     def __init__(self, network: keras.Model, settings: Settings) -> None:
         self.batch = settings.batch
-        images = np.random.default_rng(0).integers(0, 256, (IMAGES, *SHAPE), np.uint8)
-        self.split = Split(images, np.arange(IMAGES), None)
+        shape = network.input.shape[1:]
+        self.count = max(settings.batch, min(IMAGES, BYTES // int(np.prod(shape))))
+        images = np.random.default_rng(0).integers(0, 256, (self.count, *shape), np.uint8)
+        self.split = Split(images, np.arange(self.count), None)
         self.model = RotNet(network)
         self.model.compile(
             build_optimizer(Optimizer()),
@@ -107,7 +102,7 @@ class _Training:
             self.split, AUGMENT, batch=self.batch, seed=0, first=self.done, last=self.done + steps + 1
         )
         length = Length(steps=1_000_000, batch=self.batch)
-        rate = LearningRate(Optimizer(learning_rate=1e-3), Schedule(), length, IMAGES, self.done)
+        rate = LearningRate(Optimizer(learning_rate=1e-3), Schedule(), length, self.count, self.done)
         clock = _Clock()
         events = StepEvents(_forget, self.done, 10, self.batch)
         self.model.fit(batches, verbose=0, shuffle=False, callbacks=[rate, events, clock])

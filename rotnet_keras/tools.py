@@ -1,0 +1,127 @@
+"""The commands about models and about the machine: backbones, exports, what is installed, and how fast it is."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rotnet_keras.errors import DataError, RecipeError, RotnetError
+from rotnet_keras.shell import AsJson, RunName, RunsDir, backbone_spec, find, print_rows
+
+
+def backbones(
+    name: Annotated[str | None, typer.Argument(help="Build this one and list its layers to read.")] = None,
+    blocks: Annotated[int | None, typer.Option(min=2, max=8, help="Of nin and compact; 4 by default.")] = None,
+    width: Annotated[float, typer.Option(min=0.05, max=16)] = 1.0,
+    size: Annotated[int, typer.Option(min=8, max=1024, help="Side of the images, in pixels.")] = 224,
+    channels: Annotated[int, typer.Option(min=1, max=1024)] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """List the backbones, or the taps of one with their shapes, its parameters and its arithmetic."""
+    from rotnet_keras.architectures import ARCHITECTURES, described
+
+    if name is None:
+        rows = [described(known) for known in ARCHITECTURES]
+        if as_json:
+            typer.echo(json.dumps(rows, indent=2))
+        else:
+            print_rows(["backbone", "taps", "blocks", "width", "what"], [list(row.values()) for row in rows])
+        return
+    spec = backbone_spec(name, blocks, width, size)
+    from rotnet_keras.arithmetic import anatomy
+
+    found = anatomy(spec, (size, size, channels))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    shapes = [[tap, " x ".join(map(str, shape))] for tap, shape in found["taps"].items()]
+    print_rows(["layer", "features"], shapes)
+    typer.echo(f"{found['parameters']:,} trainable parameters; {found['gflop']:.3g} GFLOP forward for one image")
+
+
+def export(
+    run: RunName,
+    to: Annotated[str, typer.Option(help="savedmodel or onnx; the run folder holds keras already.")],
+    model: Annotated[str, typer.Option(help="backbone, rotnet or classifier.")] = "backbone",
+    output: Annotated[Path | None, typer.Option(help="What to write; beside the .keras file by default.")] = None,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Write an exported model of a run in another format."""
+    folder = find(run, runs_dir)
+    suffixes = {"savedmodel": ".savedmodel", "onnx": ".onnx"}
+    if to not in suffixes:
+        raise RecipeError(f"--to: expected savedmodel or onnx, got {to!r}")
+    source = folder.export / f"{model}.keras"
+    if not source.is_file():
+        there = ", ".join(sorted(p.stem for p in folder.export.glob("*.keras"))) or "none yet"
+        raise RotnetError(f"{folder.name} has no exported model {model!r} (there: {there})")
+    target = output or source.with_suffix(suffixes[to])
+    from rotnet_keras.exports import convert
+
+    convert(source, to, target)
+    typer.echo(target)
+
+
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="Of the original PyTorch code.")],
+    backbone: Annotated[str, typer.Option(help="nin or alexnet.")],
+    to: Annotated[Path, typer.Option(help="The .keras file to write; rotnet.keras comes beside it.")],
+) -> None:
+    """Read a checkpoint of the original PyTorch code."""
+    if backbone not in ("nin", "alexnet"):
+        raise RecipeError(f"--backbone: expected nin or alexnet, got {backbone!r}")
+    if not checkpoint.is_file():
+        raise DataError(f"no file {checkpoint.absolute()}")
+    from rotnet_keras.original import convert_original
+
+    for path in convert_original(checkpoint, backbone, to):
+        typer.echo(path)
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check the installation and say what a run would use."""
+    from rotnet_keras.doctor import diagnosis
+
+    found = diagnosis()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_rows(["", ""], [[key, str(value)] for key, value in found.items()])
+
+
+def bench(
+    parts: Annotated[
+        list[str] | None, typer.Argument(metavar="[PART]...", help="startup, memory, training, data, probes; or all.")
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="One of `rotnet-keras backbones`.")] = "nin",
+    blocks: Annotated[int | None, typer.Option(min=2, max=8, help="Of nin and compact; 4 by default.")] = None,
+    width: Annotated[float, typer.Option(min=0.05, max=16)] = 1.0,
+    size: Annotated[int, typer.Option(min=8, max=1024, help="Side of the images, in pixels.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Images; four times as many inputs.")] = 128,
+    precision: Annotated[str, typer.Option(help="auto, float32, mixed_bfloat16 or mixed_float16.")] = "auto",
+    rounds: Annotated[int, typer.Option(min=1, help="Of which the median counts.")] = 5,
+    images: Annotated[Path | None, typer.Option(exists=True, help="A folder of images for the part data.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="A command that prints JSON with rotated_images_per_s, to take turns with.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how fast this machine trains, probes, reads images and starts."""
+    from rotnet_keras.bench import Settings, chosen_parts, in_rows, measure
+
+    settings = Settings(
+        backbone, blocks, width, size, batch, precision, rounds, None if images is None else str(images), against
+    )
+    chosen = chosen_parts(parts, settings)
+    if {"training", "probes"} & set(chosen):
+        backbone_spec(backbone, blocks, width, size)
+    found = measure(chosen, settings, lambda text: typer.echo(text, err=True))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_rows(*in_rows(found))
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (backbones, export, convert, doctor, bench)
