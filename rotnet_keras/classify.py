@@ -34,7 +34,7 @@ def classify(session: Session) -> None:
     training = Classification(session, recipe, dataset)
     training.restore()
     training.train()
-    with engine.under("float32"):
+    with engine.under("float32"), training.averaged():
         training.export()
     finish(session)
 
@@ -46,7 +46,8 @@ def classifier(recipe: ClassifyRecipe, dataset: Dataset, backbone: keras.Model) 
         trunk = keras.Model(backbone.input, outputs_of(backbone, [tap])[tap], name=backbone.name)
     head = build_head(recipe.head.name, trunk.output.shape[1:], len(dataset.class_names), trunk.layers[-1].name)
     # A pretrained backbone is float32 in its file.
-    return Classifier(fused(trunk, keras.config.dtype_policy().name), fused(head))
+    trunk, head = fused(trunk, keras.config.dtype_policy().name), fused(head)
+    return Classifier(trunk, head, augment=recipe.augment, seed=recipe.seed)
 
 
 class Classification(Training):

@@ -15,7 +15,7 @@ from rotnet_keras.features import Features, frozen_taps
 from rotnet_keras.fused import fused
 from rotnet_keras.heads import build_head
 from rotnet_keras.labels import labelled_subset
-from rotnet_keras.optimizers import build_optimizer
+from rotnet_keras.optimizers import build_optimizer, keep_averages
 from rotnet_keras.schema import Augment, Probe
 from rotnet_keras.session import Session
 from rotnet_keras.stores import Split
@@ -107,6 +107,7 @@ class HeadTraining:
         rate = LearningRate(self.probe.optimizer, self.probe.schedule, self.probe, len(chosen), 0)
         batches = self._batches(chosen, total)
         self.model.fit(batches, verbose=0, shuffle=False, callbacks=[rate, AfterStep(after_step)])
+        keep_averages(self.model, self.probe.optimizer)
         return self._scores()
 
     def _batches(self, chosen: np.ndarray, total: int) -> tf.data.Dataset:

@@ -1,7 +1,7 @@
 """Classifiers on the features of a tap (released code, its layouts and initialisation)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rotnet_keras.backbones.blocks import BATCH_NORM
 from rotnet_keras.engine import keras
@@ -14,10 +14,18 @@ LINEAR_FEATURES = 9216
 MLP_MAXIMUM = 2048
 
 
-def pool(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
-    """Global average pooling, of a map, and a dense layer, initialised as PyTorch does: how a NIN ends."""
+def pool(x: keras.KerasTensor, classes: int, hidden: Sequence[int] = ()) -> keras.KerasTensor:
+    """Global average pooling, of a map, and a dense layer, initialised as PyTorch does: how a NIN ends.
+
+    Args:
+        hidden: units of dense layers under batch normalisation and ReLU, in between.
+    """
     if len(x.shape) == 4:
         x = layers.GlobalAveragePooling2D()(x)
+    for units in hidden:
+        x = layers.Dense(units, use_bias=False, kernel_initializer=_scaled_normal(units))(x)
+        x = layers.BatchNormalization(**BATCH_NORM)(x)
+        x = layers.Activation("relu")(x)
     bound = float(x.shape[-1]) ** -0.5
     return layers.Dense(
         classes,
@@ -59,7 +67,7 @@ def conv(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
     return _logits(layers.GlobalAveragePooling2D()(x), classes)
 
 
-HEADS: dict[str, Callable[[keras.KerasTensor, int], keras.KerasTensor]] = {
+HEADS: dict[str, Callable[..., keras.KerasTensor]] = {
     "pool": pool,
     "linear": linear,
     "mlp": mlp,
@@ -67,10 +75,12 @@ HEADS: dict[str, Callable[[keras.KerasTensor, int], keras.KerasTensor]] = {
 }
 
 
-def build_head(name: str, feature_shape: tuple[int, ...], classes: int, tap: str) -> keras.Model:
+def build_head(
+    name: str, feature_shape: tuple[int, ...], classes: int, tap: str, **options: Sequence[int]
+) -> keras.Model:
     """A head for the features of one tap: (N, *feature_shape) to logits (N, classes)."""
     features = keras.Input(feature_shape, name=f"{tap}_features")
-    return keras.Model(features, HEADS[name](features, classes), name=f"{name}_on_{tap}")
+    return keras.Model(features, HEADS[name](features, classes, **options), name=f"{name}_on_{tap}")
 
 
 def _scaled_normal(fan_out: int) -> keras.initializers.Initializer:

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from rotnet_keras.colours import recolour
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.fused import stock
 from rotnet_keras.heads import build_head
 from rotnet_keras.rotation import RIGHT_ANGLES, rotate_batch, rotate_one_each
+from rotnet_keras.schema import Augment
 
 layers = keras.layers
 
@@ -40,6 +42,8 @@ class Classifier(keras.Model):
     Args:
         backbone: a model from pixels to features.
         head: a model from those to logits (N, K).
+        augment: says what happens to colours in training; nothing by default.
+        seed: of that, together with the step.
 
     Attributes:
         confusion: what was taken for what since the metrics were last reset.
@@ -48,16 +52,45 @@ class Classifier(keras.Model):
 
     train_function: Any
 
-    def __init__(self, backbone: keras.Model, head: keras.Model, name: str = "classifier") -> None:
+    def __init__(
+        self,
+        backbone: keras.Model,
+        head: keras.Model,
+        name: str = "classifier",
+        augment: Augment | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__(name=name)
         self.backbone = backbone
         self.head = head
+        self.augment = augment or Augment()
+        self.seed = seed
         self.confusion = Confusion(head.output.shape[-1])
         self.waited = 0.0
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits (N, K) of images (N, S, S, C)."""
         return self.head(self.backbone(inputs, training=training), training=training)
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One update on a batch."""
+        return super().train_step(self.training_inputs(data))
+
+    def training_inputs(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """What the network is shown of a batch of images and labels, and what it is to answer."""
+        images, labels = data
+        return self.recoloured(images), labels
+
+    def recoloured(self, images: tf.Tensor) -> tf.Tensor:
+        """Training images with the random colours that are asked for."""
+        if not (self.augment.jitter or self.augment.greyscale):
+            return images
+        seed = tf.random.fold_in(self.draw_seed(), 1)
+        return recolour(images, seed, self.augment.jitter, self.augment.greyscale)
+
+    def draw_seed(self) -> tf.Tensor:
+        """(2,) int64: the seed of what is drawn in this step."""
+        return tf.stack([self.seed, tf.cast(self.optimizer.iterations.value, tf.int64)])
 
     def make_train_function(self, force: bool = False) -> None:
         """Keras's function of an iterator, but the batch is fetched outside of the graph, against the clock.
@@ -106,7 +139,9 @@ class RotNet(Classifier):
         backbone: a model from pixels to a feature map.
         angles: see `rotate_batch`; label k is the k-th angle.
         copies: "all" turns of each image in a batch, or "one" drawn at random in training.
-        seed: of those draws, together with the step.
+        hidden: units of layers between the features and the classifier of the angles.
+        augment: says what happens to colours in training; nothing by default.
+        seed: of what is drawn, together with the step.
     """
 
     def __init__(
@@ -114,20 +149,21 @@ class RotNet(Classifier):
         backbone: keras.Model,
         angles: Sequence[int] = RIGHT_ANGLES,
         copies: str = "all",
+        hidden: Sequence[int] = (),
+        augment: Augment | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(backbone, build_head("pool", backbone.output.shape[1:], len(angles), "rotation"), "rotnet")
+        head = build_head("pool", backbone.output.shape[1:], len(angles), "rotation", hidden=hidden)
+        super().__init__(backbone, head, "rotnet", augment, seed)
         self.angles = tuple(angles)
         self.copies = copies
-        self.seed = seed
 
-    def train_step(self, data: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One update on a batch of unrotated images."""
-        images = keras.utils.unpack_x_y_sample_weight(data)[0]
+    def training_inputs(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """The copies of a batch of unrotated images, and the numbers of their angles."""
+        images = self.recoloured(keras.utils.unpack_x_y_sample_weight(data)[0])
         if self.copies == "one":
-            step = tf.cast(self.optimizer.iterations.value, tf.int64)
-            return super().train_step(rotate_one_each(images, tf.stack([self.seed, step]), self.angles))
-        return super().train_step(rotate_batch(images, self.angles))
+            return rotate_one_each(images, self.draw_seed(), self.angles)
+        return rotate_batch(images, self.angles)
 
     def test_step(self, data: tf.Tensor) -> dict[str, tf.Tensor]:
         """Metrics over all copies of a batch of unrotated images, each copy scored by itself."""

@@ -1,6 +1,9 @@
 """Optimizers by name, with the weight decay of the released code, and a learning rate for each variable."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
 
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.schema import Optimizer
@@ -96,11 +99,32 @@ class AdamW(RatePerVariable, keras.optimizers.Adam):
 
 def build_optimizer(spec: Optimizer) -> keras.optimizers.Optimizer:
     """The optimizer that a recipe asks for; the learning rate is set before every step."""
+    options: dict[str, object] = {"learning_rate": spec.learning_rate}
+    if spec.ema:
+        options |= {"use_ema": True, "ema_momentum": spec.ema}
     if spec.name == "adamw":
-        return AdamW(decay=spec.weight_decay, learning_rate=spec.learning_rate, beta_1=spec.momentum)
-    return TorchSGD(
-        coupled_decay=spec.weight_decay,
-        learning_rate=spec.learning_rate,
-        momentum=spec.momentum,
-        nesterov=spec.nesterov,
-    )
+        return AdamW(decay=spec.weight_decay, beta_1=spec.momentum, **options)
+    return TorchSGD(coupled_decay=spec.weight_decay, momentum=spec.momentum, nesterov=spec.nesterov, **options)
+
+
+@contextmanager
+def averaged(model: keras.Model, spec: Optimizer) -> Iterator[None]:
+    """For as long as this lasts the model has the weights that count: their averages, if the recipe keeps any."""
+    if not spec.ema:
+        yield
+        return
+    now = [np.array(variable) for variable in model.trainable_variables]
+    keep_averages(model, spec)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, now, strict=True):
+            variable.assign(value)
+
+
+def keep_averages(model: keras.Model, spec: Optimizer) -> None:
+    """Give the model the averages of its weights, if the recipe keeps any."""
+    if spec.ema:
+        # Under float16 the optimizer is wrapped in one that scales losses.
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        optimizer.finalize_variable_values(model.trainable_variables)

@@ -32,7 +32,8 @@ def pretrain(session: Session) -> None:
     training.restore()
     training.train()
     with engine.under("float32"):
-        backbone = training.export()
+        with training.averaged():
+            backbone = training.export()
         if recipe.probe:
             probes = list(enumerate(recipe.probe))
             run_probes(session, dataset, backbone, recipe.augment, probes, training.position.step)
@@ -44,7 +45,7 @@ def rotnet(recipe: PretrainRecipe, dataset: Dataset) -> RotNet:
     rotation = recipe.rotation
     side = rotated_size(crop_size(recipe.augment, dataset.image_shape[0]), rotation.angles)
     backbone = build(recipe.backbone, (side, side, dataset.image_shape[2]), dataset.mean, dataset.std)
-    return RotNet(fused(backbone), rotation.angles, rotation.copies, recipe.seed)
+    return RotNet(fused(backbone), rotation.angles, rotation.copies, rotation.hidden, recipe.augment, recipe.seed)
 
 
 class Pretraining(Training):
@@ -93,7 +94,8 @@ class Pretraining(Training):
         due = [(i, p) for i, p in probes if p.every and epoch and not rest and epoch % p.every == 0]
         if due:
             with engine.under("float32"):
-                backbone = self._upright_backbone()
+                with self.averaged():
+                    backbone = self._upright_backbone()
                 run_probes(self.session, self.dataset, backbone, self.recipe.augment, due, self.position.step)
 
     def _upright_backbone(self) -> keras.Model:

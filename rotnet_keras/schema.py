@@ -56,6 +56,8 @@ class Augment(Section):
     pad: int = Field(0, ge=0, le=64, description="Zeros added on every side before the random crop.")
     crop: int | None = Field(None, ge=8, description="Side of the crop; the images' own size when not given.")
     flip: bool = Field(False, description="Mirror left and right, with probability one half.")
+    jitter: Fraction = Field(0.0, description="Strength of random brightness, contrast, saturation and hue.")
+    greyscale: Fraction = Field(0.0, description="Share of the images that lose their colours.")
 
 
 class Rotation(Section):
@@ -63,6 +65,7 @@ class Rotation(Section):
 
     angles: list[int] = Field([0, 90, 180, 270], min_length=2, description="Counter-clockwise, multiples of 45.")
     copies: Literal["all", "one"] = Field("all", description="Every angle of each image, or one at random.")
+    hidden: list[Annotated[int, Field(ge=1)]] = Field([], description="Units of layers before the angle classifier.")
 
     @model_validator(mode="after")
     def _angles_are_distinct_multiples_of_45(self) -> "Rotation":
@@ -111,6 +114,9 @@ class Optimizer(Section):
     momentum: Fraction = 0.9
     nesterov: bool = True
     weight_decay: NonNegativeFloat = 5e-4
+    ema: Fraction = Field(
+        0.0, description="Keep running averages of the weights, such a share of the old at each step; they count."
+    )
 
 
 class Schedule(Section):

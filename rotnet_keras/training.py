@@ -2,6 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DivergedError
 from rotnet_keras.models import Classifier, softmax_loss
-from rotnet_keras.optimizers import build_optimizer
+from rotnet_keras.optimizers import averaged, build_optimizer
 from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stores import Split
@@ -157,19 +158,24 @@ class Training(ABC):
         self.position.sums = {}
         best = False
         if self.dataset.validation:
-            validation = self.evaluate(self.dataset.validation)
+            with self.averaged():
+                validation = self.evaluate(self.dataset.validation)
+                self.after_validation(step)
             best = validation["accuracy"] > self.position.best
             self.position.best = max(self.position.best, validation["accuracy"])
             epoch["validation"] = validation
             if self.tensorboard:
                 self.tensorboard.write(step, "validation", validation)
-            self.after_validation(step)
         self.session.event("epoch", step=step, epoch=round(step / self.per_epoch, 4), **epoch)
         self._save(best)
         words = _in_words(epoch)
         if "validation" in epoch:
             words += f"; validation {_in_words(epoch['validation'])}"
         self.session.say(f"Epoch {step / self.per_epoch:.4g} of {self.total / self.per_epoch:.4g}: {words}")
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """While this lasts the model has the weights that count: with `optimizer.ema`, the averages."""
+        return averaged(self.model, self.recipe.optimizer)
 
     def evaluate(self, split: Split, what: str = "") -> dict[str, Any]:
         """Loss, accuracy and confusion over a whole split; `what` shows how far it has come."""

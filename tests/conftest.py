@@ -22,11 +22,19 @@ validation = 0.2
 [augment]
 pad = 2
 flip = true
+jitter = 0.2
+greyscale = 0.1
+
+[rotation]
+hidden = [16]
 
 [backbone]
 name = "compact"
 blocks = 2
 width = 0.25
+
+[optimizer]
+ema = 0.5
 
 [schedule]
 name = "one_cycle"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.optimizers import build_optimizer
+from rotnet_keras.optimizers import averaged, build_optimizer, keep_averages
 from rotnet_keras.schema import Optimizer
 
 
@@ -62,3 +62,22 @@ def test_a_variable_can_have_a_share_of_the_learning_rate(name):
     np.testing.assert_allclose(shared[0], moved(0.001)[0], rtol=1e-6)
     np.testing.assert_allclose(shared[1], moved(0.1)[1], rtol=1e-6)
     assert (shared[0] != shared[1]).all()
+
+
+def test_averages_count_and_training_goes_on_with_the_newest_weights():
+    """0.5 of the old average: after weights 1, 2 and 4 it is ((1 + 2) / 2 + 4) / 2."""
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False)(inputs))
+    spec = Optimizer(learning_rate=1.0, momentum=0.0, weight_decay=0.0, ema=0.5)
+    model.compile(build_optimizer(spec), "mse")
+    model.optimizer.build(model.trainable_variables)
+    (weight,) = model.trainable_variables
+    weight.assign([[0.0]])
+    for change in (-1.0, -1.0, -2.0):
+        model.optimizer.apply([tf.constant([[change]])])
+    with averaged(model, spec):
+        assert float(weight[0, 0]) == 2.75
+    assert float(weight[0, 0]) == 4.0
+    model.optimizer.apply([tf.constant([[0.0]])])
+    keep_averages(model, spec)
+    assert float(weight[0, 0]) == 3.375
