@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from rotnet_keras.crops import anywhere, resized
+from rotnet_keras.encoded import EncodedImages
 from rotnet_keras.engine import tf
-from rotnet_keras.folders import FolderImages
+from rotnet_keras.images import cut_array
 from rotnet_keras.schema import Augment
 from rotnet_keras.stores import Split
 
 PARALLEL_LOADS = 2
+# Of crops of random size: 4/3 and 3/4, as in the Inception papers and the released code.
+MOST_ASPECT = 4 / 3
 
 
 def crop_size(augment: Augment, image_size: int) -> int:
@@ -23,7 +27,7 @@ def crop_size(augment: Augment, image_size: int) -> int:
 
 
 def augmented(split: Split, positions: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
-    """Zero-pad, crop and mirror images at random, all before any rotation, as the released code does.
+    """Pad, crop and mirror images at random, all before any rotation, as the released code does.
 
     Args:
         positions: (N,) of the images in the split.
@@ -31,18 +35,29 @@ def augmented(split: Split, positions: np.ndarray, augment: Augment, rng: np.ran
     Returns:
         (N, T, T, C) uint8, T = `crop_size`.
     """
-    size, pad = crop_size(augment, split.store.shape[1]), augment.pad
-    room = split.store.shape[1] + 2 * pad - size + 1
-    corners = rng.integers(0, room, (len(positions), 2))
+    crops = _crops(split, positions, augment, rng)
     flips = rng.random(len(positions)) < (0.5 if augment.flip else 0.0)
-    if isinstance(split.store, FolderImages) and not pad:
-        crops = split.store.windows(split.rows[positions], corners, size)
-    else:
-        padded = np.pad(split.images(positions), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
-        crops = windows[np.arange(len(positions)), corners[:, 0], corners[:, 1]].transpose(0, 2, 3, 1)
     crops[flips] = crops[flips, :, ::-1]
     return crops
+
+
+def _crops(split: Split, positions: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+    size, pad, store = crop_size(augment, split.store.shape[1]), augment.pad, split.store
+    rows = split.rows[positions]
+    if isinstance(store, EncodedImages) and not pad:
+        frames = store.frames(rows)
+        boxes = resized(frames, augment.area, MOST_ASPECT, rng) if augment.area else anywhere(frames, size, rng)
+        return store.cut(rows, boxes, size)
+    images = split.images(positions)
+    if augment.area:
+        frames = np.tile([0.0, 0.0, *images.shape[1:3]], (len(images), 1))
+        boxes = resized(frames, augment.area, MOST_ASPECT, rng)
+        parts = zip(images, boxes.tolist(), strict=True)
+        return np.stack([cut_array(image, images.shape[1], tuple(box), size) for image, box in parts])
+    corners = rng.integers(0, store.shape[1] + 2 * pad - size + 1, (len(positions), 2))
+    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
+    return windows[np.arange(len(positions)), corners[:, 0], corners[:, 1]].transpose(0, 2, 3, 1)
 
 
 def centred(images: np.ndarray, augment: Augment) -> np.ndarray:

@@ -1,6 +1,9 @@
 """Image files of many kinds, made into squares of uint8 pixels."""
 
+import math
+import re
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -8,29 +11,35 @@ from PIL import ExifTags, Image, ImageOps
 
 Pixels = np.ndarray
 
+# From this value on an EXIF orientation has height and width exchanged.
+SIDEWAYS = 5
+
 
 class UnreadableImage(Exception):
     """A file that cannot be shown to the network; the message says why."""
 
 
-# (top, left, side) of a part of a square, in its pixels.
-Window = tuple[int, int, int]
+# (top, left, height, width) of a part of an image, in its pixels once its short side is resized to a known length.
+Box = tuple[float, float, float, float]
 
 
-def read_image(path: Path, size: int, channels: int, window: Window | None = None) -> Pixels:
+def read_image(
+    source: Path | BytesIO, size: int, channels: int, box: Box | None = None, side: int | None = None
+) -> Pixels:
     """Decode a file, turn it as its EXIF tag says, and cut and resize it to a square.
 
     Transparent parts become white, 16-bit values are divided by 257, of an animation the first picture
     counts.
 
     Args:
-        path: jpg, png, webp, bmp, gif or tiff.
-        size: side in pixels. The short side is resized to it and the central square kept.
+        source: jpg, png, webp, bmp, gif or tiff, or its bytes.
+        size: what the short side is resized to, in pixels.
         channels: 1 (grey) or 3 (RGB).
-        window: the part of that square to return; the rest of it is never computed.
+        box: the part of that to return, the central square by default; the rest of it is never computed.
+        side: what the part is resized to; its own height by default.
 
     Returns:
-        (size, size, channels) uint8, or (side, side, channels) of a window.
+        (side, side, channels) uint8.
 
     Raises:
         UnreadableImage: it is empty, damaged, truncated, too large or not an image.
@@ -38,20 +47,23 @@ def read_image(path: Path, size: int, channels: int, window: Window | None = Non
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(source) as image:
                 # A JPEG can be decoded at a half, a quarter or an eighth of its size at a fraction of the cost.
-                image.draft(image.mode, (size, size))
+                needed = size if box is None or side is None else math.ceil(size * max(1.0, side / min(box[2:])))
+                image.draft(image.mode, (needed, needed))
                 ImageOps.exif_transpose(image, in_place=True)
-                return square(_eight_bit(image, channels), size, window)
+                return cut(_eight_bit(image, channels), size, box, side)
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
-        raise UnreadableImage(_reason(path, error)) from None
+        raise UnreadableImage(_reason(source, error)) from None
 
 
-def _reason(path: Path, error: Exception) -> str:
-    reason = "the file is empty" if path.is_file() and path.stat().st_size == 0 else str(error)
-    return reason.replace(f" {str(path)!r}", "") or type(error).__name__
+def _reason(source: Path | BytesIO, error: Exception) -> str:
+    if isinstance(source, BytesIO):
+        return "it is empty" if not source.getbuffer() else re.sub(r" <_io\.BytesIO.*>", "", str(error))
+    reason = "the file is empty" if source.is_file() and source.stat().st_size == 0 else str(error)
+    return reason.replace(f" {str(source)!r}", "") or type(error).__name__
 
 
 def file_channels(path: Path) -> int | None:
@@ -63,12 +75,12 @@ def file_channels(path: Path) -> int | None:
         return None
 
 
-def look_at(path: Path) -> tuple[int, int] | None:
+def look_at(source: Path | BytesIO) -> tuple[int, int, bool]:
     """Read a file's header alone.
 
     Returns:
-        (width, height) of a JPEG file of grey or RGB pixels that are upright as they are stored, which any
-        decoder reads alike; None of all other images.
+        Width and height of the image as it is to be seen, in pixels, and whether it is a JPEG file of grey or RGB
+        pixels that are upright as they are stored, which any decoder reads alike.
 
     Raises:
         UnreadableImage: it is empty, too large or not an image.
@@ -76,42 +88,50 @@ def look_at(path: Path) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                plain = image.format == "JPEG" and image.mode in ("L", "RGB")
-                upright = plain and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-                return image.size if upright else None
+            with Image.open(source) as image:
+                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+                plain = image.format == "JPEG" and image.mode in ("L", "RGB") and orientation == 1
+                width, height = image.size if orientation < SIDEWAYS else image.size[::-1]
+                return width, height, plain
     except Exception as error:
-        raise UnreadableImage(_reason(path, error)) from None
+        raise UnreadableImage(_reason(source, error)) from None
 
 
-def square(image: Image.Image, size: int, window: Window | None = None) -> Pixels:
-    """The central square of an image at (size, size, C) uint8, or a window of it."""
-    side = window[2] if window else size
-    left, top, extent = place(*image.size, size, window)
-    box = (left, top, left + extent, top + extent)
-    if box != (0, 0, side, side) or image.size != (side, side):
-        image = image.resize((side, side), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+def cut(image: Image.Image, size: int, box: Box | None = None, side: int | None = None) -> Pixels:
+    """A part of an image, by default its central square, at (side, side, C) uint8; see `read_image`."""
+    top, left, height, width = place(*image.size, size, box)
+    side = side or (size if box is None else round(box[2]))
+    bounds = (max(0.0, left), max(0.0, top), min(image.width, left + width), min(image.height, top + height))
+    if bounds != (0, 0, side, side) or image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.BILINEAR, box=bounds, reducing_gap=2.0)
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def place(width: int, height: int, size: int, window: Window | None = None) -> tuple[float, float, float]:
-    """Where the central square, or a window of it, lies in an image: left, top and side, in its pixels.
+def place(width: int, height: int, size: int, box: Box | None = None) -> Box:
+    """Where a box, by default the central square, lies in an image as it is stored, in its pixels.
 
     Args:
-        size: side that the whole square is resized to.
+        size: what the short side is resized to.
     """
-    top, left, side = window or (0, 0, size)
-    scale = min(width, height) / size
-    return (width - size * scale) / 2 + left * scale, (height - size * scale) / 2 + top * scale, side * scale
+    short = min(width, height)
+    if box is None:
+        return (height - short) / 2, (width - short) / 2, short, short
+    top, left, tall, wide = (length * short / size for length in box)
+    return top, left, tall, wide
 
 
 def square_array(pixels: Pixels, size: int) -> Pixels:
     """The same for (H, W, C) uint8 with any number of channels."""
     if pixels.shape[:2] == (size, size):
         return pixels
-    planes = [square(Image.fromarray(np.ascontiguousarray(pixels[..., c])), size) for c in range(pixels.shape[2])]
-    return np.concatenate(planes, axis=-1)
+    return cut_array(pixels, size)
+
+
+def cut_array(pixels: Pixels, size: int, box: Box | None = None, side: int | None = None) -> Pixels:
+    """A part of (H, W, C) uint8 with any number of channels; see `read_image`."""
+    images = (Image.fromarray(np.ascontiguousarray(pixels[..., c])) for c in range(pixels.shape[2]))
+    return np.concatenate([cut(image, size, box, side) for image in images], axis=-1)
 
 
 def match_channels(pixels: Pixels, channels: int) -> Pixels:

@@ -42,6 +42,9 @@ class Data(Section):
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="Share of the training images held out where there is no validation split."
     )
+    whole: bool = Field(
+        False, description="Crops may lie anywhere in a file's image, not only in its central square; nothing is kept."
+    )
     cache: Literal["auto", "memory", "disk", "none"] = Field(
         "auto", description="Where decoded images are kept; none: a folder's files are decoded at each use."
     )
@@ -55,9 +58,23 @@ class Augment(Section):
 
     pad: int = Field(0, ge=0, le=64, description="Zeros added on every side before the random crop.")
     crop: int | None = Field(None, ge=8, description="Side of the crop; the images' own size when not given.")
+    area: list[float] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="Crops of random size: smallest and largest share of the image, [0.08, 1.0] as a rule.",
+    )
     flip: bool = Field(False, description="Mirror left and right, with probability one half.")
     jitter: Fraction = Field(0.0, description="Strength of random brightness, contrast, saturation and hue.")
     greyscale: Fraction = Field(0.0, description="Share of the images that lose their colours.")
+
+    @model_validator(mode="after")
+    def _keys_of_crops_fit(self) -> "Augment":
+        if self.area is not None and not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ValueError(f"area: expected two rising shares above 0 and up to 1, got {self.area}")
+        if self.area is not None and self.pad:
+            raise ValueError("pad: crops of random size (area) need no padding; leave it out")
+        return self
 
 
 class Rotation(Section):

@@ -208,11 +208,17 @@ def test_the_fast_way_of_jpegs_gives_what_pillow_gives(tmp_path, extent, size, c
     rows, columns = np.mgrid[: extent[0], : extent[1]]
     smooth = 127 + 60 * np.stack([np.sin(rows / 20), np.cos(columns / 17), np.sin((rows + columns) / 25)], axis=-1)
     save_image(tmp_path / "a.jpg", smooth.astype(np.uint8), quality=95, subsampling=0)
-    path, shape = tmp_path / "a.jpg", look_at(tmp_path / "a.jpg")
-    for window in ((0, 0, size), (3, 5, size - 8)):
-        ours = decode([(path, shape, window)], size, window[2], channels)[0].astype(int)
-        theirs = read_image(path, size, channels, window).astype(int)
-        assert ours.shape == theirs.shape == (window[2], window[2], channels)
+    path = tmp_path / "a.jpg"
+    *shape, plain = look_at(path)
+    assert plain and shape == [extent[1], extent[0]]
+    for box, side in (
+        ((0.0, 0.0, float(size), float(size)), size),
+        ((3.0, 5.0, size - 8.0, size - 8.0), size - 8),
+        ((1.0, 2.0, 0.9 * size, 0.5 * size), size // 2),
+    ):
+        ours = decode([(path.read_bytes(), tuple(shape), box)], size, side, channels)[0].astype(int)
+        theirs = read_image(path, size, channels, box, side).astype(int)
+        assert ours.shape == theirs.shape == (side, side, channels)
         # The one interpolates between the nearest pixels, the other averages over all that it makes into one.
         assert np.abs(ours - theirs).mean() < 3 and np.abs(ours - theirs).max() < 12
 
