@@ -67,7 +67,7 @@ def load(data: Data, progress: Progress = lambda what, done, total: None) -> Dat
         splits, class_names = read_folder(source, data, progress, notes)
         fingerprint = source.fingerprint()
     else:
-        splits, class_names, fingerprint = read_tfds(source, data, progress)
+        splits, class_names, fingerprint = read_tfds(source, data, progress, notes)
     splits = _with_held_out(splits, data, notes)
     mean, std = _statistics(data, splits["train"])
     return Dataset(

@@ -1,6 +1,7 @@
 """Reading arrays and tfds data sets into splits."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,23 @@ import numpy as np
 
 from rotnet_keras import images as image_files
 from rotnet_keras.errors import DataError
+from rotnet_keras.records import RecordImages, open_records
 from rotnet_keras.schema import Data
 from rotnet_keras.sources import ARRAY_NAMES, ArraySource, TfdsSource
-from rotnet_keras.stores import Decoded, Split, cache_for, store_images
+from rotnet_keras.stores import Decoded, Split, Store, cache_for, store_images
 
 # (what, done, total): called now and then during long work; may raise to stop it.
 Progress = Callable[[str, int, int], None]
+# The features that hold image and label.
+Keys = tuple[str, str | None]
+# So many of the images that cannot be read are named.
+NAMED = 20
 
 
 def read_arrays(source: ArraySource, data: Data, notes: list[str]) -> tuple[dict[str, Split], list[str]]:
     """The splits in an `.npz` file and its class names; what was done to the values goes to `notes`."""
+    if data.whole:
+        raise DataError("data.whole: an array has no image beyond its own square; leave it out")
     found: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
     try:
         with np.load(source.path, allow_pickle=False) as archive:
@@ -96,8 +104,10 @@ def _square_store(pixels: np.ndarray, data: Data, path: Path) -> np.ndarray:
     return np.stack([image_files.match_channels(image_files.square_array(p, size), wanted) for p in pixels])
 
 
-def read_tfds(source: TfdsSource, data: Data, progress: Progress) -> tuple[dict[str, Split], list[str], str]:
-    """The splits of a tfds data set, its class names, and its fingerprint."""
+def read_tfds(
+    source: TfdsSource, data: Data, progress: Progress, notes: list[str]
+) -> tuple[dict[str, Split], list[str], str]:
+    """The splits of a tfds data set, its class names, and its fingerprint; what cannot be read goes to `notes`."""
     import tensorflow_datasets as tfds
 
     try:
@@ -115,35 +125,74 @@ def read_tfds(source: TfdsSource, data: Data, progress: Progress) -> tuple[dict[
     size = data.size or (height if height == width else None)
     if size is None:
         raise DataError(f"data.name: the images of {source.name!r} are not all one square: set data.size")
-    wanted = data.channels or channels or 3
+    shape = (size, size, data.channels or channels or 3)
     splits = {}
     for split, name in _tfds_splits(list(info.splits), data).items():
         try:
             count = info.splits[name].num_examples
         except (KeyError, ValueError):
             raise DataError(f"data.splits.{split}: {name!r} is none of {', '.join(info.splits)}") from None
-        examples = tfds.as_numpy(builder.as_dataset(split=name))
-
-        def decoded(examples: Any = examples, total: int = count) -> Iterator[Decoded]:
-            stream = iter(examples)
-            done = 0
-            while chunk := list(islice(stream, 256)):
-                for example in chunk:
-                    image = image_files.square_array(example[image_key], size)
-                    label = int(example[label_key]) if label_key else -1
-                    yield image_files.match_channels(image, wanted), label
-                done += len(chunk)
-                progress("reading images", done, total)
-
-        key = f"{info.full_name}-{name}-{size}-{wanted}"
-        shape = (size, size, wanted)
-        cache = cache_for(count, shape, data.cache)
-        # Records of tfds come in their own order alone, hence "none" is not for them.
-        store, labels, _ = store_images(count, shape, decoded, "disk" if cache == "none" else cache, key)
+        key = f"{info.full_name}-{name}"
+        cache = "none" if data.whole else cache_for(count, shape, data.cache)
+        store: Store
+        if cache == "none":
+            store, labels = _records(info, name, (image_key, label_key), shape, key, data.whole, progress, notes)
+        else:
+            decoded = partial(_decoded, builder, name, (image_key, label_key), shape, count, progress)
+            store, labels, _ = store_images(count, shape, decoded, cache, f"{key}-{size}-{shape[2]}")
         splits[split] = Split(store, np.arange(store.shape[0]), labels if label_key else None)
     class_names = list(info.features[label_key].names) if label_key else []
     sizes = "+".join(str(len(split)) for split in splits.values())
     return splits, class_names, f"tfds:{info.full_name}:{sizes}"
+
+
+def _decoded(
+    builder: Any, name: str, keys: Keys, shape: tuple[int, int, int], count: int, progress: Progress
+) -> Iterator[Decoded]:
+    """All examples of a split in order, their central squares."""
+    import tensorflow_datasets as tfds
+
+    image_key, label_key = keys
+    stream = iter(tfds.as_numpy(builder.as_dataset(split=name)))
+    done = 0
+    while chunk := list(islice(stream, 256)):
+        for example in chunk:
+            image = image_files.square_array(example[image_key], shape[0])
+            yield image_files.match_channels(image, shape[2]), int(example[label_key]) if label_key else -1
+        done += len(chunk)
+        progress("reading images", done, count)
+
+
+def _records(
+    info: Any,
+    name: str,
+    keys: Keys,
+    shape: tuple[int, int, int],
+    key: str,
+    whole: bool,
+    progress: Progress,
+    notes: list[str],
+) -> tuple[RecordImages, np.ndarray]:
+    """A split whose examples are left in their files."""
+    if info.file_format.value != "tfrecord":
+        kind = info.file_format.value
+        raise DataError(f"data.cache: {info.full_name} is in {kind} files, of which only a copy can be used: 'disk'")
+    parts = [(Path(part.filename), part.skip, part.examples_in_shard if part.take < 0 else part.take)
+             for part in info.splits[name].file_instructions]  # fmt: skip
+    store, labels, bad = open_records(
+        parts,
+        *keys,
+        key,
+        lambda done, total: progress(f"looking at {name} images", done, total),
+        size=shape[0],
+        channels=shape[2],
+        whole=whole,
+        report=notes.append,
+    )
+    if bad:
+        more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+        notes.append(f"{len(bad)} {name} records cannot be read and are skipped: {'; '.join(bad[:NAMED])}{more}")
+    return store, labels
 
 
 def _tfds_splits(present: list[str], data: Data) -> dict[str, str]:

@@ -1,0 +1,154 @@
+"""tfds's record files, read one image at a time from wherever it lies.
+
+A TFRecord file can only be read from its beginning, but its records do not move: where each of them starts, and what
+its image looks like, is written down once. From then on any image of a data set too large to be kept is as near as a
+file of its own, so that the order of an epoch is a function of the seed, and a resumed run reads nothing twice.
+"""
+
+import os
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rotnet_keras import images as image_files
+from rotnet_keras.encoded import EncodedImages
+from rotnet_keras.engine import tf
+from rotnet_keras.errors import DataError
+from rotnet_keras.runs import write_atomically
+from rotnet_keras.stores import cache_folder
+
+# A record is its length, 8 bytes, a checksum of that, 4, the data, and a checksum of those, 4.
+HEADER, FOOTER = 12, 4
+
+# A file, how many of its records to pass over, and how many to take.
+Part = tuple[Path, int, int]
+
+
+class RecordImages(EncodedImages):
+    """The images of one split of a tfds data set in TFRecord files.
+
+    Args:
+        paths: of the files.
+        places: (N, 3) int64: which file, where its record's data begin, and how many bytes they are.
+        image_key: the feature that holds the encoded image.
+        **options: those of `EncodedImages`.
+    """
+
+    def __init__(self, paths: Sequence[Path], places: np.ndarray, image_key: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.paths, self.places, self.image_key = list(paths), places, image_key
+
+    def contents(self, row: int) -> bytes:
+        """The encoded image of a record."""
+        file, start, length = self.places[row]
+        with self.paths[file].open("rb", buffering=0) as records:
+            return image_of(os.pread(records.fileno(), int(length), int(start)), self.image_key)
+
+    def name(self, row: int) -> str:
+        """File and position."""
+        file, start, _ = self.places[row]
+        return f"the record at byte {start} of {self.paths[file]}"
+
+
+def image_of(record: bytes, image_key: str) -> bytes:
+    """The encoded image in a serialised example.
+
+    Raises:
+        OSError: it is damaged, or has no such image.
+    """
+    try:
+        return bytes(tf.train.Example.FromString(record).features.feature[image_key].bytes_list.value[0])
+    except Exception as error:  # The protocol buffers' own errors have no common class.
+        raise OSError(f"a damaged record: {error}") from None
+
+
+def open_records(
+    parts: Sequence[Part],
+    image_key: str,
+    label_key: str | None,
+    key: str,
+    progress: Callable[[int, int], None],
+    **options: Any,
+) -> tuple[RecordImages, np.ndarray, list[str]]:
+    """Find the records of a split, once; the next time it is known where they are.
+
+    Args:
+        parts: what the split takes of which files.
+        key: tells this split from all others in the cache.
+        progress: told how many records are found, of how many.
+        **options: those of `EncodedImages`, but for the shapes.
+
+    Returns:
+        The images that have one, their labels (N,) int64, and what is wrong with the others.
+
+    Raises:
+        DataError: a file ends within a record.
+    """
+    file = cache_folder() / f"{''.join(c if c.isalnum() or c in '-.' else '_' for c in key)}.records.npz"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        buffer = BytesIO()
+        np.savez(buffer, **_index(parts, image_key, label_key, progress))
+        write_atomically(file, buffer.getvalue())
+    with np.load(file, allow_pickle=False) as index:
+        shapes, plain, places, labels = (index[name] for name in ("shapes", "plain", "places", "labels"))
+        bad = [str(why) for why in index["bad"]]
+    paths = [path for path, _, _ in parts]
+    return RecordImages(paths, places, image_key, shapes=shapes, plain=plain, **options), labels, bad
+
+
+def _index(
+    parts: Sequence[Part], image_key: str, label_key: str | None, progress: Callable[[int, int], None]
+) -> dict[str, Any]:
+    total = sum(take for _, _, take in parts)
+    shapes: list[tuple[int, int]] = []
+    plain: list[bool] = []
+    places: list[tuple[int, int, int]] = []
+    labels: list[int] = []
+    bad: list[str] = []
+    for number, (path, skip, take) in enumerate(parts):
+        for start, record in _records(path, skip, take):
+            try:
+                width, height, simple = image_files.look_at(BytesIO(image_of(record, image_key)))
+            except (image_files.UnreadableImage, OSError) as error:
+                bad.append(f"{path.name} at byte {start} ({error})")
+                continue
+            shapes.append((width, height))
+            plain.append(simple)
+            places.append((number, start, len(record)))
+            labels.append(_label(record, label_key))
+            if len(places) % 256 == 0:
+                progress(len(places) + len(bad), total)
+    progress(total, total)
+    return {
+        "shapes": np.array(shapes, np.int32).reshape(-1, 2),
+        "plain": np.array(plain, bool),
+        "places": np.array(places, np.int64).reshape(-1, 3),
+        "labels": np.array(labels, np.int64),
+        "bad": np.array(bad, dtype=str),
+    }
+
+
+def _records(path: Path, skip: int, take: int) -> Iterator[tuple[int, bytes]]:
+    """(where its data begin, the data) of some records of a file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for position in range(skip + take):
+            header = file.read(HEADER)
+            start = file.tell()
+            length = struct.unpack("<Q", header[:8])[0] if len(header) == HEADER else size
+            if start + length + FOOTER > size:
+                raise DataError(f"{path}: ends within a record; prepare the data set again")
+            if position >= skip:
+                yield start, file.read(length)
+            file.seek(start + length + FOOTER)
+
+
+def _label(record: bytes, label_key: str | None) -> int:
+    if label_key is None:
+        return -1
+    return int(tf.train.Example.FromString(record).features.feature[label_key].int64_list.value[0])

@@ -1,0 +1,113 @@
+"""Large tfds data sets, which are read where they lie."""
+
+import io
+
+import numpy as np
+import pytest
+from conftest import shared_data
+from PIL import Image
+
+from rotnet_keras.batches import augmented
+from rotnet_keras.datasets import load
+from rotnet_keras.engine import tf
+from rotnet_keras.errors import DataError
+from rotnet_keras.records import RecordImages
+from rotnet_keras.schema import Augment, Data
+
+
+def encoded(number, shape=(24, 36), kind="jpeg"):
+    """An image whose brightness tells its number."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((*shape, 3), 20 + 10 * number, np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """A tfds data set of 16 images of three sizes, in two shards, one PNG among them: its folder."""
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setenv("ROTNET_CACHE_DIR", str(tmp_path / "cache"))
+    features = tfds.features.FeaturesDict(
+        {"image": tfds.features.Image(shape=(None, None, 3)), "label": tfds.features.ClassLabel(num_classes=4)}
+    )
+    shapes = [(24, 36), (36, 24), (30, 30)]
+    folder = tmp_path / "tfds" / "pictures" / "1.0.0"
+    folder.mkdir(parents=True)
+    for shard, numbers in enumerate((range(9), range(9, 16))):
+        with tf.io.TFRecordWriter(str(folder / f"pictures-train.tfrecord-0000{shard}-of-00002")) as writer:
+            for n in numbers:
+                kind = "png" if n == 4 else "jpeg"
+                image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded(n, shapes[n % 3], kind)]))
+                label = tf.train.Feature(int64_list=tf.train.Int64List(value=[n % 4]))
+                example = tf.train.Example(features=tf.train.Features(feature={"image": image, "label": label}))
+                writer.write(example.SerializeToString())
+    tfds.folder_dataset.write_metadata(
+        data_dir=str(folder),
+        features=features,
+        split_infos=[tfds.core.SplitInfo(name="train", shard_lengths=[9, 7], num_bytes=0)],
+        filename_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+    )
+    return tmp_path / "tfds"
+
+
+def spec(folder, **options):
+    return Data(**{"name": "pictures", "data_dir": str(folder), "size": 16, "validation": 0, "cache": "none"} | options)
+
+
+def brightness(images):
+    return [round((image.mean() - 20) / 10) for image in images.astype(float)]
+
+
+def test_records_are_read_where_they_lie_in_any_order(prepared, monkeypatch):
+    split = load(spec(prepared)).train
+    assert isinstance(split.store, RecordImages) and len(split) == 16
+    order = np.array([15, 0, 4, 9, 8])
+    assert brightness(split.images(order)) == list(order)
+    assert list(split.required_labels()[order]) == [n % 4 for n in order]
+    # The second time nothing is looked for.
+    monkeypatch.setattr("rotnet_keras.records._records", None)
+    assert brightness(load(spec(prepared)).train.images(order)) == list(order)
+
+
+def test_parts_of_a_split_and_kept_images_are_the_same(prepared):
+    part = load(spec(prepared, splits={"train": "train[5:12]"})).train
+    assert brightness(part.images(slice(None))) == [5, 6, 7, 8, 9, 10, 11]
+    kept = load(spec(prepared, cache="memory")).train
+    np.testing.assert_allclose(
+        kept.images(slice(None)).astype(int), load(spec(prepared)).train.images(slice(None)).astype(int), atol=3
+    )
+
+
+def test_crops_may_lie_in_the_whole_image(prepared):
+    split = load(spec(prepared, whole=True)).train
+    frames = split.store.frames(np.arange(3))
+    np.testing.assert_array_equal(frames, [[0, 0, 16, 24], [0, 0, 24, 16], [0, 0, 16, 16]])
+    crops = augmented(split, np.arange(16), Augment(crop=8, area=[0.1, 1.0]), np.random.default_rng(0))
+    assert crops.shape == (16, 8, 8, 3) and brightness(crops) == list(range(16))
+
+
+def test_a_file_that_was_cut_off_is_an_error(prepared):
+    (shard,) = prepared.rglob("*-00001-of-00002")
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(DataError, match="ends within a record; prepare the data set again"):
+        load(spec(prepared))
+
+
+def test_damaged_images_are_skipped_and_named(prepared):
+    (shard,) = prepared.rglob("*-00001-of-00002")
+    content = shard.read_bytes()
+    shard.write_bytes(content.replace(b"\xff\xd8\xff\xe0", b"\0\0\0\0", 1))
+    dataset = load(spec(prepared))
+    assert len(dataset.train) == 15
+    assert dataset.notes[-1].startswith("1 train records cannot be read and are skipped: pictures-train.tfrecord-00001")
+
+
+def test_the_imagenet_stand_in_is_read_where_it_lies(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROTNET_CACHE_DIR", str(tmp_path))
+    options = {"name": "imagenet2012", "data_dir": str(shared_data("tfds")), "size": 64, "validation": 0}
+    near, far = (load(Data(**options, cache=cache)) for cache in ("memory", "none"))
+    rows = np.arange(0, 4000, 97)
+    np.testing.assert_array_equal(near.train.labels, far.train.labels)
+    difference = np.abs(near.train.images(rows).astype(int) - far.train.images(rows))
+    assert difference.mean() < 2
