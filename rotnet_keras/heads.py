@@ -12,6 +12,8 @@ layers = keras.layers
 # taps 12, 7, 5, 6 and 6 on a side.
 LINEAR_FEATURES = 9216
 MLP_MAXIMUM = 2048
+# Of AlexNet's last pool and layers.
+POOL, FC_UNITS = 3, 4096
 
 
 def pool(x: keras.KerasTensor, classes: int, hidden: Sequence[int] = ()) -> keras.KerasTensor:
@@ -67,11 +69,33 @@ def conv(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
     return _logits(layers.GlobalAveragePooling2D()(x), classes)
 
 
+def fc(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
+    """What AlexNet has after its fifth convolution, fresh: max pool, two layers of 4,096 units (paper, Table 4)."""
+    if len(x.shape) == 4:
+        if min(x.shape[1:3]) >= POOL:
+            x = layers.MaxPooling2D(POOL, 2)(x)
+        x = layers.Flatten()(x)
+    for _ in range(2):
+        x = layers.Dense(FC_UNITS, use_bias=False, kernel_initializer=_scaled_normal(FC_UNITS))(x)
+        x = layers.BatchNormalization(**BATCH_NORM)(x)
+        x = layers.Activation("relu")(x)
+    return _logits(x, classes)
+
+
+def conv_fc(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
+    """The same below a fresh fifth convolution: what AlexNet has after its fourth (paper, Table 4)."""
+    x = layers.Conv2D(256, 3, padding="same", kernel_initializer=_scaled_normal(9 * 256))(x)
+    x = layers.BatchNormalization(**BATCH_NORM)(x)
+    return fc(layers.Activation("relu")(x), classes)
+
+
 HEADS: dict[str, Callable[..., keras.KerasTensor]] = {
     "pool": pool,
     "linear": linear,
     "mlp": mlp,
     "conv": conv,
+    "fc": fc,
+    "conv_fc": conv_fc,
 }
 
 

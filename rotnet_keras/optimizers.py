@@ -8,6 +8,8 @@ import numpy as np
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.schema import Optimizer
 
+UNDECAYED = ("bias", "gamma", "beta")
+
 
 class RatePerVariable(keras.optimizers.Optimizer):
     """What lets an optimizer give some variables a part of the learning rate.
@@ -32,21 +34,29 @@ class TorchSGD(RatePerVariable, keras.optimizers.SGD):
 
     Keras's own `weight_decay` is applied outside the momentum, about ten times as weakly at m = 0.9, and
     its velocity holds the learning rate of past steps, which differs after each drop of the rate. As in
-    the released code every trainable variable decays, batch normalisation and biases included.
+    the released code every trainable variable decays, batch normalisation and biases included, unless said otherwise.
 
     Args:
         coupled_decay: d above, 5e-4 in the paper's runs.
+        kernels_only: leave biases and the scales and offsets of batch normalisation without decay, as later work does.
         **options: those of `keras.optimizers.SGD`.
     """
 
-    def __init__(self, coupled_decay: float = 0.0, **options: object) -> None:
+    def __init__(self, coupled_decay: float = 0.0, kernels_only: bool = False, **options: object) -> None:
         super().__init__(**options)
-        self.coupled_decay = coupled_decay
+        self.coupled_decay, self.kernels_only = coupled_decay, kernels_only
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Make the velocities, and note which variables decay."""
+        super().build(variables)
+        self._decays = [not self.kernels_only or variable.name not in UNDECAYED for variable in variables]
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Change one variable."""
         rate = tf.cast(learning_rate, variable.dtype) * self.share(variable)
-        gradient = tf.cast(gradient, variable.dtype) + self.coupled_decay * variable
+        gradient = tf.cast(gradient, variable.dtype)
+        if self._decays[self._get_variable_index(variable)]:
+            gradient += self.coupled_decay * variable
         if not self.momentum:
             self.assign_sub(variable, rate * gradient)
             return
@@ -62,7 +72,7 @@ class TorchSGD(RatePerVariable, keras.optimizers.SGD):
 
     def get_config(self) -> dict[str, object]:
         """Keras's configuration of the optimizer."""
-        return {**super().get_config(), "coupled_decay": self.coupled_decay}
+        return {**super().get_config(), "coupled_decay": self.coupled_decay, "kernels_only": self.kernels_only}
 
 
 class AdamW(RatePerVariable, keras.optimizers.Adam):
@@ -83,7 +93,7 @@ class AdamW(RatePerVariable, keras.optimizers.Adam):
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Make the moments, and note which variables decay."""
         super().build(variables)
-        self._decays = [variable.name not in ("bias", "gamma", "beta") for variable in variables]
+        self._decays = [variable.name not in UNDECAYED for variable in variables]
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Change one variable."""
@@ -104,7 +114,13 @@ def build_optimizer(spec: Optimizer) -> keras.optimizers.Optimizer:
         options |= {"use_ema": True, "ema_momentum": spec.ema}
     if spec.name == "adamw":
         return AdamW(decay=spec.weight_decay, beta_1=spec.momentum, **options)
-    return TorchSGD(coupled_decay=spec.weight_decay, momentum=spec.momentum, nesterov=spec.nesterov, **options)
+    return TorchSGD(
+        coupled_decay=spec.weight_decay,
+        kernels_only=spec.decay == "kernels",
+        momentum=spec.momentum,
+        nesterov=spec.nesterov,
+        **options,
+    )
 
 
 @contextmanager

@@ -23,7 +23,14 @@ WEIGHTS = {
     "random_identity": "random weights, mean 0 and variance 1",
     "pixels": "raw pixels",
 }
-HEADS = {"linear": "linear probe", "mlp": "non-linear probe (MLP)", "conv": "conv probe", "knn": "k-NN"}
+HEADS = {
+    "linear": "linear probe",
+    "mlp": "non-linear probe (MLP)",
+    "conv": "conv probe",
+    "fc": "AlexNet's last layers",
+    "conv_fc": "AlexNet's last convolution and layers",
+    "knn": "k-NN",
+}
 
 # Answers that a table has columns for; of more it has rows.
 MOST_COLUMNS = 8

@@ -131,6 +131,9 @@ class Optimizer(Section):
     momentum: Fraction = 0.9
     nesterov: bool = True
     weight_decay: NonNegativeFloat = 5e-4
+    decay: Literal["all", "kernels"] = Field(
+        "all", description="What sgd's weight_decay is for: as in the paper's code, or not biases and normalisations."
+    )
     ema: Fraction = Field(
         0.0, description="Keep running averages of the weights, such a share of the old at each step; they count."
     )
@@ -216,7 +219,7 @@ Control = Literal["random", "random_identity", "pixels"]
 class Probe(Length, Labels):
     """A classifier on frozen features: how good they are for telling objects apart."""
 
-    head: Literal["linear", "mlp", "conv", "knn"]
+    head: Literal["linear", "mlp", "conv", "fc", "conv_fc", "knn"]
     tap: Annotated[list[str], BeforeValidator(_as_list)] = Field(
         ["all"], description="A tap, a list of them, or 'all'."
     )
@@ -297,7 +300,7 @@ class Source(Section):
 class Head(Labels):
     """The classifier on top of a backbone, and the labels that it learns from."""
 
-    name: Literal["pool", "linear", "mlp", "conv"] = "pool"
+    name: Literal["pool", "linear", "mlp", "conv", "fc", "conv_fc"] = "pool"
     tap: str | None = Field(None, pattern=r"^[A-Za-z_]\w*$", description="Where it sits; on the last layer by default.")
 
 

@@ -20,6 +20,9 @@ from rotnet_keras.schema import Augment, Data
         ("linear", (27, 27, 192), 7 * 7 * 192 * 10 + 10),
         ("linear", (13, 13, 384), 5 * 5 * 384 * 10 + 10),
         ("linear", (13, 13, 256), 6 * 6 * 256 * 10 + 10),
+        # AlexNet's own: 54,542,336 in its two layers, 590,592 in its fifth convolution.
+        ("fc", (13, 13, 256), 54_542_336 + 4096 * 10 + 10),
+        ("conv_fc", (13, 13, 256), 590_592 + 54_542_336 + 4096 * 10 + 10),
     ],
 )
 def test_heads_have_the_papers_sizes(head, shape, parameters):

@@ -38,6 +38,16 @@ def test_many_steps_follow_pytorch_also_when_the_rate_drops(nesterov):
     np.testing.assert_allclose(steps_of(build_optimizer(spec), weight, gradients, rates), expected, rtol=1e-5)
 
 
+def test_sgd_may_leave_scales_and_biases_without_decay():
+    for decay, gamma_after in (("all", 0.95), ("kernels", 1.0)):
+        spec = Optimizer(learning_rate=0.1, momentum=0.0, weight_decay=0.5, decay=decay)
+        optimizer = build_optimizer(spec)
+        kernel, gamma = keras.Variable([1.0], name="kernel"), keras.Variable([1.0], name="gamma")
+        optimizer.build([kernel, gamma])
+        optimizer.apply([tf.zeros(1), tf.zeros(1)])
+        np.testing.assert_allclose([kernel[0], gamma[0]], [0.95, gamma_after], rtol=1e-6)
+
+
 def test_adamw_decays_kernels_but_not_scales_and_biases():
     spec = Optimizer(name="adamw", learning_rate=0.1, weight_decay=0.5)
     optimizer = build_optimizer(spec)
