@@ -19,7 +19,8 @@ from rotnet_keras.stores import Split
 
 BATCH = 256
 CALIBRATION_STEPS = 60
-CALIBRATION_BATCH = 128
+# So many images a step, or as many as have so many pixels, but never fewer than the least.
+CALIBRATION_BATCH, CALIBRATION_PIXELS, CALIBRATION_LEAST = 128, 2**20, 16
 HALF_MAX = 65504.0
 
 Features = dict[str, np.ndarray]
@@ -104,9 +105,11 @@ def estimate_statistics(backbone: keras.Model, dataset: Dataset, augment: Augmen
     Without them the activations of untrained layers shrink from block to block, and a random control may
     look worse than it is.
     """
+    height, width, _ = dataset.image_shape
+    batch = max(CALIBRATION_LEAST, min(CALIBRATION_BATCH, CALIBRATION_PIXELS // (height * width)))
     for step in range(CALIBRATION_STEPS):
         rng = np.random.default_rng((seed, step))
-        rows = rng.integers(0, len(dataset.train), CALIBRATION_BATCH)
+        rows = rng.integers(0, len(dataset.train), batch)
         backbone(centred(dataset.train.images(rows), augment), training=True)
 
 
