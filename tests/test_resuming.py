@@ -18,56 +18,45 @@ from whole_runs import assert_same_end, events_of, run_of, start, wait_for_step
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
-def test_stopped_by_a_signal_and_resumed_it_ends_with_the_same_weights(finished, tiny_recipe, number, code):
+def test_stopped_resumed_killed_and_resumed_it_ends_with_the_same_weights(finished, tiny_recipe, number, code):
     _, whole = finished
-    run = run_of(tiny_recipe.parent, "run")
-    process = subprocess.Popen(
-        command("run", tiny_recipe, "--name", "run"), cwd=tiny_recipe.parent, stdout=subprocess.DEVNULL
-    )
+    folder = tiny_recipe.parent
+    run = run_of(folder, "run")
+    process = subprocess.Popen(command("run", tiny_recipe, "--name", "run"), cwd=folder, stdout=subprocess.DEVNULL)
     wait_for_step(run, 4)
     process.send_signal(number)
     assert process.wait(60) == code
     assert run.state() == "stopped"
     stopped_at = max(e["step"] for e in events_of(run, "checkpoint"))
-    assert stopped_at < 30, "the run was over before it could be stopped"
-    assert run_cli("resume", "run", cwd=tiny_recipe.parent).returncode == 0
-    assert_same_end(run, whole)
-    assert [e["step"] for e in events_of(run, "epoch")] == [10, 20, 30]
-    assert run_cli("resume", "run", cwd=tiny_recipe.parent).returncode == 1
-
-
-def test_killed_and_resumed_it_ends_with_the_same_weights(finished, tiny_recipe):
-    _, whole = finished
-    run = run_of(tiny_recipe.parent, "run")
-    process = subprocess.Popen(
-        command("run", tiny_recipe, "--name", "run"), cwd=tiny_recipe.parent, stdout=subprocess.DEVNULL
-    )
-    wait_for_step(run, 8)
+    assert stopped_at < 20, "the run was too far on before it could be stopped"
+    process = subprocess.Popen(command("resume", "run"), cwd=folder, stdout=subprocess.DEVNULL)
+    wait_for_step(run, stopped_at + 3)
     process.kill()
     process.wait(60)
     assert run.state() == "killed"
     # A damaged newest checkpoint costs a few steps more, nothing else.
     newest = max(run.checkpoints.glob("step-*.npz"))
     newest.write_bytes(newest.read_bytes()[:1000])
-    result = run_cli("resume", "run", cwd=tiny_recipe.parent)
+    result = run_cli("resume", "run", cwd=folder)
     assert result.returncode == 0 and f"checkpoint {newest.name} cannot be used" in result.stdout
     assert_same_end(run, whole)
     steps = [e["step"] for e in events_of(run, "step")]
     assert steps == sorted(set(steps)) and [e["step"] for e in events_of(run, "epoch")] == [10, 20, 30]
+    assert run_cli("resume", "run", cwd=folder).returncode == 1
 
 
-def test_a_terminal_shows_a_bar_and_closing_it_does_not_end_the_run(finished, tiny_recipe):
+def test_its_recipe_repeats_a_run_in_a_terminal_whose_closing_does_not_end_it(finished, tmp_path):
     _, whole = finished
     process, terminal = pty.fork()
     if process == 0:
-        os.chdir(tiny_recipe.parent)
-        os.execv(sys.executable, command("run", tiny_recipe, "--name", "run"))
+        os.chdir(tmp_path)
+        os.execv(sys.executable, command("run", whole.recipe, "probe=[]", "--name", "run"))
     seen = b""
     while b"pretraining" not in seen or "━".encode() not in seen or b"accuracy" not in seen:
         seen += os.read(terminal, 4096)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
-    run = run_of(tiny_recipe.parent, "run")
+    run = run_of(tmp_path, "run")
     assert run.state() == "finished" and b"ETA" in seen
     assert_same_end(run, whole)
 

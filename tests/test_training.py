@@ -1,12 +1,11 @@
 """Whole runs through the command line, on tiny data."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 from command_line import run_cli, run_python
-from whole_runs import assert_same_end, events_of, start
+from whole_runs import events_of, start
 
 
 def test_a_run_leaves_what_was_promised(finished):
@@ -54,14 +53,6 @@ def test_the_report_is_one_file_with_tables_and_pictures(finished):
     for text in ("Rotation accuracy, %", "linear probe, all labels", "random weights", "raw pixels"):
         assert text in page
     assert "![Curves](figures/curves.png)" in (run.path / "report.md").read_text()
-
-
-def test_the_recipe_in_the_folder_repeats_the_run(finished, tmp_path):
-    _, run = finished
-    shutil.copy(run.recipe, tmp_path / "again.toml")
-    result, again = start(tmp_path / "again.toml", "probe=[]")
-    assert result.returncode == 0, result.stderr
-    assert_same_end(run, again)
 
 
 def test_a_loss_that_explodes_stops_the_run_with_a_way_on(tiny_recipe):
