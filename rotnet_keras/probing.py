@@ -30,6 +30,7 @@ from rotnet_keras.schema import Augment, Probe, ProbeRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stages import check_shape, finish, prepare_data
 from rotnet_keras.stores import Split
+from rotnet_keras.tasks import counted
 
 
 def probe_backbone(session: Session) -> None:
@@ -193,11 +194,9 @@ def _summary(draws: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     """What a probe event says of a tap: mean over the draws, and the counts of all draws together."""
     accuracies = [top1(draw["test"]) for draw in draws]
     confusion = np.sum([draw["test"] for draw in draws], axis=0)
-    totals = np.maximum(confusion.sum(axis=1), 1)
     summary: dict[str, Any] = {
         "top1": float(np.mean(accuracies)),
-        "per_class": (np.diag(confusion) / totals).tolist(),
-        "confusion": confusion.tolist(),
+        **counted(confusion.tolist()),
     }
     if len(draws) > 1:
         summary["top1_std"] = float(np.std(accuracies, ddof=1))

@@ -13,7 +13,7 @@ from rotnet_keras.events import Event, probe_images
 from rotnet_keras.paper import table_1
 from rotnet_keras.runs import RunFolder, write_atomically
 from rotnet_keras.study_results import grids, pictures, study_tables
-from rotnet_keras.tasks import Task, recalls, task_of
+from rotnet_keras.tasks import Task, recalls_of, task_of
 
 Table = tuple[str, list[str], list[list[str]]]
 
@@ -67,7 +67,7 @@ def _accuracy_table(events: Sequence[Event], task: Task) -> list[Table]:
         ("test", tests[-1] if tests else None),
     ):
         if metrics:
-            each = [_percent(value) for value in recalls(metrics["confusion"])] if "confusion" in metrics else []
+            each = [_percent(value) for value in recalls_of(metrics)]
             rows.append([name, _percent(metrics["accuracy"]), *(each or [""] * len(answers))[: len(answers)]])
     rows.append(["chance", *[_percent(1 / task.count)] * (1 + len(answers))])
     table = [["", "all", *answers], *rows]

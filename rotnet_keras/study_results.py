@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rotnet_keras.runs import RunFolder
-from rotnet_keras.tasks import recalls, task_of
+from rotnet_keras.tasks import recalls_of, task_of
 
 
 def measures(run: RunFolder) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def measures(run: RunFolder) -> list[dict[str, Any]]:
             found.append({"epoch": event["epoch"], "value": event["validation"]["accuracy"]})
         elif event["kind"] == "test":
             found.append({"value": event["accuracy"]})
-            for name, recall in zip(task.answers, recalls(event["confusion"]), strict=True):
+            for name, recall in zip(task.answers, recalls_of(event), strict=True):
                 found.append({"class": name, "value": recall})
         elif event["kind"] == "probe":
             about = {key: event[key] for key in ("probe", "weights", "tap")}

@@ -1,8 +1,13 @@
 """What a run's network is asked: which way an image is turned, or what is in it."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from rotnet_keras.events import Event
 from rotnet_keras.runs import RunFolder
+
+# With more answers than this a table of what was taken for what would be megabytes of every event.
+MOST_COUNTED = 256
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,16 @@ def task_of(run: RunFolder) -> Task:
         return Task("accuracy", tuple(run.facts().get("data", {}).get("classes", [])))
     angles = settings.get("rotation", {}).get("angles", [0, 90, 180, 270])
     return Task("rotation accuracy", tuple(f"{angle}°" for angle in angles))
+
+
+def counted(confusion: list[list[int]]) -> dict[str, Any]:
+    """What an event tells of the answers: the recall of each, and what was taken for what if they are not too many."""
+    return {"per_class": recalls(confusion), "confusion": confusion if len(confusion) <= MOST_COUNTED else []}
+
+
+def recalls_of(event: Event) -> list[float]:
+    """The recall of each answer that an event tells."""
+    return list(event.get("per_class") or recalls(event.get("confusion", [])))
 
 
 def recalls(confusion: list[list[int]]) -> list[float]:

@@ -18,6 +18,7 @@ from rotnet_keras.optimizers import averaged, build_optimizer
 from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stores import Split
+from rotnet_keras.tasks import counted
 from rotnet_keras.tensorboard import TensorBoard
 
 EVALUATION_BATCH = 125
@@ -187,12 +188,8 @@ class Training(ABC):
 
         watch = keras.callbacks.LambdaCallback(on_test_batch_end=after_batch)
         results = self.model.evaluate(self.evaluation_batches(split), verbose=0, return_dict=True, callbacks=[watch])
-        confusion = np.asarray(self.model.confusion.counts)
-        return {
-            "loss": float(results["loss"]),
-            "accuracy": float(results["accuracy"]),
-            "confusion": confusion.tolist(),
-        }
+        counts = np.asarray(self.model.confusion.counts).tolist()
+        return {"loss": float(results["loss"]), "accuracy": float(results["accuracy"]), **counted(counts)}
 
     def test(self, what: str) -> None:
         """Measure on the test split, once in the life of a run."""

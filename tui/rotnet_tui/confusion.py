@@ -41,6 +41,9 @@ class Confusion(Pane):
             target.update("No validation yet: it comes at the end of every epoch.")
             return
         validation = epochs[-1]["validation"]
+        if not validation["confusion"]:
+            target.update("There are too many answers to show what was taken for what.")
+            return
         names = _names(history.task.answers, len(validation["confusion"]))
         target.update(
             Group(
