@@ -214,7 +214,7 @@ def test_a_session(terminal, tmp_path, tiny_recipe):
     terminal.press("Space", "(?s)◆.*◆")
     terminal.press("c", "rotation accuracy, validation")
     terminal.wait_for(rf"│ +{quickstart.name} +{tiny.name}")
-    terminal.press("End", r"probe.1.repeats +1 ")
+    terminal.press("End", r"probe.1.schedule.peak +0.25 ")
     terminal.keys("q")
     terminal.wait_for_end()
     assert "going" not in terminal.screen()
