@@ -66,7 +66,6 @@ def test_resnets_have_the_known_shapes_and_parameters(name, parameters, further)
     assert {tap: tuple(model.get_layer(tap).output.shape[1:]) for tap in expected} == expected
     assert taps(model) == ["conv1", "conv2", "conv3", "conv4", "conv5"]
     assert trainable_parameters(model) == parameters
-    assert trainable_parameters(backbone(name, (32, 32, 3), width=0.5)) < 0.3 * parameters
 
 
 def test_strides_of_a_resnet_are_padded_as_pytorch_does():
@@ -83,7 +82,7 @@ def test_strides_of_a_resnet_are_padded_as_pytorch_does():
     ("name", "channels"),
     [
         ("MobileNetV3Small", [16, 72, 96, 288, 576]),
-        ("EfficientNetV2B0", [16, 32, 192, 672, 1280]),
+        pytest.param("EfficientNetV2B0", [16, 32, 192, 672, 1280], marks=pytest.mark.slow),
         ("VGG16", [64, 128, 256, 512, 512]),
     ],
 )
