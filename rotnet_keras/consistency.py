@@ -39,6 +39,8 @@ def cross_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         yield from _classify_errors(values, backbone)
     augment = _section(Augment, values.get("augment", {}))
     data = _section(Data, values.get("data"))
+    if augment and data and augment.pad and data.whole:
+        yield ("augment", "pad"), "pad: crops of whole images (data.whole) are not padded; leave one of them out"
     if augment and data and augment.crop and data.size and augment.crop > data.size + 2 * augment.pad:
         yield ("augment", "crop"), f"{augment.crop} is more than data.size and twice pad give"
 

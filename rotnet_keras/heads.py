@@ -24,10 +24,7 @@ def pool(x: keras.KerasTensor, classes: int, hidden: Sequence[int] = ()) -> kera
     """
     if len(x.shape) == 4:
         x = layers.GlobalAveragePooling2D()(x)
-    for units in hidden:
-        x = layers.Dense(units, use_bias=False, kernel_initializer=_scaled_normal(units))(x)
-        x = layers.BatchNormalization(**BATCH_NORM)(x)
-        x = layers.Activation("relu")(x)
+    x = _hidden_layers(x, hidden)
     bound = float(x.shape[-1]) ** -0.5
     return layers.Dense(
         classes,
@@ -51,11 +48,7 @@ def mlp(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
     """The paper's non-linear probe: two hidden layers of min(20 * classes, 2048) units with batch norm."""
     x = layers.Flatten()(x)
     hidden = min(20 * classes, MLP_MAXIMUM)
-    for _ in range(2):
-        x = layers.Dense(hidden, use_bias=False, kernel_initializer=_scaled_normal(hidden))(x)
-        x = layers.BatchNormalization(**BATCH_NORM)(x)
-        x = layers.Activation("relu")(x)
-    return _logits(x, classes)
+    return _logits(_hidden_layers(x, [hidden, hidden]), classes)
 
 
 def conv(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
@@ -75,11 +68,7 @@ def fc(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
         if min(x.shape[1:3]) >= POOL:
             x = layers.MaxPooling2D(POOL, 2)(x)
         x = layers.Flatten()(x)
-    for _ in range(2):
-        x = layers.Dense(FC_UNITS, use_bias=False, kernel_initializer=_scaled_normal(FC_UNITS))(x)
-        x = layers.BatchNormalization(**BATCH_NORM)(x)
-        x = layers.Activation("relu")(x)
-    return _logits(x, classes)
+    return _logits(_hidden_layers(x, [FC_UNITS, FC_UNITS]), classes)
 
 
 def conv_fc(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
@@ -105,6 +94,14 @@ def build_head(
     """A head for the features of one tap: (N, *feature_shape) to logits (N, classes)."""
     features = keras.Input(feature_shape, name=f"{tap}_features")
     return keras.Model(features, HEADS[name](features, classes, **options), name=f"{name}_on_{tap}")
+
+
+def _hidden_layers(x: keras.KerasTensor, units: Sequence[int]) -> keras.KerasTensor:
+    for count in units:
+        x = layers.Dense(count, use_bias=False, kernel_initializer=_scaled_normal(count))(x)
+        x = layers.BatchNormalization(**BATCH_NORM)(x)
+        x = layers.Activation("relu")(x)
+    return x
 
 
 def _scaled_normal(fan_out: int) -> keras.initializers.Initializer:

@@ -1,6 +1,7 @@
 """Reading arrays and tfds data sets into splits."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -132,7 +133,7 @@ def read_tfds(
             count = info.splits[name].num_examples
         except (KeyError, ValueError):
             raise DataError(f"data.splits.{split}: {name!r} is none of {', '.join(info.splits)}") from None
-        key = f"{info.full_name}-{name}"
+        key = f"{info.full_name}-{name}-{_identity(info.splits[name].file_instructions)}"
         cache = "none" if data.whole else cache_for(count, shape, data.cache)
         store: Store
         if cache == "none":
@@ -144,6 +145,13 @@ def read_tfds(
     class_names = list(info.features[label_key].names) if label_key else []
     sizes = "+".join(str(len(split)) for split in splits.values())
     return splits, class_names, f"tfds:{info.full_name}:{sizes}"
+
+
+def _identity(parts: Sequence[Any]) -> str:
+    """Tells the files of a split from those of another copy of the data set, and from what stood there before."""
+    files = [Path(part.filename) for part in parts]
+    facts = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
 def _decoded(
@@ -177,7 +185,7 @@ def _records(
     if info.file_format.value != "tfrecord":
         kind = info.file_format.value
         raise DataError(f"data.cache: {info.full_name} is in {kind} files, of which only a copy can be used: 'disk'")
-    parts = [(Path(part.filename), part.skip, part.examples_in_shard if part.take < 0 else part.take)
+    parts = [(Path(part.filename), part.skip, part.examples_in_shard - part.skip if part.take < 0 else part.take)
              for part in info.splits[name].file_instructions]  # fmt: skip
     store, labels, bad = open_records(
         parts,

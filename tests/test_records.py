@@ -1,6 +1,7 @@
 """Large tfds data sets, which are read where they lie."""
 
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -68,6 +69,19 @@ def test_records_are_read_where_they_lie_in_any_order(prepared, monkeypatch):
     # The second time nothing is looked for.
     monkeypatch.setattr("rotnet_keras.records._records", None)
     assert brightness(load(spec(prepared)).train.images(order)) == list(order)
+
+
+@pytest.mark.parametrize("cache", ["none", "disk"])
+def test_another_copy_of_the_set_is_not_taken_for_this_one(prepared, tmp_path, cache):
+    load(spec(prepared, cache=cache))
+    other = tmp_path / "other"
+    shutil.copytree(prepared, other)
+    first, second = sorted(other.rglob("*.tfrecord-*"))
+    shards = first.read_bytes(), second.read_bytes()
+    first.write_bytes(shards[1]), second.write_bytes(shards[0])
+    info = next(other.rglob("dataset_info.json"))
+    info.write_text(info.read_text().replace('"9"', '"-"').replace('"7"', '"9"').replace('"-"', '"7"'))
+    assert brightness(load(spec(other, cache=cache)).train.images(np.arange(3))) == [9, 10, 11]
 
 
 def test_parts_of_a_split_and_kept_images_are_the_same(prepared):
