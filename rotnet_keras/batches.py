@@ -4,6 +4,7 @@ Nothing here keeps a state, so a run that is resumed at a step sees what it woul
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -26,38 +27,47 @@ def crop_size(augment: Augment, image_size: int) -> int:
     return augment.crop or image_size
 
 
-def augmented(split: Split, positions: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+def augmented(
+    split: Split,
+    positions: np.ndarray,
+    augment: Augment,
+    rng: np.random.Generator,
+    part: np.ndarray | slice = slice(None),
+) -> np.ndarray:
     """Pad, crop and mirror images at random, all before any rotation, as the released code does.
 
     Args:
         positions: (N,) of the images in the split.
+        part: which M of them are wanted; they come out the same as among all.
 
     Returns:
-        (N, T, T, C) uint8, T = `crop_size`.
+        (M, T, T, C) uint8, T = `crop_size`.
     """
-    crops = _crops(split, positions, augment, rng)
-    flips = rng.random(len(positions)) < (0.5 if augment.flip else 0.0)
+    crops = _crops(split, positions, augment, rng, part)
+    flips = (rng.random(len(positions)) < (0.5 if augment.flip else 0.0))[part]
     crops[flips] = crops[flips, :, ::-1]
     return crops
 
 
-def _crops(split: Split, positions: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+def _crops(
+    split: Split, positions: np.ndarray, augment: Augment, rng: np.random.Generator, part: np.ndarray | slice
+) -> np.ndarray:
     size, pad, store = crop_size(augment, split.store.shape[1]), augment.pad, split.store
     rows = split.rows[positions]
     if isinstance(store, EncodedImages) and not pad:
         frames = store.frames(rows)
         boxes = resized(frames, augment.area, MOST_ASPECT, rng) if augment.area else anywhere(frames, size, rng)
-        return store.cut(rows, boxes, size)
-    images = split.images(positions)
+        return store.cut(rows[part], boxes[part], size)
+    images = split.images(positions[part])
     if augment.area:
-        frames = np.tile([0.0, 0.0, *images.shape[1:3]], (len(images), 1))
-        boxes = resized(frames, augment.area, MOST_ASPECT, rng)
-        parts = zip(images, boxes.tolist(), strict=True)
-        return np.stack([cut_array(image, images.shape[1], tuple(box), size) for image, box in parts])
-    corners = rng.integers(0, store.shape[1] + 2 * pad - size + 1, (len(positions), 2))
+        frames = np.tile([0.0, 0.0, *images.shape[1:3]], (len(positions), 1))
+        boxes = resized(frames, augment.area, MOST_ASPECT, rng)[part]
+        cuts = zip(images, boxes.tolist(), strict=True)
+        return np.stack([cut_array(image, images.shape[1], tuple(box), size) for image, box in cuts])
+    corners = rng.integers(0, store.shape[1] + 2 * pad - size + 1, (len(positions), 2))[part]
     padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
-    return windows[np.arange(len(positions)), corners[:, 0], corners[:, 1]].transpose(0, 2, 3, 1)
+    return windows[np.arange(len(images)), corners[:, 0], corners[:, 1]].transpose(0, 2, 3, 1)
 
 
 def centred(images: np.ndarray, augment: Augment) -> np.ndarray:
@@ -81,20 +91,55 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
+@dataclass(frozen=True)
+class Replicas:
+    """Which replicas of a training take their images here: those numbered `here`, of `count`."""
+
+    here: range
+    count: int
+
+
 def training_images(
-    split: Split, augment: Augment, *, batch: int, seed: int, first: int, last: int, labelled: bool = False
+    split: Split,
+    augment: Augment,
+    *,
+    batch: int,
+    seed: int,
+    first: int,
+    last: int,
+    labelled: bool = False,
+    replicas: Replicas | None = None,
 ) -> tf.data.Dataset:
     """Augmented, unrotated images of the steps from `first` up to, without, `last`: (N, T, T, C) uint8.
 
     Args:
         labelled: their labels, (N,) int64, beside them.
+        replicas: who shares the batches. Then every step gives as many elements as there are replicas here, each of
+            (images, labels or None, weights); the weights, (N,) float32, make the mean of the replicas' mean losses
+            that of the whole batch.
     """
 
     def fetch(step: int) -> tuple[np.ndarray, np.ndarray]:
         positions = positions_of_step(len(split), batch, seed, step)
         return positions, augmented(split, positions, augment, np.random.default_rng((seed, 1, step)))
 
-    return _images(tf.data.Dataset.range(first, last), fetch, split, augment, labelled)
+    def fetch_part(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        assert replicas is not None
+        step, which = divmod(number, len(replicas.here))
+        positions = positions_of_step(len(split), batch, seed, step)
+        part = np.arange(replicas.here[which], len(positions), replicas.count)
+        weight = len(part) * replicas.count / len(positions)
+        # A replica without an image is given one that counts nothing.
+        part = part if len(part) else np.zeros(1, np.int64)
+        images = augmented(split, positions, augment, np.random.default_rng((seed, 1, step)), part)
+        return positions[part], images, np.full(len(part), weight, np.float32)
+
+    if replicas is None:
+        return _images(tf.data.Dataset.range(first, last), fetch, split, augment, labelled)
+    each = len(replicas.here)
+    return _images(
+        tf.data.Dataset.range(first * each, last * each), fetch_part, split, augment, labelled, weighted=True
+    )
 
 
 def evaluation_images(
@@ -132,23 +177,27 @@ def pipeline(steps: tf.data.Dataset, load: Callable[[tf.Tensor], Any]) -> tf.dat
 
 def _images(
     steps: tf.data.Dataset,
-    fetch: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    fetch: Callable[[int], tuple[np.ndarray, ...]],
     split: Split,
     augment: Augment,
     labelled: bool,
+    weighted: bool = False,
 ) -> tf.data.Dataset:
-    """Batches of what `fetch` gives for numbers: positions in the split, and the images there."""
+    """Batches of what `fetch` gives for numbers: positions in the split, the images there and, if so, their weights."""
     size, channels = crop_size(augment, split.store.shape[1]), split.store.shape[3]
     labels = split.required_labels() if labelled else None
+    types = [tf.uint8, *([tf.int64] if labelled else []), *([tf.float32] if weighted else [])]
 
     def numbered(step: np.ndarray) -> list[np.ndarray]:
-        positions, images = fetch(int(step))
-        return [images] if labels is None else [images, labels[positions]]
+        positions, images, *weights = fetch(int(step))
+        return [images, *weights] if labels is None else [images, labels[positions], *weights]
 
     def load(step: tf.Tensor) -> Any:
-        types = [tf.uint8] if labels is None else [tf.uint8, tf.int64]
         images, *rest = tf.numpy_function(numbered, [step], types, stateful=False)
         images = tf.ensure_shape(images, (None, size, size, channels))
-        return (images, tf.ensure_shape(rest[0], (None,))) if rest else images
+        rest = [tf.ensure_shape(values, (None,)) for values in rest]
+        if weighted and not labelled:
+            rest = [None, *rest]
+        return (images, *rest) if rest else images
 
     return pipeline(steps, load)

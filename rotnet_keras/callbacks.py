@@ -75,7 +75,7 @@ class StepEvents(keras.callbacks.Callback):
         self.latest = {key: float((logs or {})[key]) for key in ("loss", "accuracy")}
         self._pending += 1
         if not math.isfinite(self.latest["loss"]):
-            rate = float(self.model.optimizer.learning_rate)
+            rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
             raise DivergedError(
                 f"the loss became {self.latest['loss']} in step {self.step} at learning rate {rate:.4g}"
             )
@@ -90,7 +90,7 @@ class StepEvents(keras.callbacks.Callback):
         self.write(
             step=self.step,
             **self.latest,
-            learning_rate=float(self.model.optimizer.learning_rate),
+            learning_rate=float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
             images_per_s=round(self._pending * self.batch / (now - self._since), 2),
             steps=self._pending,
             data_wait=round((self.model.waited - self._waited) / (now - self._since), 4),

@@ -1,26 +1,32 @@
 """The kind `classify`: learn classes from labels, from scratch or from a pretrained backbone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from rotnet_keras import engine
+from rotnet_keras.auxiliary import UNLABELLED, SemiSupervised
 from rotnet_keras.backbones import build, outputs_of
 from rotnet_keras.batches import evaluation_images, training_images
 from rotnet_keras.datasets import Dataset
+from rotnet_keras.devices import strategy_for
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.exports import load_backbone, save_model
+from rotnet_keras.exports import first_kernels, load_backbone, save_model, with_softmax
 from rotnet_keras.figures import draw_filters
 from rotnet_keras.fused import fused, stock
 from rotnet_keras.heads import build_head
 from rotnet_keras.labels import labelled_subset
-from rotnet_keras.models import Classifier, first_kernels, with_softmax
+from rotnet_keras.models import Classifier
 from rotnet_keras.schema import ClassifyRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stages import check_shape, finish, network_input, prepare_data
 from rotnet_keras.stores import Split
 from rotnet_keras.training import EVALUATION_BATCH, Training, run_precision
+
+# What makes the seed of one stream of images that of another; no recipe's own seed reaches so far.
+OTHER_SEED = 2**31
 
 
 def classify(session: Session) -> None:
@@ -28,13 +34,17 @@ def classify(session: Session) -> None:
     recipe = session.recipe
     assert isinstance(recipe, ClassifyRecipe)
     engine.configure(recipe.seed, run_precision(session, recipe))
+    strategy = strategy_for(recipe.devices)
+    session.stop.listen()
     dataset = prepare_data(session)
     if dataset.train.labels is None:
         raise DataError("classifying needs labelled training images, and these have no labels")
-    training = Classification(session, recipe, dataset)
+    training = Classification(session, recipe, dataset, strategy)
     training.restore()
     training.train()
-    with engine.under("float32"), training.averaged():
+    if not session.place.chief:
+        return
+    with engine.under("float32"), training.counting():
         training.export()
     finish(session)
 
@@ -46,7 +56,10 @@ def classifier(recipe: ClassifyRecipe, dataset: Dataset, backbone: keras.Model) 
         trunk = keras.Model(backbone.input, outputs_of(backbone, [tap])[tap], name=backbone.name)
     head = build_head(recipe.head.name, trunk.output.shape[1:], len(dataset.class_names), trunk.layers[-1].name)
     # A pretrained backbone is float32 in its file.
-    trunk, head = fused(trunk, keras.config.dtype_policy().name), fused(head)
+    whole = recipe.devices.sync_batch_norm
+    trunk, head = fused(trunk, keras.config.dtype_policy().name, whole), fused(head, synchronized=whole)
+    if recipe.auxiliary:
+        return SemiSupervised(trunk, head, recipe.auxiliary, recipe.augment, recipe.seed)
     return Classifier(trunk, head, augment=recipe.augment, seed=recipe.seed)
 
 
@@ -60,9 +73,17 @@ class Classification(Training):
     what = "training"
     recipe: ClassifyRecipe
 
-    def __init__(self, session: Session, recipe: ClassifyRecipe, dataset: Dataset) -> None:
-        model = classifier(recipe, dataset, _backbone(recipe, dataset))
-        super().__init__(session, recipe, dataset, model, len(dataset.train))
+    def __init__(
+        self, session: Session, recipe: ClassifyRecipe, dataset: Dataset, strategy: tf.distribute.Strategy
+    ) -> None:
+        def build() -> Classifier:
+            return classifier(recipe, dataset, _backbone(recipe, dataset))
+
+        inputs, auxiliary = recipe.train.batch, recipe.auxiliary
+        if auxiliary:
+            inputs = (inputs + (auxiliary.batch or inputs)) * len(auxiliary.angles)
+        super().__init__(session, recipe, dataset, strategy, build, len(dataset.train), inputs)
+        model = self.model
         if recipe.pretrained and recipe.pretrained.learning_rate:
             share = recipe.pretrained.learning_rate / recipe.optimizer.learning_rate
             of_trunk = len(model.backbone.trainable_variables)
@@ -72,17 +93,22 @@ class Classification(Training):
         session.record(labels=len(chosen))
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
-        """Augmented images (N, S, S, C) uint8 and labels (N,) int64."""
+        """Augmented images (N, S, S, C) uint8 and labels (N,) int64, unlabelled ones behind labelled ones."""
         recipe = self.recipe
-        return training_images(
-            self.shown,
-            recipe.augment,
-            batch=recipe.train.batch,
-            seed=recipe.seed,
-            first=first,
-            last=last,
-            labelled=True,
-        )
+
+        def shown(split: Split, batch: int, seed: int) -> tf.data.Dataset:
+            steps = {"first": first, "last": last}
+            return training_images(
+                split, recipe.augment, batch=batch, seed=seed, labelled=True, replicas=self.replicas, **steps
+            )
+
+        labelled = shown(self.shown, recipe.train.batch, recipe.seed)
+        if not recipe.auxiliary:
+            return labelled
+        others = replace(self.dataset.train, labels=np.full(len(self.dataset.train), UNLABELLED))
+        unlabelled = shown(others, recipe.auxiliary.batch or recipe.train.batch, recipe.seed + OTHER_SEED)
+        both = tf.data.Dataset.zip(labelled, unlabelled)
+        return both.map(lambda *pair: tuple(tf.concat(values, axis=0) for values in zip(*pair, strict=True)))
 
     def evaluation_batches(self, split: Split) -> tf.data.Dataset:
         """Central crops (N, S, S, C) uint8 and labels (N,) int64."""
@@ -91,10 +117,11 @@ class Classification(Training):
     def export(self) -> None:
         """Write the models, the test and the first filters."""
         folder = self.session.folder
-        save_model(stock(self.model.backbone), folder.backbone)
-        save_model(with_softmax(self.model.backbone, self.model.head, "classifier"), folder.export / "classifier.keras")
+        save_model(stock(self.measured.backbone), folder.backbone)
+        exported = with_softmax(self.measured.backbone, self.measured.head, "classifier")
+        save_model(exported, folder.export / "classifier.keras")
         folder.figures.mkdir(exist_ok=True)
-        draw_filters(first_kernels(self.model.backbone), folder.figures / "filters.png")
+        draw_filters(first_kernels(self.measured.backbone), folder.figures / "filters.png")
         self.test("accuracy on test")
 
 

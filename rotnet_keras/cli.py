@@ -59,6 +59,12 @@ def run(
             typer.echo("Its runs, timed by a short trial:")
             estimate(recipe, overrides, runs_dir)
         return
+    from rotnet_keras.cluster import place
+
+    if not place(loaded).chief:
+        from rotnet_keras.train import follow
+
+        raise typer.Exit(follow(loaded))
     folder = prepare(loaded, facts, name, chosen(runs_dir))
     if detach:
         from rotnet_keras.runs import command_line
@@ -66,9 +72,9 @@ def run(
         process = spawn(folder)
         typer.echo(f"{folder.name} runs as process {process.pid}. Watch: {command_line('logs -f', folder)}")
         return
-    from rotnet_keras.train import run as train_run
+    from rotnet_keras.train import run_and_exit
 
-    raise typer.Exit(train_run(folder))
+    run_and_exit(folder)
 
 
 @app.command()

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from rotnet_keras.draws import uniform
 from rotnet_keras.engine import tf
 
 LUMA = (0.299, 0.587, 0.114)
@@ -18,7 +19,9 @@ FROM_YIQ = np.linalg.inv(TO_YIQ).astype(np.float32)
 HUE_SHARE = 0.25
 
 
-def recolour(images: tf.Tensor, seed: tf.Tensor, jitter: float, greyscale: float) -> tf.Tensor:
+def recolour(
+    images: tf.Tensor, seed: tf.Tensor, jitter: float, greyscale: float, numbers: tf.Tensor | None = None
+) -> tf.Tensor:
     """Change brightness, contrast, saturation and hue of each image at random, and take all colour from some.
 
     Args:
@@ -27,12 +30,13 @@ def recolour(images: tf.Tensor, seed: tf.Tensor, jitter: float, greyscale: float
         jitter: brightness, contrast and saturation are multiplied by 1 - jitter to 1 + jitter, hue is turned by up to
             a quarter of it, in circles.
         greyscale: probability of an image to be grey.
+        numbers: (N,) the images' positions in the whole batch, if they are a part of one.
 
     Returns:
         (N, H, W, C) float32 in [0, 255].
     """
     pixels = tf.cast(images, tf.float32)
-    draws = tf.random.stateless_uniform((5, tf.shape(pixels)[0], 1, 1, 1), seed)
+    draws = tf.transpose(uniform(seed, tf.shape(pixels)[0], 5, numbers))[..., None, None, None]
     brightness, contrast, saturation = tf.unstack(1 + jitter * (2 * draws[:3] - 1))
     pixels = tf.clip_by_value(pixels * brightness, 0, 255)
     mean = tf.reduce_mean(_grey(pixels), axis=(1, 2), keepdims=True)

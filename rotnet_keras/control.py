@@ -37,11 +37,16 @@ queue = typer.Typer(help="Runs that wait for their turn, one at a time on each G
 
 def resume(run: RunName, runs_dir: RunsDir = None, detach: Detach = False) -> None:
     """Go on with a run that was stopped or killed, exactly where its last checkpoint is."""
+    from rotnet_keras.cluster import place
     from rotnet_keras.launch import spawn
-    from rotnet_keras.train import run as train_run
+    from rotnet_keras.recipe import load_recipe
+    from rotnet_keras.train import follow, run_and_exit
 
     folder = find(run, runs_dir)
     folder.refuse_newer()
+    recipe = load_recipe(folder.recipe)
+    if not place(recipe).chief:
+        raise typer.Exit(follow(recipe))
     _let_exit(folder)
     state = folder.state()
     if folder.alive():
@@ -51,7 +56,7 @@ def resume(run: RunName, runs_dir: RunsDir = None, detach: Detach = False) -> No
     if detach:
         typer.echo(f"{folder.name} goes on as process {spawn(folder).pid}.")
         return
-    raise typer.Exit(train_run(folder))
+    run_and_exit(folder)
 
 
 def stop(run: RunName, runs_dir: RunsDir = None) -> None:

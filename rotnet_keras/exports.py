@@ -1,4 +1,4 @@
-"""Writing models for other people: plain Keras files that need nothing of this package."""
+"""What people take home of a model: plain Keras files that need nothing of this package."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,9 @@ import numpy as np
 
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError, RotnetError
+from rotnet_keras.fused import stock
+
+layers = keras.layers
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -50,3 +53,29 @@ def convert(source: Path, to: str, target: Path) -> None:
         model.export(target, format={"savedmodel": "tf_saved_model", "onnx": "onnx"}[to], verbose=False)
     except ImportError as error:
         raise RotnetError(f"the format {to} needs more packages: pip install 'rotnet-keras[onnx]' ({error})") from None
+
+
+def with_softmax(backbone: keras.Model, head: keras.Model, name: str) -> keras.Model:
+    """One flat functional model from raw pixels to probabilities (N, K), of stock layers only.
+
+    The parts are rebuilt and given the weights, so that the export shares nothing with the model in
+    training and is float32 whatever the training's precision.
+    """
+    inputs = keras.Input(backbone.input.shape[1:], name="pixels")
+    features = stock(backbone)(inputs)
+    probabilities = layers.Softmax(name="probabilities")(stock(head)(features))
+    return keras.Model(inputs, probabilities, name=name)
+
+
+def first_kernels(backbone: keras.Model) -> np.ndarray:
+    """The first convolution's kernels scaled by the batch normalisation after it: (k, k, C, filters).
+
+    Kernel x gamma / sqrt(running variance + epsilon), as the released code draws its figure.
+    """
+    convolution = next(layer for layer in backbone.layers if isinstance(layer, layers.Conv2D))
+    kernels = np.asarray(convolution.kernel)
+    following = backbone.layers[backbone.layers.index(convolution) + 1]
+    if isinstance(following, layers.BatchNormalization) and following.scale:
+        variance = np.asarray(following.moving_variance)
+        kernels = kernels * np.asarray(following.gamma) / np.sqrt(variance + following.epsilon)
+    return kernels

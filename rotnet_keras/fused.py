@@ -35,17 +35,22 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
-def fused(model: keras.Model, precision: str | None = None) -> keras.Model:
+def fused(model: keras.Model, precision: str | None = None, synchronized: bool = False) -> keras.Model:
     """A copy of a functional model to train: equal weights, every batch normalisation of a map fused.
 
     Args:
         precision: what its layers compute in, but for those that scale pixels; by default what they do already.
+        synchronized: batch normalisation goes by the batch of all replicas, as Keras computes it, unfused.
     """
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if precision is not None and not isinstance(layer, PIXEL_LAYERS):
+            config["dtype"] = precision
+        if synchronized and type(layer) is keras.layers.BatchNormalization:
+            return type(layer).from_config(config | {"synchronized": True})
         kind = FusedBatchNormalization if _normalises_a_map(layer) else type(layer)
-        kept = precision is None or isinstance(layer, PIXEL_LAYERS)
-        return kind.from_config(layer.get_config() | ({} if kept else {"dtype": precision}))
+        return kind.from_config(config)
 
     return _copy(model, clone)
 
@@ -54,8 +59,10 @@ def stock(model: keras.Model) -> keras.Model:
     """A copy of a functional model to give away: equal weights, built-in layers only, all float32."""
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        kind = keras.layers.BatchNormalization if isinstance(layer, FusedBatchNormalization) else type(layer)
-        return kind.from_config(layer.get_config() | {"dtype": "float32"})
+        config = layer.get_config() | {"dtype": "float32"}
+        if isinstance(layer, keras.layers.BatchNormalization):
+            return keras.layers.BatchNormalization.from_config(config | {"synchronized": False})
+        return type(layer).from_config(config)
 
     return _copy(model, clone)
 

@@ -1,20 +1,16 @@
-"""The models that are trained, on rotations or on labels, and the exports that people take home."""
+"""The models that are trained, on rotations or on labels."""
 
-import time
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
-import numpy as np
-
+from rotnet_keras.accumulation import accumulated_step
 from rotnet_keras.colours import recolour
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.fused import stock
+from rotnet_keras.fused import fused
 from rotnet_keras.heads import build_head
 from rotnet_keras.rotation import RIGHT_ANGLES, rotate_batch, rotate_one_each
 from rotnet_keras.schema import Augment
-
-layers = keras.layers
+from rotnet_keras.train_functions import on_one_device, on_replicas
 
 
 class Confusion(keras.metrics.Metric):
@@ -46,8 +42,11 @@ class Classifier(keras.Model):
         seed: of that, together with the step.
 
     Attributes:
+        parts: that a batch is computed in, one after the other.
         confusion: what was taken for what since the metrics were last reset.
         waited: seconds that training has waited for its input pipeline so far.
+        wishes: asked in every step whether to stop and whether to save after it.
+        granted: what came of it: where several processes train together, what any of them wished.
     """
 
     train_function: Any
@@ -65,61 +64,83 @@ class Classifier(keras.Model):
         self.head = head
         self.augment = augment or Augment()
         self.seed = seed
+        self.parts = 1
         self.confusion = Confusion(head.output.shape[-1])
         self.waited = 0.0
+        self.wishes: Callable[[], tuple[bool, bool]] = lambda: (False, False)
+        self.granted = (False, False)
+        self._reset: Any = None
+
+    @property
+    def networks(self) -> list[keras.Model]:
+        """What is trained."""
+        return [self.backbone, self.head]
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits (N, K) of images (N, S, S, C)."""
         return self.head(self.backbone(inputs, training=training), training=training)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One update on a batch."""
-        return super().train_step(self.training_inputs(data))
+        """One update on a batch, or on this replica's part of one."""
+        numbers = self.numbers(keras.utils.unpack_x_y_sample_weight(data)[0])
+        if self.parts > 1:
+            return accumulated_step(self, data, numbers, self.parts)
+        return super().train_step(self.training_inputs(data, numbers))
 
-    def training_inputs(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """What the network is shown of a batch of images and labels, and what it is to answer."""
-        images, labels = data
-        return self.recoloured(images), labels
+    def training_inputs(self, data: Any, numbers: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
+        """What the network is shown of images and labels, what it is to answer and, if it was said, what each counts.
 
-    def recoloured(self, images: tf.Tensor) -> tf.Tensor:
+        Args:
+            numbers: (N,) the images' positions in the whole batch, if they are a part of one.
+        """
+        images, labels, *weights = data
+        return self.recoloured(images, numbers), labels, *weights
+
+    def recoloured(self, images: tf.Tensor, numbers: tf.Tensor | None) -> tf.Tensor:
         """Training images with the random colours that are asked for."""
         if not (self.augment.jitter or self.augment.greyscale):
             return images
         seed = tf.random.fold_in(self.draw_seed(), 1)
-        return recolour(images, seed, self.augment.jitter, self.augment.greyscale)
+        return recolour(images, seed, self.augment.jitter, self.augment.greyscale, numbers)
 
     def draw_seed(self) -> tf.Tensor:
         """(2,) int64: the seed of what is drawn in this step."""
         return tf.stack([self.seed, tf.cast(self.optimizer.iterations.value, tf.int64)])
 
+    def numbers(self, images: tf.Tensor) -> tf.Tensor | None:
+        """The positions of images in the whole batch, (N,); None where they are all of it at once."""
+        replicas, count = tf.distribute.get_strategy().num_replicas_in_sync, tf.shape(images)[0]
+        if replicas == 1:
+            return tf.range(count) if self.parts > 1 else None
+        first = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
+        return first + replicas * tf.range(count)
+
     def make_train_function(self, force: bool = False) -> None:
-        """Keras's function of an iterator, but the batch is fetched outside of the graph, against the clock.
+        """Make what runs a step, on one device or on all replicas."""
+        if self.train_function is None or force:
+            super().make_train_function(force)
+            several = self.distribute_strategy.num_replicas_in_sync > 1
+            self.train_function = on_replicas(self) if several else on_one_device(self, self.train_function)
 
-        A distributed iterator is left to Keras, and its wait is not measured.
-        """
-        if self.train_function is not None and not force:
-            return
-        super().make_train_function(force)
-        of_keras = self.train_function
+    def reset_metrics(self) -> None:
+        """Set all metrics back, on every replica by itself: what is reset for all at once is also read for all."""
+        reset = super().reset_metrics
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return reset()
+        if self._reset is None:
+            self._reset = tf.function(lambda: self.distribute_strategy.run(reset), autograph=False)
+        self._reset()
 
-        # One graph for all batches: the signature keeps a smaller last one from tracing another.
-        @cache
-        def step_on(element: Any) -> Callable[[Any], dict[str, tf.Tensor]]:
-            if self.run_eagerly:
-                return self.train_step
-            return tf.function(
-                self.train_step, input_signature=[element], autograph=False, jit_compile=self.jit_compile
-            )
+    def build_as_compiled(self) -> None:
+        """Make the variables that Keras leaves until the first batch, so that a strategy's scope holds them too."""
+        self._symbolic_build(
+            data_batch=(tf.zeros((1, *self.backbone.input.shape[1:])), tf.zeros(1, tf.int32), tf.ones(1))
+        )
 
-        def train_function(iterator: Any) -> dict[str, tf.Tensor]:
-            if not isinstance(iterator, tf.data.Iterator) or self.steps_per_execution > 1:
-                return of_keras(iterator)
-            start = time.perf_counter()
-            batch = next(iterator)
-            self.waited += time.perf_counter() - start
-            return step_on(iterator.element_spec)(batch)
-
-        self.train_function = train_function
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # Keras would fetch a batch to learn its shape, and average it over all processes.
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            super()._maybe_symbolic_build(iterator, data_batch)
 
     def compute_metrics(
         self, x: tf.Tensor, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
@@ -140,6 +161,7 @@ class RotNet(Classifier):
         angles: see `rotate_batch`; label k is the k-th angle.
         copies: "all" turns of each image in a batch, or "one" drawn at random in training.
         hidden: units of layers between the features and the classifier of the angles.
+        synchronized: the batch normalisations between those go by the batch of all replicas.
         augment: says what happens to colours in training; nothing by default.
         seed: of what is drawn, together with the step.
     """
@@ -152,18 +174,23 @@ class RotNet(Classifier):
         hidden: Sequence[int] = (),
         augment: Augment | None = None,
         seed: int = 0,
+        synchronized: bool = False,
     ) -> None:
         head = build_head("pool", backbone.output.shape[1:], len(angles), "rotation", hidden=hidden)
-        super().__init__(backbone, head, "rotnet", augment, seed)
+        super().__init__(backbone, fused(head, synchronized=synchronized), "rotnet", augment, seed)
         self.angles = tuple(angles)
         self.copies = copies
 
-    def training_inputs(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def training_inputs(self, data: Any, numbers: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
         """The copies of a batch of unrotated images, and the numbers of their angles."""
-        images = self.recoloured(keras.utils.unpack_x_y_sample_weight(data)[0])
+        pixels, _, weights = keras.utils.unpack_x_y_sample_weight(data)
+        images = self.recoloured(pixels, numbers)
         if self.copies == "one":
-            return rotate_one_each(images, self.draw_seed(), self.angles)
-        return rotate_batch(images, self.angles)
+            inputs = rotate_one_each(images, self.draw_seed(), self.angles, numbers)
+        else:
+            inputs = rotate_batch(images, self.angles)
+            weights = None if weights is None else tf.tile(weights, [len(self.angles)])
+        return inputs if weights is None else (*inputs, weights)
 
     def test_step(self, data: tf.Tensor) -> dict[str, tf.Tensor]:
         """Metrics over all copies of a batch of unrotated images, each copy scored by itself."""
@@ -179,29 +206,3 @@ def softmax_loss(classes: int, label_smoothing: float = 0.0) -> Callable[[tf.Ten
         return keras.losses.categorical_crossentropy(targets, logits, from_logits=True, label_smoothing=label_smoothing)
 
     return loss
-
-
-def with_softmax(backbone: keras.Model, head: keras.Model, name: str) -> keras.Model:
-    """One flat functional model from raw pixels to probabilities (N, K), of stock layers only.
-
-    The parts are rebuilt and given the weights, so that the export shares nothing with the model in
-    training and is float32 whatever the training's precision.
-    """
-    inputs = keras.Input(backbone.input.shape[1:], name="pixels")
-    features = stock(backbone)(inputs)
-    probabilities = layers.Softmax(name="probabilities")(stock(head)(features))
-    return keras.Model(inputs, probabilities, name=name)
-
-
-def first_kernels(backbone: keras.Model) -> np.ndarray:
-    """The first convolution's kernels scaled by the batch normalisation after it: (k, k, C, filters).
-
-    Kernel x gamma / sqrt(running variance + epsilon), as the released code draws its figure.
-    """
-    convolution = next(layer for layer in backbone.layers if isinstance(layer, layers.Conv2D))
-    kernels = np.asarray(convolution.kernel)
-    following = backbone.layers[backbone.layers.index(convolution) + 1]
-    if isinstance(following, layers.BatchNormalization) and following.scale:
-        variance = np.asarray(following.moving_variance)
-        kernels = kernels * np.asarray(following.gamma) / np.sqrt(variance + following.epsilon)
-    return kernels

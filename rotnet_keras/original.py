@@ -11,9 +11,8 @@ from rotnet_keras import backbones
 from rotnet_keras.datasets import PUBLISHED_STATISTICS
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError, RotnetError
-from rotnet_keras.exports import save_model
+from rotnet_keras.exports import save_model, with_softmax
 from rotnet_keras.heads import build_head
-from rotnet_keras.models import with_softmax
 
 Arrays = dict[str, np.ndarray]
 

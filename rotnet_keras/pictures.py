@@ -8,11 +8,10 @@ from rotnet_keras import datasets
 from rotnet_keras.attention import attention, turned_maps, turning_scores
 from rotnet_keras.batches import centred
 from rotnet_keras.engine import keras
-from rotnet_keras.exports import load_backbone
+from rotnet_keras.exports import first_kernels, load_backbone
 from rotnet_keras.features import frozen_taps
 from rotnet_keras.figures import draw_filters, save
 from rotnet_keras.map_figures import attention_figure, turning_figure
-from rotnet_keras.models import first_kernels
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.runs import RunFolder
 from rotnet_keras.schema import Augment, RunRecipe

@@ -6,11 +6,12 @@ from rotnet_keras import engine
 from rotnet_keras.backbones import build
 from rotnet_keras.batches import crop_size, evaluation_images, training_images
 from rotnet_keras.datasets import Dataset
+from rotnet_keras.devices import strategy_for
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.exports import save_model
+from rotnet_keras.exports import first_kernels, save_model, with_softmax
 from rotnet_keras.figures import draw_filters
 from rotnet_keras.fused import fused
-from rotnet_keras.models import RotNet, first_kernels, with_softmax
+from rotnet_keras.models import RotNet
 from rotnet_keras.probing import check_probes, run_probes
 from rotnet_keras.rotation import rotate_batch, rotated_size
 from rotnet_keras.samples import SAMPLES, WORST, write_samples
@@ -26,13 +27,17 @@ def pretrain(session: Session) -> None:
     recipe = session.recipe
     assert isinstance(recipe, PretrainRecipe)
     engine.configure(recipe.seed, run_precision(session, recipe))
+    strategy = strategy_for(recipe.devices)
+    session.stop.listen()
     dataset = prepare_data(session)
     check_probes(dataset, recipe.probe)
-    training = Pretraining(session, recipe, dataset)
+    training = Pretraining(session, recipe, dataset, strategy)
     training.restore()
     training.train()
+    if not session.place.chief:
+        return
     with engine.under("float32"):
-        with training.averaged():
+        with training.counting():
             backbone = training.export()
         if recipe.probe:
             probes = list(enumerate(recipe.probe))
@@ -45,7 +50,16 @@ def rotnet(recipe: PretrainRecipe, dataset: Dataset) -> RotNet:
     rotation = recipe.rotation
     side = rotated_size(crop_size(recipe.augment, dataset.image_shape[0]), rotation.angles)
     backbone = build(recipe.backbone, (side, side, dataset.image_shape[2]), dataset.mean, dataset.std)
-    return RotNet(fused(backbone), rotation.angles, rotation.copies, rotation.hidden, recipe.augment, recipe.seed)
+    whole = recipe.devices.sync_batch_norm
+    return RotNet(
+        fused(backbone, synchronized=whole),
+        rotation.angles,
+        rotation.copies,
+        rotation.hidden,
+        recipe.augment,
+        recipe.seed,
+        whole,
+    )
 
 
 class Pretraining(Training):
@@ -53,18 +67,28 @@ class Pretraining(Training):
 
     what = "pretraining"
     recipe: PretrainRecipe
-    model: RotNet
 
-    def __init__(self, session: Session, recipe: PretrainRecipe, dataset: Dataset) -> None:
+    def __init__(
+        self, session: Session, recipe: PretrainRecipe, dataset: Dataset, strategy: tf.distribute.Strategy
+    ) -> None:
         rotation = recipe.rotation
         copies = len(rotation.angles) if rotation.copies == "all" else 1
-        super().__init__(session, recipe, dataset, rotnet(recipe, dataset), len(dataset.train), copies)
+        inputs = recipe.train.batch * copies
+        super().__init__(
+            session, recipe, dataset, strategy, lambda: rotnet(recipe, dataset), len(dataset.train), inputs
+        )
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Augmented, unrotated images: (N, T, T, C) uint8."""
         recipe = self.recipe
         return training_images(
-            self.dataset.train, recipe.augment, batch=recipe.train.batch, seed=recipe.seed, first=first, last=last
+            self.dataset.train,
+            recipe.augment,
+            batch=recipe.train.batch,
+            seed=recipe.seed,
+            first=first,
+            last=last,
+            replicas=self.replicas,
         )
 
     def evaluation_batches(self, split: Split) -> tf.data.Dataset:
@@ -79,12 +103,12 @@ class Pretraining(Training):
         batches = self.evaluation_batches(first)
         inputs = np.concatenate([np.asarray(rotate_batch(batch, angles)[0]) for batch in batches])
         labels = np.concatenate([np.asarray(rotate_batch(batch, angles)[1]) for batch in batches])
-        logits = np.concatenate([self.model.predict_on_batch(part) for part in np.array_split(inputs, 4)])
+        logits = np.concatenate([self.measured.predict_on_batch(part) for part in np.array_split(inputs, 4)])
         probabilities = np.asarray(keras.ops.softmax(logits.astype(np.float32)))
         folder = self.session.folder.samples
         event = write_samples(folder, step, inputs, labels, probabilities, angles)
         filters = f"filters-{step:08d}.png"
-        draw_filters(first_kernels(self.model.backbone), folder / filters)
+        draw_filters(first_kernels(self.measured.backbone), folder / filters)
         self.session.event("samples", step=step, filters=filters, **event)
 
     def between_epochs(self) -> None:
@@ -94,7 +118,7 @@ class Pretraining(Training):
         due = [(i, p) for i, p in probes if p.every and epoch and not rest and epoch % p.every == 0]
         if due:
             with engine.under("float32"):
-                with self.averaged():
+                with self.counting():
                     backbone = self._upright_backbone()
                 run_probes(self.session, self.dataset, backbone, self.recipe.augment, due, self.position.step)
 
@@ -103,7 +127,7 @@ class Pretraining(Training):
         dataset = self.dataset
         shape = network_input(dataset, self.recipe.augment)
         backbone = build(self.recipe.backbone, shape, dataset.mean, dataset.std)
-        backbone.set_weights(self.model.backbone.get_weights())
+        backbone.set_weights(self.measured.backbone.get_weights())
         return backbone
 
     def export(self) -> keras.Model:
@@ -111,7 +135,8 @@ class Pretraining(Training):
         backbone = self._upright_backbone()
         save_model(backbone, self.session.folder.backbone)
         save_model(
-            with_softmax(self.model.backbone, self.model.head, "rotnet"), self.session.folder.export / "rotnet.keras"
+            with_softmax(self.measured.backbone, self.measured.head, "rotnet"),
+            self.session.folder.export / "rotnet.keras",
         )
         self.session.folder.figures.mkdir(exist_ok=True)
         draw_filters(first_kernels(backbone), self.session.folder.figures / "filters.png")

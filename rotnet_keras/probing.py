@@ -13,7 +13,7 @@ from rotnet_keras.batches import crop_size
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
-from rotnet_keras.exports import load_backbone, save_model
+from rotnet_keras.exports import load_backbone, save_model, with_softmax
 from rotnet_keras.features import (
     Features,
     check_room,
@@ -25,7 +25,6 @@ from rotnet_keras.features import (
 )
 from rotnet_keras.head_training import HeadTraining, Trunk, labelled_splits, nearest_neighbours, top1
 from rotnet_keras.labels import labelled_subset
-from rotnet_keras.models import with_softmax
 from rotnet_keras.schema import Augment, Probe, ProbeRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stages import check_shape, finish, prepare_data

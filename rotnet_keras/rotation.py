@@ -7,6 +7,7 @@ angle in `angles` (Gidaris, Singh and Komodakis, ICLR 2018, section 3.1).
 import math
 from collections.abc import Sequence
 
+from rotnet_keras.draws import uniform
 from rotnet_keras.engine import tf
 
 RIGHT_ANGLES = (0, 90, 180, 270)
@@ -39,7 +40,7 @@ def rotate_batch(images: tf.Tensor, angles: Sequence[int] = RIGHT_ANGLES) -> tup
 
 
 def rotate_one_each(
-    images: tf.Tensor, seed: tf.Tensor, angles: Sequence[int] = RIGHT_ANGLES
+    images: tf.Tensor, seed: tf.Tensor, angles: Sequence[int] = RIGHT_ANGLES, numbers: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Return every image once, turned by one angle drawn uniformly from `angles`, with the labels.
 
@@ -47,6 +48,7 @@ def rotate_one_each(
         images: as for `rotate_batch`.
         seed: (2,) integers; the same seed gives the same turns.
         angles: as for `rotate_batch`.
+        numbers: (N,) the images' positions in the whole batch, if they are a part of one.
 
     Returns:
         inputs: (N, T, T, C) in the dtype of `images`.
@@ -54,8 +56,7 @@ def rotate_one_each(
     """
     images = tf.convert_to_tensor(images)
     _check(images, angles)
-    count = tf.shape(images)[0]
-    labels = tf.random.stateless_uniform([count], seed, maxval=len(angles), dtype=tf.int32)
+    labels = tf.cast(len(angles) * uniform(seed, tf.shape(images)[0], 1, numbers)[:, 0], tf.int32)
     copies = tf.stack(_turned(images, angles), axis=1)
     return tf.gather(copies, labels, batch_dims=1), labels
 

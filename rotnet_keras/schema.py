@@ -188,14 +188,45 @@ class Length(Section):
         return -(-images // self.batch)
 
 
+class Devices(Section):
+    """What a training runs on. Its results do not depend on it, but for batch normalisation on parts of a batch."""
+
+    strategy: Literal["auto", "one", "mirrored", "multi_worker", "tpu"] = Field(
+        "auto",
+        description="mirrored: all GPUs of a machine; multi_worker: the processes of TF_CONFIG or srun; auto: what is "
+        "there.",
+    )
+    replicas: int | None = Field(
+        None, ge=1, le=64, description="mirrored: so many GPUs, or so many parts of the processor where there is none."
+    )
+    sync_batch_norm: bool = Field(
+        False, description="Normalise by the whole batch, not by each device's part of it; slower."
+    )
+
+    @model_validator(mode="after")
+    def _replicas_are_of_one_machine(self) -> "Devices":
+        if self.replicas is not None and self.strategy not in ("auto", "mirrored"):
+            raise ValueError(f"replicas: only 'mirrored' has them, and strategy is {self.strategy!r}")
+        return self
+
+
 class Train(Length):
     """Training a network: how long, how much at once, how exactly."""
 
+    accumulate: int = Field(
+        1, ge=1, description="Parts that a batch is computed in, one after the other, where memory is short."
+    )
     label_smoothing: Fraction = 0.0
     precision: Precision = "auto"
     checkpoint_minutes: NonNegativeFloat = Field(5.0, description="Besides the one after every epoch.")
     log_every: int = Field(10, ge=1, description="Steps that one step event averages.")
     tensorboard: bool = Field(False, description="Also write TensorBoard files.")
+
+    @model_validator(mode="after")
+    def _no_more_parts_than_images(self) -> "Train":
+        if self.accumulate > self.batch:
+            raise ValueError(f"accumulate: {self.accumulate} parts of a batch of {self.batch} images; expected fewer")
+        return self
 
 
 def _as_list(value: Any) -> Any:
@@ -280,6 +311,7 @@ class PretrainRecipe(RunRecipe):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     train: Train
+    devices: Devices = Devices()
     probe: list[Probe] = []
 
 
@@ -312,6 +344,22 @@ class Pretrained(Source):
     )
 
 
+class Auxiliary(Section):
+    """Rotation as a task beside the labels: all images, with labels or without, are also asked for their angle."""
+
+    weight: PositiveFloat = Field(1.0, description="Of its loss, beside that of the classes.")
+    batch: int | None = Field(
+        None, ge=1, description="Images, of all there are, beside every batch of labelled ones; as many if not given."
+    )
+    angles: list[int] = Field([0, 90, 180, 270], min_length=2, description="Multiples of 90.")
+
+    @model_validator(mode="after")
+    def _angles_are_distinct_right_ones(self) -> "Auxiliary":
+        if len(set(self.angles)) != len(self.angles) or not set(self.angles) <= {0, 90, 180, 270}:
+            raise ValueError(f"angles: expected distinct multiples of 90 from 0 to 270, got {self.angles}")
+        return self
+
+
 class ClassifyRecipe(RunRecipe):
     """Learn to classify images from labels, all layers: from scratch, or from a pretrained backbone."""
 
@@ -320,9 +368,11 @@ class ClassifyRecipe(RunRecipe):
     backbone: Backbone | None = None
     pretrained: Pretrained | None = None
     head: Head = Head()
+    auxiliary: Auxiliary | None = None
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     train: Train
+    devices: Devices = Devices()
 
 
 class ProbeRecipe(RunRecipe):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rotnet_keras.cluster import place
 from rotnet_keras.console import Console
 from rotnet_keras.events import Event, EventWriter
 from rotnet_keras.runs import RunFolder, write_atomically
@@ -19,12 +20,14 @@ class Session:
     Attributes:
         folder: the run folder.
         recipe: its resolved recipe.
+        place: this process's among those that train together.
         earlier: the events that former processes of this run left.
     """
 
     def __init__(self, folder: RunFolder, recipe: Recipe, events: EventWriter, console: Console, stop: Stop) -> None:
         self.folder = folder
         self.recipe = recipe
+        self.place = place(recipe)
         self.earlier: list[Event] = folder.events()
         self.console = console
         self.stop = stop

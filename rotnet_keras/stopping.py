@@ -19,6 +19,10 @@ class Stop:
         self._file = stop_file
         self._signal: int | None = None
         stop_file.unlink(missing_ok=True)
+        self.listen()
+
+    def listen(self) -> None:
+        """Take the signals, from whoever has them; TensorFlow takes SIGTERM where several processes train."""
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._received)
@@ -27,6 +31,10 @@ class Stop:
         if self._signal is not None:
             os._exit(128 + number)
         self._signal = number
+
+    def request(self) -> None:
+        """Ask for it from within."""
+        self._signal = self._signal or signal.SIGTERM
 
     def requested(self) -> bool:
         """Whether the run should come to its end now."""

@@ -4,11 +4,15 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import shutil
+import signal
+import sys
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
+from rotnet_keras.cluster import place, scratch
 from rotnet_keras.console import Console
 from rotnet_keras.errors import RotnetError, RunStopped
 from rotnet_keras.events import EventWriter
@@ -16,6 +20,7 @@ from rotnet_keras.host import processor
 from rotnet_keras.kinds import KINDS
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.runs import RunFolder, command_line
+from rotnet_keras.schema import Recipe
 from rotnet_keras.session import Session
 from rotnet_keras.stopping import Stop
 
@@ -52,18 +57,44 @@ def run(folder: RunFolder) -> int:
         events.close()
 
 
+def run_and_exit(folder: RunFolder) -> NoReturn:
+    """The same, and the end of this process with its exit code.
+
+    By itself a process ends at once: all is written, and threads of TensorFlow that want the interpreter while that
+    goes could hold it up for ever. One of several takes leave of the others first.
+    """
+    code = run(folder)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if place(load_recipe(folder.recipe)).count == 1:
+        os._exit(code)
+    sys.exit(code)
+
+
+def follow(recipe: Recipe) -> int:
+    """Train with others as one of several processes, not the chief; the exit code. It leaves the log of a failure."""
+    folder = scratch(recipe)
+    code = run(folder)
+    if code in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
+        shutil.rmtree(folder.path.parent, ignore_errors=True)
+    return code
+
+
 def _work(session: Session) -> tuple[str, int, str]:
     """Do what the recipe says; (outcome, exit code, message)."""
     way_on = command_line("resume", session.folder)
     session.event("start", pid=os.getpid())
     module, function = KINDS[session.recipe.kind].runner.split(":")
     try:
-        session.say(f"Run {session.folder.name} in {session.folder.path}")
+        if session.place.chief:
+            session.say(f"Run {session.folder.name} in {session.folder.path}")
+        if session.place.count > 1:
+            session.say(f"Process {session.place.index + 1} of {session.place.count}; waiting until all are there.")
         if KINDS[session.recipe.kind].trains:
             session.say("Starting TensorFlow; the first step takes longer, it traces the graph.")
         getattr(importlib.import_module(module), function)(session)
     except RunStopped as stopped:
-        return "stopped", stopped.exit_code, f"Stopped. Go on with: {way_on}"
+        return "stopped", stopped.exit_code, f"Stopped. Go on with: {way_on}" if session.place.chief else "Stopped."
     except RotnetError as error:
         return "failed", error.exit_code, f"Error: {error}"
     except OSError as error:

@@ -1,20 +1,25 @@
 """A training from its first step to its last: batches in; events, evaluations and checkpoints out."""
 
 import time
+import traceback
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from rotnet_keras import engine
+from rotnet_keras.batches import Replicas
 from rotnet_keras.callbacks import AfterStep, LearningRate, StepEvents
 from rotnet_keras.checkpoints import Position, restore_checkpoint, save_checkpoint, step_checkpoints
 from rotnet_keras.datasets import Dataset
+from rotnet_keras.devices import check_all_agree, give_all_the_chiefs, replicas_here, shared_out
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.errors import DivergedError
+from rotnet_keras.errors import DivergedError, RecipeError, RotnetError
 from rotnet_keras.models import Classifier, softmax_loss
 from rotnet_keras.optimizers import averaged, build_optimizer
+from rotnet_keras.recipe import to_toml
 from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stores import Split
@@ -22,6 +27,8 @@ from rotnet_keras.tasks import counted
 from rotnet_keras.tensorboard import TensorBoard
 
 EVALUATION_BATCH = 125
+# What TensorFlow raises in the processes that are left when one of several is gone.
+GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
 
 def run_precision(session: Session, recipe: PretrainRecipe | ClassifyRecipe) -> str:
@@ -45,11 +52,15 @@ class Training(ABC):
     """A model in training and how far it has come. What it learns from is a subclass's business.
 
     Args:
+        strategy: of the devices that it is trained on.
+        build: makes the model, with its first weights.
         images: those of one epoch.
-        inputs_per_image: how often the network sees each of them in an epoch.
+        inputs: what the network is shown in a step.
 
     Attributes:
         what: the word for it, in progress bars.
+        model: what is trained.
+        measured: what is evaluated and exported: the same, or a copy on one device where it is trained on several.
     """
 
     what: str
@@ -59,22 +70,33 @@ class Training(ABC):
         session: Session,
         recipe: PretrainRecipe | ClassifyRecipe,
         dataset: Dataset,
-        model: Classifier,
+        strategy: tf.distribute.Strategy,
+        build: Callable[[], Classifier],
         images: int,
-        inputs_per_image: int = 1,
+        inputs: int,
     ) -> None:
-        self.session, self.recipe, self.dataset, self.model, self.images = session, recipe, dataset, model, images
+        self.session, self.recipe, self.dataset, self.strategy, self.images = session, recipe, dataset, strategy, images
         self.total = recipe.train.total_steps(images)
         self.per_epoch = recipe.train.steps_per_epoch(images)
-        compile_model(model, recipe)
-        self.variables = [*model.backbone.variables, *model.head.variables, *model.optimizer.variables]
+        self.replicas = self._replicas()
+        with strategy.scope():
+            self.model = model = build()
+            model.parts = recipe.train.accumulate
+            compile_model(model, recipe)
+            model.build_as_compiled()
+        self.measured = model
+        if self.replicas:
+            self.measured = build()
+            compile_model(self.measured, recipe)
+        of_networks = [variable for network in model.networks for variable in network.variables]
+        self.variables = [*of_networks, *model.optimizer.variables]
         self.position = Position()
         self.tensorboard = TensorBoard(session.folder.path / "tensorboard") if recipe.train.tensorboard else None
         session.record(
             parameters=int(sum(np.prod(v.shape) for v in model.trainable_variables)),
             steps=self.total,
             steps_per_epoch=self.per_epoch,
-            inputs_per_step=recipe.train.batch * inputs_per_image,
+            inputs_per_step=inputs,
         )
 
     @abstractmethod
@@ -91,11 +113,28 @@ class Training(ABC):
     def after_validation(self, step: int) -> None:  # noqa: B027
         """What is shown of the model beside its metrics."""
 
+    def _replicas(self) -> Replicas | None:
+        """Who shares the batches; None on a single device.
+
+        Raises:
+            RecipeError: the batches cannot be shared.
+        """
+        count, batch = self.strategy.num_replicas_in_sync, self.recipe.train.batch
+        if count == 1:
+            return None
+        if batch % count:
+            raise RecipeError(f"train.batch: {count} devices share a batch, and {batch} images cannot be shared evenly")
+        return Replicas(replicas_here(self.strategy, self.session.place), count)
+
     def restore(self) -> None:
-        """Go on from the newest intact checkpoint, if there is one."""
+        """Go on from the newest intact checkpoint, if there is one; where several processes train, from the chief's."""
         self.position, damaged = restore_checkpoint(self.session.folder.checkpoints, self.variables)
         for word in damaged:
             self.session.warn(word)
+        place = self.session.place
+        if place.count > 1:
+            check_all_agree(self.strategy, place, {"recipe": to_toml(self.recipe), "data": self.dataset.fingerprint})
+            self.position.step = give_all_the_chiefs(self.strategy, place, self.variables, self.position.step)
         if self.session.earlier:
             self.session.event("resume", step=self.position.step)
             self.session.say(f"Going on from step {self.position.step} of {self.total}.")
@@ -104,37 +143,60 @@ class Training(ABC):
     def train(self) -> None:
         """Train to the last step, with what belongs to the end of every epoch."""
         while self.position.step < self.total:
-            self.between_epochs()
+            if self.session.place.chief:
+                self.between_epochs()
             boundary = min(self.total, (self.position.step // self.per_epoch + 1) * self.per_epoch)
             self._fit_until(boundary)
-            if self.position.step == boundary:
+            if self.position.step == boundary and self.session.place.chief:
                 self._end_epoch()
             self.session.stop.check()
 
     def _fit_until(self, boundary: int) -> None:
         first, train = self.position.step, self.recipe.train
-        batches = self.batches(first, boundary)
+        batches: Any = self.batches(first, boundary)
+        if self.replicas:
+            batches = shared_out(self.strategy, batches)
         rate = LearningRate(self.recipe.optimizer, self.recipe.schedule, train, self.images, first)
         events = StepEvents(self._write_step, first, train.log_every, train.batch)
         saved = time.monotonic()
 
+        def wishes() -> tuple[bool, bool]:
+            due = self.session.place.chief and time.monotonic() - saved >= 60 * train.checkpoint_minutes
+            return self.session.stop.requested(), due
+
         def after_step(done: int) -> bool:
             nonlocal saved
-            step = first + done
+            step, (stop, save) = first + done, self.model.granted
             self.session.console.progress(self.what, step, self.total, _in_words(events.latest))
-            stop = self.session.stop.requested()
-            due = time.monotonic() - saved >= 60 * train.checkpoint_minutes
-            if step < boundary and (stop or due):
+            if stop:
+                self.session.stop.request()
+            if step < boundary and (stop or save):
                 events.flush()
                 self.position.step = step
                 self._save()
                 saved = time.monotonic()
             return stop
 
+        self.model.wishes = wishes
+
         try:
-            self.model.fit(batches, verbose=0, shuffle=False, callbacks=[rate, events, AfterStep(after_step)])
+            self.model.fit(
+                batches,
+                steps_per_epoch=boundary - first,
+                verbose=0,
+                shuffle=False,
+                callbacks=[rate, events, AfterStep(after_step)],
+            )
         except DivergedError as error:
             raise DivergedError(f"{error}; {self._way_on()}") from None
+        except GONE:
+            if self.session.place.count == 1:
+                raise
+            traceback.print_exc()
+            raise RotnetError(
+                "another process of this training has ended or cannot be reached. Start all of them again, with "
+                f"rotnet-keras resume: they go on from the last checkpoint. More in {self.session.folder.log}"
+            ) from None
         events.flush()
         self.position.step = events.step
 
@@ -159,7 +221,7 @@ class Training(ABC):
         self.position.sums = {}
         best = False
         if self.dataset.validation:
-            with self.averaged():
+            with self.counting():
                 validation = self.evaluate(self.dataset.validation)
                 self.after_validation(step)
             best = validation["accuracy"] > self.position.best
@@ -174,9 +236,14 @@ class Training(ABC):
             words += f"; validation {_in_words(epoch['validation'])}"
         self.session.say(f"Epoch {step / self.per_epoch:.4g} of {self.total / self.per_epoch:.4g}: {words}")
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """While this lasts the model has the weights that count: with `optimizer.ema`, the averages."""
-        return averaged(self.model, self.recipe.optimizer)
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """While this lasts `measured` has the weights that count: with `optimizer.ema`, the averages."""
+        with averaged(self.model, self.recipe.optimizer):
+            if self.replicas:
+                for copy, trained in zip(self.measured.networks, self.model.networks, strict=True):
+                    copy.set_weights(trained.get_weights())
+            yield
 
     def evaluate(self, split: Split, what: str = "") -> dict[str, Any]:
         """Loss, accuracy and confusion over a whole split; `what` shows how far it has come."""
@@ -187,8 +254,9 @@ class Training(ABC):
                 self.session.console.progress(what, batch + 1, total)
 
         watch = keras.callbacks.LambdaCallback(on_test_batch_end=after_batch)
-        results = self.model.evaluate(self.evaluation_batches(split), verbose=0, return_dict=True, callbacks=[watch])
-        counts = np.asarray(self.model.confusion.counts).tolist()
+        model = self.measured
+        results = model.evaluate(self.evaluation_batches(split), verbose=0, return_dict=True, callbacks=[watch])
+        counts = np.asarray(model.confusion.counts).tolist()
         return {"loss": float(results["loss"]), "accuracy": float(results["accuracy"]), **counted(counts)}
 
     def test(self, what: str) -> None:
@@ -197,6 +265,8 @@ class Training(ABC):
             self.session.event("test", step=self.position.step, **self.evaluate(self.dataset.test, what))
 
     def _save(self, best: bool = False) -> None:
+        if not self.session.place.chief:
+            return
         if not all(np.isfinite(np.asarray(v)).all() for v in self.model.trainable_variables):
             raise DivergedError(f"weights became infinite by step {self.position.step}; {self._way_on()}")
         path = save_checkpoint(self.session.folder.checkpoints, self.variables, self.position, best)

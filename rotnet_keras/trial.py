@@ -105,7 +105,10 @@ def _loaded(source: Any) -> keras.Model:
 def _training(recipe: PretrainRecipe | ClassifyRecipe, dataset: Dataset, model: Classifier, labelled: bool) -> float:
     """Seconds of all steps, and of the validations and the test beside them."""
     compile_model(model, recipe)
+    model.parts = recipe.train.accumulate
     batch, count = recipe.train.batch, len(dataset.train)
+    if isinstance(recipe, ClassifyRecipe) and recipe.auxiliary:
+        batch += recipe.auxiliary.batch or batch
     batches = training_images(
         dataset.train, recipe.augment, batch=batch, seed=0, first=0, last=10_000, labelled=labelled
     )

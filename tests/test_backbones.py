@@ -12,8 +12,8 @@ from rotnet_keras.arithmetic import forward_gflop
 from rotnet_keras.backbones import backbone, build, taps
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
-from rotnet_keras.exports import save_model
-from rotnet_keras.models import RotNet, first_kernels
+from rotnet_keras.exports import first_kernels, save_model
+from rotnet_keras.models import RotNet
 from rotnet_keras.schema import Backbone
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rotnet_keras.batches import augmented, centred, evaluation_images, positions_of_step, training_images
+from rotnet_keras.batches import Replicas, augmented, centred, evaluation_images, positions_of_step, training_images
 from rotnet_keras.rotation import rotate_batch
 from rotnet_keras.schema import Augment
 from rotnet_keras.stores import Split
@@ -37,6 +37,23 @@ def test_batches_depend_on_seed_and_step_alone():
 def test_the_last_batch_of_an_epoch_is_kept_small():
     sizes = [len(b) for b in training_images(split_of(random_images(10)), Augment(), batch=4, seed=0, first=0, last=4)]
     assert sizes == [4, 4, 2, 4]
+
+
+@pytest.mark.parametrize("augment", [FLIP_AND_CROP, Augment(area=[0.3, 1.0], crop=8, flip=True)])
+def test_replicas_get_every_image_of_the_batch_once(augment):
+    split = Split(random_images(9), np.arange(9), np.arange(9))
+    options = {"batch": 4, "seed": 5, "first": 1, "last": 3, "labelled": True}
+    steps = list(training_images(split, augment, **options))
+    parts = [
+        list(training_images(split, augment, replicas=Replicas(here, 4), **options)) for here in (range(2), range(2, 4))
+    ]
+    # A step of four images, and one with a single image: three replicas get one that counts nothing.
+    for step, (images, labels) in enumerate(steps):
+        shares = [part for process in parts for part in process[2 * step : 2 * step + 2]]
+        for number, image in enumerate(images):
+            np.testing.assert_array_equal(shares[number][0][0], image)
+            assert shares[number][1][0] == labels[number]
+        assert [share[2].numpy().tolist() for share in shares] == [[[1.0]] * 4, [[4.0], [0.0], [0.0], [0.0]]][step]
 
 
 def test_training_images_are_upright_so_that_no_flip_follows_the_rotation():

@@ -51,14 +51,14 @@ def weights_of(path):
     return {f"{layer.name}/{v.name}": np.asarray(v) for layer in layers for v in layer.variables}
 
 
-def test_from_scratch_it_learns_reports_and_exports(recipe):
-    recipe.write_text(recipe.read_text() + FROM_SCRATCH)
+def test_from_scratch_beside_rotation_it_learns_reports_and_exports(recipe):
+    recipe.write_text(recipe.read_text() + FROM_SCRATCH + "[auxiliary]\nbatch = 16\n")
     labels = ("head.labels_per_class=20", "head.label_choice=first")
     result, run = start(recipe, "train.steps=60", "train.batch=32", *labels)
     assert result.returncode == 0, run.log.read_text()
     facts = run.facts()
     # Few labels are drawn as often as all would be.
-    assert (facts["labels"], facts["inputs_per_step"], facts["steps_per_epoch"]) == (80, 32, 5)
+    assert (facts["labels"], facts["inputs_per_step"], facts["steps_per_epoch"]) == (80, 192, 5)
     (test,) = events_of(run, "test")
     confusion = np.array(test["confusion"])
     assert confusion.shape == (4, 4) and confusion.sum() == 40

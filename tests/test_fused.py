@@ -21,6 +21,7 @@ def gradients(model):
 
 @pytest.mark.parametrize(("name", "blocks"), [("nin", 3), ("compact", 3)])
 def test_fused_and_stock_train_alike(name, blocks):
+    keras.utils.set_random_seed(0)
     model = backbone(name, blocks=blocks, width=0.25)
     trained = fused(model)
     assert FusedBatchNormalization in kinds(trained)

@@ -1,0 +1,129 @@
+"""What one training runs on: a device, all GPUs of a machine, several machines, a TPU."""
+
+import os
+import re
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rotnet_keras.cluster import Place, spans_machines
+from rotnet_keras.engine import keras, tf
+from rotnet_keras.errors import DataError, RecipeError
+from rotnet_keras.schema import Devices
+
+SLURM_PORT = 8470
+
+
+def strategy_for(devices: Devices) -> tf.distribute.Strategy:
+    """TensorFlow's strategy for a recipe's devices; its default one, which does nothing, for a single device.
+
+    To be called before TensorFlow has computed anything.
+
+    Raises:
+        RecipeError: the recipe asks for what is not there.
+    """
+    if spans_machines(devices):
+        return _multi_worker()
+    if devices.strategy == "tpu":
+        return _tpu()
+    gpus = tf.config.list_physical_devices("GPU")
+    count = 1 if devices.strategy == "one" else devices.replicas or len(gpus)
+    if gpus and count > len(gpus):
+        raise RecipeError(f"devices.replicas: {count} asked for, and there are {len(gpus)} GPUs here")
+    if count < 2:
+        return tf.distribute.get_strategy()
+    if not gpus:
+        (processor,) = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * count)
+    return tf.distribute.MirroredStrategy([f"{'GPU' if gpus else 'CPU'}:{i}" for i in range(count)])
+
+
+def _multi_worker() -> tf.distribute.Strategy:
+    if "TF_CONFIG" in os.environ:
+        return tf.distribute.MultiWorkerMirroredStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
+    # To the resolver a task has one of something; GPUs are shared out by hand, where Slurm has not done it.
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+        port_base=SLURM_PORT,
+        gpus_per_node=int(os.environ["SLURM_STEP_NUM_TASKS"]),
+        gpus_per_task=1,
+        auto_set_gpu=False,
+    )
+    resolver.cluster_spec()
+    gpus = tf.config.list_physical_devices("GPU")
+    tasks_here = int(re.findall(r"\d+", os.environ["SLURM_STEP_TASKS_PER_NODE"])[0])
+    if 1 < tasks_here <= len(gpus):
+        tf.config.set_visible_devices(gpus[int(os.environ["SLURM_LOCALID"]) :: tasks_here], "GPU")
+    return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+
+
+def _tpu() -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+    except (ValueError, tf.errors.OpError) as error:
+        raise RecipeError(f"devices.strategy: no TPU can be reached: {error}") from None
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def replicas_here(strategy: tf.distribute.Strategy, place: Place) -> range:
+    """The numbers of this process's replicas among all."""
+    each = strategy.num_replicas_in_sync // place.count
+    return range(place.index * each, (place.index + 1) * each)
+
+
+def shared_out(strategy: tf.distribute.Strategy, parts: tf.data.Dataset) -> tf.distribute.DistributedDataset:
+    """Batches cut into parts, for Keras to fit on.
+
+    Args:
+        parts: those of this process's replicas, one after the other. Said to have no end, or TensorFlow would ask all
+            processes before each batch whether they have one; so Keras has to be told the number of steps.
+    """
+    endless = parts.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    return strategy.distribute_datasets_from_function(lambda context: endless)
+
+
+def give_all_the_chiefs(
+    strategy: tf.distribute.Strategy, place: Place, variables: Sequence[keras.Variable], step: int
+) -> int:
+    """Set the variables of all processes to what the chief's are, and return its step."""
+    values = [np.asarray(variable) for variable in variables]
+    # Sums with zeros; whole numbers are exact in float64.
+    given: list[Any] = [np.float64(step), *(v.astype(np.float64) if v.dtype.kind in "iu" else v for v in values)]
+    summed = _summed(strategy, place, [v if place.chief else np.zeros_like(v) for v in given])
+    for variable, value, old in zip(variables, summed[1:], values, strict=True):
+        variable.assign(value.astype(old.dtype))
+    return int(summed[0])
+
+
+def check_all_agree(strategy: tf.distribute.Strategy, place: Place, what: dict[str, str]) -> None:
+    """Make sure that all processes have the same of something.
+
+    Args:
+        what: what each thing is called in the message, and this process's.
+
+    Raises:
+        DataError: they have not.
+    """
+    mine = np.array([zlib.crc32(value.encode()) for value in what.values()], np.float64)
+    (total,) = _summed(strategy, place, [mine])
+    differing = [name for name, a, b in zip(what, mine * place.count, total, strict=True) if a != b]
+    if differing:
+        raise DataError(f"the processes of this training do not have the same {' and '.join(differing)}")
+
+
+def _summed(strategy: tf.distribute.Strategy, place: Place, values: list[np.ndarray]) -> list[np.ndarray]:
+    """The sums over the processes, of arrays that are equally shaped in all."""
+    first = replicas_here(strategy, place).start
+
+    def summed(arrays: list[tf.Tensor]) -> Any:
+        def of_replica() -> Any:
+            context = tf.distribute.get_replica_context()
+            mine = context.replica_id_in_sync_group == first
+            kept = [tf.where(mine, array, tf.zeros_like(array)) for array in arrays]
+            return [context.all_reduce(tf.distribute.ReduceOp.SUM, array) for array in kept]
+
+        return strategy.run(of_replica)
+
+    results = tf.function(summed, autograph=False)([tf.convert_to_tensor(value) for value in values])
+    return [strategy.experimental_local_results(result)[0].numpy() for result in results]
