@@ -70,7 +70,7 @@ def _study_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
             yield ("run", i, "of"), f"of: no earlier run is called {run.of!r}"
     for t, table in enumerate(study.table):
         for e, entry in enumerate(table.entry):
-            if entry.run not in names:
+            if entry.run is not None and entry.run not in names:
                 yield ("table", t, "entry", e, "run"), f"run: no run is called {entry.run!r}"
             if table.x and entry.by != "epoch" and not re.fullmatch(r"\d+(\.\d+)?", entry.column or ""):
                 yield ("table", t, "entry", e, "column"), f"column: expected a number, since x = {table.x!r}"

@@ -14,10 +14,12 @@ from rotnet_keras.catalogue import did_you_mean, find_recipe
 from rotnet_keras.consistency import Location, cross_errors
 from rotnet_keras.errors import RecipeError
 from rotnet_keras.kinds import KINDS
-from rotnet_keras.schema import Recipe
+from rotnet_keras.schema import Recipe, Source
 
 # So many of the names that are allowed a message spells out.
 MOST_NAMES = 5
+# Sections that say where a backbone comes from.
+SOURCES = ("backbone", "pretrained")
 
 
 def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -120,6 +122,7 @@ def flattened(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _validate(values: dict[str, Any], overrides: dict[str, Any], source: _Source) -> Recipe:
+    _make_room(values, overrides)
     complaints = [error for key, value in overrides.items() for error in _override(values, key, value)]
     kind = values.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
@@ -140,6 +143,14 @@ def _validate(values: dict[str, Any], overrides: dict[str, Any], source: _Source
         count = f"{len(complaints)} error{'s' if len(complaints) > 1 else ''} in {source.path}"
         raise RecipeError("\n".join([*complaints, f"{count}. Nothing was started."]), found)
     return recipe
+
+
+def _make_room(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Take out where a recipe has its backbone from, if that is overridden: another way replaces the recipe's."""
+    for name in SOURCES:
+        section = values.get(name)
+        if isinstance(section, dict) and any(f"{name}.{way}" in overrides for way in Source.WAYS):
+            values[name] = {key: value for key, value in section.items() if key not in Source.WAYS}
 
 
 def _override(values: dict[str, Any], key: str, value: Any) -> Iterator[str]:

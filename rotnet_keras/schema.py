@@ -4,7 +4,7 @@ Sections are frozen pydantic models that refuse unknown keys. What spans section
 `consistency.py`; what a study may say is in `study_schema.py`.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -318,13 +318,15 @@ class PretrainRecipe(RunRecipe):
 class Source(Section):
     """Where a backbone comes from: a run, the newest finished run of a recipe, or a .keras file."""
 
+    WAYS: ClassVar = ("run", "recipe", "file")
+
     run: str | None = None
     recipe: str | None = None
     file: str | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Source":
-        if sum(value is not None for value in (self.run, self.recipe, self.file)) != 1:
+        if sum(getattr(self, way) is not None for way in self.WAYS) != 1:
             raise ValueError("expected exactly one of run, recipe and file")
         return self
 

@@ -100,7 +100,7 @@ def _grid(table: dict[str, Any], by_run: dict[str, dict[int, list[dict[str, Any]
     for entry in table["entry"]:
         paper = entry.get("paper")
         values: dict[str, dict[int, float]] = {}
-        for seed, found in by_run.get(entry["run"], {}).items():
+        for seed, found in by_run.get(entry.get("run", ""), {}).items():
             for measure in found:
                 if _meant(measure, entry):
                     column = _column(measure, entry)

@@ -28,13 +28,19 @@ class Entry(Section):
     """Cells of a table: what one run came to, as mean and standard deviation over the seeds."""
 
     row: str
-    run: str
+    run: str | None = Field(None, description="None for what only the paper has, others' results for example.")
     column: str | None = Field(None, description="By default the taps there are, or what `by` says.")
     probe: int | None = Field(None, ge=0, description="Its position in the run's recipe; else the run's own accuracy.")
     tap: str | None = None
     weights: Literal["rotnet"] | Control = "rotnet"
     by: Literal["epoch", "class"] | None = Field(None, description="A column for each.")
     paper: dict[str, float] | float | None = Field(None, description="In percent; by column where there are several.")
+
+    @model_validator(mode="after")
+    def _something_is_shown(self) -> "Entry":
+        if self.run is None and not isinstance(self.paper, dict):
+            raise ValueError("expected a run, or the paper's numbers by column")
+        return self
 
 
 class StudyTable(Section):

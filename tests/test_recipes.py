@@ -146,6 +146,13 @@ def test_overrides_may_be_nested_and_reach_into_lists(written):
     assert recipe.train.batch == 7 and recipe.probe[0].head == "knn"
 
 
+def test_another_backbone_replaces_the_recipes():
+    recipe = load_recipe("imagenet_linear", {"backbone.run": "mine"})
+    assert (recipe.backbone.run, recipe.backbone.recipe) == ("mine", None)
+    with pytest.raises(RecipeError, match="exactly one of run, recipe and file"):
+        load_recipe("imagenet_linear", {"backbone.run": "mine", "backbone.file": "b.keras"})
+
+
 @pytest.mark.parametrize("text", ["kind = ", "\x00", "[a]\n[a]\n", "kind = 3", 'kind = "pretrian"', ""])
 def test_files_that_are_no_recipes(written, text):
     assert "r.toml" in complaint(written(text))
