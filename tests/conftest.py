@@ -72,9 +72,14 @@ augment = true
 """
 
 
+# Minutes of waiting for other processes, which nobody should be left with at the end.
+LONG = ("test_tui_tmux", "test_devices", "test_study")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """What reads the one finished run is tested where that was made, by one of several workers."""
+    """What reads the one finished run is tested where that was made, by one of several workers; what is long, first."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
     for item in items:
         if "finished" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group("finished"))
