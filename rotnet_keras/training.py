@@ -123,7 +123,10 @@ class Training(ABC):
         if count == 1:
             return None
         if batch % count:
-            raise RecipeError(f"train.batch: {count} devices share a batch, and {batch} images cannot be shared evenly")
+            raise RecipeError(
+                f"train.batch: {count} devices share a batch, and {batch} images cannot be shared evenly; choose a "
+                f"multiple of {count}, or fewer devices with devices.replicas or devices.strategy='one'"
+            )
         return Replicas(replicas_here(self.strategy, self.session.place), count)
 
     def restore(self) -> None:

@@ -84,7 +84,18 @@ def test_two_replicas_learn_what_one_device_learns(alone, tiny_recipe):
     )
 
 
-def test_two_processes_learn_what_one_learns_and_stop_and_go_on_together(alone, tiny_recipe):
+def test_two_processes_learn_what_one_learns(alone, tiny_recipe):
+    folder = tiny_recipe.parent
+    results = ends(start_workers("run", tiny_recipe, "--name", "run", *WHOLE_BATCH, cwd=folder))
+    assert [code for code, _ in results] == [0, 0], results
+    run = run_of(folder, "run")
+    assert [p.name for p in (folder / "runs").iterdir()] == ["run"]
+    np.testing.assert_allclose(losses(run), losses(alone), atol=1e-4)
+    assert run.backbone.is_file() and events_of(run, "test")
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_go_on(alone, tiny_recipe):
     folder = tiny_recipe.parent
     workers = start_workers("run", tiny_recipe, "--name", "run", *WHOLE_BATCH, cwd=folder)
     run = run_of(folder, "run")
@@ -95,9 +106,7 @@ def test_two_processes_learn_what_one_learns_and_stop_and_go_on_together(alone, 
     assert run.state() == "stopped" and len(losses(run)) < 50
     results = ends(start_workers("resume", "run", cwd=folder))
     assert [code for code, _ in results] == [0, 0], results
-    assert [p.name for p in (folder / "runs").iterdir()] == ["run"]
     np.testing.assert_allclose(losses(run), losses(alone), atol=1e-4)
-    assert run.backbone.is_file() and events_of(run, "test")
 
 
 @pytest.mark.slow
