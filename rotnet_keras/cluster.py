@@ -44,7 +44,8 @@ def place(recipe: Recipe) -> Place:
     """
     there = _described()
     if not isinstance(recipe, PretrainRecipe | ClassifyRecipe):
-        if there.index:
+        # A study's runs would each look for the other processes.
+        if there.index or (recipe.kind == "study" and there.count > 1):
             raise RecipeError(f"a recipe of the kind {recipe.kind!r} runs on one machine: start it once, not on each")
         return Place()
     if recipe.devices.strategy == "multi_worker" and there.count == 1:

@@ -137,3 +137,24 @@ def test_several_machines_that_nobody_described_are_refused(tiny_recipe):
     result = run_cli("run", tiny_recipe, cwd=tiny_recipe.parent, TF_CONFIG="{worker}")
     assert result.returncode == 2 and "TF_CONFIG: expected" in result.stderr
     assert not (tiny_recipe.parent / "runs").exists()
+
+
+def test_a_process_knows_its_place(monkeypatch):
+    from rotnet_keras.cluster import Place, place
+    from rotnet_keras.errors import RecipeError
+    from rotnet_keras.recipe import load_recipe
+
+    training, study = load_recipe("quickstart"), load_recipe("studies/fig4_filters")
+    assert place(training) == place(study) == Place(0, 1)
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
+    for kind, index, number in (("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)):
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
+        assert place(training) == Place(number, 3)
+        assert place(load_recipe("quickstart", {"devices.strategy": "one"})) == Place(0, 1)
+        with pytest.raises(RecipeError, match="runs on one machine"):
+            place(study)
+    monkeypatch.delenv("TF_CONFIG")
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert place(training) == Place(0, 1), "a shell in an allocation is no task of a step"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    assert place(training) == Place(1, 4)
