@@ -15,7 +15,7 @@ class SemiSupervised(Classifier):
     """A classifier that is also asked for the angles of its images, labelled and unlabelled ones.
 
     It trains on batches of images and labels, `UNLABELLED` where there is none. Every image is shown at every angle;
-    the labelled ones have their class at each (S4L-Rotation, section 4.1). The loss is the mean over these of the
+    the labelled ones have their class at each (S4L-Rotation). The loss is the mean over these of the
     class's cross-entropy, plus `weight` times the mean over all of the angle's.
 
     Args:

@@ -87,7 +87,7 @@ class Classification(Training):
         if recipe.pretrained and recipe.pretrained.learning_rate:
             share = recipe.pretrained.learning_rate / recipe.optimizer.learning_rate
             of_trunk = len(model.backbone.trainable_variables)
-            model.optimizer.shares = [share] * of_trunk + [1.0] * len(model.head.trainable_variables)
+            model.optimizer.shares = [share] * of_trunk + [1.0] * (len(model.trainable_variables) - of_trunk)
         chosen = labelled_subset(dataset, recipe.head, (recipe.seed, 0))
         self.shown = dataset.train.subset(np.resize(chosen, len(dataset.train)))
         session.record(labels=len(chosen))
