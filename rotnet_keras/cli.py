@@ -101,8 +101,8 @@ def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = Fals
 @app.command()
 def check(files: Annotated[list[str], typer.Argument(metavar="RECIPE...")]) -> None:
     """Check recipes, without looking at their data."""
-    from rotnet_keras.plans import plan, with_absolute_paths
     from rotnet_keras.recipe import load_recipe
+    from rotnet_keras.study_runs import planned_runs, with_absolute_paths
     from rotnet_keras.study_schema import StudyRecipe
 
     complaints = []
@@ -111,7 +111,7 @@ def check(files: Annotated[list[str], typer.Argument(metavar="RECIPE...")]) -> N
             recipe = load_recipe(file)
             if isinstance(recipe, StudyRecipe):
                 for scale in recipe.scales:
-                    plan(with_absolute_paths(recipe.model_copy(update={"scale": scale}), Path(file).parent))
+                    planned_runs(with_absolute_paths(recipe.model_copy(update={"scale": scale}), Path(file).parent))
             typer.echo(f"{file}: fine")
         except RecipeError as error:
             complaints.append(str(error))

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rotnet_keras.launch import load_for_run
-from rotnet_keras.plans import Planned, plan, run_of
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.runs import RunFolder, list_runs
 from rotnet_keras.schema import Backbone, PretrainRecipe, Recipe, RunRecipe
 from rotnet_keras.sources import pinned
+from rotnet_keras.study_runs import Planned, planned_runs, run_of
 from rotnet_keras.study_schema import StudyRecipe
 
 
@@ -38,7 +38,7 @@ def costs(recipe: Recipe, runs_dir: Path) -> Iterator[Cost]:
         assert isinstance(recipe, RunRecipe)
         yield Cost(recipe.title, None, next(seconds([Trial(recipe)])))
         return
-    planned = plan(recipe)
+    planned = planned_runs(recipe)
     done = finished_runs(planned, runs_dir)
     missing = [run for run in planned if (run.name, run.seed) not in done]
     timed = seconds([Trial(_recipe(run), _spec(run)) for run in missing])

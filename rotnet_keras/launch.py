@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 from rotnet_keras.catalogue import find_recipe
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
-from rotnet_keras.plans import plan, with_absolute_paths
 from rotnet_keras.recipe import load_recipe, to_toml
 from rotnet_keras.runs import RunFolder, create_run, default_runs_dir, find_run, list_runs
 from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe, Source
 from rotnet_keras.sources import find_source, pinned
+from rotnet_keras.study_runs import planned_runs, with_absolute_paths
 from rotnet_keras.study_schema import StudyRecipe
 
 S = TypeVar("S", bound=Source)
@@ -56,7 +56,7 @@ def load_for_run(recipe: str, overrides: Mapping[str, Any], runs_dir: Path) -> t
 def _checked_study(study: StudyRecipe, base: Path) -> StudyRecipe:
     """A study whose runs have valid recipes and data that are there."""
     study = with_absolute_paths(study, base)
-    for run in plan(study):
+    for run in planned_runs(study):
         recipe = load_recipe(run.recipe, run.overrides())
         assert isinstance(recipe, RunRecipe)
         find_source(recipe.data)

@@ -6,12 +6,12 @@ from pathlib import Path
 from rotnet_keras.costs import costs_apart, finished_runs
 from rotnet_keras.errors import RotnetError
 from rotnet_keras.launch import load_for_run, prepare, spawn
-from rotnet_keras.plans import Planned, plan, run_of
 from rotnet_keras.report import clock, result_tables, write_report
 from rotnet_keras.runs import RunFolder, command_line, list_runs
 from rotnet_keras.session import Session
 from rotnet_keras.status import summary
 from rotnet_keras.study_results import measures
+from rotnet_keras.study_runs import Planned, planned_runs, run_of
 from rotnet_keras.study_schema import StudyRecipe
 
 POLL_SECONDS = 1.0
@@ -21,7 +21,7 @@ def study(session: Session) -> None:
     """Run a recipe of the kind `study`."""
     recipe = session.recipe
     assert isinstance(recipe, StudyRecipe)
-    planned = plan(recipe)
+    planned = planned_runs(recipe)
     session.record(steps=len(planned), scale=recipe.scale)
     session.say(f"{len(planned)} runs; scale: {recipe.scales[recipe.scale].note}")
     _tell_cost(session)
@@ -48,7 +48,7 @@ def study(session: Session) -> None:
 def _tell_cost(session: Session) -> None:
     """Say how long it is going to take here, once in the life of a study."""
     assert isinstance(session.recipe, StudyRecipe)
-    planned, runs_dir = plan(session.recipe), session.folder.path.parent
+    planned, runs_dir = planned_runs(session.recipe), session.folder.path.parent
     if session.earlier or len(finished_runs(planned, runs_dir)) == len(planned):
         return
     session.say("Timing a few steps of each run; this takes a minute or two.")

@@ -12,9 +12,9 @@ from whole_runs import events_of, run_of, wait_for
 
 from rotnet_keras.catalogue import describe, shipped_recipes
 from rotnet_keras.launch import load_for_run
-from rotnet_keras.plans import plan
 from rotnet_keras.recipe import load_recipe, to_toml
 from rotnet_keras.runs import create_run, list_runs
+from rotnet_keras.study_runs import planned_runs
 
 PROBE = """\
 kind = "probe"
@@ -191,7 +191,7 @@ def test_claims_are_judged_seed_by_seed(study):
 
 
 def test_runs_go_on_from_the_backbones_of_others():
-    planned = {(run.name, run.seed): run for run in plan(load_recipe("studies/table3_cifar", {"scale": "cpu"}))}
+    planned = {(run.name, run.seed): run for run in planned_runs(load_recipe("studies/table3_cifar", {"scale": "cpu"}))}
     assert len(planned) == 18 and {seed for _, seed in planned} == {0, 1, 2}
     tuned = planned["blocks4-tuned-mlp", 1]
     assert tuned.of == planned["blocks4", 1]

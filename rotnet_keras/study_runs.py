@@ -46,7 +46,7 @@ class Planned:
         return {**self.changes, f"{section}.file": str(backbone or "later.keras")}
 
 
-def plan(study: StudyRecipe) -> list[Planned]:
+def planned_runs(study: StudyRecipe) -> list[Planned]:
     """All runs of a study at its scale, seed by seed, each after the run that it goes on from.
 
     Raises:
