@@ -1,6 +1,7 @@
 """What a model is and computes, counted from its layers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,38 @@ from rotnet_keras.schema import Backbone
 layers = keras.layers
 
 
+@dataclass(frozen=True)
+class LayerWork:
+    """What a layer does for one input, forward.
+
+    Attributes:
+        flop: multiplications and additions of a convolution or dense layer; 0 of others.
+        moved: numbers that it reads and writes.
+        kept: numbers that it leaves for the way back.
+    """
+
+    flop: float
+    moved: float
+    kept: float
+
+
+def layer_work(model: keras.Model) -> Iterator[LayerWork]:
+    """The work of each layer of a functional model; a model within it counts by its layers."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from layer_work(layer)
+        elif not isinstance(layer, layers.InputLayer | layers.Flatten | layers.Reshape | layers.Identity):
+            read = sum(_size(tensor) for tensor in _tensors(layer.input))
+            written = _size(layer.output)
+            # An addition and a padding need nothing of what they saw, a normalisation what it read, others keep what
+            # came of them: the next one reads it on its way back.
+            kept = 0.0 if isinstance(layer, layers.Add | layers.ZeroPadding2D | layers.BatchNormalization) else written
+            yield LayerWork(2 * _products(layer), read + written, kept)
+
+
 def forward_gflop(model: keras.Model) -> float:
     """Multiplications and additions of a forward pass of one image through convolutions and dense layers, in 1e9."""
-    return sum(_products(layer) for layer in model.layers) * 2 / 1e9
+    return sum(work.flop for work in layer_work(model)) / 1e9
 
 
 def anatomy(spec: Backbone, shape: Sequence[int]) -> dict[str, Any]:
@@ -40,6 +70,10 @@ def _products(layer: keras.layers.Layer) -> float:
             layer.output
         )
     return 0.0
+
+
+def _tensors(structure: Any) -> list[keras.KerasTensor]:
+    return list(keras.tree.flatten(structure))
 
 
 def _size(tensor: keras.KerasTensor) -> float:

@@ -57,7 +57,7 @@ def run(
         typer.echo("The recipe is valid and its data are there. Nothing was started.")
         if loaded.kind == "study":
             typer.echo("Its runs, timed by a short trial:")
-            estimate(recipe, overrides, runs_dir)
+            plan(recipe, overrides, runs_dir=runs_dir)
         return
     from rotnet_keras.cluster import place
 
@@ -120,20 +120,43 @@ def check(files: Annotated[list[str], typer.Argument(metavar="RECIPE...")]) -> N
 
 
 @app.command()
-def estimate(
-    recipe: RecipeName, overrides: Overrides = None, runs_dir: RunsDir = None, as_json: AsJson = False
+def plan(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(help="8xH100, 4x8xA100 (machines first), 2x1.5TFLOPS; this machine, timed, by default."),
+    ] = None,
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="With --devices: of each machine, to decode images; enough by default.")
+    ] = None,
+    runs_dir: RunsDir = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Say how long a recipe would run on this machine, from a short trial."""
-    from rotnet_keras.costs import costs
-    from rotnet_keras.report import clock
+    """Say what a recipe computes, reads and takes: here, from a short trial, or on devices elsewhere."""
+    from rotnet_keras.catalogue import find_recipe
+    from rotnet_keras.hardware import parse
+    from rotnet_keras.recipe import load_recipe, parse_override
+    from rotnet_keras.study_runs import with_absolute_paths
+    from rotnet_keras.study_schema import StudyRecipe
 
-    loaded, _ = load(recipe, overrides, chosen(runs_dir))
-    found = list(costs(loaded, chosen(runs_dir)))
+    cluster = parse(devices) if devices else None
+    if cores and not cluster:
+        raise RecipeError("--cores goes with --devices; without it this machine is timed as it is")
+    loaded = load_recipe(recipe, dict(map(parse_override, overrides or [])))
+    if isinstance(loaded, StudyRecipe):
+        loaded = with_absolute_paths(loaded, find_recipe(recipe).parent)
+    from rotnet_keras.costs import costs
+
+    found = list(costs(loaded, chosen(runs_dir), cluster, cores))
     if as_json:
         typer.echo(json.dumps([asdict(cost) for cost in found], indent=2))
         return
-    rows = [[c.name, "finished already" if c.finished else f"about {clock(c.seconds)}"] for c in found]
-    print_rows(["run", "time"], [*rows, ["all", f"about {clock(sum(c.seconds for c in found))}"]])
+    from rotnet_keras.plan import notes, table
+
+    print_rows(*table(found))
+    for note in notes(found, cluster, cores):
+        typer.echo(note)
 
 
 @app.command()

@@ -1,19 +1,54 @@
-"""What a recipe's run, or a study's runs, would cost on this machine."""
+"""What a recipe's run, or a study's runs, would cost: on this machine, timed, or on devices that are not here."""
 
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from rotnet_keras.launch import load_for_run
+from rotnet_keras.errors import DataError, RecipeError, RunError
+from rotnet_keras.hardware import Cluster
+from rotnet_keras.launch import find_backbone, load_for_run
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.runs import RunFolder, list_runs
-from rotnet_keras.schema import Backbone, PretrainRecipe, Recipe, RunRecipe
-from rotnet_keras.sources import pinned
+from rotnet_keras.schema import (
+    Backbone,
+    ClassifyRecipe,
+    Data,
+    PretrainRecipe,
+    ProbeRecipe,
+    Recipe,
+    RunRecipe,
+    Source,
+)
+from rotnet_keras.sources import find_source
 from rotnet_keras.study_runs import Planned, planned_runs, run_of
 from rotnet_keras.study_schema import StudyRecipe
+
+# From the start of a run's process to its first step, and from its last to its end.
+AROUND_SECONDS = 25.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is done in one phase of a run.
+
+    Attributes:
+        steps: of an optimizer.
+        inputs: of the network in one of them.
+        flop: multiplications and additions.
+        images: that are read, each as often as it is.
+    """
+
+    name: str
+    steps: int
+    inputs: int
+    flop: float
+    images: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -23,39 +58,55 @@ class Cost:
     Attributes:
         finished: the name of the run folder that it is already, if it is.
         seconds: 0 where it is finished.
+        parts: none where it is finished.
+        read_bytes: from disk; None where it is not known.
+        memory_bytes: of the training on each device; None where there is none.
+        on_paper: whether the images were not there.
     """
 
     name: str
     finished: str | None
     seconds: float
+    parts: tuple[Part, ...] = ()
+    read_bytes: float | None = None
+    memory_bytes: float | None = None
+    on_paper: bool = False
 
 
-def costs(recipe: Recipe, runs_dir: Path) -> Iterator[Cost]:
-    """Each run of a recipe, timed by a short trial where it is not finished. Loads TensorFlow."""
-    from rotnet_keras.trial import Trial, seconds
+def costs(recipe: Recipe, runs_dir: Path, cluster: Cluster | None = None, cores: int | None = None) -> Iterator[Cost]:
+    """Each run of a recipe, timed by a short trial here or priced for a cluster. Loads TensorFlow.
 
+    Args:
+        cores: of each machine of the cluster; enough to decode the images by default.
+
+    Raises:
+        DataError: the images are not there, and nothing is known of them.
+    """
+    known: dict[str, list[float]] = {}
     if not isinstance(recipe, StudyRecipe):
         assert isinstance(recipe, RunRecipe)
-        yield Cost(recipe.title, None, next(seconds([Trial(recipe)])))
+        yield _cost(recipe.title, *_with_backbone(recipe, runs_dir), (cluster, cores), known)
         return
     planned = planned_runs(recipe)
     done = finished_runs(planned, runs_dir)
-    missing = [run for run in planned if (run.name, run.seed) not in done]
-    timed = seconds([Trial(_recipe(run), _spec(run)) for run in missing])
     for run in planned:
-        folder = done.get((run.name, run.seed))
-        yield Cost(run.folder_name, folder.name, 0.0) if folder else Cost(run.folder_name, None, next(timed))
+        if folder := done.get((run.name, run.seed)):
+            yield Cost(run.folder_name, folder.name, 0.0)
+            continue
+        loaded = load_recipe(run.recipe, run.overrides())
+        assert isinstance(loaded, RunRecipe)
+        yield _cost(run.folder_name, loaded, _spec(run), (cluster, cores), known)
 
 
 def costs_apart(recipe_file: Path, runs_dir: Path) -> list[Cost]:
-    """The same in a process of its own, whose memory is free again afterwards; empty where it fails."""
-    command = [sys.executable, "-m", "rotnet_keras", "estimate", str(recipe_file), "--json"]
+    """Those on this machine, found in a process of its own, whose memory is free afterwards; empty where it fails."""
+    command = [sys.executable, "-m", "rotnet_keras", "plan", str(recipe_file), "--json"]
     result = subprocess.run(
         [*command, "--runs-dir", str(runs_dir)], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )
     try:
-        return [Cost(**cost) for cost in json.loads(result.stdout)]
-    except (ValueError, TypeError):
+        return [Cost(cost["name"], cost["finished"], cost["seconds"]) for cost in json.loads(result.stdout)]
+    except (ValueError, TypeError, KeyError):
         return []
 
 
@@ -67,21 +118,91 @@ def finished_runs(planned: list[Planned], runs_dir: Path) -> dict[tuple[str, int
         source = found.get((run.of.name, run.seed)) if run.of else None
         if run.of and source is None:
             continue
-        recipe, _ = load_for_run(run.recipe, run.overrides(source.backbone if source else None), runs_dir)
+        try:
+            recipe, _ = load_for_run(run.recipe, run.overrides(source.backbone if source else None), runs_dir)
+        except DataError:
+            continue
         folder = run_of(recipe, runs)
         if folder and folder.state() == "finished":
             found[run.name, run.seed] = folder
     return found
 
 
-def _recipe(run: Planned) -> RunRecipe:
-    recipe = load_recipe(run.recipe, run.overrides())
-    assert isinstance(recipe, RunRecipe)
-    return recipe.model_copy(update={"data": pinned(recipe.data)})
+def _cost(
+    name: str,
+    recipe: RunRecipe,
+    spec: Backbone | None,
+    machines: tuple[Cluster | None, int | None],
+    known: dict[str, list[float]],
+) -> Cost:
+    """Of one run, on a cluster with so many cores a machine, or here; `known` are the trials so far."""
+    from rotnet_keras import roofline
+    from rotnet_keras.engine import precision_here
+    from rotnet_keras.trial import Trial, seconds
+    from rotnet_keras.workload import workload
+
+    dataset, there = _dataset(recipe.data)
+    work = workload(recipe, dataset, spec)
+    cluster, cores = machines
+    if cluster:
+        decoded = work.image_bytes != 0
+        times = [roofline.seconds(phase, cluster, cores, decoded) for phase in work.phases]
+        devices = cluster.total
+    else:
+        times, devices = seconds(Trial(recipe, dataset, spec), known), 1
+    parts = [
+        Part(phase.name, phase.steps, phase.inputs, phase.flop, phase.images, took)
+        for phase, took in zip(work.phases, times, strict=True)
+    ]
+    memory = None
+    if work.memory:
+        half = work.memory.precision if cluster else precision_here(work.memory.precision)
+        memory = roofline.memory_bytes(work.memory, devices, roofline.in_half(half))
+    read = None if work.image_bytes is None else work.image_bytes * sum(phase.images for phase in work.phases)
+    return Cost(name, None, AROUND_SECONDS + sum(times), tuple(parts), read, memory, not there)
+
+
+@cache
+def _dataset_of(data: str) -> tuple[Any, bool]:
+    from rotnet_keras.datasets import load
+    from rotnet_keras.known_data import KNOWN, on_paper
+
+    wanted = Data.model_validate_json(data)
+    try:
+        find_source(wanted)
+    except DataError:
+        if wanted.name.split(":")[0] not in KNOWN:
+            raise
+        return on_paper(wanted), False
+    return load(wanted), True
+
+
+def _dataset(data: Data) -> tuple[Any, bool]:
+    """The images, or noise of their shapes where they are not there, and whether they are; read once."""
+    return _dataset_of(data.model_dump_json())
+
+
+def _with_backbone(recipe: RunRecipe, runs_dir: Path) -> tuple[RunRecipe, Backbone | None]:
+    """The recipe with the file of the backbone that it goes on from; where no run has made it yet, what it will be."""
+    key = "backbone" if isinstance(recipe, ProbeRecipe) else "pretrained"
+    source = getattr(recipe, key, None)
+    if not isinstance(source, Source):
+        return recipe, None
+    try:
+        file = find_backbone(source, runs_dir)
+    except (RunError, DataError):
+        if source.recipe is None:
+            raise
+        made_by = load_recipe(source.recipe)
+        if not isinstance(made_by, PretrainRecipe | ClassifyRecipe) or made_by.backbone is None:
+            raise RecipeError(f"{key}.recipe: {source.recipe!r} makes no backbone from scratch") from None
+        return recipe, made_by.backbone
+    found = source.model_copy(update={"run": None, "recipe": None, "file": str(file)})
+    return recipe.model_copy(update={key: found}), None
 
 
 def _spec(run: Planned) -> Backbone | None:
-    """The backbone that a run will go on from."""
+    """The backbone that a study's run will go on from."""
     if run.of is None:
         return None
     source = load_recipe(run.of.recipe, run.of.overrides())

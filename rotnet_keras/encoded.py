@@ -53,6 +53,11 @@ class EncodedImages(ABC):
     def name(self, row: int) -> str:
         """What the image at a row is called."""
 
+    @property
+    @abstractmethod
+    def image_bytes(self) -> float:
+        """What an image takes, encoded, on average."""
+
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
         """The central squares: (len(rows), size, size, C) uint8."""
         return self.cut(rows, central(self._extents(rows), self.size), self.size)

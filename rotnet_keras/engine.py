@@ -5,19 +5,49 @@ The environment has to be right before TensorFlow's first import, so this module
 """
 
 import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from rotnet_keras.errors import RotnetError
+from rotnet_keras.host import processor_flags
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # TensorFlow leaves oneDNN off on some processors where it makes a training step 1.4 to 1.6 times as fast.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-import keras
-import tensorflow as tf
+# How lines begin that TensorFlow's libraries print at any log level when they are loaded, and what a machine without a
+# GPU says besides. Warnings and errors of other kinds are let through.
+CHATTER = ("I0000", "WARNING: All log messages before absl::InitializeLog", "To enable the following instructions")
+NO_DRIVER = "UNKNOWN ERROR (303)"
 
-from rotnet_keras.errors import RotnetError
-from rotnet_keras.host import processor_flags
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            said.seek(0)
+            for line in said.read().decode("utf-8", "replace").splitlines():
+                if not line.startswith(CHATTER) and NO_DRIVER not in line:
+                    print(line, file=sys.stderr)
+
+
+with _without_chatter():
+    import keras
+    import tensorflow as tf
+
+    # The first look for GPUs says the rest.
+    tf.config.list_physical_devices()
 
 __all__ = ["configure", "device_name", "keras", "precision_here", "tf", "under"]
 

@@ -20,6 +20,7 @@ from rotnet_keras.stores import Decoded, Split, Store, cache_for, store_images
 
 DEFAULT_SIZE = 64
 CHUNK = 256
+SAMPLE = 200
 
 
 class FolderImages(EncodedImages):
@@ -41,6 +42,12 @@ class FolderImages(EncodedImages):
     def name(self, row: int) -> str:
         """A file's path."""
         return str(self._path(row))
+
+    @property
+    def image_bytes(self) -> float:
+        """Of a sample of the files."""
+        sample = self.which[:: max(1, len(self.which) // SAMPLE)]
+        return float(np.mean([self.files[int(which)].stat().st_size for which in sample]))
 
     def _path(self, row: int) -> Path:
         return self.files[int(self.which[row])]

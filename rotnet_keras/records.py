@@ -53,6 +53,11 @@ class RecordImages(EncodedImages):
         file, start, _ = self.places[row]
         return f"the record at byte {start} of {self.paths[file]}"
 
+    @property
+    def image_bytes(self) -> float:
+        """Of a whole record."""
+        return float(self.places[:, 2].mean())
+
 
 def image_of(record: bytes, image_key: str) -> bytes:
     """The encoded image in a serialised example.

@@ -35,6 +35,7 @@ class DiskStore:
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self.shape = shape
+        self.image_bytes = int(np.prod(shape[1:]))
         self._file = path.open("rb", buffering=0)
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:

@@ -1,14 +1,14 @@
 """How long runs would take on this machine: some steps of each, on their own images, against the clock."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rotnet_keras import backbones, datasets, engine
+from rotnet_keras import backbones, engine
 from rotnet_keras.batches import evaluation_images, training_images
 from rotnet_keras.classify import classifier
 from rotnet_keras.datasets import Dataset
@@ -22,11 +22,10 @@ from rotnet_keras.pretrain import rotnet
 from rotnet_keras.schema import Augment, Backbone, ClassifyRecipe, PretrainRecipe, Probe, ProbeRecipe, RunRecipe
 from rotnet_keras.stages import network_input
 from rotnet_keras.training import compile_model
+from rotnet_keras.workload import probe_rounds
 
 # So long, and at least so many steps after the first, which traces the graph.
 SECONDS, STEPS = 1.0, 3
-# From the start of a run's process to its first step, and from its last to its end.
-AROUND_SECONDS = 25.0
 # A forward pass against a training step of as many inputs.
 FORWARD = 1 / 3
 EXTRACTED = 256
@@ -37,25 +36,25 @@ class Trial:
     """A run to time.
 
     Attributes:
+        dataset: its images, or noise of the same shapes.
         spec: the backbone that it goes on from, where that is not there yet.
     """
 
     recipe: RunRecipe
+    dataset: Dataset
     spec: Backbone | None = None
 
 
-def seconds(trials: Sequence[Trial]) -> Iterator[float]:
-    """How long each run would take, from start to end; equal runs are timed once."""
-    read: dict[str, Dataset] = {}
-    known: dict[str, float] = {}
-    for trial in trials:
-        data = trial.recipe.data
-        if data.model_dump_json() not in read:
-            read[data.model_dump_json()] = datasets.load(data)
-        key = _cost_key(trial)
-        if key not in known:
-            known[key] = AROUND_SECONDS + _work(trial, read[data.model_dump_json()])
-        yield known[key]
+def seconds(trial: Trial, known: dict[str, list[float]]) -> list[float]:
+    """How long each phase of a run would take, phases as `workload` has them.
+
+    Args:
+        known: what was found before; equal runs are timed once.
+    """
+    key = _cost_key(trial)
+    if key not in known:
+        known[key] = _work(trial)
+    return known[key]
 
 
 def _cost_key(trial: Trial) -> str:
@@ -71,17 +70,17 @@ def _cost_key(trial: Trial) -> str:
     return f"{recipe.model_copy(update=same)!r} {trial.spec!r}"
 
 
-def _work(trial: Trial, dataset: Dataset) -> float:
-    recipe = trial.recipe
+def _work(trial: Trial) -> list[float]:
+    recipe, dataset = trial.recipe, trial.dataset
     if isinstance(recipe, PretrainRecipe):
         engine.configure(recipe.seed, engine.precision_here(recipe.train.precision))
         training = _training(recipe, dataset, rotnet(recipe, dataset), labelled=False)
         with engine.under("float32"):
             backbone = _fresh(recipe.backbone, dataset, recipe.augment)
-            epochs = recipe.train.total_steps(len(dataset.train)) // recipe.train.steps_per_epoch(len(dataset.train))
-            rounds = [1 + (epochs - 1) // probe.every if probe.every else 1 for probe in recipe.probe]
-            probes = [_probe(p, backbone, dataset, recipe.augment) for p in recipe.probe]
-        return training + sum(n * s for n, s in zip(rounds, probes, strict=True))
+            probes = [
+                probe_rounds(p, recipe, dataset) * _probe(p, backbone, dataset, recipe.augment) for p in recipe.probe
+            ]
+        return [*training, *probes]
     if isinstance(recipe, ClassifyRecipe):
         engine.configure(recipe.seed, engine.precision_here(recipe.train.precision))
         spec = recipe.backbone or trial.spec
@@ -91,7 +90,7 @@ def _work(trial: Trial, dataset: Dataset) -> float:
     assert isinstance(recipe, ProbeRecipe)
     engine.configure(recipe.seed, "float32")
     backbone = _fresh(trial.spec, dataset, recipe.augment) if trial.spec else _loaded(recipe.backbone)
-    return sum(_probe(probe, backbone, dataset, recipe.augment) for probe in recipe.probe)
+    return [_probe(probe, backbone, dataset, recipe.augment) for probe in recipe.probe]
 
 
 def _fresh(spec: Backbone, dataset: Dataset, augment: Augment) -> keras.Model:
@@ -102,8 +101,10 @@ def _loaded(source: Any) -> keras.Model:
     return load_backbone(Path(str(source.file)))
 
 
-def _training(recipe: PretrainRecipe | ClassifyRecipe, dataset: Dataset, model: Classifier, labelled: bool) -> float:
-    """Seconds of all steps, and of the validations and the test beside them."""
+def _training(
+    recipe: PretrainRecipe | ClassifyRecipe, dataset: Dataset, model: Classifier, labelled: bool
+) -> list[float]:
+    """Seconds of all steps, and of the validations and the test."""
     compile_model(model, recipe)
     model.parts = recipe.train.accumulate
     batch, count = recipe.train.batch, len(dataset.train)
@@ -116,7 +117,7 @@ def _training(recipe: PretrainRecipe | ClassifyRecipe, dataset: Dataset, model: 
     total = recipe.train.total_steps(count)
     evaluated = len(dataset.test or ())
     evaluated += len(dataset.validation or ()) * -(-total // recipe.train.steps_per_epoch(count))
-    return step * (total + FORWARD * evaluated / batch)
+    return [step * total, step * FORWARD * evaluated / batch]
 
 
 def _probe(probe: Probe, backbone: keras.Model, dataset: Dataset, augment: Augment) -> float:

@@ -24,6 +24,8 @@ FILES = 200
 PHOTO = (375, 500)
 # The paper's ImageNet pipeline: short side 256, a random crop of 224, mirrored or not.
 RESIZED, CROP = 256, 224
+# Shares of an image that crops of random size cover.
+AREA = [0.08, 1.0]
 
 
 def measure(settings: Settings) -> list[Measurement]:
@@ -31,26 +33,38 @@ def measure(settings: Settings) -> list[Measurement]:
     pixels = np.random.default_rng(0).integers(0, 256, (ARRAYS, 32, 32, 3), np.uint8)
     arrays = Split(pixels, np.arange(ARRAYS), None)
     cached = [_delivered(arrays, Augment(pad=4, flip=True))[1] for _ in range(settings.rounds)]
-    ours, a_core, plain = [], [], []
+    ours, a_core, parts, plain = [], [], [], []
     with tempfile.TemporaryDirectory() as made:
         folder = Path(settings.images or made)
         if not settings.images:
             make_photos(folder, FILES)
-        data = Data(name=str(folder), size=RESIZED, validation=0.0, cache="none", mean=[127.5] * 3, std=[127.5] * 3)
+        data = Data(
+            name=str(folder),
+            size=RESIZED,
+            validation=0.0,
+            cache="none",
+            whole=True,
+            mean=[127.5] * 3,
+            std=[127.5] * 3,
+        )
         dataset = load(data)
         source = find_source(data)
         assert isinstance(source, FolderSource)
         files = list(source.splits["train"])
+        sizes = float(np.mean([file.stat().st_size for file in files])) / 1e3
         for _ in range(settings.rounds):
             rate, by_processor = _delivered(dataset.train, Augment(crop=CROP, flip=True))
             ours.append(rate)
             a_core.append(by_processor)
+            parts.append(_delivered(dataset.train, Augment(crop=CROP, area=AREA, flip=True))[1])
             plain.append(_plain_loop(files))
     what = f"{len(files)} image files: decode, resize to {RESIZED}, crop {CROP}, flip"
     return [
         measured("data", "cached 32 x 32 images: pad, crop, flip", cached, "images/s a core"),
         measured("data", what, ours, "images/s"),
         measured("data", "the same by processor time", a_core, "images/s a core"),
+        measured("data", f"crops of random size to {CROP}, flip, by processor time", parts, "images/s a core"),
+        measured("data", "size of a file, on average", [sizes], "kB"),
         measured("data", "a plain loop of Pillow, same files, same cores", plain, "images/s"),
         measured("data", "the pipeline against the loop", [a / b for a, b in zip(ours, plain, strict=True)], "x"),
     ]

@@ -1,0 +1,93 @@
+"""The large data sets of the paper as their makers describe them, for plans where they are not there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from rotnet_keras.datasets import Dataset
+from rotnet_keras.errors import DataError
+from rotnet_keras.schema import Data
+from rotnet_keras.stores import Split
+
+
+@dataclass(frozen=True)
+class Described:
+    """Sizes of a data set.
+
+    Attributes:
+        splits: number of images by the name of the split; the first is for training.
+        image_bytes: of a file, on average; None where it is not known.
+        side: in pixels, where all images are squares of one size.
+    """
+
+    splits: Mapping[str, int]
+    classes: int
+    image_bytes: int | None = None
+    side: int | None = None
+
+
+# Places205 (its 256 x 256 version) has the file layout of the recipe `places205_alexnet`.
+KNOWN: Mapping[str, Described] = {
+    "imagenet2012": Described({"train": 1_281_167, "validation": 50_000}, 1000, 110_000),
+    "places205": Described({"train": 2_448_873, "test": 20_500}, 205, None, 256),
+    "cifar10": Described({"train": 50_000, "test": 10_000}, 10, 0, 32),
+    "cifar100": Described({"train": 50_000, "test": 10_000}, 100, 0, 32),
+}
+
+
+class NoImages:
+    """A store that makes up what it is asked for: noise."""
+
+    def __init__(self, shape: tuple[int, ...], image_bytes: int | None) -> None:
+        self.shape, self.image_bytes = shape, image_bytes
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        """(len(rows), S, S, C) uint8."""
+        return np.random.default_rng(0).integers(0, 256, (len(rows), *self.shape[1:]), np.uint8)
+
+
+def on_paper(data: Data) -> Dataset:
+    """A data set with the sizes and splits that a recipe's would have, and noise for images.
+
+    Raises:
+        DataError: nothing is known of it.
+    """
+    import tensorflow_datasets as tfds
+
+    name = data.name.split(":")[0]
+    if name not in KNOWN:
+        raise DataError(f"nothing is known of {data.name!r} (known: {', '.join(KNOWN)})")
+    known = KNOWN[name]
+    side = data.size or known.side
+    if side is None:
+        raise DataError(f"data.size: the images of {name} are not all one square; give their side in pixels")
+    chosen = {key: key for key in known.splits} if "test" in known.splits else {"train": "train", "test": "validation"}
+    infos = {
+        split: tfds.core.SplitInfo(name=split, shard_lengths=[count], num_bytes=0)
+        for split, count in known.splits.items()
+    }
+    counts = {}
+    for split, asked in (chosen | data.splits.model_dump(exclude_none=True)).items():
+        try:
+            parts = tfds.core.ReadInstruction.from_spec(asked).to_absolute(infos)
+        except (ValueError, AssertionError):
+            raise DataError(f"data.splits.{split}: {asked!r} is none of {', '.join(known.splits)}") from None
+        counts[split] = sum((part.to or known.splits[part.splitname]) - (part.from_ or 0) for part in parts)
+    if "validation" not in counts:
+        counts["validation"] = round(data.validation * counts["train"])
+        counts["train"] -= counts["validation"]
+    store = NoImages((sum(counts.values()), side, side, data.channels or 3), known.image_bytes)
+    splits = {
+        split: Split(store, np.arange(count), np.arange(count) % known.classes) for split, count in counts.items()
+    }
+    return Dataset(
+        name=data.name,
+        train=splits["train"],
+        validation=splits["validation"] if counts["validation"] else None,
+        test=splits["test"],
+        class_names=[str(number) for number in range(known.classes)],
+        mean=[127.5] * store.shape[-1],
+        std=[127.5] * store.shape[-1],
+        fingerprint="",
+    )

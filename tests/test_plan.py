@@ -1,0 +1,127 @@
+"""Plans: what a run computes, counted; what it takes, by data sheets or by a trial."""
+
+import json
+
+import pytest
+from command_line import run_cli
+
+from rotnet_keras.arithmetic import layer_work
+from rotnet_keras.backbones import backbone
+from rotnet_keras.costs import AROUND_SECONDS, costs
+from rotnet_keras.errors import DataError, RecipeError, RunError
+from rotnet_keras.hardware import parse
+from rotnet_keras.plan import notes
+from rotnet_keras.recipe import load_recipe
+from rotnet_keras.roofline import DECODED, TOGETHER, seconds
+from rotnet_keras.workload import Pass, Phase
+
+
+def cost_of(recipe, runs_dir, devices="H100", cores=None, **overrides):
+    return next(costs(load_recipe(recipe, overrides), runs_dir, parse(devices), cores))
+
+
+@pytest.fixture(autouse=True)
+def _no_data(monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize(
+    ("text", "machines", "devices", "name"),
+    [("H100", 1, 1, "H100"), ("8xh100", 1, 8, "H100"), ("4x8xA100-80", 4, 8, "A100-80"), ("2x1.5TFLOPS", 1, 2, None)],
+)
+def test_devices_are_machines_by_devices_by_name(text, machines, devices, name):
+    cluster = parse(text)
+    assert (cluster.machines, cluster.devices, cluster.total) == (machines, devices, machines * devices)
+    assert cluster.device.name == name if name else cluster.device.full == 1.5
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"), [("8xH10", "'H100'"), ("0xH100", "at least one"), ("0TFLOPS", "at least one"), ("", "8xH100")]
+)
+def test_devices_that_are_none_get_an_error_that_says_what_there_is(text, hint):
+    with pytest.raises(RecipeError, match=hint):
+        parse(text)
+
+
+# Images/s in training ResNet-50 v1.5 on one device: NVIDIA DeepLearningExamples, TensorFlow with XLA.
+@pytest.mark.parametrize(
+    ("device", "precision", "published"),
+    [("V100", "float32", 412), ("V100", "auto", 1270), ("A100", "float32", 909), ("A100", "auto", 2375)],
+)
+def test_rates_of_resnet50_are_within_18_percent_of_the_published_ones(device, precision, published):
+    layers = tuple(layer_work(backbone("resnet50", (224, 224, 3))))
+    passes = (Pass(layers, inputs=256_000, training=True, precision=precision),)
+    took = seconds(Phase("training", 1000, 256, passes, 256_000, shared=True, parameters=23_508_032), parse(device))
+    assert 256_000 / took == pytest.approx(published, rel=0.18)
+
+
+def test_a_pretraining_is_counted_from_its_recipe_though_the_images_are_elsewhere(runs_dir):
+    cost = cost_of("imagenet_alexnet", runs_dir)
+    training, evaluation = cost.parts
+    # 99 % of 1,281,167 images, 192 a step, four copies of each, for 50 epochs.
+    images = 1_281_167 - 12_812
+    assert training.steps == 50 * -(-images // 192)
+    assert (training.name, training.inputs, training.images) == ("pretraining", 768, training.steps * 192)
+    assert training.flop == pytest.approx(3 * 1.42e9 * 768 * training.steps, rel=0.01)
+    assert evaluation.images == 50_000 + 50 * 12_812
+    assert cost.seconds == pytest.approx(AROUND_SECONDS + training.seconds + evaluation.seconds)
+    assert cost.read_bytes == pytest.approx(110_000 * (training.images + evaluation.images))
+    # Weights, gradients and momentum of 57 million parameters, and the inputs' activations.
+    assert 0.7e9 + 3 * 4 * 57e6 < cost.memory_bytes < 8e9
+    assert cost.on_paper
+
+
+def test_several_devices_share_a_training_and_nothing_else(runs_dir):
+    one, eight = (cost_of("cifar_nin", runs_dir, devices) for devices in ("T4", "8xT4"))
+    assert one.parts[0].seconds / 8 / TOGETHER < eight.parts[0].seconds < 1.1 * one.parts[0].seconds / 8 / TOGETHER
+    assert eight.parts[1:] == one.parts[1:]
+    assert eight.memory_bytes < one.memory_bytes / 2
+
+
+def test_few_cores_hold_the_devices_up_unless_images_are_kept(runs_dir):
+    cost = cost_of("places205_alexnet", runs_dir, cores=2)
+    assert cost.parts[0].seconds == pytest.approx(cost.parts[0].images / (2 * DECODED))
+    fed = cost_of("cifar_nin", runs_dir, cores=1)
+    assert fed.parts == cost_of("cifar_nin", runs_dir).parts
+
+
+def test_a_probe_of_a_backbone_that_is_still_to_be_made_goes_by_its_recipe(runs_dir):
+    (part,) = cost_of("imagenet_linear", runs_dir).parts
+    controls = 2
+    assert part.steps == controls * 35 * -(-1_268_355 // 192)
+    assert part.flop > controls * 35 * 1_268_355 * 1.3e9
+    with pytest.raises(RunError, match="no run"):
+        cost_of("imagenet_nonlinear", runs_dir, **{"backbone.run": "nothing"})
+
+
+def test_what_is_too_large_for_a_device_is_told_with_what_helps(runs_dir):
+    found = [cost_of("cifar_nin", runs_dir, "T4", **{"train.batch": 2048})]
+    assert any("train.accumulate=" in note for note in notes(found, parse("T4")))
+    less = cost_of("cifar_nin", runs_dir, "T4", **{"train.batch": 2048, "train.accumulate": 4})
+    assert not any("train.accumulate=" in note for note in notes([less], parse("T4")))
+
+
+def test_images_of_which_nothing_is_known_cannot_be_planned_with(runs_dir):
+    with pytest.raises(DataError, match="no folder"):
+        cost_of("folder", runs_dir, **{"data.name": "/nowhere"})
+    with pytest.raises(DataError, match=r"splits\.train"):
+        cost_of("imagenet_alexnet", runs_dir, **{"data.splits.train": "trian"})
+
+
+def test_plan_of_this_machine_times_every_part_of_a_run(tiny_recipe, runs_dir):
+    result = run_cli("plan", tiny_recipe, "--json", cwd=runs_dir.parent)
+    assert result.returncode == 0, result.stderr
+    (cost,) = json.loads(result.stdout)
+    assert [part["name"] for part in cost["parts"]][:2] == ["pretraining", "validation and test"]
+    assert all(part["seconds"] > 0 for part in cost["parts"])
+    assert cost["read_bytes"] == 0
+    assert not cost["on_paper"]
+
+
+def test_plan_of_a_study_lists_its_runs(runs_dir):
+    result = run_cli("plan", "studies/table6_places", "--devices", "2x8xH100", cwd=runs_dir.parent)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["run", "alexnet-s0", "alexnet-probe-s0", "all"]
+    assert "Times are estimates, for 2 machines with 8 x H100." in lines
+    assert not result.stderr
