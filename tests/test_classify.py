@@ -78,7 +78,7 @@ def test_from_scratch_beside_rotation_it_learns_reports_and_exports(recipe):
 def test_fine_tuning_changes_all_of_the_trunk_and_a_probe_nothing(finished, recipe):
     _, pretraining = finished
     head = f'[pretrained]\nrun = "{pretraining.path}"\nlearning_rate = 1e-5\n[head]\nname = "mlp"\ntap = "conv1"\n'
-    recipe.write_text(recipe.read_text() + head)
+    recipe.write_text(recipe.read_text() + head + "[auxiliary]\n")
     result, run = start(recipe)
     assert result.returncode == 0, run.log.read_text()
     before, after = weights_of(pretraining.backbone), weights_of(run.backbone)
