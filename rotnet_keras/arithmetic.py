@@ -8,7 +8,7 @@ import numpy as np
 
 from rotnet_keras.backbones import build
 from rotnet_keras.engine import keras
-from rotnet_keras.schema import Backbone
+from rotnet_keras.sections import Backbone
 
 layers = keras.layers
 

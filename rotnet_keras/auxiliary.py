@@ -6,7 +6,8 @@ from rotnet_keras.engine import keras, tf
 from rotnet_keras.heads import build_head
 from rotnet_keras.models import Classifier
 from rotnet_keras.rotation import rotate_batch
-from rotnet_keras.schema import Augment, Auxiliary
+from rotnet_keras.schema import Auxiliary
+from rotnet_keras.sections import Augment
 
 UNLABELLED = -1
 

@@ -14,7 +14,7 @@ from rotnet_keras.crops import anywhere, resized
 from rotnet_keras.encoded import EncodedImages
 from rotnet_keras.engine import tf
 from rotnet_keras.images import cut_array
-from rotnet_keras.schema import Augment
+from rotnet_keras.sections import Augment
 from rotnet_keras.stores import Split
 
 PARALLEL_LOADS = 2

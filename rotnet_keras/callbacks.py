@@ -8,7 +8,7 @@ from typing import Any
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DivergedError
 from rotnet_keras.schedules import learning_rate
-from rotnet_keras.schema import Length, Optimizer, Schedule
+from rotnet_keras.sections import Length, Optimizer, Schedule
 
 
 class LearningRate(keras.callbacks.Callback):

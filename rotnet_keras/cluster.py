@@ -13,7 +13,8 @@ from pathlib import Path
 from rotnet_keras.errors import RecipeError
 from rotnet_keras.recipe import to_toml
 from rotnet_keras.runs import RunFolder, create_run
-from rotnet_keras.schema import ClassifyRecipe, Devices, PretrainRecipe, Recipe
+from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, Recipe
+from rotnet_keras.sections import Devices
 
 CHIEF_FIRST = ("chief", "worker")
 

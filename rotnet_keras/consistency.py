@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from rotnet_keras.schema import Augment, Backbone, Data, Head, Section
+from rotnet_keras.schema import Head
+from rotnet_keras.sections import Augment, Backbone, Data, Section
 from rotnet_keras.study_schema import StudyRecipe
 
 Location = tuple[str | int, ...]

@@ -14,16 +14,8 @@ from rotnet_keras.hardware import Cluster
 from rotnet_keras.launch import find_backbone, load_for_run
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.runs import RunFolder, list_runs
-from rotnet_keras.schema import (
-    Backbone,
-    ClassifyRecipe,
-    Data,
-    PretrainRecipe,
-    ProbeRecipe,
-    Recipe,
-    RunRecipe,
-    Source,
-)
+from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe, Source
+from rotnet_keras.sections import Backbone, Data
 from rotnet_keras.sources import find_source
 from rotnet_keras.study_runs import Planned, planned_runs, run_of
 from rotnet_keras.study_schema import StudyRecipe

@@ -7,7 +7,7 @@ import numpy as np
 from rotnet_keras.errors import DataError
 from rotnet_keras.folders import read_folder
 from rotnet_keras.readers import Progress, read_arrays, read_tfds
-from rotnet_keras.schema import Data
+from rotnet_keras.sections import Data
 from rotnet_keras.sources import ArraySource, FolderSource, find_source
 from rotnet_keras.stores import Split
 

@@ -11,7 +11,7 @@ import numpy as np
 from rotnet_keras.cluster import Place, spans_machines
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError, RecipeError
-from rotnet_keras.schema import Devices
+from rotnet_keras.sections import Devices
 
 SLURM_PORT = 8470
 

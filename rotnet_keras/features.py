@@ -14,7 +14,7 @@ from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.fused import fused
 from rotnet_keras.readers import Progress
-from rotnet_keras.schema import Augment
+from rotnet_keras.sections import Augment
 from rotnet_keras.stores import Split
 
 BATCH = 256

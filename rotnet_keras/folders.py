@@ -14,7 +14,7 @@ from rotnet_keras.encoded import EncodedImages
 from rotnet_keras.errors import DataError
 from rotnet_keras.file_lists import FileList
 from rotnet_keras.readers import NAMED, Progress
-from rotnet_keras.schema import Data
+from rotnet_keras.sections import Data
 from rotnet_keras.sources import FolderSource
 from rotnet_keras.stores import Decoded, Split, Store, cache_for, store_images
 

@@ -16,7 +16,7 @@ from rotnet_keras.fused import fused
 from rotnet_keras.heads import build_head
 from rotnet_keras.labels import labelled_subset
 from rotnet_keras.optimizers import build_optimizer, keep_averages
-from rotnet_keras.schema import Augment, Probe
+from rotnet_keras.sections import Augment, Probe
 from rotnet_keras.session import Session
 from rotnet_keras.stores import Split
 

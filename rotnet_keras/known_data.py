@@ -7,7 +7,7 @@ import numpy as np
 
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.errors import DataError
-from rotnet_keras.schema import Data
+from rotnet_keras.sections import Data
 from rotnet_keras.stores import Split
 
 

@@ -9,7 +9,7 @@ from rotnet_keras.engine import keras, tf
 from rotnet_keras.fused import fused
 from rotnet_keras.heads import build_head
 from rotnet_keras.rotation import RIGHT_ANGLES, rotate_batch, rotate_one_each
-from rotnet_keras.schema import Augment
+from rotnet_keras.sections import Augment
 from rotnet_keras.train_functions import on_one_device, on_replicas
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.schema import Optimizer
+from rotnet_keras.sections import Optimizer
 
 UNDECAYED = ("bias", "gamma", "beta")
 

@@ -14,7 +14,8 @@ from rotnet_keras.figures import draw_filters, save
 from rotnet_keras.map_figures import attention_figure, turning_figure
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.runs import RunFolder
-from rotnet_keras.schema import Augment, RunRecipe
+from rotnet_keras.schema import RunRecipe
+from rotnet_keras.sections import Augment
 from rotnet_keras.session import Session
 from rotnet_keras.stages import check_shape
 from rotnet_keras.study_schema import Picture

@@ -25,7 +25,8 @@ from rotnet_keras.features import (
 )
 from rotnet_keras.head_training import HeadTraining, Trunk, labelled_splits, nearest_neighbours, top1
 from rotnet_keras.labels import labelled_subset
-from rotnet_keras.schema import Augment, Probe, ProbeRecipe
+from rotnet_keras.schema import ProbeRecipe
+from rotnet_keras.sections import Augment, Probe
 from rotnet_keras.session import Session
 from rotnet_keras.stages import check_shape, finish, prepare_data
 from rotnet_keras.stores import Split

@@ -12,7 +12,7 @@ import numpy as np
 from rotnet_keras import images as image_files
 from rotnet_keras.errors import DataError
 from rotnet_keras.records import RecordImages, open_records
-from rotnet_keras.schema import Data
+from rotnet_keras.sections import Data
 from rotnet_keras.sources import ARRAY_NAMES, ArraySource, TfdsSource
 from rotnet_keras.stores import Decoded, Split, Store, cache_for, store_images
 

@@ -49,7 +49,7 @@ def backbone_spec(name: str, blocks: int | None, width: float, size: int) -> Any
     from rotnet_keras.architectures import ARCHITECTURES
     from rotnet_keras.catalogue import did_you_mean
     from rotnet_keras.errors import RecipeError
-    from rotnet_keras.schema import Backbone
+    from rotnet_keras.sections import Backbone
 
     if name not in ARCHITECTURES:
         hint = did_you_mean(name, ARCHITECTURES)

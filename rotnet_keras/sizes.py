@@ -5,7 +5,7 @@ import json
 import struct
 import zipfile
 
-from rotnet_keras.schema import Data
+from rotnet_keras.sections import Data
 from rotnet_keras.sources import ARRAY_NAMES, ArraySource, FolderSource, TfdsSource, find_source
 
 PREFIX = struct.Struct("<6sBB")

@@ -12,7 +12,7 @@ from pathlib import Path
 from rotnet_keras.catalogue import PACKAGE, did_you_mean
 from rotnet_keras.errors import DataError
 from rotnet_keras.file_lists import FileList
-from rotnet_keras.schema import Data
+from rotnet_keras.sections import Data
 
 EMBEDDED = {"fashion_mini": PACKAGE / "data" / "fashion_mini.npz"}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

@@ -5,7 +5,8 @@ from rotnet_keras.batches import crop_size
 from rotnet_keras.engine import device_name, keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.report import result_tables, write_report
-from rotnet_keras.schema import Augment, RunRecipe
+from rotnet_keras.schema import RunRecipe
+from rotnet_keras.sections import Augment
 from rotnet_keras.session import Session
 
 

@@ -19,7 +19,8 @@ from rotnet_keras.head_training import from_pixels, labelled_splits, probe_model
 from rotnet_keras.labels import labelled_subset
 from rotnet_keras.models import Classifier
 from rotnet_keras.pretrain import rotnet
-from rotnet_keras.schema import Augment, Backbone, ClassifyRecipe, PretrainRecipe, Probe, ProbeRecipe, RunRecipe
+from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, RunRecipe
+from rotnet_keras.sections import Augment, Backbone, Probe
 from rotnet_keras.stages import network_input
 from rotnet_keras.training import compile_model
 from rotnet_keras.workload import probe_rounds

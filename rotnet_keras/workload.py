@@ -16,7 +16,8 @@ from rotnet_keras.head_training import from_pixels, labelled_splits, probe_model
 from rotnet_keras.labels import labelled_subset
 from rotnet_keras.models import Classifier
 from rotnet_keras.pretrain import rotnet
-from rotnet_keras.schema import Backbone, ClassifyRecipe, Optimizer, PretrainRecipe, Probe, ProbeRecipe, RunRecipe
+from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, RunRecipe
+from rotnet_keras.sections import Backbone, Optimizer, Probe
 from rotnet_keras.stages import network_input
 
 # A training step against a forward pass: the way back multiplies by the weights and by what they saw.

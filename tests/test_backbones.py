@@ -14,7 +14,7 @@ from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.exports import first_kernels, save_model
 from rotnet_keras.models import RotNet
-from rotnet_keras.schema import Backbone
+from rotnet_keras.sections import Backbone
 
 
 def trainable_parameters(model):

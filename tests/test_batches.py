@@ -3,7 +3,7 @@ import pytest
 
 from rotnet_keras.batches import Replicas, augmented, centred, evaluation_images, positions_of_step, training_images
 from rotnet_keras.rotation import rotate_batch
-from rotnet_keras.schema import Augment
+from rotnet_keras.sections import Augment
 from rotnet_keras.stores import Split
 
 FLIP_AND_CROP = Augment(pad=1, flip=True)

@@ -9,7 +9,7 @@ from whole_runs import events_of, run_of, start
 
 from rotnet_keras.datasets import load
 from rotnet_keras.labels import labelled_subset
-from rotnet_keras.schema import Data, Labels
+from rotnet_keras.sections import Data, Labels
 
 RECIPE = """\
 kind = "classify"

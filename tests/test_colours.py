@@ -7,7 +7,7 @@ from rotnet_keras.backbones import backbone
 from rotnet_keras.colours import recolour
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models import RotNet, softmax_loss
-from rotnet_keras.schema import Augment
+from rotnet_keras.sections import Augment
 
 SEED = tf.constant([1, 2], tf.int64)
 

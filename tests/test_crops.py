@@ -5,7 +5,7 @@ from PIL import Image
 from rotnet_keras.batches import augmented, centred
 from rotnet_keras.crops import anywhere, central, resized
 from rotnet_keras.datasets import load
-from rotnet_keras.schema import Augment, Data
+from rotnet_keras.sections import Augment, Data
 from rotnet_keras.stores import Split
 
 FRAMES = np.array([[0, 0, 10, 15], [2, 4, 10, 10], [0, 0, 40, 10]], float).repeat(500, axis=0)

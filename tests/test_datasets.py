@@ -11,7 +11,7 @@ from rotnet_keras.errors import DataError
 from rotnet_keras.folders import FolderImages
 from rotnet_keras.images import UnreadableImage, look_at, read_image
 from rotnet_keras.jpegs import decode
-from rotnet_keras.schema import Augment, Data
+from rotnet_keras.sections import Augment, Data
 from rotnet_keras.sizes import training_images
 from rotnet_keras.sources import find_source, pinned
 from rotnet_keras.stores import DiskStore, cache_for

@@ -6,7 +6,7 @@ from rotnet_keras.datasets import load
 from rotnet_keras.engine import keras
 from rotnet_keras.features import estimate_statistics, frozen_taps, random_backbone
 from rotnet_keras.heads import build_head
-from rotnet_keras.schema import Augment, Data
+from rotnet_keras.sections import Augment, Data
 
 
 @pytest.mark.parametrize(

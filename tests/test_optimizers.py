@@ -3,7 +3,7 @@ import pytest
 
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.optimizers import averaged, build_optimizer, keep_averages
-from rotnet_keras.schema import Optimizer
+from rotnet_keras.sections import Optimizer
 
 
 def steps_of(optimizer, weight, gradients, rates):

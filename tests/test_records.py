@@ -13,7 +13,7 @@ from rotnet_keras.datasets import load
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.records import RecordImages
-from rotnet_keras.schema import Augment, Data
+from rotnet_keras.sections import Augment, Data
 
 
 def encoded(number, shape=(24, 36), kind="jpeg"):

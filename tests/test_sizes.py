@@ -5,7 +5,7 @@ from PIL import Image
 
 from rotnet_keras.datasets import load
 from rotnet_keras.errors import DataError
-from rotnet_keras.schema import Data, Splits
+from rotnet_keras.sections import Data, Splits
 from rotnet_keras.sizes import training_images
 
 

@@ -10,7 +10,8 @@ from rotnet_keras.heads import build_head
 from rotnet_keras.models import Classifier, RotNet, softmax_loss
 from rotnet_keras.optimizers import build_optimizer
 from rotnet_keras.rotation import rotate_batch
-from rotnet_keras.schema import Augment, Auxiliary, Optimizer
+from rotnet_keras.schema import Auxiliary
+from rotnet_keras.sections import Augment, Optimizer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
 

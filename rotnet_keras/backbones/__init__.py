@@ -15,7 +15,7 @@ from rotnet_keras.backbones.nin import nin
 from rotnet_keras.backbones.resnet import resnet50, resnet50v2
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
-from rotnet_keras.schema import Backbone
+from rotnet_keras.sections import Backbone
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "nin": nin,

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from rotnet_keras.catalogue import did_you_mean
 from rotnet_keras.errors import RecipeError
-from rotnet_keras.schema import Backbone, Train
+from rotnet_keras.sections import Backbone, Train
 
 PARTS = ("startup", "memory", "training", "data", "probes")
 PRECISIONS = get_args(Train.model_fields["precision"].annotation)

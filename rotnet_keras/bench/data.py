@@ -13,7 +13,7 @@ from PIL import Image
 from rotnet_keras.batches import training_images
 from rotnet_keras.bench import Measurement, Settings, measured
 from rotnet_keras.datasets import load
-from rotnet_keras.schema import Augment, Data
+from rotnet_keras.sections import Augment, Data
 from rotnet_keras.sources import FolderSource, find_source
 from rotnet_keras.stores import Split
 

@@ -17,7 +17,7 @@ from rotnet_keras.batches import training_images
 from rotnet_keras.bench import Measurement, Settings, measured
 from rotnet_keras.bench.data import make_photos
 from rotnet_keras.datasets import load
-from rotnet_keras.schema import Augment, Data
+from rotnet_keras.sections import Augment, Data
 from rotnet_keras.stores import Split
 
 FEW, MANY = 1_000, 100_000

@@ -15,7 +15,7 @@ from rotnet_keras.features import extract, frozen_taps
 from rotnet_keras.fused import fused
 from rotnet_keras.heads import build_head
 from rotnet_keras.optimizers import build_optimizer
-from rotnet_keras.schema import Augment, Optimizer
+from rotnet_keras.sections import Augment, Optimizer
 from rotnet_keras.stores import Split
 
 IMAGES = 2_000

@@ -20,7 +20,7 @@ from rotnet_keras.errors import RotnetError
 from rotnet_keras.fused import fused
 from rotnet_keras.models import RotNet, softmax_loss
 from rotnet_keras.optimizers import build_optimizer
-from rotnet_keras.schema import Augment, Length, Optimizer, Schedule
+from rotnet_keras.sections import Augment, Length, Optimizer, Schedule
 from rotnet_keras.stores import Split
 
 # So many images, or as many as this many bytes hold.

@@ -14,7 +14,8 @@ from textual.widgets import Button, Footer, Input, Select, Static
 from rotnet_keras.errors import RecipeError, RotnetError
 from rotnet_keras.launch import find_backbone
 from rotnet_keras.recipe import load_recipe, parse_override
-from rotnet_keras.schema import ClassifyRecipe, Data, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe
+from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe
+from rotnet_keras.sections import Data
 from rotnet_keras.sizes import training_images
 from rotnet_keras.study_schema import StudyRecipe
 from rotnet_tui.form_fields import FormField, form_fields
