@@ -12,6 +12,7 @@ from rotnet_keras import images as image_files
 from rotnet_keras import jpegs
 from rotnet_keras.crops import central
 from rotnet_keras.engine import tf
+from rotnet_keras.errors import DataError
 
 
 class EncodedImages(ABC):
@@ -66,6 +67,20 @@ class EncodedImages(ABC):
         """What crops may lie in, the images or their central squares: (len(rows), 4) boxes."""
         extents = self._extents(rows)
         return extents if self.whole else central(extents, self.size)
+
+    def whole_image(self, row: int) -> np.ndarray:
+        """(H, W, C) uint8, upright, in its own size.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        source = self._contents(row)
+        try:
+            if isinstance(source, str):
+                raise image_files.UnreadableImage(source)
+            return image_files.read_whole(BytesIO(source), self.channels)
+        except image_files.UnreadableImage as error:
+            raise DataError(f"{self.name(row)} cannot be read ({error})") from None
 
     def cut(self, rows: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
         """Parts of the images, of which the rest is not computed.

@@ -13,7 +13,7 @@ from rotnet_keras import images as image_files
 from rotnet_keras.encoded import EncodedImages
 from rotnet_keras.errors import DataError
 from rotnet_keras.file_lists import FileList
-from rotnet_keras.readers import NAMED, Progress
+from rotnet_keras.readers import Progress, some
 from rotnet_keras.sections import Data
 from rotnet_keras.sources import FolderSource
 from rotnet_keras.stores import Decoded, Split, Store, cache_for, store_images
@@ -75,9 +75,8 @@ def read_folder(
             store, kept, bad = store_images(len(files), shape, fill, cache, key)
             labels = kept if source.class_names else None
         if bad:
-            listed = "; ".join(f"{files[i].relative_to(source.root)} ({why})" for i, why in bad[:NAMED])
-            more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-            notes.append(f"{len(bad)} of {len(files)} {split} files cannot be read and are skipped: {listed}{more}")
+            reasons = [f"{files[i].relative_to(source.root)} ({why})" for i, why in bad]
+            notes.append(f"{len(bad)} of {len(files)} {split} files cannot be read and are skipped: {some(reasons)}")
         if not store.shape[0]:
             if split != "train":
                 continue

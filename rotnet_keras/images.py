@@ -59,6 +59,28 @@ def read_image(
         raise UnreadableImage(_reason(source, error)) from None
 
 
+def read_whole(source: Path | BytesIO, channels: int) -> Pixels:
+    """Decode all of a file in its own size, upright; otherwise as `read_image`.
+
+    Returns:
+        (H, W, channels) uint8.
+
+    Raises:
+        UnreadableImage: it is empty, damaged, truncated, too large or not an image.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(source) as image:
+                ImageOps.exif_transpose(image, in_place=True)
+                pixels = np.asarray(_eight_bit(image, channels), np.uint8)
+                return pixels[..., None] if pixels.ndim == 2 else pixels
+    except UnreadableImage:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
+        raise UnreadableImage(_reason(source, error)) from None
+
+
 def _reason(source: Path | BytesIO, error: Exception) -> str:
     if isinstance(source, BytesIO):
         return "it is empty" if not source.getbuffer() else re.sub(r" <_io\.BytesIO.*>", "", str(error))

@@ -12,7 +12,7 @@ import numpy as np
 from rotnet_keras import images as image_files
 from rotnet_keras.errors import DataError
 from rotnet_keras.records import RecordImages, open_records
-from rotnet_keras.sections import Data
+from rotnet_keras.sections import Data, Splits
 from rotnet_keras.sources import ARRAY_NAMES, ArraySource, TfdsSource
 from rotnet_keras.stores import Decoded, Split, Store, cache_for, store_images
 
@@ -111,13 +111,7 @@ def read_tfds(
     """The splits of a tfds data set, its class names, and its fingerprint; what cannot be read goes to `notes`."""
     import tensorflow_datasets as tfds
 
-    try:
-        builder = tfds.builder(source.name, data_dir=str(source.data_dir))
-        if source.download:
-            builder.download_and_prepare()
-        info = builder.info
-    except Exception as error:  # tfds raises many types; each message says what is missing.
-        raise DataError(f"data.name: tfds cannot open {source.name!r}: {str(error).splitlines()[0]}") from None
+    builder, info = open_builder(source)
     image_key = next((k for k, f in info.features.items() if isinstance(f, tfds.features.Image)), None)
     if image_key is None:
         raise DataError(f"data.name: {source.name!r} has no image feature; it has {', '.join(info.features)}")
@@ -128,16 +122,20 @@ def read_tfds(
         raise DataError(f"data.name: the images of {source.name!r} are not all one square: set data.size")
     shape = (size, size, data.channels or channels or 3)
     splits = {}
-    for split, name in _tfds_splits(list(info.splits), data).items():
-        try:
-            count = info.splits[name].num_examples
-        except (KeyError, ValueError):
-            raise DataError(f"data.splits.{split}: {name!r} is none of {', '.join(info.splits)}") from None
-        key = f"{info.full_name}-{name}-{_identity(info.splits[name].file_instructions)}"
+    for split, name in chosen_splits(info, data.splits).items():
+        count = info.splits[name].num_examples
+        key = _key(info, name)
         cache = "none" if data.whole else cache_for(count, shape, data.cache)
         store: Store
         if cache == "none":
-            store, labels = _records(info, name, (image_key, label_key), shape, key, data.whole, progress, notes)
+            bad: list[str] = []
+            options = {"size": size, "channels": shape[2], "whole": data.whole, "report": notes.append}
+            store, labels = left_in_files(info, name, (image_key, label_key), options, progress, bad)
+            if bad:
+                more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+                notes.append(
+                    f"{len(bad)} {name} records cannot be read and are skipped: {'; '.join(bad[:NAMED])}{more}"
+                )
         else:
             decoded = partial(_decoded, builder, name, (image_key, label_key), shape, count, progress)
             store, labels, _ = store_images(count, shape, decoded, cache, f"{key}-{size}-{shape[2]}")
@@ -147,11 +145,52 @@ def read_tfds(
     return splits, class_names, f"tfds:{info.full_name}:{sizes}"
 
 
-def _identity(parts: Sequence[Any]) -> str:
+def some(reasons: Sequence[str]) -> str:
+    """The first reasons of many."""
+    return "; ".join(reasons[:NAMED]) + (f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else "")
+
+
+def open_builder(source: TfdsSource) -> tuple[Any, Any]:
+    """tfds's builder of a data set, and what it knows of it.
+
+    Raises:
+        DataError: it is not there.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(source.name, data_dir=str(source.data_dir))
+        if source.download:
+            builder.download_and_prepare()
+        return builder, builder.info
+    except Exception as error:  # tfds raises many types; each message says what is missing.
+        raise DataError(f"data.name: tfds cannot open {source.name!r}: {str(error).splitlines()[0]}") from None
+
+
+def chosen_splits(info: Any, wanted: Splits) -> dict[str, str]:
+    """Which tfds split serves as which; where there is no test split, validation is the test.
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    chosen = {"train": "train", "validation": "validation", "test": "test"}
+    if "test" not in info.splits:
+        chosen = {"train": "train", "test": "validation"}
+    chosen = {split: name for split, name in chosen.items() if name in info.splits}
+    chosen |= wanted.model_dump(exclude_none=True)
+    for split, name in chosen.items():
+        try:
+            info.splits[name]
+        except (KeyError, ValueError):
+            raise DataError(f"data.splits.{split}: {name!r} is none of {', '.join(info.splits)}") from None
+    return chosen
+
+
+def _key(info: Any, name: str) -> str:
     """Tells the files of a split from those of another copy of the data set, and from what stood there before."""
-    files = [Path(part.filename) for part in parts]
+    files = [Path(part.filename) for part in info.splits[name].file_instructions]
     facts = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+    return f"{info.full_name}-{name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
 
 
 def _decoded(
@@ -171,42 +210,24 @@ def _decoded(
         progress("reading images", done, count)
 
 
-def _records(
-    info: Any,
-    name: str,
-    keys: Keys,
-    shape: tuple[int, int, int],
-    key: str,
-    whole: bool,
-    progress: Progress,
-    notes: list[str],
+def left_in_files(
+    info: Any, name: str, keys: Keys, options: dict[str, Any], progress: Progress, bad: list[str]
 ) -> tuple[RecordImages, np.ndarray]:
-    """A split whose examples are left in their files."""
+    """A split whose examples are left in their files, and its labels.
+
+    Args:
+        options: those of `EncodedImages`, but for the shapes.
+        bad: what is wrong with records that cannot be used is added here.
+
+    Raises:
+        DataError: they are in no TFRecord files.
+    """
     if info.file_format.value != "tfrecord":
         kind = info.file_format.value
         raise DataError(f"data.cache: {info.full_name} is in {kind} files, of which only a copy can be used: 'disk'")
     parts = [(Path(part.filename), part.skip, part.examples_in_shard - part.skip if part.take < 0 else part.take)
              for part in info.splits[name].file_instructions]  # fmt: skip
-    store, labels, bad = open_records(
-        parts,
-        *keys,
-        key,
-        lambda done, total: progress(f"looking at {name} images", done, total),
-        size=shape[0],
-        channels=shape[2],
-        whole=whole,
-        report=notes.append,
-    )
-    if bad:
-        more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-        notes.append(f"{len(bad)} {name} records cannot be read and are skipped: {'; '.join(bad[:NAMED])}{more}")
+    looked = partial(progress, f"looking at {name} images")
+    store, labels, unread = open_records(parts, *keys, _key(info, name), looked, **options)
+    bad += unread
     return store, labels
-
-
-def _tfds_splits(present: list[str], data: Data) -> dict[str, str]:
-    """Which tfds split serves as which; where there is no test split, validation is the test."""
-    chosen = {"train": "train", "validation": "validation", "test": "test"}
-    if "test" not in present:
-        chosen = {"train": "train", "test": "validation"}
-    chosen = {split: name for split, name in chosen.items() if name in present}
-    return chosen | data.splits.model_dump(exclude_none=True)

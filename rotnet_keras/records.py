@@ -44,9 +44,16 @@ class RecordImages(EncodedImages):
 
     def contents(self, row: int) -> bytes:
         """The encoded image of a record."""
+        return image_of(self._record(row), self.image_key)
+
+    def example(self, row: int) -> "tf.train.Example":
+        """All of a record."""
+        return tf.train.Example.FromString(self._record(row))
+
+    def _record(self, row: int) -> bytes:
         file, start, length = self.places[row]
         with self.paths[file].open("rb", buffering=0) as records:
-            return image_of(os.pread(records.fileno(), int(length), int(start)), self.image_key)
+            return os.pread(records.fileno(), int(length), int(start))
 
     def name(self, row: int) -> str:
         """File and position."""

@@ -52,6 +52,26 @@ class Data(Section):
     splits: Splits = Splits()
 
 
+VOC_CLASSES = [
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+]
+
+
+class AnnotatedData(Section):
+    """Where pictures with objects or masks come from."""
+
+    name: str = Field(description="A folder laid out as VOC's development kit (.../VOC2007), or tfds's 'voc/2007'.")
+    data_dir: str | None = Field(None, description="Where tfds looks; TFDS_DATA_DIR when not given.")
+    download: bool = Field(False, description="Let tfds download what is not there.")
+    splits: Splits = Splits()
+    classes: list[str] = Field(VOC_CLASSES, min_length=1, description="In the order of their numbers, no background.")
+    broken: Literal["refuse", "skip"] = Field(
+        "refuse", description="What to do about pictures whose annotation is missing or makes no sense."
+    )
+    size: int = Field(256, ge=8, le=2048, description="What the short sides of pictures are resized to for crops.")
+
+
 class Augment(Section):
     """What happens to a training image before it is turned. Never after: a flip would swap 90 and 270."""
 

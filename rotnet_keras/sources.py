@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import zipfile
 from array import array
 from collections import Counter
@@ -12,7 +13,7 @@ from pathlib import Path
 from rotnet_keras.catalogue import PACKAGE, did_you_mean
 from rotnet_keras.errors import DataError
 from rotnet_keras.file_lists import FileList
-from rotnet_keras.sections import Data
+from rotnet_keras.sections import AnnotatedData, Data
 
 EMBEDDED = {"fashion_mini": PACKAGE / "data" / "fashion_mini.npz"}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -22,6 +23,8 @@ ARRAY_NAMES = {
     "validation": (("x_val", "y_val"), ("val_images", "val_labels")),
     "test": (("x_test", "y_test"), ("test_images", "test_labels")),
 }
+# A list of VOC's kit, perhaps some of it: "train", "train[:20]".
+LIST = re.compile(r"(\w+)(?:\[(\d*):(\d*)\])?")
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid"),
@@ -73,6 +76,50 @@ class TfdsSource:
     download: bool
 
 
+@dataclass(frozen=True)
+class VocSource:
+    """A folder in the layout of PASCAL VOC's development kit."""
+
+    root: Path
+
+    def lists(self, data: AnnotatedData, masks: bool) -> dict[str, list[str]]:
+        """The names of the pictures of each split.
+
+        Raises:
+            DataError: there is no such list.
+        """
+        folder = self.root / "ImageSets" / ("Segmentation" if masks else "Main")
+        there = {file.stem for file in folder.glob("*.txt") if "_" not in file.stem}
+        chosen = {"train": "train", "validation": "val", "test": "test"}
+        if "test" not in there:
+            chosen = {"train": "train", "test": "val"}
+        chosen = {split: name for split, name in chosen.items() if name in there}
+        found = {}
+        for split, asked in (chosen | data.splits.model_dump(exclude_none=True)).items():
+            names: list[str] = []
+            for part in asked.split("+"):
+                match = LIST.fullmatch(part.strip())
+                if not match or match[1] not in there:
+                    known = ", ".join(sorted(there)) or "nothing"
+                    raise DataError(f"data.splits.{split}: no list {part!r} in {folder} (there: {known})")
+                of_list = (folder / f"{match[1]}.txt").read_text(encoding="utf-8").split()
+                names += of_list[slice(*(int(bound) if bound else None for bound in match.groups()[1:]))]
+            found[split] = names
+        if "train" not in found:
+            raise DataError(f"data.name: no list train.txt in {folder}: name another with data.splits.train")
+        return found
+
+    def fingerprint(self, data: AnnotatedData, masks: bool) -> str:
+        """Changes when a list or a picture's size does."""
+        digest = hashlib.blake2b()
+        for split, names in self.lists(data, masks).items():
+            for name in names:
+                picture = self.root / "JPEGImages" / f"{name}.jpg"
+                size = picture.stat().st_size if picture.is_file() else 0
+                digest.update(os.fsencode(f"{split}\0{name}\0{size}\n"))
+        return "voc:" + digest.hexdigest()[:16]
+
+
 Source = ArraySource | FolderSource | TfdsSource
 
 
@@ -90,6 +137,21 @@ def find_source(data: Data) -> Source:
     if data.name.startswith((".", "/", "~")) or path.is_dir():
         return _folder_source(path)
     return _tfds_source(data)
+
+
+def find_annotated(data: AnnotatedData) -> VocSource | TfdsSource:
+    """Where the annotated pictures of a recipe are.
+
+    Raises:
+        DataError: nothing usable is there; the message says what was looked for.
+    """
+    path = Path(data.name).expanduser()
+    if not (data.name.startswith((".", "/", "~")) or path.is_dir()):
+        return _tfds_source(data)
+    missing = [name for name in ("JPEGImages", "ImageSets") if not (path / name).is_dir()]
+    if missing:
+        raise DataError(f"data.name: {path.absolute()} has no folder {missing[0]}: expected VOC's layout, .../VOC2007")
+    return VocSource(path)
 
 
 def pinned(data: Data) -> Data:
@@ -165,7 +227,7 @@ def _others(other: Counter[str]) -> str:
     return f"; {other.total()} files of other kinds, such as {kinds}"
 
 
-def _tfds_source(data: Data) -> TfdsSource:
+def _tfds_source(data: Data | AnnotatedData) -> TfdsSource:
     where = data.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     data_dir = Path(where).expanduser()
     name = data.name.split(":")[0]

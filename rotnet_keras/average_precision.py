@@ -1,0 +1,150 @@
+"""How PASCAL VOC scores: average precision of rankings and of boxes, intersection over union of masks.
+
+As in the development kit of 2007: what is "difficult" counts neither as found nor as missed, and a second box on the
+same object is a mistake.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+OVERLAP = 0.5
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The objects of a picture, or what was found there.
+
+    Attributes:
+        corners: (n, 4) float, top, left, bottom, right in pixels; a box of one pixel is 1 high and wide.
+        classes: (n,) int.
+        difficult: (n,) bool; of objects only.
+        scores: (n,) float; of what was found only.
+    """
+
+    corners: np.ndarray
+    classes: np.ndarray
+    difficult: np.ndarray | None = None
+    scores: np.ndarray | None = None
+
+
+def curve(scores: np.ndarray, right: np.ndarray, positives: int) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall after each entry of a ranking.
+
+    Args:
+        scores: (n,), the higher the earlier.
+        right: (n,) bool.
+        positives: how many there are to be found.
+    """
+    hits = np.cumsum(right[np.argsort(-scores, kind="stable")])
+    return hits / np.arange(1, len(hits) + 1), hits / max(1, positives)
+
+
+def eleven_point(precision: np.ndarray, recall: np.ndarray) -> float:
+    """VOC 2007's average precision: the mean, over recalls 0, 0.1, ... 1, of the best precision at no less recall."""
+    levels = np.arange(11) / 10
+    return float(np.mean([precision[recall >= level - 1e-9].max(initial=0.0) for level in levels]))
+
+
+def area(precision: np.ndarray, recall: np.ndarray) -> float:
+    """VOC's average precision from 2010 on: the area under the curve of the best precision at no less recall."""
+    best = np.maximum.accumulate(np.concatenate([precision, [0.0]])[::-1])[::-1][:-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * best))
+
+
+def of_ranking(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float] | None:
+    """Average precision of one class in classification, by eleven points and by area.
+
+    Args:
+        scores: (N,) one a picture.
+        truth: (N,) 1 where the class is there, 0 where it is not, -1 where it is there but difficult.
+
+    Returns:
+        None where no picture has the class.
+    """
+    counted = truth >= 0
+    positives = int((truth > 0).sum())
+    if not positives:
+        return None
+    precision, recall = curve(scores[counted], truth[counted] > 0, positives)
+    return eleven_point(precision, recall), area(precision, recall)
+
+
+def of_boxes(found: Sequence[Boxes], objects: Sequence[Boxes], number: int) -> tuple[float, float] | None:
+    """Average precision of one class in detection, by eleven points and by area.
+
+    Args:
+        found, objects: by picture, in the same order.
+        number: the class.
+
+    Returns:
+        None where no picture has such an object that is not difficult.
+    """
+    scores: list[float] = []
+    right: list[bool] = []
+    positives = 0
+    for boxes, truth in zip(found, objects, strict=True):
+        assert boxes.scores is not None and truth.difficult is not None
+        mine, theirs = boxes.classes == number, truth.classes == number
+        difficult = truth.difficult[theirs]
+        positives += int((~difficult).sum())
+        order = np.argsort(-boxes.scores[mine], kind="stable")
+        for score, hit in zip(
+            boxes.scores[mine][order],
+            _hits(boxes.corners[mine][order], truth.corners[theirs], difficult),
+            strict=True,
+        ):
+            if hit is not None:
+                scores.append(float(score))
+                right.append(hit)
+    if not positives:
+        return None
+    precision, recall = curve(np.array(scores), np.array(right, bool), positives)
+    return eleven_point(precision, recall), area(precision, recall)
+
+
+def _hits(corners: np.ndarray, objects: np.ndarray, difficult: np.ndarray) -> list[bool | None]:
+    """For boxes of one class in one picture, best first: whether each is right; None if it does not count."""
+    taken = np.zeros(len(objects), bool)
+    hits: list[bool | None] = []
+    for overlaps in intersection_over_union(corners, objects):
+        which = int(np.argmax(overlaps)) if len(overlaps) else -1
+        if which < 0 or overlaps[which] < OVERLAP:
+            hits.append(False)
+        elif difficult[which]:
+            hits.append(None)
+        else:
+            hits.append(not taken[which])
+            taken[which] = True
+    return hits
+
+
+def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Of each box (n, 4) with each other one (m, 4): (n, m)."""
+    top_left = np.maximum(first[:, None, :2], second[None, :, :2])
+    bottom_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    common = np.prod(np.maximum(0.0, bottom_right - top_left), axis=2)
+    sizes = [np.prod(np.maximum(0.0, boxes[:, 2:] - boxes[:, :2]), axis=1) for boxes in (first, second)]
+    union = sizes[0][:, None] + sizes[1][None] - common
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+
+
+def mean_of(values: Mapping[str, float | None]) -> float:
+    """The mean over the classes that can be scored."""
+    known = [value for value in values.values() if value is not None]
+    return float(np.mean(known)) if known else 0.0
+
+
+def class_overlaps(confusion: np.ndarray) -> list[float | None]:
+    """Intersection over union of each class in segmentation.
+
+    Args:
+        confusion: (C, C) counts of pixels, rows the truth, what is void left out.
+
+    Returns:
+        None for a class that is neither there nor predicted anywhere.
+    """
+    common = np.diag(confusion)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - common
+    return [float(c / u) if u else None for c, u in zip(common, union, strict=True)]

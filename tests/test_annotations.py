@@ -1,0 +1,133 @@
+"""Annotated pictures: the layout of PASCAL VOC's kit and tfds's, and what is broken in them."""
+
+import numpy as np
+import pytest
+from conftest import shared_data
+from PIL import Image
+
+from rotnet_keras.annotations import load_annotated
+from rotnet_keras.errors import DataError
+from rotnet_keras.sections import AnnotatedData, Splits
+
+OBJECT = "<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax>"
+OBJECT += "<ymax>{}</ymax></bndbox></object>"
+CAT = OBJECT.format("cat", 0, 1, 1, 30, 20)
+
+
+def quiet(what, done, total):
+    pass
+
+
+@pytest.fixture
+def kit(tmp_path):
+    """Four pictures of 30 x 20 pixels, a cat all over each; three to train on and one to test."""
+    names = ["a", "b", "c", "d"]
+    for task in ("Main", "Segmentation"):
+        lists = tmp_path / "ImageSets" / task
+        lists.mkdir(parents=True)
+        (lists / "train.txt").write_text("a\nb\nc\n")
+        (lists / "val.txt").write_text("d\n")
+    for folder in ("JPEGImages", "Annotations", "SegmentationClass"):
+        (tmp_path / folder).mkdir()
+    for value, name in enumerate(names):
+        Image.new("RGB", (30, 20), (value, 0, 0)).save(tmp_path / "JPEGImages" / f"{name}.jpg")
+        (tmp_path / "Annotations" / f"{name}.xml").write_text(f"<annotation>{CAT}</annotation>")
+        mask = Image.fromarray(np.full((20, 30), 8, np.uint8))
+        mask.putpalette([*range(256)] * 3)
+        mask.save(tmp_path / "SegmentationClass" / f"{name}.png")
+    return tmp_path
+
+
+def read(kit, masks=False, **options):
+    return load_annotated(AnnotatedData(name=str(kit), **options), masks, quiet)
+
+
+def test_boxes_begin_at_zero_and_end_after_their_last_pixel(kit):
+    more = OBJECT.format("dog", 1, 6, 5, 10, 8)
+    (kit / "Annotations" / "b.xml").write_text(f"<annotation>{CAT}{more}</annotation>")
+    dataset = read(kit)
+    assert (len(dataset.train), dataset.validation, len(dataset.test)) == (3, None, 1)
+    objects = dataset.train.objects[1]
+    assert objects.corners.tolist() == [[0, 0, 20, 30], [4, 5, 8, 10]]
+    assert [dataset.class_names[number] for number in objects.classes] == ["cat", "dog"]
+    assert objects.difficult.tolist() == [False, True]
+    assert dataset.train.picture(1).shape == (20, 30, 3)
+
+
+def test_lists_can_be_joined_and_cut(kit):
+    dataset = read(kit, splits=Splits(train="train[1:]+val", test="train[:1]"))
+    assert (len(dataset.train), len(dataset.test)) == (3, 1)
+    with pytest.raises(DataError, match=r"splits\.train.*trian.*there: train, val"):
+        read(kit, splits=Splits(train="trian"))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "annotation is missing"),
+        ("", "annotation is empty"),
+        ("<annotation><object>", "annotation cannot be read"),
+        (f"<annotation>{OBJECT.format('unicorn', 0, 1, 1, 9, 9)}</annotation>", "'unicorn', which is none"),
+        (f"<annotation>{OBJECT.format('cat', 0, 1, 1, 31, 9)}</annotation>", "not in the picture of 30 x 20"),
+        (f"<annotation>{OBJECT.format('cat', 0, 9, 1, 5, 9)}</annotation>", "not in the picture"),
+        (f"<annotation>{OBJECT.format('cat', 0, 'nan', 1, 5, 9)}</annotation>", "not in the picture"),
+        (f"<annotation>{OBJECT.format('cat', 0, '', 1, 5, 9)}</annotation>", "has no box"),
+    ],
+)
+def test_a_broken_annotation_is_refused_by_name_or_skipped(kit, content, why):
+    file = kit / "Annotations" / "b.xml"
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(DataError, match=f"b: .*{why}.*broken='skip'"):
+        read(kit)
+    dataset = read(kit, broken="skip")
+    assert len(dataset.train) == 2
+    assert any("b: " in note for note in dataset.notes)
+    # The others are still those that belong to their pictures.
+    assert [dataset.train.picture(i)[0, 0, 0] for i in range(2)] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda file: file.unlink(), "mask is missing"),
+        (lambda file: file.write_bytes(b""), "mask is empty"),
+        (lambda file: Image.new("RGB", (30, 20)).save(file), "mask has colours"),
+        (lambda file: Image.new("L", (20, 30)).save(file), "mask has 20 x 30 pixels"),
+        (lambda file: Image.new("L", (30, 20), 21).save(file), "mask has the value 21"),
+    ],
+)
+def test_a_broken_mask_is_refused_by_name_or_skipped(kit, spoil, why):
+    spoil(kit / "SegmentationClass" / "b.png")
+    with pytest.raises(DataError, match=f"b: its {why}"):
+        read(kit, masks=True)
+    dataset = read(kit, masks=True, broken="skip")
+    assert len(dataset.train) == 2
+    assert np.unique(dataset.train.mask(1)).tolist() == [8]
+
+
+def test_pictures_that_cannot_be_read_are_named(kit):
+    (kit / "JPEGImages" / "a.jpg").write_bytes(b"")
+    (kit / "JPEGImages" / "d.jpg").unlink()
+    with pytest.raises(DataError, match="2 annotations are broken: a: the picture is empty; d: the picture is missing"):
+        read(kit)
+    with pytest.raises(DataError, match="no picture is left"):
+        read(kit, broken="skip")
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(DataError, match="JPEGImages"):
+        read(tmp_path)
+
+
+def test_the_voc_of_tfds_has_the_boxes_of_the_kit():
+    data = AnnotatedData(name="voc/2007", data_dir=str(shared_data("tfds")))
+    dataset = load_annotated(data, False, quiet)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (190, 170, 250)
+    boxes = [objects for split in (dataset.train, dataset.validation, dataset.test) for objects in split.objects]
+    assert sum(len(objects.classes) for objects in boxes) == 1972
+    assert sum(int(objects.difficult.sum()) for objects in boxes) == 269
+    # The kit's own numbers are whole.
+    corners = np.concatenate([objects.corners for objects in boxes])
+    assert np.abs(corners - corners.round()).max() < 0.01
+    with pytest.raises(DataError, match="no masks"):
+        load_annotated(data, True, quiet)

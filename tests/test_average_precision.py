@@ -1,0 +1,81 @@
+"""The scores of PASCAL VOC, against cases worked out by hand."""
+
+import numpy as np
+import pytest
+
+from rotnet_keras.average_precision import Boxes, class_overlaps, intersection_over_union, of_boxes, of_ranking
+
+CAT = 0
+
+
+def objects(*boxes, difficult=()):
+    """The cats of a picture, of which those numbered `difficult` are."""
+    corners = np.array(boxes, float).reshape(-1, 4)
+    return Boxes(corners, np.full(len(corners), CAT), np.isin(np.arange(len(corners)), difficult))
+
+
+def found(*boxes):
+    """(score, corners) of what was taken for cats."""
+    corners = np.array([box for _, box in boxes], float).reshape(-1, 4)
+    return Boxes(corners, np.full(len(corners), CAT), scores=np.array([score for score, _ in boxes]))
+
+
+A, B, FAR = (0, 0, 10, 10), (20, 20, 30, 30), (50, 50, 60, 60)
+# Half of A and nothing else: exactly at the threshold; and a line less.
+HALF_OF_A, LESS_OF_A = (0, 0, 5, 10), (0, 0, 4.9, 10)
+
+
+@pytest.mark.parametrize(
+    ("detections", "truth", "eleven", "under"),
+    [
+        pytest.param([found((0.9, A))], [objects(A)], 1, 1, id="found"),
+        pytest.param([found()], [objects(A)], 0, 0, id="nothing found"),
+        pytest.param([found((0.9, HALF_OF_A))], [objects(A)], 1, 1, id="half is enough"),
+        pytest.param([found((0.9, LESS_OF_A))], [objects(A)], 0, 0, id="less than half is not"),
+        # The second box on A is a mistake, but one after all was found.
+        pytest.param([found((0.9, A), (0.8, A))], [objects(A)], 1, 1, id="a duplicate at the end"),
+        # Right, wrong, right: precision 1, 1/2, 2/3 at recalls 1/2, 1/2, 1. Recalls 0 to 0.5 see 1, 0.6 to 1 see 2/3.
+        pytest.param(
+            [found((0.9, A), (0.8, A), (0.7, B))],
+            [objects(A, B)],
+            (6 + 5 * 2 / 3) / 11,
+            5 / 6,
+            id="a duplicate between",
+        ),
+        # The box on the difficult object counts neither way, and there is one object to find.
+        pytest.param([found((0.9, B), (0.8, A))], [objects(A, B, difficult=[1])], 1, 1, id="a difficult one found"),
+        pytest.param([found((0.8, A))], [objects(A, B, difficult=[1])], 1, 1, id="a difficult one missed"),
+        # Wrong, right: precision 0, 1/2 at recalls 0, 1.
+        pytest.param([found((0.9, FAR), (0.8, A))], [objects(A)], 0.5, 0.5, id="a mistake first"),
+        # In another picture than the object.
+        pytest.param([found(), found((0.9, A))], [objects(A), objects()], 0, 0, id="the wrong picture"),
+        # One of two: precision 1 up to recall 1/2, so at 0, 0.1, ... 0.5.
+        pytest.param([found((0.9, A)), found()], [objects(A), objects(B)], 6 / 11, 0.5, id="one of two"),
+    ],
+)
+def test_boxes_are_scored_as_the_development_kit_does(detections, truth, eleven, under):
+    assert of_boxes(detections, truth, CAT) == pytest.approx((eleven, under))
+
+
+def test_a_class_without_an_object_that_counts_has_no_score():
+    assert of_boxes([found((0.9, A))], [objects(A, difficult=[0])], CAT) is None
+    assert of_boxes([found((0.9, A))], [objects(A)], CAT + 1) is None
+    assert of_ranking(np.array([0.5, 0.4]), np.array([0, -1])) is None
+
+
+def test_rankings_leave_out_what_is_difficult():
+    # Ranked: there, difficult, not there, there. Counted: right, wrong, right.
+    scores, truth = np.array([0.2, 0.9, 0.5, 0.7]), np.array([1, 1, 0, -1])
+    assert of_ranking(scores, truth) == pytest.approx(((6 + 5 * 2 / 3) / 11, 5 / 6))
+
+
+def test_intersection_over_union_of_boxes():
+    overlaps = intersection_over_union(np.array([A, B], float), np.array([(5, 5, 15, 15), (0, 0, 0, 0)], float))
+    assert overlaps == pytest.approx(np.array([[25 / 175, 0], [0, 0]]))
+
+
+def test_intersection_over_union_of_masks_by_hand():
+    # Rows are the truth: 3 of 4 pixels of class 0 right, one of them taken for 1; class 2 nowhere.
+    confusion = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
+    assert class_overlaps(confusion) == [pytest.approx(3 / 6), pytest.approx(4 / 7), None]
+    assert class_overlaps(np.array([[0, 0], [0, 5]])) == [None, 1.0]
