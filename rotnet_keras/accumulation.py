@@ -6,7 +6,7 @@ from rotnet_keras.engine import keras, tf
 
 
 class Accumulating(Protocol):
-    """A compiled Keras model that makes its inputs of a batch; see `Classifier`."""
+    """A compiled Keras model that makes its inputs of a batch; see `Trained`."""
 
     metrics: list[keras.metrics.Metric]
     optimizer: keras.optimizers.Optimizer

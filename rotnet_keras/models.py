@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rotnet_keras.accumulation import accumulated_step
 from rotnet_keras.colours import recolour
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.fused import fused
 from rotnet_keras.heads import build_head
 from rotnet_keras.rotation import RIGHT_ANGLES, rotate_batch, rotate_one_each
 from rotnet_keras.sections import Augment
-from rotnet_keras.train_functions import on_one_device, on_replicas
+from rotnet_keras.trained import Trained
 
 
 class Confusion(keras.metrics.Metric):
@@ -32,8 +31,8 @@ class Confusion(keras.metrics.Metric):
         return tf.reduce_mean(tf.linalg.diag_part(counts) / tf.maximum(tf.reduce_sum(counts, axis=1), 1))
 
 
-class Classifier(keras.Model):
-    """A backbone under a head, trained on images and labels, with a clock on the input pipeline.
+class Classifier(Trained):
+    """A backbone under a head, trained on images and labels.
 
     Args:
         backbone: a model from pixels to features.
@@ -42,14 +41,8 @@ class Classifier(keras.Model):
         seed: of that, together with the step.
 
     Attributes:
-        parts: that a batch is computed in, one after the other.
         confusion: what was taken for what since the metrics were last reset.
-        waited: seconds that training has waited for its input pipeline so far.
-        wishes: asked in every step whether to stop and whether to save after it.
-        granted: what came of it: where several processes train together, what any of them wished.
     """
-
-    train_function: Any
 
     def __init__(
         self,
@@ -59,42 +52,37 @@ class Classifier(keras.Model):
         augment: Augment | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(name=name)
+        super().__init__(name, seed)
         self.backbone = backbone
         self.head = head
         self.augment = augment or Augment()
-        self.seed = seed
-        self.parts = 1
         self.confusion = Confusion(head.output.shape[-1])
-        self.waited = 0.0
-        self.wishes: Callable[[], tuple[bool, bool]] = lambda: (False, False)
-        self.granted = (False, False)
-        self._reset: Any = None
 
     @property
     def networks(self) -> list[keras.Model]:
         """What is trained."""
         return [self.backbone, self.head]
 
+    def compile_for(self, optimizer: keras.optimizers.Optimizer, label_smoothing: float) -> None:
+        """Compile it with softmax cross-entropy."""
+        self.compile(
+            optimizer,
+            loss=softmax_loss(self.head.output.shape[-1], label_smoothing),
+            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        )
+
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits (N, K) of images (N, S, S, C)."""
         return self.head(self.backbone(inputs, training=training), training=training)
 
-    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One update on a batch, or on this replica's part of one."""
-        numbers = self.numbers(keras.utils.unpack_x_y_sample_weight(data)[0])
-        if self.parts > 1:
-            return accumulated_step(self, data, numbers, self.parts)
-        return super().train_step(self.training_inputs(data, numbers))
-
     def training_inputs(self, data: Any, numbers: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
-        """What the network is shown of images and labels, what it is to answer and, if it was said, what each counts.
-
-        Args:
-            numbers: (N,) the images' positions in the whole batch, if they are a part of one.
-        """
+        """Images with the random colours that are asked for, and their labels."""
         images, labels, *weights = data
         return self.recoloured(images, numbers), labels, *weights
+
+    def example(self) -> tuple[Any, ...]:
+        """An image, its label and its weight."""
+        return tf.zeros((1, *self.backbone.input.shape[1:])), tf.zeros(1, tf.int32), tf.ones(1)
 
     def recoloured(self, images: tf.Tensor, numbers: tf.Tensor | None) -> tf.Tensor:
         """Training images with the random colours that are asked for."""
@@ -102,45 +90,6 @@ class Classifier(keras.Model):
             return images
         seed = tf.random.fold_in(self.draw_seed(), 1)
         return recolour(images, seed, self.augment.jitter, self.augment.greyscale, numbers)
-
-    def draw_seed(self) -> tf.Tensor:
-        """(2,) int64: the seed of what is drawn in this step."""
-        return tf.stack([self.seed, tf.cast(self.optimizer.iterations.value, tf.int64)])
-
-    def numbers(self, images: tf.Tensor) -> tf.Tensor | None:
-        """The positions of images in the whole batch, (N,); None where they are all of it at once."""
-        replicas, count = tf.distribute.get_strategy().num_replicas_in_sync, tf.shape(images)[0]
-        if replicas == 1:
-            return tf.range(count) if self.parts > 1 else None
-        first = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
-        return first + replicas * tf.range(count)
-
-    def make_train_function(self, force: bool = False) -> None:
-        """Make what runs a step, on one device or on all replicas."""
-        if self.train_function is None or force:
-            super().make_train_function(force)
-            several = self.distribute_strategy.num_replicas_in_sync > 1
-            self.train_function = on_replicas(self) if several else on_one_device(self, self.train_function)
-
-    def reset_metrics(self) -> None:
-        """Set all metrics back, on every replica by itself: what is reset for all at once is also read for all."""
-        reset = super().reset_metrics
-        if self.distribute_strategy.num_replicas_in_sync == 1:
-            return reset()
-        if self._reset is None:
-            self._reset = tf.function(lambda: self.distribute_strategy.run(reset), autograph=False)
-        self._reset()
-
-    def build_as_compiled(self) -> None:
-        """Make the variables that Keras leaves until the first batch, so that a strategy's scope holds them too."""
-        self._symbolic_build(
-            data_batch=(tf.zeros((1, *self.backbone.input.shape[1:])), tf.zeros(1, tf.int32), tf.ones(1))
-        )
-
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        # Keras would fetch a batch to learn its shape, and average it over all processes.
-        if self.distribute_strategy.num_replicas_in_sync == 1:
-            super()._maybe_symbolic_build(iterator, data_batch)
 
     def compute_metrics(
         self, x: tf.Tensor, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None

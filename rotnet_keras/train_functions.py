@@ -11,7 +11,7 @@ Function = Callable[[Any], dict[str, Any]]
 
 
 class Timed(Protocol):
-    """A Keras model with a clock on its input pipeline; see `Classifier`."""
+    """A Keras model with a clock on its input pipeline; see `Trained`."""
 
     distribute_strategy: tf.distribute.Strategy
     metrics: list[keras.metrics.Metric]

@@ -17,7 +17,7 @@ from rotnet_keras.datasets import Dataset
 from rotnet_keras.devices import check_all_agree, give_all_the_chiefs, replicas_here, shared_out
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DivergedError, RecipeError, RotnetError
-from rotnet_keras.models import Classifier, softmax_loss
+from rotnet_keras.models import Classifier
 from rotnet_keras.optimizers import averaged, build_optimizer
 from rotnet_keras.recipe import to_toml
 from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe
@@ -25,6 +25,7 @@ from rotnet_keras.session import Session
 from rotnet_keras.stores import Split
 from rotnet_keras.tasks import counted
 from rotnet_keras.tensorboard import TensorBoard
+from rotnet_keras.trained import Trained
 
 EVALUATION_BATCH = 125
 # What TensorFlow raises in the processes that are left when one of several is gone.
@@ -38,13 +39,9 @@ def run_precision(session: Session, recipe: PretrainRecipe | ClassifyRecipe) -> 
     return precision
 
 
-def compile_model(model: Classifier, recipe: PretrainRecipe | ClassifyRecipe) -> None:
-    """Give a model the recipe's optimizer, loss and metrics."""
-    model.compile(
-        build_optimizer(recipe.optimizer),
-        loss=softmax_loss(model.head.output.shape[-1], recipe.train.label_smoothing),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-    )
+def compile_model(model: Trained, recipe: PretrainRecipe | ClassifyRecipe) -> None:
+    """Give a model the recipe's optimizer."""
+    model.compile_for(build_optimizer(recipe.optimizer), recipe.train.label_smoothing)
     model.optimizer.build(model.trainable_variables)
 
 
