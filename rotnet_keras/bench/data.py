@@ -38,16 +38,8 @@ def measure(settings: Settings) -> list[Measurement]:
         folder = Path(settings.images or made)
         if not settings.images:
             make_photos(folder, FILES)
-        data = Data(
-            name=str(folder),
-            size=RESIZED,
-            validation=0.0,
-            cache="none",
-            whole=True,
-            mean=[127.5] * 3,
-            std=[127.5] * 3,
-        )
-        dataset = load(data)
+        data = Data(name=str(folder), size=RESIZED, validation=0.0, cache="none", mean=[127.5] * 3, std=[127.5] * 3)
+        dataset, whole = load(data), load(data.model_copy(update={"whole": True}))
         source = find_source(data)
         assert isinstance(source, FolderSource)
         files = list(source.splits["train"])
@@ -56,7 +48,7 @@ def measure(settings: Settings) -> list[Measurement]:
             rate, by_processor = _delivered(dataset.train, Augment(crop=CROP, flip=True))
             ours.append(rate)
             a_core.append(by_processor)
-            parts.append(_delivered(dataset.train, Augment(crop=CROP, area=AREA, flip=True))[1])
+            parts.append(_delivered(whole.train, Augment(crop=CROP, area=AREA, flip=True))[1])
             plain.append(_plain_loop(files))
     what = f"{len(files)} image files: decode, resize to {RESIZED}, crop {CROP}, flip"
     return [
