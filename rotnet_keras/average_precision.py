@@ -4,7 +4,7 @@ As in the development kit of 2007: what is "difficult" counts neither as found n
 same object is a mistake.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,9 +130,9 @@ def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
-def mean_of(values: Mapping[str, float | None]) -> float:
+def mean_of(values: Sequence[float | None]) -> float:
     """The mean over the classes that can be scored."""
-    known = [value for value in values.values() if value is not None]
+    known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else 0.0
 
 

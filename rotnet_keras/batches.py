@@ -187,6 +187,7 @@ def _images(
     size, channels = crop_size(augment, split.store.shape[1]), split.store.shape[3]
     labels = split.required_labels() if labelled else None
     types = [tf.uint8, *([tf.int64] if labelled else []), *([tf.float32] if weighted else [])]
+    shapes: list[tuple[int, ...]] = [*([] if labels is None else [labels.shape[1:]]), *([()] if weighted else [])]
 
     def numbered(step: np.ndarray) -> list[np.ndarray]:
         positions, images, *weights = fetch(int(step))
@@ -195,7 +196,7 @@ def _images(
     def load(step: tf.Tensor) -> Any:
         images, *rest = tf.numpy_function(numbered, [step], types, stateful=False)
         images = tf.ensure_shape(images, (None, size, size, channels))
-        rest = [tf.ensure_shape(values, (None,)) for values in rest]
+        rest = [tf.ensure_shape(values, (None, *shape)) for values, shape in zip(rest, shapes, strict=True)]
         if weighted and not labelled:
             rest = [None, *rest]
         return (images, *rest) if rest else images

@@ -7,7 +7,7 @@ import numpy as np
 
 from rotnet_keras import engine
 from rotnet_keras.auxiliary import UNLABELLED, SemiSupervised
-from rotnet_keras.backbones import build, outputs_of
+from rotnet_keras.backbones import build, for_images, freeze, outputs_of
 from rotnet_keras.batches import evaluation_images, training_images
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.devices import strategy_for
@@ -19,11 +19,13 @@ from rotnet_keras.fused import fused, stock
 from rotnet_keras.heads import build_head
 from rotnet_keras.labels import labelled_subset
 from rotnet_keras.models import Classifier
+from rotnet_keras.multi_label import MultiLabelClassifier
 from rotnet_keras.schema import ClassifyRecipe
 from rotnet_keras.session import Session
-from rotnet_keras.stages import check_shape, finish, network_input, prepare_data
+from rotnet_keras.stages import finish, network_input, prepare_data
 from rotnet_keras.stores import Split
 from rotnet_keras.training import EVALUATION_BATCH, Training, run_precision
+from rotnet_keras.transfer_schema import ClassificationRecipe
 
 # What makes the seed of one stream of images that of another; no recipe's own seed reaches so far.
 OTHER_SEED = 2**31
@@ -49,15 +51,20 @@ def classify(session: Session) -> None:
     finish(session)
 
 
-def classifier(recipe: ClassifyRecipe, dataset: Dataset, backbone: keras.Model) -> Classifier:
+def classifier(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset, backbone: keras.Model) -> Classifier:
     """The model that a recipe trains: a backbone, up to the tap that is asked for, and a fresh head."""
     trunk, tap = backbone, recipe.head.tap
     if tap is not None:
         trunk = keras.Model(backbone.input, outputs_of(backbone, [tap])[tap], name=backbone.name)
+    trunk = for_images(trunk, network_input(dataset, recipe.augment))
     head = build_head(recipe.head.name, trunk.output.shape[1:], len(dataset.class_names), trunk.layers[-1].name)
     # A pretrained backbone is float32 in its file.
     whole = recipe.devices.sync_batch_norm
     trunk, head = fused(trunk, keras.config.dtype_policy().name, whole), fused(head, synchronized=whole)
+    if recipe.pretrained and recipe.pretrained.frozen:
+        freeze(trunk, recipe.pretrained.frozen)
+    if isinstance(recipe, ClassificationRecipe):
+        return MultiLabelClassifier(trunk, head, augment=recipe.augment, seed=recipe.seed)
     if recipe.auxiliary:
         return SemiSupervised(trunk, head, recipe.auxiliary, recipe.augment, recipe.seed)
     return Classifier(trunk, head, augment=recipe.augment, seed=recipe.seed)
@@ -71,15 +78,20 @@ class Classification(Training):
     """
 
     what = "training"
-    recipe: ClassifyRecipe
+    recipe: ClassifyRecipe | ClassificationRecipe
 
     def __init__(
-        self, session: Session, recipe: ClassifyRecipe, dataset: Dataset, strategy: tf.distribute.Strategy
+        self,
+        session: Session,
+        recipe: ClassifyRecipe | ClassificationRecipe,
+        dataset: Dataset,
+        strategy: tf.distribute.Strategy,
     ) -> None:
         def build() -> Classifier:
             return classifier(recipe, dataset, _backbone(recipe, dataset))
 
-        inputs, auxiliary = recipe.train.batch, recipe.auxiliary
+        inputs = recipe.train.batch
+        self.auxiliary = auxiliary = recipe.auxiliary if isinstance(recipe, ClassifyRecipe) else None
         if auxiliary:
             inputs = (inputs + (auxiliary.batch or inputs)) * len(auxiliary.angles)
         super().__init__(session, recipe, dataset, strategy, build, len(dataset.train), inputs)
@@ -103,10 +115,10 @@ class Classification(Training):
             )
 
         labelled = shown(self.shown, recipe.train.batch, recipe.seed)
-        if not recipe.auxiliary:
+        if not self.auxiliary:
             return labelled
         others = replace(self.dataset.train, labels=np.full(len(self.dataset.train), UNLABELLED))
-        unlabelled = shown(others, recipe.auxiliary.batch or recipe.train.batch, recipe.seed + OTHER_SEED)
+        unlabelled = shown(others, self.auxiliary.batch or recipe.train.batch, recipe.seed + OTHER_SEED)
         both = tf.data.Dataset.zip(labelled, unlabelled)
         return both.map(lambda *pair: tuple(tf.concat(values, axis=0) for values in zip(*pair, strict=True)))
 
@@ -118,17 +130,18 @@ class Classification(Training):
         """Write the models, the test and the first filters."""
         folder = self.session.folder
         save_model(stock(self.measured.backbone), folder.backbone)
-        exported = with_softmax(self.measured.backbone, self.measured.head, "classifier")
-        save_model(exported, folder.export / "classifier.keras")
+        save_model(self.exported(), folder.export / "classifier.keras")
         folder.figures.mkdir(exist_ok=True)
         draw_filters(first_kernels(self.measured.backbone), folder.figures / "filters.png")
         self.test("accuracy on test")
 
+    def exported(self) -> keras.Model:
+        """The model from pixels to what one wants to know of them."""
+        return with_softmax(self.measured.backbone, self.measured.head, "classifier")
 
-def _backbone(recipe: ClassifyRecipe, dataset: Dataset) -> keras.Model:
+
+def _backbone(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset) -> keras.Model:
     if recipe.backbone:
         return build(recipe.backbone, network_input(dataset, recipe.augment), dataset.mean, dataset.std)
     assert recipe.pretrained is not None
-    backbone = load_backbone(Path(str(recipe.pretrained.file)))
-    check_shape(backbone, dataset, recipe.augment)
-    return backbone
+    return load_backbone(Path(str(recipe.pretrained.file)))

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from rotnet_keras.schema import Head
-from rotnet_keras.sections import Augment, Backbone, Data, Section
+from rotnet_keras.sections import AnnotatedData, Augment, Backbone, Data, Section
 from rotnet_keras.study_schema import StudyRecipe
 
 Location = tuple[str | int, ...]
@@ -36,11 +36,15 @@ def cross_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
     if values.get("kind") == "study":
         yield from _study_errors(values)
         return
-    if values.get("kind") == "classify":
+    if values.get("kind") in ("classify", "transfer"):
         yield from _classify_errors(values, backbone)
     augment = _section(Augment, values.get("augment", {}))
-    data = _section(Data, values.get("data"))
-    if augment and data and augment.pad and data.whole:
+    data: AnnotatedData | Data | None
+    if values.get("kind") == "transfer":
+        data = _section(AnnotatedData, values.get("data"))
+    else:
+        data = _section(Data, values.get("data"))
+    if augment and data and augment.pad and (isinstance(data, AnnotatedData) or data.whole):
         yield ("augment", "pad"), "pad: crops of whole images (data.whole) are not padded; leave one of them out"
     if augment and data and augment.crop and data.size and augment.crop > data.size + 2 * augment.pad:
         yield ("augment", "crop"), f"{augment.crop} is more than data.size and twice pad give"

@@ -12,9 +12,10 @@ from rotnet_keras.sources import ArraySource, FolderSource, find_source
 from rotnet_keras.stores import Split
 
 # Per channel on the scale 0-255: CIFAR from the released code, ImageNet from torchvision.
+IMAGENET_STATISTICS = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
 PUBLISHED_STATISTICS = {
     "cifar10": ([125.3, 123.0, 113.9], [63.0, 62.1, 66.7]),
-    "imagenet2012": ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
+    "imagenet2012": IMAGENET_STATISTICS,
 }
 
 

@@ -61,10 +61,17 @@ def with_softmax(backbone: keras.Model, head: keras.Model, name: str) -> keras.M
     The parts are rebuilt and given the weights, so that the export shares nothing with the model in
     training and is float32 whatever the training's precision.
     """
+    return _with(layers.Softmax(name="probabilities"), backbone, head, name)
+
+
+def with_sigmoid(backbone: keras.Model, head: keras.Model, name: str) -> keras.Model:
+    """The same with a probability for each class by itself."""
+    return _with(layers.Activation("sigmoid", name="probabilities"), backbone, head, name)
+
+
+def _with(last: keras.layers.Layer, backbone: keras.Model, head: keras.Model, name: str) -> keras.Model:
     inputs = keras.Input(backbone.input.shape[1:], name="pixels")
-    features = stock(backbone)(inputs)
-    probabilities = layers.Softmax(name="probabilities")(stock(head)(features))
-    return keras.Model(inputs, probabilities, name=name)
+    return keras.Model(inputs, last(stock(head)(stock(backbone)(inputs))), name=name)
 
 
 def first_kernels(backbone: keras.Model) -> np.ndarray:

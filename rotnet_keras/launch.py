@@ -13,10 +13,11 @@ from rotnet_keras.catalogue import find_recipe
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
 from rotnet_keras.recipe import load_recipe, to_toml
 from rotnet_keras.runs import RunFolder, create_run, default_runs_dir, find_run, list_runs
-from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe, Source
-from rotnet_keras.sources import find_source, pinned
+from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe, SeededRecipe, Source
+from rotnet_keras.sources import find_source, pinned, pinned_annotated
 from rotnet_keras.study_runs import planned_runs, with_absolute_paths
 from rotnet_keras.study_schema import StudyRecipe
+from rotnet_keras.transfer_schema import TransferRecipe
 
 S = TypeVar("S", bound=Source)
 
@@ -37,18 +38,22 @@ def load_for_run(recipe: str, overrides: Mapping[str, Any], runs_dir: Path) -> t
     }
     if isinstance(loaded, StudyRecipe):
         return _checked_study(loaded, find_recipe(recipe).parent), facts
-    assert isinstance(loaded, RunRecipe)
+    assert isinstance(loaded, SeededRecipe)
     if (
-        isinstance(loaded, PretrainRecipe | ClassifyRecipe)
+        isinstance(loaded, PretrainRecipe | ClassifyRecipe | TransferRecipe)
         and loaded.train.tensorboard
         and not find_spec("tensorboard")
     ):
         raise RecipeError("train.tensorboard needs another package: pip install 'rotnet-keras[tensorboard]'")
     # What was measured of the recipe need not hold for a run of it, with its overrides and elsewhere.
-    loaded = loaded.model_copy(update={"data": pinned(loaded.data), "expect": None})
+    loaded = loaded.model_copy(update={"expect": None})
+    if isinstance(loaded, TransferRecipe):
+        loaded = loaded.model_copy(update={"data": pinned_annotated(loaded.data)})
+    if isinstance(loaded, RunRecipe):
+        loaded = loaded.model_copy(update={"data": pinned(loaded.data)})
     if isinstance(loaded, ProbeRecipe):
         loaded = loaded.model_copy(update={"backbone": _pinned(loaded.backbone, runs_dir)})
-    if isinstance(loaded, ClassifyRecipe) and loaded.pretrained:
+    if isinstance(loaded, ClassifyRecipe | TransferRecipe) and loaded.pretrained:
         loaded = loaded.model_copy(update={"pretrained": _pinned(loaded.pretrained, runs_dir)})
     return loaded, {**facts, "seed": loaded.seed}
 

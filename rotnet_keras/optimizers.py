@@ -110,6 +110,8 @@ class AdamW(RatePerVariable, keras.optimizers.Adam):
 def build_optimizer(spec: Optimizer) -> keras.optimizers.Optimizer:
     """The optimizer that a recipe asks for; the learning rate is set before every step."""
     options: dict[str, object] = {"learning_rate": spec.learning_rate}
+    if spec.clip:
+        options["global_clipnorm"] = spec.clip
     if spec.ema:
         options |= {"use_ema": True, "ema_momentum": spec.ema}
     if spec.name == "adamw":

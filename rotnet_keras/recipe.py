@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from rotnet_keras.catalogue import did_you_mean, find_recipe
 from rotnet_keras.consistency import Location, cross_errors
 from rotnet_keras.errors import RecipeError
-from rotnet_keras.kinds import KINDS
+from rotnet_keras.kinds import KINDS, TASKS
 from rotnet_keras.schema import Recipe, Source
 
 # So many of the names that are allowed a message spells out.
@@ -124,12 +124,9 @@ def flattened(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _validate(values: dict[str, Any], overrides: dict[str, Any], source: _Source) -> Recipe:
     _make_room(values, overrides)
     complaints = [error for key, value in overrides.items() for error in _override(values, key, value)]
-    kind = values.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        place, _ = source.place(("kind",))
-        expected = ", ".join(repr(name) for name in KINDS)
-        hint = did_you_mean(str(kind), KINDS)
-        raise RecipeError(f"{place}: kind: expected one of {expected}, got {kind!r}{hint}")
+    kind = _one_of("kind", values, list(dict.fromkeys(name.split()[0] for name in KINDS)), source)
+    if kind == "transfer":
+        kind += " " + _one_of("task", values, list(TASKS), source)
     schema = KINDS[kind].schema
     recipe = None
     found: list[tuple[Location, str]] = []
@@ -143,6 +140,16 @@ def _validate(values: dict[str, Any], overrides: dict[str, Any], source: _Source
         count = f"{len(complaints)} error{'s' if len(complaints) > 1 else ''} in {source.path}"
         raise RecipeError("\n".join([*complaints, f"{count}. Nothing was started."]), found)
     return recipe
+
+
+def _one_of(key: str, values: Mapping[str, Any], known: list[str], source: _Source) -> str:
+    """What a recipe says it is."""
+    given = values.get(key)
+    if not isinstance(given, str) or given not in known:
+        place, _ = source.place((key,))
+        expected = ", ".join(map(repr, known))
+        raise RecipeError(f"{place}: {key}: expected one of {expected}, got {given!r}{did_you_mean(str(given), known)}")
+    return given
 
 
 def _make_room(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:

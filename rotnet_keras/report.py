@@ -13,7 +13,7 @@ from rotnet_keras.events import Event, probe_images
 from rotnet_keras.paper import table_1
 from rotnet_keras.runs import RunFolder, write_atomically
 from rotnet_keras.study_results import grids, pictures, study_tables
-from rotnet_keras.tasks import Task, recalls_of, task_of
+from rotnet_keras.tasks import Task, recalls_of, score_of, task_of
 
 Table = tuple[str, list[str], list[list[str]]]
 
@@ -62,18 +62,19 @@ def _accuracy_table(events: Sequence[Event], task: Task) -> list[Table]:
     answers = task.answers if len(task.answers) <= MOST_NAMES else ()
     rows = []
     for name, metrics in (
-        ("train, last epoch", epochs[-1]),
+        ("train, last epoch", None if task.score else epochs[-1]),
         ("validation", epochs[-1].get("validation")),
         ("test", tests[-1] if tests else None),
     ):
         if metrics:
             each = [_percent(value) for value in recalls_of(metrics)]
-            rows.append([name, _percent(metrics["accuracy"]), *(each or [""] * len(answers))[: len(answers)]])
-    rows.append(["chance", *[_percent(1 / task.count)] * (1 + len(answers))])
+            rows.append([name, _percent(score_of(metrics)), *(each or [""] * len(answers))[: len(answers)]])
+    if not task.score:
+        rows.append(["chance", *[_percent(1 / task.count)] * (1 + len(answers))])
     table = [["", "all", *answers], *rows]
     if len(answers) > MOST_COLUMNS:
         table = [list(column) for column in zip(*table, strict=True)]
-    return [(f"{task.accuracy.capitalize()}, %", table[0], table[1:])]
+    return [(f"{(task.score or task.accuracy).capitalize()}, %", table[0], table[1:])]
 
 
 def probe_tables(events: Sequence[Event], recipe: dict[str, Any]) -> list[Table]:
@@ -170,7 +171,7 @@ def figures_of(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
     if figures.draw_curves(events, task.count, task.accuracy, run.figures / "curves.png"):
         add("curves.png", "Curves", "Training is averaged over a few steps; validation is the whole split.")
     validated = [e for e in events if e["kind"] == "epoch" and "validation" in e]
-    if validated and len(task.answers) <= MOST_NAMES:
+    if validated and not task.score and len(task.answers) <= MOST_NAMES:
         counts = validated[-1]["validation"]["confusion"]
         figures.draw_confusion(counts, task.answers, "% of each row's truth", run.figures / "confusion.png")
         add("confusion.png", "What was taken for what", "Validation images; of turned ones, each copy by itself.")
@@ -296,5 +297,5 @@ def _top1(event: Event | None) -> str:
     return _percent(event["top1"]) + spread
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"

@@ -38,10 +38,15 @@ class Recipe(Section):
     expect: Expect | None = None
 
 
-class RunRecipe(Recipe):
+class SeededRecipe(Recipe):
     """What the recipe of a single run has."""
 
     seed: int = Field(0, ge=0, lt=2**31)
+
+
+class RunRecipe(SeededRecipe):
+    """What the recipe of a single run on images, perhaps with labels, has."""
+
     data: Data
 
 
@@ -87,6 +92,9 @@ class Pretrained(Source):
 
     learning_rate: PositiveFloat | None = Field(
         None, description="Peak for its layers; optimizer.learning_rate, which the head has, when not given."
+    )
+    frozen: str | None = Field(
+        None, description="Its layers up to this one stay as they are, batch normalisation in inference mode."
     )
 
 

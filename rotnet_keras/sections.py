@@ -153,6 +153,7 @@ class Optimizer(Section):
     decay: Literal["all", "kernels"] = Field(
         "all", description="What sgd's weight_decay is for: as in the paper's code, or not biases and normalisations."
     )
+    clip: PositiveFloat | None = Field(None, description="Scale gradients down to this norm, all of them together.")
     ema: Fraction = Field(
         0.0, description="Keep running averages of the weights, such a share of the old at each step; they count."
     )

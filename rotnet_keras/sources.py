@@ -164,6 +164,14 @@ def pinned(data: Data) -> Data:
     return data.model_copy(update={"name": str(Path(data.name).expanduser().absolute())})
 
 
+def pinned_annotated(data: AnnotatedData) -> AnnotatedData:
+    """The same annotated pictures named independently of the current folder and of the environment."""
+    source = find_annotated(data)
+    if isinstance(source, TfdsSource):
+        return data.model_copy(update={"data_dir": str(source.data_dir.absolute())})
+    return data.model_copy(update={"name": str(Path(data.name).expanduser().absolute())})
+
+
 def _array_source(path: Path) -> ArraySource:
     if not path.is_file():
         raise DataError(f"data.name: no file {path.absolute()}")

@@ -18,6 +18,16 @@ def prepare_data(session: Session) -> datasets.Dataset:
     """
     assert isinstance(session.recipe, RunRecipe)
     dataset = datasets.load(session.recipe.data, session.progress)
+    record_data(session, dataset)
+    return dataset
+
+
+def record_data(session: Session, dataset: datasets.Dataset) -> None:
+    """Tell what data there are, and make sure that a resumed run finds the same.
+
+    Raises:
+        DataError: they have changed since the run began.
+    """
     before = session.folder.facts().get("data")
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     facts = {
@@ -40,7 +50,6 @@ def prepare_data(session: Session) -> datasets.Dataset:
     counts = ", ".join(f"{facts[name]:,} {name}" for name in splits if facts[name])
     shape = " x ".join(str(n) for n in dataset.image_shape)
     session.say(f"{dataset.name}: {counts} images of {shape}")
-    return dataset
 
 
 def network_input(dataset: datasets.Dataset, augment: Augment) -> tuple[int, int, int]:

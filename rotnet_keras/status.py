@@ -6,7 +6,7 @@ from typing import Any
 
 from rotnet_keras.events import Event, probe_images, usual_pause
 from rotnet_keras.runs import RunFolder, command_line
-from rotnet_keras.tasks import task_of
+from rotnet_keras.tasks import score_of, task_of
 from rotnet_keras.verdict import verdict
 
 COLUMNS = ("run", "state", "recipe", "epoch", "rotation", "object", "left", "created")
@@ -26,9 +26,9 @@ def summary(run: RunFolder) -> dict[str, Any]:
     done = [e for e in tail if e["kind"] == "run"]
     last_step = max((e["step"] for e in [*steps, *epochs, *done]), default=0)
     best = max(probes, key=lambda e: e.get("validation_top1", 0), default=None)
-    trained = (epochs[-1].get("validation") or epochs[-1])["accuracy"] if epochs else None
-    classifies = run.settings().get("kind") == "classify"
-    tested = [e["accuracy"] for e in tail if e["kind"] == "test"]
+    trained = score_of(epochs[-1].get("validation") or epochs[-1]) if epochs else None
+    classifies = run.settings().get("kind") in ("classify", "transfer")
+    tested = [score_of(e) for e in tail if e["kind"] == "test"]
     objects = (tested[-1] if tested else trained) if classifies else best["top1"] if best else None
     per_epoch, total = facts.get("steps_per_epoch"), facts.get("steps")
     return {
@@ -128,13 +128,13 @@ def comparison(runs: Sequence[RunFolder]) -> tuple[list[str], list[list[str]]]:
     events = [run.events() for run in runs]
     rows = [["state", *(run.state() for run in runs)]]
     validated = [[e["validation"] for e in run if e["kind"] == "epoch" and "validation" in e] for run in events]
-    accuracies = [[v["accuracy"] for v in run] for run in validated]
-    names = list(dict.fromkeys(task_of(run).accuracy for run in runs))
+    accuracies = [[score_of(v) for v in run] for run in validated]
+    names = list(dict.fromkeys(task_of(run).score or task_of(run).accuracy for run in runs))
     name = names[0] if len(names) == 1 else "accuracy"
     rows.append([f"{name}, validation, last", *(_percent(a[-1] if a else None) for a in accuracies)])
     rows.append([f"{name}, validation, best", *(_percent(max(a, default=None)) for a in accuracies)])
     rows.append(["loss, validation, last", *(f"{v[-1]['loss']:.3f}" if v else "" for v in validated)])
-    tested = [[e["accuracy"] for e in run if e["kind"] == "test"] for run in events]
+    tested = [[score_of(e) for e in run if e["kind"] == "test"] for run in events]
     if any(tested):
         rows.append([f"{name}, test", *(_percent(t[-1] if t else None) for t in tested)])
     results = [_probe_results(e, run.settings()) for e, run in zip(events, runs, strict=True)]

@@ -53,7 +53,7 @@ class Split:
     Attributes:
         store: (N, S, S, C) uint8; splits may share one.
         rows: (n,) which images of the store belong to the split.
-        labels: (n,) int64, or None.
+        labels: (n,) int64, or (n, K) where several classes may be in an image, or None.
     """
 
     store: Store

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rotnet_keras.runs import RunFolder
-from rotnet_keras.tasks import recalls_of, task_of
+from rotnet_keras.tasks import recalls_of, score_of, task_of
 
 
 def measures(run: RunFolder) -> list[dict[str, Any]]:
@@ -18,11 +18,11 @@ def measures(run: RunFolder) -> list[dict[str, Any]]:
     last = max((e["step"] for e in events if e["kind"] == "probe"), default=0)
     for event in events:
         if event["kind"] == "epoch" and "validation" in event:
-            found.append({"epoch": event["epoch"], "value": event["validation"]["accuracy"]})
+            found.append({"epoch": event["epoch"], "value": score_of(event["validation"])})
         elif event["kind"] == "test":
-            found.append({"value": event["accuracy"]})
-            for name, recall in zip(task.answers, recalls_of(event), strict=True):
-                found.append({"class": name, "value": recall})
+            found.append({"value": score_of(event)})
+            each = zip(task.answers, recalls_of(event), strict=True)
+            found += [{"class": name, "value": value} for name, value in each if value is not None]
         elif event["kind"] == "probe":
             about = {key: event[key] for key in ("probe", "weights", "tap")}
             if event["step"]:

@@ -8,6 +8,8 @@ from rotnet_keras.runs import RunFolder
 
 # With more answers than this a table of what was taken for what would be megabytes of every event.
 MOST_COUNTED = 256
+# Of tasks in transfer: what is followed in training, and what they are measured by.
+TRANSFERS = {"classification": ("most likely class is there", "mean average precision")}
 
 
 @dataclass(frozen=True)
@@ -17,10 +19,12 @@ class Task:
     Attributes:
         accuracy: what the share of right answers is called.
         answers: in the order of the labels; empty while the classes are not known yet.
+        score: what it is measured by in the end, where that is not the accuracy.
     """
 
     accuracy: str
     answers: tuple[str, ...]
+    score: str = ""
 
     @property
     def count(self) -> int:
@@ -28,11 +32,20 @@ class Task:
         return max(2, len(self.answers))
 
 
+def score_of(event: Event) -> float:
+    """What an evaluation came to, 0 to 1: the score of its task, or the accuracy."""
+    return float(event["score"] if "score" in event else event["accuracy"])
+
+
 def task_of(run: RunFolder) -> Task:
     """What the run's recipe, and its data once they are read, say of its task."""
     settings = run.settings()
+    classes = tuple(run.facts().get("data", {}).get("classes", []))
+    if settings.get("kind") == "transfer":
+        accuracy, score = TRANSFERS[settings["task"]]
+        return Task(accuracy, classes, score)
     if settings.get("kind") == "classify":
-        return Task("accuracy", tuple(run.facts().get("data", {}).get("classes", [])))
+        return Task("accuracy", classes)
     angles = settings.get("rotation", {}).get("angles", [0, 90, 180, 270])
     return Task("rotation accuracy", tuple(f"{angle}°" for angle in angles))
 
@@ -42,8 +55,8 @@ def counted(confusion: list[list[int]]) -> dict[str, Any]:
     return {"per_class": recalls(confusion), "confusion": confusion if len(confusion) <= MOST_COUNTED else []}
 
 
-def recalls_of(event: Event) -> list[float]:
-    """The recall of each answer that an event tells."""
+def recalls_of(event: Event) -> list[float | None]:
+    """The recall, or the score, of each answer that an event tells; None of one that could not be scored."""
     return list(event.get("per_class") or recalls(event.get("confusion", [])))
 
 

@@ -17,7 +17,7 @@ from rotnet_keras.console import Console
 from rotnet_keras.errors import RotnetError, RunStopped
 from rotnet_keras.events import EventWriter
 from rotnet_keras.host import processor
-from rotnet_keras.kinds import KINDS
+from rotnet_keras.kinds import kind_of
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.runs import RunFolder, command_line
 from rotnet_keras.schema import Recipe
@@ -84,13 +84,13 @@ def _work(session: Session) -> tuple[str, int, str]:
     """Do what the recipe says; (outcome, exit code, message)."""
     way_on = command_line("resume", session.folder)
     session.event("start", pid=os.getpid())
-    module, function = KINDS[session.recipe.kind].runner.split(":")
+    module, function = kind_of(session.recipe).runner.split(":")
     try:
         if session.place.chief:
             session.say(f"Run {session.folder.name} in {session.folder.path}")
         if session.place.count > 1:
             session.say(f"Process {session.place.index + 1} of {session.place.count}; waiting until all are there.")
-        if KINDS[session.recipe.kind].trains:
+        if kind_of(session.recipe).trains:
             session.say("Starting TensorFlow; the first step takes longer, it traces the graph.")
         getattr(importlib.import_module(module), function)(session)
     except RunStopped as stopped:

@@ -26,20 +26,22 @@ from rotnet_keras.stores import Split
 from rotnet_keras.tasks import counted
 from rotnet_keras.tensorboard import TensorBoard
 from rotnet_keras.trained import Trained
+from rotnet_keras.transfer_schema import TransferRecipe
 
+TrainedRecipe = PretrainRecipe | ClassifyRecipe | TransferRecipe
 EVALUATION_BATCH = 125
 # What TensorFlow raises in the processes that are left when one of several is gone.
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
 
-def run_precision(session: Session, recipe: PretrainRecipe | ClassifyRecipe) -> str:
+def run_precision(session: Session, recipe: TrainedRecipe) -> str:
     """What the run computes in, from its first start to its last, wherever it is resumed."""
     precision = engine.precision_here(session.folder.facts().get("precision", recipe.train.precision))
     session.record(precision=precision)
     return precision
 
 
-def compile_model(model: Trained, recipe: PretrainRecipe | ClassifyRecipe) -> None:
+def compile_model(model: Trained, recipe: TrainedRecipe) -> None:
     """Give a model the recipe's optimizer."""
     model.compile_for(build_optimizer(recipe.optimizer), recipe.train.label_smoothing)
     model.optimizer.build(model.trainable_variables)
@@ -65,7 +67,7 @@ class Training(ABC):
     def __init__(
         self,
         session: Session,
-        recipe: PretrainRecipe | ClassifyRecipe,
+        recipe: TrainedRecipe,
         dataset: Dataset,
         strategy: tf.distribute.Strategy,
         build: Callable[[], Classifier],
@@ -224,8 +226,9 @@ class Training(ABC):
             with self.counting():
                 validation = self.evaluate(self.dataset.validation)
                 self.after_validation(step)
-            best = validation["accuracy"] > self.position.best
-            self.position.best = max(self.position.best, validation["accuracy"])
+            score = validation.get("score", validation["accuracy"])
+            best = score > self.position.best
+            self.position.best = max(self.position.best, score)
             epoch["validation"] = validation
             if self.tensorboard:
                 self.tensorboard.write(step, "validation", validation)
@@ -282,4 +285,5 @@ class Training(ABC):
 def _in_words(metrics: dict[str, Any]) -> str:
     if "loss" not in metrics:
         return ""
-    return f"loss {metrics['loss']:.3f}, accuracy {100 * metrics['accuracy']:.1f} %"
+    score = f", score {100 * metrics['score']:.1f} %" if "score" in metrics else ""
+    return f"loss {metrics['loss']:.3f}, accuracy {100 * metrics['accuracy']:.1f} %{score}"

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 from conftest import shared_data
 from PIL import Image
+from voc_kit import OBJECT
 
 from rotnet_keras.annotations import load_annotated
 from rotnet_keras.errors import DataError
 from rotnet_keras.sections import AnnotatedData, Splits
 
-OBJECT = "<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax>"
-OBJECT += "<ymax>{}</ymax></bndbox></object>"
 CAT = OBJECT.format("cat", 0, 1, 1, 30, 20)
 
 

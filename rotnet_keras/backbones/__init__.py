@@ -78,3 +78,33 @@ def outputs_of(model: keras.Model, names: Sequence[str]) -> dict[str, keras.Kera
 def taps(model: keras.Model) -> list[str]:
     """Names of the model's taps, from the input on: the layers called `conv<number>`."""
     return [layer.name for layer in model.layers if layer.name[:4] == "conv" and layer.name[4:].isdigit()]
+
+
+def for_images(model: keras.Model, shape: Sequence[int]) -> keras.Model:
+    """The same model, with equal weights, for images of another size (H, W, C).
+
+    Raises:
+        DataError: its weights go with the size, as those of a dense layer on a map do.
+    """
+    have = tuple(model.input.shape[1:])
+    if have == tuple(shape):
+        return model
+    try:
+        resized = keras.models.clone_model(model, input_tensors=keras.Input(tuple(shape)))
+        resized.set_weights(model.get_weights())
+    except ValueError:
+        raise DataError(
+            f"the backbone takes images of {have}, these are {tuple(shape)}, and its last layers cannot take others: "
+            "set data.size, data.channels and augment.crop, or read an earlier layer"
+        ) from None
+    return resized
+
+
+def freeze(model: keras.Model, name: str) -> None:
+    """Let the layers up to one, by name, stay as they are.
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    for layer in keras.Model(model.input, outputs_of(model, [name])[name]).layers:
+        layer.trainable = False

@@ -1,0 +1,110 @@
+"""Transfer to classification of pictures with several objects: PASCAL VOC 2007's task, scored as there."""
+
+from typing import Any
+
+import numpy as np
+
+from rotnet_keras import engine
+from rotnet_keras.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
+from rotnet_keras.average_precision import mean_of, of_ranking
+from rotnet_keras.batches import evaluation_images
+from rotnet_keras.classify import Classification
+from rotnet_keras.datasets import IMAGENET_STATISTICS, Dataset
+from rotnet_keras.devices import strategy_for
+from rotnet_keras.engine import keras
+from rotnet_keras.exports import with_sigmoid
+from rotnet_keras.multi_label import DIFFICULT
+from rotnet_keras.session import Session
+from rotnet_keras.stages import finish, record_data
+from rotnet_keras.stores import Split
+from rotnet_keras.training import EVALUATION_BATCH, run_precision
+from rotnet_keras.transfer_schema import ClassificationRecipe
+
+
+def classify_pictures(session: Session) -> None:
+    """Run a recipe of the kind `transfer`, task `classification`."""
+    recipe = session.recipe
+    assert isinstance(recipe, ClassificationRecipe)
+    engine.configure(recipe.seed, run_precision(session, recipe))
+    strategy = strategy_for(recipe.devices)
+    session.stop.listen()
+    dataset = multi_labelled(load_annotated(recipe.data, False, session.progress))
+    record_data(session, dataset)
+    training = PictureClassification(session, recipe, dataset, strategy)
+    training.restore()
+    training.train()
+    if not session.place.chief:
+        return
+    with engine.under("float32"), training.counting():
+        training.export()
+    finish(session)
+
+
+def multi_labelled(annotated: AnnotatedDataset) -> Dataset:
+    """Pictures with a label for each class: 1 there, 0 not, `DIFFICULT` where all its objects are."""
+    count = len(annotated.class_names)
+    mean, std = IMAGENET_STATISTICS
+    return Dataset(
+        annotated.name,
+        _labelled(annotated.train, count),
+        _labelled(annotated.validation, count) if annotated.validation else None,
+        _labelled(annotated.test, count) if annotated.test else None,
+        annotated.class_names,
+        mean,
+        std,
+        annotated.fingerprint,
+        annotated.notes,
+    )
+
+
+def _labelled(split: AnnotatedSplit, classes: int) -> Split:
+    labels = np.zeros((len(split), classes), np.int64)
+    assert split.objects is not None
+    for row, objects in zip(labels, split.objects, strict=True):
+        assert objects.difficult is not None
+        row[objects.classes[objects.difficult]] = DIFFICULT
+        row[objects.classes[~objects.difficult]] = 1
+    return Split(split.store, split.rows, labels)
+
+
+class PictureClassification(Classification):
+    """A multi-label classifier in training, scored by mean average precision."""
+
+    recipe: ClassificationRecipe
+
+    def evaluate(self, split: Split, what: str = "") -> dict[str, Any]:
+        """Loss and accuracy on central crops, VOC 2007's mean average precision (`score`), and that of each class.
+
+        On test scores are summed over random crops, as many as the recipe's `views`; `score_one_crop` is that of the
+        central one, `score_area` the area under the curves.
+        """
+        results = self.measured.evaluate(self.evaluation_batches(split), verbose=0, return_dict=True)
+        one = self._probabilities(split, None)
+        found = {"loss": float(results["loss"]), "accuracy": float(results["accuracy"])}
+        if not what:
+            return {**found, **self._scores(split, one)}
+        summed = np.zeros_like(one)
+        for view in range(self.recipe.views):
+            self.session.console.progress(what, view + 1, self.recipe.views)
+            summed += self._probabilities(split, (self.recipe.seed, view))
+            self.session.stop.check()
+        return {**found, **self._scores(split, summed), "score_one_crop": self._scores(split, one)["score"]}
+
+    def _probabilities(self, split: Split, view: tuple[int, int] | None) -> np.ndarray:
+        batches = evaluation_images(split, self.recipe.augment, batch=EVALUATION_BATCH, view=view)
+        return np.concatenate([keras.ops.sigmoid(self.measured.predict_on_batch(batch)) for batch in batches])
+
+    def _scores(self, split: Split, probabilities: np.ndarray) -> dict[str, Any]:
+        truth = split.required_labels()
+        of_classes = [of_ranking(probabilities[:, k], truth[:, k]) for k in range(truth.shape[1])]
+        eleven = [None if pair is None else pair[0] for pair in of_classes]
+        return {
+            "score": mean_of(eleven),
+            "score_area": mean_of([None if pair is None else pair[1] for pair in of_classes]),
+            "per_class": eleven,
+            "confusion": [],
+        }
+
+    def exported(self) -> keras.Model:
+        """From pixels to a probability for each class."""
+        return with_sigmoid(self.measured.backbone, self.measured.head, "classifier")
