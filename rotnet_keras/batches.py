@@ -3,7 +3,7 @@
 Nothing here keeps a state, so a run that is resumed at a step sees what it would have seen anyway.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,6 +18,11 @@ from rotnet_keras.sections import Augment
 from rotnet_keras.stores import Split
 
 PARALLEL_LOADS = 2
+# Of an array, without its number of rows: shape and type.
+Spec = tuple[tuple[int, ...], tf.DType]
+WEIGHTS: Spec = ((), tf.float32)
+# The arrays of a batch: of positions in the data set, what is drawn for all of them, and which of them are wanted.
+Make = Callable[[np.ndarray, np.random.Generator, np.ndarray | slice], list[np.ndarray]]
 # Of crops of random size: 4/3 and 3/4, as in the Inception papers and the released code.
 MOST_ASPECT = 4 / 3
 
@@ -99,6 +104,47 @@ class Replicas:
     count: int
 
 
+def shared_batches(
+    count: int,
+    make: Make,
+    specs: Sequence[Spec | None],
+    *,
+    batch: int,
+    seed: int,
+    first: int,
+    last: int,
+    replicas: Replicas | None = None,
+) -> tf.data.Dataset:
+    """The batches of the steps from `first` up to, without, `last`, of data that has `count` of something.
+
+    Args:
+        make: gives the arrays of a batch.
+        specs: of these; None for what is not there.
+        replicas: who shares the batches. Then every step gives as many elements as there are replicas here, each with
+            weights, (N,) float32, behind it; they make the mean of the replicas' mean losses that of the whole batch.
+    """
+
+    def fetch(step: int) -> list[np.ndarray]:
+        positions = positions_of_step(count, batch, seed, step)
+        return make(positions, np.random.default_rng((seed, 1, step)), slice(None))
+
+    def fetch_part(number: int) -> list[np.ndarray]:
+        assert replicas is not None
+        step, which = divmod(number, len(replicas.here))
+        positions = positions_of_step(count, batch, seed, step)
+        part = np.arange(replicas.here[which], len(positions), replicas.count)
+        weight = len(part) * replicas.count / len(positions)
+        # A replica without an image is given one that counts nothing.
+        part = part if len(part) else np.zeros(1, np.int64)
+        arrays = make(positions, np.random.default_rng((seed, 1, step)), part)
+        return [*arrays, np.full(len(part), weight, np.float32)]
+
+    if replicas is None:
+        return numbered_batches(tf.data.Dataset.range(first, last), fetch, specs)
+    each = len(replicas.here)
+    return numbered_batches(tf.data.Dataset.range(first * each, last * each), fetch_part, [*specs, WEIGHTS])
+
+
 def training_images(
     split: Split,
     augment: Augment,
@@ -114,32 +160,19 @@ def training_images(
 
     Args:
         labelled: their labels, (N,) int64, beside them.
-        replicas: who shares the batches. Then every step gives as many elements as there are replicas here, each of
-            (images, labels or None, weights); the weights, (N,) float32, make the mean of the replicas' mean losses
-            that of the whole batch.
+        replicas: see `shared_batches`. Labels are None there if they are not asked for.
     """
+    labels = split.required_labels() if labelled else None
 
-    def fetch(step: int) -> tuple[np.ndarray, np.ndarray]:
-        positions = positions_of_step(len(split), batch, seed, step)
-        return positions, augmented(split, positions, augment, np.random.default_rng((seed, 1, step)))
+    def make(positions: np.ndarray, rng: np.random.Generator, part: np.ndarray | slice) -> list[np.ndarray]:
+        images = augmented(split, positions, augment, rng, part)
+        return [images] if labels is None else [images, labels[positions[part]]]
 
-    def fetch_part(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        assert replicas is not None
-        step, which = divmod(number, len(replicas.here))
-        positions = positions_of_step(len(split), batch, seed, step)
-        part = np.arange(replicas.here[which], len(positions), replicas.count)
-        weight = len(part) * replicas.count / len(positions)
-        # A replica without an image is given one that counts nothing.
-        part = part if len(part) else np.zeros(1, np.int64)
-        images = augmented(split, positions, augment, np.random.default_rng((seed, 1, step)), part)
-        return positions[part], images, np.full(len(part), weight, np.float32)
-
-    if replicas is None:
-        return _images(tf.data.Dataset.range(first, last), fetch, split, augment, labelled)
-    each = len(replicas.here)
-    return _images(
-        tf.data.Dataset.range(first * each, last * each), fetch_part, split, augment, labelled, weighted=True
-    )
+    specs = _specs(split, augment, labels)
+    if replicas and not labelled:
+        specs.append(None)
+    steps = {"batch": batch, "seed": seed, "first": first, "last": last}
+    return shared_batches(len(split), make, specs, replicas=replicas, **steps)
 
 
 def evaluation_images(
@@ -151,14 +184,17 @@ def evaluation_images(
         view: (seed, number) of a random crop and flip of each image; the central crop when not given.
         labelled: their labels, (N,) int64, beside them.
     """
+    labels = split.required_labels() if labelled else None
 
-    def fetch(first: int) -> tuple[np.ndarray, np.ndarray]:
+    def fetch(first: int) -> list[np.ndarray]:
         positions = np.arange(first, min(first + batch, len(split)))
         if view is None:
-            return positions, centred(split.images(positions), augment)
-        return positions, augmented(split, positions, augment, np.random.default_rng((*view, first)))
+            images = centred(split.images(positions), augment)
+        else:
+            images = augmented(split, positions, augment, np.random.default_rng((*view, first)))
+        return [images] if labels is None else [images, labels[positions]]
 
-    return _images(tf.data.Dataset.range(0, len(split), batch), fetch, split, augment, labelled)
+    return numbered_batches(tf.data.Dataset.range(0, len(split), batch), fetch, _specs(split, augment, labels))
 
 
 def pipeline(steps: tf.data.Dataset, load: Callable[[tf.Tensor], Any]) -> tf.data.Dataset:
@@ -175,30 +211,27 @@ def pipeline(steps: tf.data.Dataset, load: Callable[[tf.Tensor], Any]) -> tf.dat
     return batches.with_options(options)
 
 
-def _images(
-    steps: tf.data.Dataset,
-    fetch: Callable[[int], tuple[np.ndarray, ...]],
-    split: Split,
-    augment: Augment,
-    labelled: bool,
-    weighted: bool = False,
+def numbered_batches(
+    numbers: tf.data.Dataset, fetch: Callable[[int], list[np.ndarray]], specs: Sequence[Spec | None]
 ) -> tf.data.Dataset:
-    """Batches of what `fetch` gives for numbers: positions in the split, the images there and, if so, their weights."""
+    """Batches of the arrays that `fetch` gives for numbers; a single one by itself, several as a tuple.
+
+    Args:
+        specs: of the arrays, without their number of rows; None for what is not there.
+    """
+    known = [spec for spec in specs if spec is not None]
+
+    def load(number: tf.Tensor) -> Any:
+        types = [dtype for _, dtype in known]
+        arrays = tf.numpy_function(lambda n: fetch(int(n)), [number], types, stateful=False)
+        there = iter(tf.ensure_shape(array, (None, *shape)) for array, (shape, _) in zip(arrays, known, strict=True))
+        found = tuple(None if spec is None else next(there) for spec in specs)
+        return found if len(found) > 1 else found[0]
+
+    return pipeline(numbers, load)
+
+
+def _specs(split: Split, augment: Augment, labels: np.ndarray | None) -> list[Spec | None]:
     size, channels = crop_size(augment, split.store.shape[1]), split.store.shape[3]
-    labels = split.required_labels() if labelled else None
-    types = [tf.uint8, *([tf.int64] if labelled else []), *([tf.float32] if weighted else [])]
-    shapes: list[tuple[int, ...]] = [*([] if labels is None else [labels.shape[1:]]), *([()] if weighted else [])]
-
-    def numbered(step: np.ndarray) -> list[np.ndarray]:
-        positions, images, *weights = fetch(int(step))
-        return [images, *weights] if labels is None else [images, labels[positions], *weights]
-
-    def load(step: tf.Tensor) -> Any:
-        images, *rest = tf.numpy_function(numbered, [step], types, stateful=False)
-        images = tf.ensure_shape(images, (None, size, size, channels))
-        rest = [tf.ensure_shape(values, (None, *shape)) for values, shape in zip(rest, shapes, strict=True)]
-        if weighted and not labelled:
-            rest = [None, *rest]
-        return (images, *rest) if rest else images
-
-    return pipeline(steps, load)
+    of_labels: list[Spec] = [] if labels is None else [(labels.shape[1:], tf.int64)]
+    return [((size, size, channels), tf.uint8), *of_labels]
