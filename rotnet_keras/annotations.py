@@ -50,6 +50,11 @@ class AnnotatedSplit:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def size(self, position: int) -> tuple[int, int]:
+        """Width and height of a picture."""
+        width, height = self.store.shapes[self.rows[position]]
+        return int(width), int(height)
+
     def picture(self, position: int) -> np.ndarray:
         """(H, W, 3) uint8."""
         return self.store.whole_image(int(self.rows[position]))

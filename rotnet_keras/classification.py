@@ -8,6 +8,7 @@ from rotnet_keras import engine
 from rotnet_keras.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
 from rotnet_keras.average_precision import mean_of, of_ranking
 from rotnet_keras.batches import evaluation_images
+from rotnet_keras.classifier_training import EVALUATION_BATCH
 from rotnet_keras.classify import Classification
 from rotnet_keras.datasets import IMAGENET_STATISTICS, Dataset
 from rotnet_keras.devices import strategy_for
@@ -17,7 +18,7 @@ from rotnet_keras.multi_label import DIFFICULT
 from rotnet_keras.session import Session
 from rotnet_keras.stages import finish, record_data
 from rotnet_keras.stores import Split
-from rotnet_keras.training import EVALUATION_BATCH, run_precision
+from rotnet_keras.training import run_precision
 from rotnet_keras.transfer_schema import ClassificationRecipe
 
 
@@ -29,7 +30,7 @@ def classify_pictures(session: Session) -> None:
     strategy = strategy_for(recipe.devices)
     session.stop.listen()
     dataset = multi_labelled(load_annotated(recipe.data, False, session.progress))
-    record_data(session, dataset)
+    record_data(session, dataset, dataset.image_shape, dataset.class_names)
     training = PictureClassification(session, recipe, dataset, strategy)
     training.restore()
     training.train()

@@ -9,6 +9,7 @@ from rotnet_keras import engine
 from rotnet_keras.auxiliary import UNLABELLED, SemiSupervised
 from rotnet_keras.backbones import build, for_images, freeze, outputs_of
 from rotnet_keras.batches import evaluation_images, training_images
+from rotnet_keras.classifier_training import EVALUATION_BATCH, ClassifierTraining
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.devices import strategy_for
 from rotnet_keras.engine import keras, tf
@@ -24,7 +25,7 @@ from rotnet_keras.schema import ClassifyRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stages import finish, network_input, prepare_data
 from rotnet_keras.stores import Split
-from rotnet_keras.training import EVALUATION_BATCH, Training, run_precision
+from rotnet_keras.training import run_precision
 from rotnet_keras.transfer_schema import ClassificationRecipe
 
 # What makes the seed of one stream of images that of another; no recipe's own seed reaches so far.
@@ -70,7 +71,7 @@ def classifier(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset, 
     return Classifier(trunk, head, augment=recipe.augment, seed=recipe.seed)
 
 
-class Classification(Training):
+class Classification(ClassifierTraining):
     """A backbone and a head in training together.
 
     Where only some labels are used, their images come the more often: an epoch is always as many draws as

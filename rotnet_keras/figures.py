@@ -33,8 +33,12 @@ FILTER_COLUMNS = 16
 FILTERS_WIDTH = 640
 
 
-def draw_curves(events: Sequence[Event], classes: int, accuracy_name: str, path: Path) -> bool:
-    """Loss, accuracy and learning rate by epoch, with chance; False where there is nothing yet."""
+def draw_curves(events: Sequence[Event], classes: int | None, accuracy_name: str, path: Path) -> bool:
+    """Loss, accuracy and learning rate by epoch; False where there is nothing yet.
+
+    Args:
+        classes: among which chance chooses; None where it is not drawn.
+    """
     steps = [e for e in events if e["kind"] == "step" and e.get("loss") is not None]
     epochs = [e for e in events if e["kind"] == "epoch" and "validation" in e]
     if not steps:
@@ -43,15 +47,16 @@ def draw_curves(events: Sequence[Event], classes: int, accuracy_name: str, path:
     with plt.rc_context(STYLE):
         figure, (loss, accuracy, rate) = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
         for axis, key, factor, chance in (
-            (loss, "loss", 1, float(np.log(classes))),
-            (accuracy, "accuracy", 100, 100 / classes),
+            (loss, "loss", 1, float(np.log(classes or 1))),
+            (accuracy, "accuracy", 100, 100 / (classes or 1)),
         ):
             axis.plot(x, [factor * e[key] for e in steps], color=BLUE, linewidth=0.8, alpha=0.35)
             axis.plot(x, _smooth([factor * e[key] for e in steps]), color=BLUE, label="train")
             if epochs:
                 values = [factor * e["validation"][key] for e in epochs]
                 axis.plot([e["epoch"] for e in epochs], values, "o-", color=ORANGE, ms=3, label="validation")
-            axis.axhline(chance, color=GREY, linestyle=":", label="chance")
+            if classes:
+                axis.axhline(chance, color=GREY, linestyle=":", label="chance")
             axis.set(title="loss" if key == "loss" else f"{accuracy_name}, %", xlabel="epoch")
         loss.legend(loc="upper right")
         accuracy.set_ylim(0, 100)

@@ -5,6 +5,7 @@ import numpy as np
 from rotnet_keras import engine
 from rotnet_keras.backbones import build
 from rotnet_keras.batches import crop_size, evaluation_images, training_images
+from rotnet_keras.classifier_training import EVALUATION_BATCH, ClassifierTraining
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.devices import strategy_for
 from rotnet_keras.engine import keras, tf
@@ -19,7 +20,7 @@ from rotnet_keras.schema import PretrainRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stages import finish, network_input, prepare_data
 from rotnet_keras.stores import Split
-from rotnet_keras.training import EVALUATION_BATCH, Training, run_precision
+from rotnet_keras.training import run_precision
 
 
 def pretrain(session: Session) -> None:
@@ -62,7 +63,7 @@ def rotnet(recipe: PretrainRecipe, dataset: Dataset) -> RotNet:
     )
 
 
-class Pretraining(Training):
+class Pretraining(ClassifierTraining):
     """A RotNet in training."""
 
     what = "pretraining"

@@ -74,7 +74,8 @@ def _accuracy_table(events: Sequence[Event], task: Task) -> list[Table]:
     table = [["", "all", *answers], *rows]
     if len(answers) > MOST_COLUMNS:
         table = [list(column) for column in zip(*table, strict=True)]
-    return [(f"{(task.score or task.accuracy).capitalize()}, %", table[0], table[1:])]
+    measure = task.score or task.accuracy
+    return [(f"{measure[0].upper()}{measure[1:]}, %", table[0], table[1:])]
 
 
 def probe_tables(events: Sequence[Event], recipe: dict[str, Any]) -> list[Table]:
@@ -168,13 +169,15 @@ def figures_of(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
             add(picture["file"], picture["title"], "The first test images; runs of the first seed.")
         return found
     task = task_of(run)
-    if figures.draw_curves(events, task.count, task.accuracy, run.figures / "curves.png"):
+    if figures.draw_curves(events, None if task.score else task.count, task.accuracy, run.figures / "curves.png"):
         add("curves.png", "Curves", "Training is averaged over a few steps; validation is the whole split.")
     validated = [e for e in events if e["kind"] == "epoch" and "validation" in e]
     if validated and not task.score and len(task.answers) <= MOST_NAMES:
         counts = validated[-1]["validation"]["confusion"]
         figures.draw_confusion(counts, task.answers, "% of each row's truth", run.figures / "confusion.png")
         add("confusion.png", "What was taken for what", "Validation images; of turned ones, each copy by itself.")
+    if (run.figures / "pictures.png").is_file():
+        add("pictures.png", "Test pictures", "The best, and then the worst: what is there, and what was predicted.")
     samples = [e for e in events if e["kind"] == "samples" and (run.samples / str(e["file"])).is_file()]
     if samples:
         figures.draw_samples(samples[-1], run.samples / samples[-1]["file"], run.figures / "samples.png")

@@ -1,6 +1,9 @@
 """What every kind of run begins and ends with."""
 
+from collections.abc import Sequence
+
 from rotnet_keras import datasets
+from rotnet_keras.annotations import AnnotatedDataset
 from rotnet_keras.batches import crop_size
 from rotnet_keras.engine import device_name, keras
 from rotnet_keras.errors import DataError
@@ -18,12 +21,21 @@ def prepare_data(session: Session) -> datasets.Dataset:
     """
     assert isinstance(session.recipe, RunRecipe)
     dataset = datasets.load(session.recipe.data, session.progress)
-    record_data(session, dataset)
+    record_data(session, dataset, dataset.image_shape, dataset.class_names)
     return dataset
 
 
-def record_data(session: Session, dataset: datasets.Dataset) -> None:
+def record_data(
+    session: Session,
+    dataset: datasets.Dataset | AnnotatedDataset,
+    image_shape: tuple[int, int, int],
+    classes: Sequence[str],
+) -> None:
     """Tell what data there are, and make sure that a resumed run finds the same.
+
+    Args:
+        image_shape: (S, S, C) of what training sees.
+        classes: that are told apart.
 
     Raises:
         DataError: they have changed since the run began.
@@ -33,8 +45,8 @@ def record_data(session: Session, dataset: datasets.Dataset) -> None:
     facts = {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
-        "image_shape": list(dataset.image_shape),
-        "classes": dataset.class_names,
+        "image_shape": list(image_shape),
+        "classes": list(classes),
         **{name: 0 if split is None else len(split) for name, split in splits.items()},
     }
     if before and before != facts:
@@ -48,7 +60,7 @@ def record_data(session: Session, dataset: datasets.Dataset) -> None:
     dataset.notes.clear()
     session.record(data=facts, device=device_name())
     counts = ", ".join(f"{facts[name]:,} {name}" for name in splits if facts[name])
-    shape = " x ".join(str(n) for n in dataset.image_shape)
+    shape = " x ".join(str(n) for n in image_shape)
     session.say(f"{dataset.name}: {counts} images of {shape}")
 
 

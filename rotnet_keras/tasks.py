@@ -9,7 +9,10 @@ from rotnet_keras.runs import RunFolder
 # With more answers than this a table of what was taken for what would be megabytes of every event.
 MOST_COUNTED = 256
 # Of tasks in transfer: what is followed in training, and what they are measured by.
-TRANSFERS = {"classification": ("most likely class is there", "mean average precision")}
+TRANSFERS = {
+    "classification": ("most likely class is there", "mean average precision"),
+    "segmentation": ("pixel accuracy", "mean IoU"),
+}
 
 
 @dataclass(frozen=True)

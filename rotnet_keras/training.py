@@ -5,31 +5,28 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from rotnet_keras import engine
+from rotnet_keras.annotations import AnnotatedDataset
 from rotnet_keras.batches import Replicas
 from rotnet_keras.callbacks import AfterStep, LearningRate, StepEvents
 from rotnet_keras.checkpoints import Position, restore_checkpoint, save_checkpoint, step_checkpoints
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.devices import check_all_agree, give_all_the_chiefs, replicas_here, shared_out
-from rotnet_keras.engine import keras, tf
+from rotnet_keras.engine import tf
 from rotnet_keras.errors import DivergedError, RecipeError, RotnetError
-from rotnet_keras.models import Classifier
 from rotnet_keras.optimizers import averaged, build_optimizer
 from rotnet_keras.recipe import to_toml
 from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe
 from rotnet_keras.session import Session
-from rotnet_keras.stores import Split
-from rotnet_keras.tasks import counted
 from rotnet_keras.tensorboard import TensorBoard
 from rotnet_keras.trained import Trained
 from rotnet_keras.transfer_schema import TransferRecipe
 
 TrainedRecipe = PretrainRecipe | ClassifyRecipe | TransferRecipe
-EVALUATION_BATCH = 125
 # What TensorFlow raises in the processes that are left when one of several is gone.
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
@@ -47,7 +44,10 @@ def compile_model(model: Trained, recipe: TrainedRecipe) -> None:
     model.optimizer.build(model.trainable_variables)
 
 
-class Training(ABC):
+D = TypeVar("D", bound=Dataset | AnnotatedDataset)
+
+
+class Training(ABC, Generic[D]):
     """A model in training and how far it has come. What it learns from is a subclass's business.
 
     Args:
@@ -68,9 +68,9 @@ class Training(ABC):
         self,
         session: Session,
         recipe: TrainedRecipe,
-        dataset: Dataset,
+        dataset: D,
         strategy: tf.distribute.Strategy,
-        build: Callable[[], Classifier],
+        build: Callable[[], Trained],
         images: int,
         inputs: int,
     ) -> None:
@@ -83,7 +83,7 @@ class Training(ABC):
             model.parts = recipe.train.accumulate
             compile_model(model, recipe)
             model.build_as_compiled()
-        self.measured = model
+        self.measured: Trained = model
         if self.replicas:
             self.measured = build()
             compile_model(self.measured, recipe)
@@ -102,14 +102,10 @@ class Training(ABC):
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """What the model trains on in the steps from `first` up to, without, `last`."""
 
-    @abstractmethod
-    def evaluation_batches(self, split: Split) -> tf.data.Dataset:
-        """All of a split, for `evaluate`."""
-
-    def between_epochs(self) -> None:  # noqa: B027
+    def between_epochs(self) -> None:
         """What is due before the coming epoch."""
 
-    def after_validation(self, step: int) -> None:  # noqa: B027
+    def after_validation(self, step: int) -> None:
         """What is shown of the model beside its metrics."""
 
     def _replicas(self) -> Replicas | None:
@@ -248,19 +244,9 @@ class Training(ABC):
                     copy.set_weights(trained.get_weights())
             yield
 
-    def evaluate(self, split: Split, what: str = "") -> dict[str, Any]:
-        """Loss, accuracy and confusion over a whole split; `what` shows how far it has come."""
-        total = -(-len(split) // EVALUATION_BATCH)
-
-        def after_batch(batch: int, logs: Any = None) -> None:
-            if what:
-                self.session.console.progress(what, batch + 1, total)
-
-        watch = keras.callbacks.LambdaCallback(on_test_batch_end=after_batch)
-        model = self.measured
-        results = model.evaluate(self.evaluation_batches(split), verbose=0, return_dict=True, callbacks=[watch])
-        counts = np.asarray(model.confusion.counts).tolist()
-        return {"loss": float(results["loss"]), "accuracy": float(results["accuracy"]), **counted(counts)}
+    @abstractmethod
+    def evaluate(self, split: Any, what: str = "") -> dict[str, Any]:
+        """Loss, accuracy and more over a whole split of the data set; `what` shows how far a test has come."""
 
     def test(self, what: str) -> None:
         """Measure on the test split, once in the life of a run."""

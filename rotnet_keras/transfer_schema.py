@@ -2,10 +2,20 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rotnet_keras.schema import Head, Pretrained, SeededRecipe
-from rotnet_keras.sections import AnnotatedData, Augment, Backbone, Devices, Optimizer, Schedule, Train
+from rotnet_keras.sections import (
+    AnnotatedData,
+    Augment,
+    Backbone,
+    Devices,
+    Optimizer,
+    PositiveFloat,
+    Schedule,
+    Section,
+    Train,
+)
 
 
 class TransferRecipe(SeededRecipe):
@@ -21,6 +31,22 @@ class TransferRecipe(SeededRecipe):
     devices: Devices = Devices()
 
 
+class Canvas(Section):
+    """The square that pictures are laid on."""
+
+    side: int = Field(512, ge=32, le=2048, description="In pixels; what is larger is cut, or made smaller in tests.")
+    scales: list[PositiveFloat] = Field(
+        [1.0, 1.0], min_length=2, max_length=2, description="Pictures are enlarged by something between these."
+    )
+    flip: bool = Field(True, description="Mirror left and right, with probability one half.")
+
+    @model_validator(mode="after")
+    def _scales_rise(self) -> "Canvas":
+        if self.scales[0] > self.scales[1]:
+            raise ValueError(f"scales: expected two rising numbers, got {self.scales}")
+        return self
+
+
 class ClassificationRecipe(TransferRecipe):
     """Which classes are in a picture; several may be."""
 
@@ -28,3 +54,11 @@ class ClassificationRecipe(TransferRecipe):
     augment: Augment = Augment()
     head: Head = Head()
     views: int = Field(10, ge=1, le=100, description="Random crops of a test picture whose scores are summed.")
+
+
+class SegmentationRecipe(TransferRecipe):
+    """What every pixel belongs to."""
+
+    task: Literal["segmentation"]
+    canvas: Canvas = Canvas()
+    tap: str = Field(pattern=r"^[A-Za-z_]\w*$", description="The last map of the backbone that is read.")

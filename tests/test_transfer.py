@@ -8,10 +8,12 @@ from command_line import run_cli, run_python
 from voc_kit import COLOURS, make_kit
 from whole_runs import events_of, start
 
+from rotnet_keras.average_precision import class_overlaps
 from rotnet_keras.backbones import backbone, for_images, freeze
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.multi_label import DIFFICULT, BestIsThere, sigmoid_loss
+from rotnet_keras.segmenters import VOID, PixelAccuracy, PixelConfusion, fcn, pixel_loss
 
 CLASSIFICATION = """\
 kind = "transfer"
@@ -39,6 +41,36 @@ clip = 10.0
 
 [train]
 steps = 60
+batch = 10
+precision = "float32"
+"""
+SEGMENTATION = """\
+kind = "transfer"
+task = "segmentation"
+title = "tiny transfer"
+tap = "conv1"
+
+[data]
+name = "{kit}"
+classes = {classes}
+splits = {{ train = "train+val", validation = "val", test = "train+val" }}
+
+[canvas]
+side = 48
+
+[backbone]
+name = "compact"
+blocks = 2
+width = 0.5
+
+[optimizer]
+learning_rate = 0.2
+
+[schedule]
+name = "cosine"
+
+[train]
+steps = 150
 batch = 10
 precision = "float32"
 """
@@ -73,6 +105,32 @@ assert not any("rotnet" in name for name in sys.modules)
     assert bus > 0.8 > max(others) >= 0
 
 
+def test_segmentation_learns_twenty_pictures_by_heart_and_its_export_tells_them(kit, tmp_path):
+    recipe = tmp_path / "segmentation.toml"
+    recipe.write_text(SEGMENTATION.format(kit=kit, classes=list(COLOURS)))
+    result, run = start(recipe)
+    assert result.returncode == 0, run.log.read_text()
+    (test,) = events_of(run, "test")
+    assert test["score"] > 0.8 and test["accuracy"] > 0.95
+    counts = np.array(test["confusion"])
+    assert counts.sum() == 20 * 48 * 40
+    assert test["per_class"] == class_overlaps(counts)
+    report = (run.path / "report.md").read_text()
+    assert "**Mean IoU, %**" in report and "![Test pictures](figures/pictures.png)" in report
+    code = """
+import sys, keras, numpy as np
+from PIL import Image
+model = keras.models.load_model(sys.argv[1])
+canvas = np.full((48, 48, 3), (124, 116, 104), np.float32)
+canvas[:40] = np.asarray(Image.open(sys.argv[2]))
+found = np.argmax(model.predict(canvas[None], verbose=0)[0, :40], axis=-1)
+print(np.mean(found == np.asarray(Image.open(sys.argv[3]))))
+assert not any("rotnet" in name for name in sys.modules)
+"""
+    picture, mask = kit / "JPEGImages" / "000001.jpg", kit / "SegmentationClass" / "000001.png"
+    assert float(run_python(code, run.export / "segmenter.keras", picture, mask)) > 0.9
+
+
 def test_a_broken_annotation_is_told_before_anything_is_trained(kit, tmp_path):
     broken = make_kit(tmp_path / "broken", 8)
     (broken / "Annotations" / "000003.xml").write_text("")
@@ -102,6 +160,33 @@ def test_difficult_classes_cost_nothing_and_are_never_wrong():
     best.update_state(labels, logits)
     best.update_state(np.array([[0, 1, 0]]), np.array([[3.0, 2.0, 1.0]], np.float32))
     assert float(best.result()) == 0.5
+
+
+def test_void_pixels_cost_nothing_and_are_never_wrong():
+    masks = np.array([[[0, VOID], [1, VOID]]], np.uint8)
+    logits = np.zeros((1, 2, 2, 2), np.float32)
+    logits[0, :, 1] = 50, -50
+    assert np.asarray(pixel_loss(masks, logits)) == pytest.approx(np.log(2))
+    assert np.asarray(pixel_loss(np.full((1, 2, 2), VOID, np.uint8), logits)) == 0
+    accuracy, confusion = PixelAccuracy(), PixelConfusion(2)
+    accuracy.update_state(masks, logits)
+    confusion.update_state(masks, logits)
+    assert float(accuracy.result()) == 0.5
+    assert np.asarray(confusion.counts).tolist() == [[1, 0], [1, 0]]
+
+
+def test_alexnets_dense_layers_become_convolutions_of_equal_outputs():
+    small = backbone("alexnet", (127, 127, 3), width=0.05)
+    pixels = np.random.default_rng(0).random((1, 127, 127, 3)) * 255
+    network = fcn(small, "pool5", 4, 127)
+    # In the middle of the map the convolution sees what the dense layer does.
+    convolved = keras.Model(network.input, network.get_layer("fc7").output).predict(pixels, verbose=0)
+    size = small.get_layer("pool5").output.shape[1]
+    middle = (size - 1) // 2
+    assert convolved.shape[1:3] == (size, size)
+    expected = keras.Model(small.input, small.get_layer("fc7").output).predict(pixels, verbose=0)
+    assert convolved[0, middle, middle] == pytest.approx(expected[0], abs=1e-4)
+    assert network.output.shape[1:] == (127, 127, 4)
 
 
 def test_what_is_frozen_keeps_its_weights_and_statistics():

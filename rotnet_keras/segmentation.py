@@ -1,0 +1,173 @@
+"""Transfer to segmentation: PASCAL VOC 2012's task, scored by mean intersection over union."""
+
+from typing import Any
+
+import numpy as np
+
+from rotnet_keras import canvases, engine
+from rotnet_keras.annotated_figures import Segmented, draw_segmented
+from rotnet_keras.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
+from rotnet_keras.average_precision import class_overlaps, mean_of
+from rotnet_keras.backbones import freeze
+from rotnet_keras.batches import Spec, shared_batches
+from rotnet_keras.devices import strategy_for
+from rotnet_keras.engine import keras, tf
+from rotnet_keras.exports import first_kernels, save_model
+from rotnet_keras.figures import draw_filters
+from rotnet_keras.fused import fused, stock
+from rotnet_keras.segmenters import VOID, Segmenter, fcn
+from rotnet_keras.session import Session
+from rotnet_keras.stages import finish, record_data
+from rotnet_keras.training import Training, run_precision
+from rotnet_keras.transfer import backbone_for, rate_of_trunk
+from rotnet_keras.transfer_schema import SegmentationRecipe
+
+# Test pictures that are shown: as many of the best as of the worst.
+SHOWN = 4
+BACKGROUND = "background"
+
+
+def segment(session: Session) -> None:
+    """Run a recipe of the kind `transfer`, task `segmentation`."""
+    recipe = session.recipe
+    assert isinstance(recipe, SegmentationRecipe)
+    engine.configure(recipe.seed, run_precision(session, recipe))
+    strategy = strategy_for(recipe.devices)
+    session.stop.listen()
+    dataset = load_annotated(recipe.data, True, session.progress)
+    side = recipe.canvas.side
+    record_data(session, dataset, (side, side, 3), [BACKGROUND, *dataset.class_names])
+    training = Segmentation(session, recipe, dataset, strategy)
+    training.restore()
+    training.train()
+    if not session.place.chief:
+        return
+    with engine.under("float32"), training.counting():
+        training.export()
+    finish(session)
+
+
+def segmenter(recipe: SegmentationRecipe, classes: int) -> Segmenter:
+    """The model that a recipe trains.
+
+    Args:
+        classes: with the background.
+    """
+    side = recipe.canvas.side
+    network = fcn(backbone_for(recipe, side), recipe.tap, classes, side)
+    network = fused(network, keras.config.dtype_policy().name, recipe.devices.sync_batch_norm)
+    if recipe.pretrained and recipe.pretrained.frozen:
+        freeze(network, recipe.pretrained.frozen)
+    return Segmenter(network, recipe.seed)
+
+
+class Segmentation(Training[AnnotatedDataset]):
+    """A segmenter in training."""
+
+    what = "training"
+    recipe: SegmentationRecipe
+    measured: Segmenter
+
+    def __init__(
+        self, session: Session, recipe: SegmentationRecipe, dataset: AnnotatedDataset, strategy: tf.distribute.Strategy
+    ) -> None:
+        classes = len(dataset.class_names) + 1
+        super().__init__(
+            session,
+            recipe,
+            dataset,
+            strategy,
+            lambda: segmenter(recipe, classes),
+            len(dataset.train),
+            recipe.train.batch,
+        )
+        rate_of_trunk(self.model, recipe, len(self.model.networks[0].get_layer("score").trainable_variables))
+
+    def batches(self, first: int, last: int) -> tf.data.Dataset:
+        """Canvases (N, S, S, 3) uint8 and masks (N, S, S) uint8."""
+        recipe, split, side = self.recipe, self.dataset.train, self.recipe.canvas.side
+
+        def make(positions: np.ndarray, rng: np.random.Generator, part: np.ndarray | slice) -> list[np.ndarray]:
+            drawn = [
+                canvases.at_random(split.size(p), side, recipe.canvas.scales, recipe.canvas.flip, rng)
+                for p in positions
+            ]
+            chosen = list(zip(positions[part], np.array(drawn, object)[part], strict=True))
+            pictures = [canvases.lay(split.picture(p), where, side) for p, where in chosen]
+            masks = [canvases.lay_mask(split.mask(p), where, side, VOID) for p, where in chosen]
+            return [np.stack(pictures), np.stack(masks)]
+
+        specs: list[Spec] = [((side, side, 3), tf.uint8), ((side, side), tf.uint8)]
+        steps = {"batch": recipe.train.batch, "seed": recipe.seed, "first": first, "last": last}
+        return shared_batches(len(split), make, specs, replicas=self.replicas, **steps)
+
+    def evaluate(self, split: AnnotatedSplit, what: str = "") -> dict[str, Any]:
+        """Loss and accuracy on canvases; VOC's mean IoU (`score`) and that of each class on pictures in their own size.
+
+        The worst and the best test pictures are drawn.
+        """
+        side, model = self.recipe.canvas.side, self.measured
+        classes = len(self.dataset.class_names) + 1
+        counts = np.zeros((classes, classes), np.int64)
+        losses, of_pictures = [], []
+        for position in range(len(split)):
+            where = canvases.fitted(split.size(position), side)
+            canvas = canvases.lay(split.picture(position), where, side)[None]
+            laid = canvases.lay_mask(split.mask(position), where, side, VOID)[None]
+            logits = model.predict_on_batch(canvas)
+            losses.append(float(model.loss(laid, logits)[0]))
+            found = canvases.taken_off(np.argmax(logits[0], axis=-1).astype(np.uint8), where)
+            mine = pixel_counts(split.mask(position), found, classes)
+            counts += mine
+            of_pictures.append(mean_of(class_overlaps(mine)))
+            if what:
+                self.session.console.progress(what, position + 1, len(split))
+            self.session.stop.check()
+        if what:
+            self._draw(split, of_pictures)
+        each = class_overlaps(counts)
+        return {
+            "loss": float(np.mean(losses)),
+            "accuracy": float(np.trace(counts) / max(1, counts.sum())),
+            "score": mean_of(each),
+            "per_class": each,
+            "confusion": counts.tolist(),
+        }
+
+    def _draw(self, split: AnnotatedSplit, scores: list[float]) -> None:
+        order = np.argsort(scores, kind="stable")
+        side = self.recipe.canvas.side
+        shown = []
+        for position in dict.fromkeys([*order[::-1][:SHOWN], *order[:SHOWN]]):
+            where = canvases.fitted(split.size(position), side)
+            canvas = canvases.lay(split.picture(position), where, side)[None]
+            found = np.argmax(self.measured.predict_on_batch(canvas)[0], axis=-1).astype(np.uint8)
+            shown.append(
+                Segmented(
+                    split.picture(position),
+                    split.mask(position),
+                    canvases.taken_off(found, where),
+                    scores[position],
+                )
+            )
+        self.session.folder.figures.mkdir(exist_ok=True)
+        names = [BACKGROUND, *self.dataset.class_names]
+        draw_segmented(shown, names, self.session.folder.figures / "pictures.png")
+
+    def export(self) -> None:
+        """Write the model, the test and the first filters."""
+        folder = self.session.folder
+        network = stock(self.measured.network)
+        inputs = keras.Input(network.input.shape[1:], name="pixels")
+        probabilities = keras.layers.Softmax(name="probabilities")(network(inputs))
+        save_model(keras.Model(inputs, probabilities, name="segmenter"), folder.export / "segmenter.keras")
+        folder.figures.mkdir(exist_ok=True)
+        draw_filters(first_kernels(network), folder.figures / "filters.png")
+        self.test("mean IoU on test")
+
+
+def pixel_counts(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
+    """Counts of (true, predicted), (K, K), of two masks (H, W), void left out."""
+    known = truth != VOID
+    pairs = truth[known].astype(np.int64) * classes + found[known]
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)

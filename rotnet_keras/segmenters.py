@@ -1,0 +1,156 @@
+"""Networks that tell of every pixel what it belongs to, on any backbone."""
+
+from typing import Any
+
+import numpy as np
+
+from rotnet_keras.backbones import for_images, outputs_of
+from rotnet_keras.engine import keras, tf
+from rotnet_keras.trained import Trained
+
+layers = keras.layers
+
+VOID = 255
+# What follows on the last map of a network that ends in vectors.
+OF_VECTORS = (layers.Flatten, layers.Dense, layers.BatchNormalization, layers.Activation, layers.ReLU, layers.Dropout)
+
+
+def fcn(backbone: keras.Model, tap: str, classes: int, side: int) -> keras.Model:
+    """FCN-32s (Long, Shelhamer and Darrell, CVPR 2015): a score for every place of a map, enlarged to the picture.
+
+    Where nothing but dense layers follows on the tap, as AlexNet's fc6 and fc7 do on pool5, they become convolutions
+    with their weights.
+
+    Returns:
+        A model from pixels (N, side, side, 3) to logits (N, side, side, classes).
+    """
+    trunk = keras.Model(backbone.input, outputs_of(backbone, [tap])[tap], name=backbone.name)
+    map_size = trunk.output.shape[1:3]
+    trunk = for_images(trunk, (side, side, backbone.input.shape[3]))
+    x = trunk.output
+    following = backbone.layers[backbone.layers.index(backbone.get_layer(tap)) + 1 :]
+    for layer in following if all(isinstance(layer, OF_VECTORS) for layer in following) else ():
+        if isinstance(layer, layers.Dense):
+            x = _as_convolution(layer, map_size, x)
+            map_size = (1, 1)
+        elif not isinstance(layer, layers.Flatten):
+            fresh = type(layer).from_config(layer.get_config())
+            x = fresh(x)
+            fresh.set_weights(layer.get_weights())
+    x = layers.Conv2D(classes, 1, kernel_initializer="zeros", name="score")(x)
+    x = layers.Resizing(side, side, "bilinear", name="enlarged", dtype="float32")(x)
+    return keras.Model(trunk.input, x, name="fcn")
+
+
+def _as_convolution(layer: keras.layers.Dense, size: tuple[int, int], x: keras.KerasTensor) -> keras.KerasTensor:
+    """A dense layer on a map of some height and width, at every place of a larger one."""
+    options = {"use_bias": layer.use_bias, "name": layer.name}
+    convolution = layers.Conv2D(layer.units, size, padding="same", **options)
+    x = convolution(x)
+    kernel, *bias = layer.get_weights()
+    convolution.set_weights([kernel.reshape(*size, -1, layer.units), *bias])
+    return x
+
+
+class Segmenter(Trained):
+    """A network from pixels to logits of every pixel, in training.
+
+    It trains on batches of canvases (N, S, S, 3) and masks (N, S, S) uint8, `VOID` where there is nothing to learn.
+
+    Args:
+        network: to logits (N, S, S, K).
+        pretrained: the variables that come from the backbone.
+
+    Attributes:
+        confusion: counts of pixels (true, predicted) since the metrics were last reset.
+    """
+
+    def __init__(self, network: keras.Model, seed: int) -> None:
+        super().__init__("segmenter", seed)
+        self.network = network
+        self.confusion = PixelConfusion(network.output.shape[-1])
+
+    @property
+    def networks(self) -> list[keras.Model]:
+        """What is trained."""
+        return [self.network]
+
+    def compile_for(self, optimizer: keras.optimizers.Optimizer, label_smoothing: float) -> None:
+        """Compile it with the mean cross-entropy over the pixels that are not void."""
+        self.compile(optimizer, loss=pixel_loss, metrics=[PixelAccuracy()])
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Logits (N, S, S, K)."""
+        return self.network(inputs, training=training)
+
+    def training_inputs(self, data: Any, numbers: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
+        """Canvases and masks as they are."""
+        return tuple(data)
+
+    def example(self) -> tuple[Any, ...]:
+        """A canvas, its mask and its weight."""
+        shape = self.network.input.shape[1:]
+        return tf.zeros((1, *shape)), tf.zeros((1, *shape[:2]), tf.uint8), tf.ones(1)
+
+    def compute_metrics(
+        self, x: tf.Tensor, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Keras's metrics, and the confusion beside them."""
+        self.confusion.update_state(y, y_pred)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+
+class PixelAccuracy(keras.metrics.Mean):
+    """Share of the pixels that are not void whose class is right."""
+
+    def __init__(self) -> None:
+        super().__init__(name="accuracy")
+
+    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
+        """Add a batch: masks (N, S, S), logits (N, S, S, K)."""
+        true = tf.cast(y_true, tf.int32)
+        right = tf.argmax(y_pred, axis=-1, output_type=tf.int32) == true
+        super().update_state(tf.cast(right, tf.float32), tf.cast(true != VOID, tf.float32))
+
+
+class PixelConfusion(keras.metrics.Metric):
+    """Counts of pixels (true, predicted), `counts` (K, K), void left out; its result is the mean IoU over all K."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(name="mean_iou")
+        self.counts = self.add_variable((classes, classes), "zeros", dtype="int64", name="counts")
+
+    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
+        """Add a batch: masks (N, S, S), logits (N, S, S, K)."""
+        true = tf.reshape(tf.cast(y_true, tf.int64), [-1])
+        predicted = tf.reshape(tf.argmax(y_pred, axis=-1), [-1])
+        known, classes = true != VOID, self.counts.shape[0]
+        pairs = tf.boolean_mask(true * classes + predicted, known)
+        counts = tf.math.bincount(tf.cast(pairs, tf.int32), minlength=classes**2, maxlength=classes**2)
+        self.counts.assign_add(tf.cast(tf.reshape(counts, [classes, classes]), tf.int64))
+
+    def result(self) -> tf.Tensor:
+        """A number in [0, 1]; a class that was never there counts as 0."""
+        counts = tf.cast(self.counts.value, tf.float32)
+        common = tf.linalg.diag_part(counts)
+        union = tf.reduce_sum(counts, axis=0) + tf.reduce_sum(counts, axis=1) - common
+        return tf.reduce_mean(common / tf.maximum(union, 1))
+
+
+def pixel_loss(masks: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Mean cross-entropy over the pixels of each canvas that are not void, (N,).
+
+    Args:
+        masks: (N, S, S).
+        logits: (N, S, S, K).
+    """
+    true = tf.cast(masks, tf.int32)
+    known = true != VOID
+    each = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.where(known, true, 0), tf.cast(logits, tf.float32))
+    counted = tf.cast(known, tf.float32)
+    return tf.reduce_sum(each * counted, axis=(1, 2)) / tf.maximum(tf.reduce_sum(counted, axis=(1, 2)), 1.0)
+
+
+def predicted(model: Segmenter, canvases: np.ndarray) -> np.ndarray:
+    """The class of every pixel, (N, S, S) uint8."""
+    return np.argmax(model.predict_on_batch(canvases), axis=-1).astype(np.uint8)

@@ -1,0 +1,63 @@
+"""Where pictures lie on a canvas, with their masks."""
+
+import numpy as np
+import pytest
+
+from rotnet_keras import canvases
+from rotnet_keras.canvases import Placement
+
+VOID = 255
+
+
+def gradient(width, height):
+    """A picture whose red tells the column and whose green tells the row."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 0], pixels[..., 1] = np.arange(width), np.arange(height)[:, None]
+    return pixels
+
+
+def test_a_small_picture_lies_in_the_corner_and_the_rest_is_void():
+    where = canvases.fitted((6, 4), 8)
+    assert (where.scale, where.size) == (1.0, (6, 4))
+    canvas = canvases.lay(gradient(6, 4), where, 8)
+    assert (canvas[:4, :6] == gradient(6, 4)).all()
+    assert (canvas[4:] == canvases.FILL).all() and (canvas[:, 6:] == canvases.FILL).all()
+    mask = canvases.lay_mask(np.ones((4, 6), np.uint8), where, 8, VOID)
+    assert mask[:4, :6].min() == 1 == mask[:4, :6].max() and (mask[4:] == VOID).all()
+
+
+def test_a_large_picture_is_made_to_fit_and_its_mask_comes_back_in_its_own_size():
+    where = canvases.fitted((32, 16), 8)
+    assert where.size == (8, 4)
+    mask = np.zeros((16, 32), np.uint8)
+    mask[:, 16:] = 3
+    laid = canvases.lay_mask(mask, where, 8, VOID)
+    assert laid[:4].tolist() == [[0, 0, 0, 0, 3, 3, 3, 3]] * 4
+    assert (canvases.taken_off(laid, where) == mask).all()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_picture_and_mask_are_cut_alike(flip):
+    pixels = gradient(20, 12)
+    where = Placement(20, 12, 1.0, top=-3, left=-5, flip=flip)
+    canvas = canvases.lay(pixels, where, 8)
+    mask = canvases.lay_mask(pixels[..., 0], where, 8, VOID)
+    assert (canvas[..., 0] == mask).all()
+    columns = np.arange(20)[::-1] if flip else np.arange(20)
+    assert canvas[0, :, 0].tolist() == columns[5:13].tolist()
+    assert canvas[:, 0, 1].tolist() == list(range(3, 11))
+
+
+def test_random_placements_stay_within_their_bounds_and_are_a_function_of_the_seed():
+    rng = np.random.default_rng(0)
+    drawn = [canvases.at_random((20, 12), 8, [0.5, 2.0], True, rng) for _ in range(200)]
+    assert drawn == [
+        canvases.at_random((20, 12), 8, [0.5, 2.0], True, r) for r in [np.random.default_rng(0)] for _ in range(200)
+    ]
+    assert 0.5 <= min(w.scale for w in drawn) < 0.6 and 1.8 < max(w.scale for w in drawn) <= 2.0
+    assert {w.flip for w in drawn} == {True, False}
+    for where in drawn:
+        width, height = where.size
+        assert -max(0, height - 8) <= where.top <= 0 and -max(0, width - 8) <= where.left <= 0
+        mask = canvases.lay_mask(np.zeros((12, 20), np.uint8), where, 8, VOID)
+        assert (mask == 0).sum() == min(8, width) * min(8, height)
