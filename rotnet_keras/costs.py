@@ -77,7 +77,7 @@ def costs(recipe: Recipe, runs_dir: Path, cluster: Cluster | None = None, cores:
         RecipeError: it is a transfer.
     """
     if isinstance(recipe, TransferRecipe):
-        raise RecipeError("recipes of the kind 'transfer' cannot be planned yet: train.steps=20 shows how long they take")
+        raise RecipeError("recipes of the kind 'transfer' cannot be planned: a run of train.steps=20 shows their pace")
     known: dict[str, list[float]] = {}
     if not isinstance(recipe, StudyRecipe):
         assert isinstance(recipe, RunRecipe)
