@@ -79,19 +79,22 @@ def test_several_devices_share_a_training_and_nothing_else(runs_dir):
 
 
 def test_few_cores_hold_the_devices_up_unless_images_are_kept(runs_dir):
-    cost = cost_of("places205_alexnet", runs_dir, cores=2)
-    assert cost.parts[0].seconds == pytest.approx(cost.parts[0].images / (2 * DECODED))
+    phase = Phase("training", 10, 256, (), 2560, shared=True, parameters=0)
+    assert seconds(phase, parse("2x8xH100"), cores=4, decoded=True) == 2560 / (2 * 4 * DECODED)
     fed = cost_of("cifar_nin", runs_dir, cores=1)
     assert fed.parts == cost_of("cifar_nin", runs_dir).parts
 
 
 def test_a_probe_of_a_backbone_that_is_still_to_be_made_goes_by_its_recipe(runs_dir):
-    (part,) = cost_of("imagenet_linear", runs_dir).parts
-    controls = 2
-    assert part.steps == controls * 35 * -(-1_268_355 // 192)
-    assert part.flop > controls * 35 * 1_268_355 * 1.3e9
+    data = {"data.name": "cifar10", "data.size": 32, "augment.crop": 32}
+    linear, knn = cost_of("probe", runs_dir, **{"backbone.recipe": "cifar_nin", **data}).parts
+    trunks, images = 2, 45_000
+    assert linear.steps == trunks * 30 * -(-images // 128)
+    # Features of all images, and the way there and back of the heads alone.
+    assert linear.images == trunks * 60_000
+    assert linear.flop > linear.images * 0.5e9 > knn.flop / 2
     with pytest.raises(RunError, match="no run"):
-        cost_of("imagenet_nonlinear", runs_dir, **{"backbone.run": "nothing"})
+        cost_of("probe", runs_dir, **{"backbone.run": "nothing", **data})
 
 
 def test_what_is_too_large_for_a_device_is_told_with_what_helps(runs_dir):
@@ -119,9 +122,9 @@ def test_plan_of_this_machine_times_every_part_of_a_run(tiny_recipe, runs_dir):
 
 
 def test_plan_of_a_study_lists_its_runs(runs_dir):
-    result = run_cli("plan", "studies/table6_places", "--devices", "2x8xH100", cwd=runs_dir.parent)
+    result = run_cli("plan", "studies/fig4_filters", "--devices", "2x8xH100", cwd=runs_dir.parent)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines[:4]] == ["run", "alexnet-s0", "alexnet-probe-s0", "all"]
+    assert [line.split()[0] for line in lines[:4]] == ["run", "supervised-s0", "blocks4-s0", "all"]
     assert "Times are estimates, for 2 machines with 8 x H100." in lines
     assert not result.stderr

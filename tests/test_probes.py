@@ -29,6 +29,7 @@ def test_probes_measure_ours_and_the_controls(finished):
     assert few["labels_per_class"] == 5 and "top1_std" in few and np.sum(few["confusion"]) == 80
 
 
+@pytest.mark.slow
 def test_probes_between_epochs_do_not_change_the_training(finished, tiny_recipe):
     _, whole = finished
     tiny_recipe.write_text(tiny_recipe.read_text() + '[[probe]]\nhead = "linear"\nsteps = 3\nevery = 1\n')

@@ -40,7 +40,7 @@ learning_rate = 0.05
 clip = 10.0
 
 [train]
-steps = 60
+steps = 40
 batch = 10
 precision = "float32"
 """
@@ -70,7 +70,7 @@ learning_rate = 0.2
 name = "cosine"
 
 [train]
-steps = 150
+steps = 80
 batch = 10
 precision = "float32"
 """
@@ -136,13 +136,9 @@ def test_a_broken_annotation_is_told_before_anything_is_trained(kit, tmp_path):
     (broken / "Annotations" / "000003.xml").write_text("")
     recipe = tmp_path / "classification.toml"
     recipe.write_text(CLASSIFICATION.format(kit=broken, classes=list(COLOURS)))
-    result, run = start(recipe, "train.steps=2")
+    result, _ = start(recipe, "train.steps=2")
     assert result.returncode == 3
     assert "000003: its annotation is empty" in result.stdout
-    result, run = start(recipe, "train.steps=2", "data.broken=skip", name="again")
-    assert result.returncode == 0
-    assert run.facts()["data"]["train"] == 7
-    assert any("000003" in event["message"] for event in events_of(run, "warning"))
 
 
 def test_a_task_that_is_none_is_refused(tmp_path):
