@@ -8,7 +8,7 @@ import numpy as np
 from rotnet_keras import engine
 from rotnet_keras.auxiliary import UNLABELLED, SemiSupervised
 from rotnet_keras.backbones import build, for_images, freeze, outputs_of
-from rotnet_keras.batches import evaluation_images, training_images
+from rotnet_keras.batches import centred, evaluation_images, training_images
 from rotnet_keras.classifier_training import EVALUATION_BATCH, ClassifierTraining
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.devices import strategy_for
@@ -21,6 +21,7 @@ from rotnet_keras.heads import build_head
 from rotnet_keras.labels import labelled_subset
 from rotnet_keras.models import Classifier
 from rotnet_keras.multi_label import MultiLabelClassifier
+from rotnet_keras.rescaling import evenly, rescaled
 from rotnet_keras.schema import ClassifyRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stages import finish, network_input, prepare_data
@@ -58,6 +59,8 @@ def classifier(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset, 
     if tap is not None:
         trunk = keras.Model(backbone.input, outputs_of(backbone, [tap])[tap], name=backbone.name)
     trunk = for_images(trunk, network_input(dataset, recipe.augment))
+    if recipe.pretrained and recipe.pretrained.rescale:
+        trunk = rescaled(trunk, centred(dataset.train.images(evenly(len(dataset.train))), recipe.augment))
     head = build_head(recipe.head.name, trunk.output.shape[1:], len(dataset.class_names), trunk.layers[-1].name)
     # A pretrained backbone is float32 in its file.
     whole = recipe.devices.sync_batch_norm

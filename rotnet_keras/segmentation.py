@@ -47,14 +47,11 @@ def segment(session: Session) -> None:
     finish(session)
 
 
-def segmenter(recipe: SegmentationRecipe, classes: int) -> Segmenter:
-    """The model that a recipe trains.
-
-    Args:
-        classes: with the background.
-    """
+def segmenter(recipe: SegmentationRecipe, dataset: AnnotatedDataset) -> Segmenter:
+    """The model that a recipe trains."""
     side = recipe.canvas.side
-    network = fcn(backbone_for(recipe, side), recipe.tap, classes, side)
+    backbone = backbone_for(recipe, side, dataset.train)
+    network = fcn(backbone, recipe.tap, len(dataset.class_names) + 1, side)
     network = fused(network, keras.config.dtype_policy().name, recipe.devices.sync_batch_norm)
     if recipe.pretrained and recipe.pretrained.frozen:
         freeze(network, recipe.pretrained.frozen)
@@ -71,13 +68,12 @@ class Segmentation(Training[AnnotatedDataset]):
     def __init__(
         self, session: Session, recipe: SegmentationRecipe, dataset: AnnotatedDataset, strategy: tf.distribute.Strategy
     ) -> None:
-        classes = len(dataset.class_names) + 1
         super().__init__(
             session,
             recipe,
             dataset,
             strategy,
-            lambda: segmenter(recipe, classes),
+            lambda: segmenter(recipe, dataset),
             len(dataset.train),
             recipe.train.batch,
         )

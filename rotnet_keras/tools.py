@@ -80,6 +80,23 @@ def convert(
         typer.echo(path)
 
 
+def rescale(
+    backbone: Annotated[Path, typer.Argument(help="A .keras file: a chain of layers, as nin and alexnet are.")],
+    images: Annotated[Path, typer.Option(help="A folder of images to go by.")],
+    to: Annotated[Path, typer.Option(help="The .keras file to write.")],
+) -> None:
+    """Fold batch normalisation into weights and let all layers learn equally fast (Kraehenbuehl et al., 2016)."""
+    if not backbone.is_file():
+        raise DataError(f"no file {backbone.absolute()}")
+    if to.exists():
+        raise RotnetError(f"{to} exists already; remove it or choose another place with --to")
+    from rotnet_keras.rescaling import rescale_file
+
+    factors = rescale_file(backbone, images, to)
+    print_rows(["layer", "multiplied by"], [[name, f"{factor:.3g}"] for name, factor in factors.items()])
+    typer.echo(to)
+
+
 def doctor(as_json: AsJson = False) -> None:
     """Check the installation and say what a run would use."""
     from rotnet_keras.doctor import diagnosis
@@ -124,4 +141,4 @@ def bench(
         print_rows(*in_rows(found))
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (backbones, export, convert, doctor, bench)
+COMMANDS: tuple[Callable[..., None], ...] = (backbones, export, convert, rescale, doctor, bench)

@@ -8,11 +8,15 @@ from command_line import run_cli, run_python
 from voc_kit import COLOURS, make_kit
 from whole_runs import events_of, start
 
+from rotnet_keras.annotations import load_annotated
 from rotnet_keras.average_precision import class_overlaps
 from rotnet_keras.backbones import backbone, for_images, freeze
+from rotnet_keras.classification import multi_labelled
+from rotnet_keras.classify import classifier
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.multi_label import DIFFICULT, BestIsThere, sigmoid_loss
+from rotnet_keras.recipe import load_recipe
 from rotnet_keras.segmenters import VOID, PixelAccuracy, PixelConfusion, fcn, pixel_loss
 
 CLASSIFICATION = """\
@@ -139,6 +143,24 @@ def test_a_broken_annotation_is_told_before_anything_is_trained(kit, tmp_path):
     result, _ = start(recipe, "train.steps=2")
     assert result.returncode == 3
     assert "000003: its annotation is empty" in result.stdout
+
+
+def test_a_pretrained_backbone_is_folded_rescaled_and_frozen(kit, tmp_path):
+    pretrained = backbone("compact", (16, 16, 3), blocks=2, width=0.25)
+    pretrained.save(tmp_path / "backbone.keras")
+    recipe = tmp_path / "classification.toml"
+    text = CLASSIFICATION.format(kit=kit, classes=list(COLOURS))
+    of_scratch = text[text.index("[backbone]") : text.index("[optimizer]")]
+    source = f'[pretrained]\nfile = "{tmp_path / "backbone.keras"}"\nrescale = true\nfrozen = "conv1"\n'
+    recipe.write_text(text.replace(of_scratch, source))
+    loaded = load_recipe(str(recipe))
+    dataset = multi_labelled(load_annotated(loaded.data, False, lambda *progress: None))
+    trunk = classifier(loaded, dataset, pretrained).backbone
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in trunk.layers)
+    assert {v.path.split("/")[0] for v in trunk.trainable_variables} == {"block2_conv1", "block2_conv2"}
+    pixels = np.random.default_rng(0).random((1, 32, 32, 3)) * 255
+    expected = for_images(pretrained, (32, 32, 3)).predict(pixels, verbose=0)
+    assert trunk.predict(pixels, verbose=0) == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 def test_a_task_that_is_none_is_refused(tmp_path):
