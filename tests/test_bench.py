@@ -34,6 +34,7 @@ def measured(parts, **settings):
     return {one["name"]: one for one in found["measurements"]}
 
 
+@pytest.mark.slow
 def test_training_is_set_against_the_peak_and_another_program(tmp_path):
     program = tmp_path / "other.py"
     program.write_text("print('starting'); print('{\"rotated_images_per_s\": 50.0}')")

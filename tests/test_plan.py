@@ -1,7 +1,5 @@
 """Plans: what a run computes, counted; what it takes, by data sheets or by a trial."""
 
-import json
-
 import pytest
 from command_line import run_cli
 
@@ -10,7 +8,7 @@ from rotnet_keras.backbones import backbone
 from rotnet_keras.costs import AROUND_SECONDS, costs
 from rotnet_keras.errors import DataError, RecipeError, RunError
 from rotnet_keras.hardware import parse
-from rotnet_keras.plan import notes
+from rotnet_keras.plan import duration, notes, table
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.roofline import DECODED, TOGETHER, seconds
 from rotnet_keras.workload import Pass, Phase
@@ -111,20 +109,25 @@ def test_images_of_which_nothing_is_known_cannot_be_planned_with(runs_dir):
         cost_of("imagenet_alexnet", runs_dir, **{"data.splits.train": "trian"})
 
 
-def test_plan_of_this_machine_times_every_part_of_a_run(tiny_recipe, runs_dir):
-    result = run_cli("plan", tiny_recipe, "--json", cwd=runs_dir.parent)
-    assert result.returncode == 0, result.stderr
-    (cost,) = json.loads(result.stdout)
-    assert [part["name"] for part in cost["parts"]][:2] == ["pretraining", "validation and test"]
-    assert all(part["seconds"] > 0 for part in cost["parts"])
-    assert cost["read_bytes"] == 0
-    assert not cost["on_paper"]
+def test_a_plan_of_this_machine_times_every_part_of_a_run(tiny_recipe, runs_dir):
+    (cost,) = costs(load_recipe(str(tiny_recipe)), runs_dir)
+    assert [part.name for part in cost.parts] == ["pretraining", "validation and test"]
+    assert all(part.seconds > 0 for part in cost.parts)
+    assert cost.read_bytes == 0 and not cost.on_paper
 
 
-def test_plan_of_a_study_lists_its_runs(runs_dir):
-    result = run_cli("plan", "studies/fig4_filters", "--devices", "2x8xH100", cwd=runs_dir.parent)
+def test_a_plan_of_a_study_lists_its_runs(runs_dir):
+    cluster = parse("2x8xH100")
+    found = list(costs(load_recipe("studies/fig4_filters", {}), runs_dir, cluster))
+    columns, rows = table(found)
+    assert columns[0] == "run" and [row[0] for row in rows] == ["supervised-s0", "blocks4-s0", "all"]
+    assert rows[-1][-1] == duration(sum(cost.seconds for cost in found))
+
+
+def test_the_command_prints_parts_and_what_they_assume(runs_dir):
+    result = run_cli("plan", "cifar_nin", "--devices", "2x8xH100", cwd=runs_dir.parent)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines[:4]] == ["run", "supervised-s0", "blocks4-s0", "all"]
+    assert [line.split()[0] for line in lines[:5]] == ["part", "pretraining", "validation", "mlp", "conv"]
     assert "Times are estimates, for 2 machines with 8 x H100." in lines
     assert not result.stderr
