@@ -58,6 +58,7 @@ def test_the_arithmetic_is_counted_from_the_layers():
     assert 3 * forward_gflop(backbone("nin", blocks=4)) == pytest.approx(1.504, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_data_and_probes_are_measured():
     found = measured(["data", "probes"])
     assert found["the pipeline against the loop"]["value"] > 0
@@ -72,6 +73,7 @@ def test_memory_is_measured():
     assert sum("growth from 5 to 20 image files" in name for name in found) == 2
 
 
+@pytest.mark.slow
 def test_the_command_measures_how_commands_start():
     found = json.loads(run_cli("bench", "startup", "--rounds", "1", "--json").stdout)
     names = [one["name"] for one in found["measurements"]]

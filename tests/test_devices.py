@@ -70,6 +70,7 @@ def alone(tmp_path_factory, tiny_data):
     return run_of(folder, "run")
 
 
+@pytest.mark.slow
 def test_two_replicas_learn_what_one_device_learns(alone, tiny_recipe):
     folder = tiny_recipe.parent
     result = run_cli("run", tiny_recipe, "--name", "run", *WHOLE_BATCH, "devices.replicas=2", cwd=folder)

@@ -234,6 +234,7 @@ def test_killing_the_ui_leaves_the_run_alone(terminal, start_run):
     assert [e["outcome"] for e in events if e["kind"] == "end"] == ["finished"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_shown_and_resumed(terminal, start_run):
     run = start_run("a")
     terminal.start()
