@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from whole_runs import start
 
-# Two workers on two cores: more threads would only get in each other's way.
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 # Pictures of the terminal UI must not depend on how far an animation has come.
 os.environ["TEXTUAL_ANIMATIONS"] = "none"
 

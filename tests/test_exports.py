@@ -57,6 +57,7 @@ def test_export_to_savedmodel(finished, tmp_path):
     assert again.returncode == 1 and "exists already" in again.stderr
 
 
+@pytest.mark.slow
 def test_export_to_onnx_computes_the_same(finished, tmp_path):
     import onnxruntime
 

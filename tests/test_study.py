@@ -134,6 +134,7 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     assert next((r["step"], r["steps"]) for r in listed if r["name"] == "study") == (2, 2)
 
 
+@pytest.mark.slow
 def test_stopped_it_stops_its_run_and_goes_on_with_it(study):
     only = STUDY.index('[[run]]\nname = "probe"')
     study.write_text(STUDY[:only].replace("train.steps = 2", "train.epochs = 200"))
