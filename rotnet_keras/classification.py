@@ -16,7 +16,7 @@ from rotnet_keras.engine import keras
 from rotnet_keras.exports import with_sigmoid
 from rotnet_keras.multi_label import DIFFICULT
 from rotnet_keras.session import Session
-from rotnet_keras.stages import finish, record_data
+from rotnet_keras.stages import record_data
 from rotnet_keras.stores import Split
 from rotnet_keras.training import run_precision
 from rotnet_keras.transfer_schema import ClassificationRecipe
@@ -32,13 +32,7 @@ def classify_pictures(session: Session) -> None:
     dataset = multi_labelled(load_annotated(recipe.data, False, session.progress))
     record_data(session, dataset, dataset.image_shape, dataset.class_names)
     training = PictureClassification(session, recipe, dataset, strategy)
-    training.restore()
-    training.train()
-    if not session.place.chief:
-        return
-    with engine.under("float32"), training.counting():
-        training.export()
-    finish(session)
+    training.carry_out()
 
 
 def multi_labelled(annotated: AnnotatedDataset) -> Dataset:

@@ -24,7 +24,7 @@ from rotnet_keras.multi_label import MultiLabelClassifier
 from rotnet_keras.rescaling import evenly, rescaled
 from rotnet_keras.schema import ClassifyRecipe
 from rotnet_keras.session import Session
-from rotnet_keras.stages import finish, network_input, prepare_data
+from rotnet_keras.stages import network_input, prepare_data
 from rotnet_keras.stores import Split
 from rotnet_keras.training import run_precision
 from rotnet_keras.transfer_schema import ClassificationRecipe
@@ -44,13 +44,7 @@ def classify(session: Session) -> None:
     if dataset.train.labels is None:
         raise DataError("classifying needs labelled training images, and these have no labels")
     training = Classification(session, recipe, dataset, strategy)
-    training.restore()
-    training.train()
-    if not session.place.chief:
-        return
-    with engine.under("float32"), training.counting():
-        training.export()
-    finish(session)
+    training.carry_out()
 
 
 def classifier(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset, backbone: keras.Model) -> Classifier:

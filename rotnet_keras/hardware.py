@@ -19,7 +19,6 @@ class Device:
     Attributes:
         full, half: peak of dense products in float32 (TF32 where the device has it, which TensorFlow then takes) and
             in 16 bits, in TFLOP/s.
-        half_precision: which 16 bits a recipe's "auto" takes.
         bandwidth: of its memory, in GB/s; infinite where `full` is what comes out of it in the end.
         memory: in GB; None where it is not known.
         link: between the devices of one machine, one way, in GB/s.
@@ -29,7 +28,6 @@ class Device:
     name: str
     full: float
     half: float
-    half_precision: str = "mixed_bfloat16"
     bandwidth: float = field(default=float("inf"))
     memory: float | None = None
     link: float = 16.0
@@ -40,8 +38,8 @@ class Device:
 DEVICES: Mapping[str, Device] = {
     device.name: device
     for device in (
-        Device("V100", 15.7, 125, "mixed_float16", bandwidth=900, memory=16, link=150),
-        Device("T4", 8.1, 65, "mixed_float16", bandwidth=320, memory=16),
+        Device("V100", 15.7, 125, bandwidth=900, memory=16, link=150),
+        Device("T4", 8.1, 65, bandwidth=320, memory=16),
         Device("A100", 156, 312, bandwidth=1555, memory=40, link=300),
         Device("A100-80", 156, 312, bandwidth=2039, memory=80, link=300),
         Device("L4", 60, 121, bandwidth=300, memory=24),

@@ -17,7 +17,7 @@ from rotnet_keras.figures import draw_filters
 from rotnet_keras.fused import fused, stock
 from rotnet_keras.segmenters import VOID, Segmenter, fcn
 from rotnet_keras.session import Session
-from rotnet_keras.stages import finish, record_data
+from rotnet_keras.stages import record_data
 from rotnet_keras.training import Training, run_precision
 from rotnet_keras.transfer import backbone_for, rate_of_trunk
 from rotnet_keras.transfer_schema import SegmentationRecipe
@@ -38,13 +38,7 @@ def segment(session: Session) -> None:
     side = recipe.canvas.side
     record_data(session, dataset, (side, side, 3), [BACKGROUND, *dataset.class_names])
     training = Segmentation(session, recipe, dataset, strategy)
-    training.restore()
-    training.train()
-    if not session.place.chief:
-        return
-    with engine.under("float32"), training.counting():
-        training.export()
-    finish(session)
+    training.carry_out()
 
 
 def segmenter(recipe: SegmentationRecipe, dataset: AnnotatedDataset) -> Segmenter:

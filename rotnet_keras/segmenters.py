@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from rotnet_keras.backbones import for_images, outputs_of
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.trained import Trained
@@ -59,16 +57,11 @@ class Segmenter(Trained):
 
     Args:
         network: to logits (N, S, S, K).
-        pretrained: the variables that come from the backbone.
-
-    Attributes:
-        confusion: counts of pixels (true, predicted) since the metrics were last reset.
     """
 
     def __init__(self, network: keras.Model, seed: int) -> None:
         super().__init__("segmenter", seed)
         self.network = network
-        self.confusion = PixelConfusion(network.output.shape[-1])
 
     @property
     def networks(self) -> list[keras.Model]:
@@ -92,13 +85,6 @@ class Segmenter(Trained):
         shape = self.network.input.shape[1:]
         return tf.zeros((1, *shape)), tf.zeros((1, *shape[:2]), tf.uint8), tf.ones(1)
 
-    def compute_metrics(
-        self, x: tf.Tensor, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
-    ) -> dict[str, tf.Tensor]:
-        """Keras's metrics, and the confusion beside them."""
-        self.confusion.update_state(y, y_pred)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
-
 
 class PixelAccuracy(keras.metrics.Mean):
     """Share of the pixels that are not void whose class is right."""
@@ -113,30 +99,6 @@ class PixelAccuracy(keras.metrics.Mean):
         super().update_state(tf.cast(right, tf.float32), tf.cast(true != VOID, tf.float32))
 
 
-class PixelConfusion(keras.metrics.Metric):
-    """Counts of pixels (true, predicted), `counts` (K, K), void left out; its result is the mean IoU over all K."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__(name="mean_iou")
-        self.counts = self.add_variable((classes, classes), "zeros", dtype="int64", name="counts")
-
-    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
-        """Add a batch: masks (N, S, S), logits (N, S, S, K)."""
-        true = tf.reshape(tf.cast(y_true, tf.int64), [-1])
-        predicted = tf.reshape(tf.argmax(y_pred, axis=-1), [-1])
-        known, classes = true != VOID, self.counts.shape[0]
-        pairs = tf.boolean_mask(true * classes + predicted, known)
-        counts = tf.math.bincount(tf.cast(pairs, tf.int32), minlength=classes**2, maxlength=classes**2)
-        self.counts.assign_add(tf.cast(tf.reshape(counts, [classes, classes]), tf.int64))
-
-    def result(self) -> tf.Tensor:
-        """A number in [0, 1]; a class that was never there counts as 0."""
-        counts = tf.cast(self.counts.value, tf.float32)
-        common = tf.linalg.diag_part(counts)
-        union = tf.reduce_sum(counts, axis=0) + tf.reduce_sum(counts, axis=1) - common
-        return tf.reduce_mean(common / tf.maximum(union, 1))
-
-
 def pixel_loss(masks: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Mean cross-entropy over the pixels of each canvas that are not void, (N,).
 
@@ -149,8 +111,3 @@ def pixel_loss(masks: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     each = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.where(known, true, 0), tf.cast(logits, tf.float32))
     counted = tf.cast(known, tf.float32)
     return tf.reduce_sum(each * counted, axis=(1, 2)) / tf.maximum(tf.reduce_sum(counted, axis=(1, 2)), 1.0)
-
-
-def predicted(model: Segmenter, canvases: np.ndarray) -> np.ndarray:
-    """The class of every pixel, (N, S, S) uint8."""
-    return np.argmax(model.predict_on_batch(canvases), axis=-1).astype(np.uint8)

@@ -22,6 +22,7 @@ from rotnet_keras.optimizers import averaged, build_optimizer
 from rotnet_keras.recipe import to_toml
 from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe
 from rotnet_keras.session import Session
+from rotnet_keras.stages import finish
 from rotnet_keras.tensorboard import TensorBoard
 from rotnet_keras.trained import Trained
 from rotnet_keras.transfer_schema import TransferRecipe
@@ -123,6 +124,20 @@ class Training(ABC, Generic[D]):
                 f"multiple of {count}, or fewer devices with devices.replicas or devices.strategy='one'"
             )
         return Replicas(replicas_here(self.strategy, self.session.place), count)
+
+    def carry_out(self) -> None:
+        """All of a run whose training is all there is: from the newest checkpoint to the report."""
+        self.restore()
+        self.train()
+        if not self.session.place.chief:
+            return
+        with engine.under("float32"), self.counting():
+            self.export()
+        finish(self.session)
+
+    @abstractmethod
+    def export(self) -> Any:
+        """Write the models, and the test."""
 
     def restore(self) -> None:
         """Go on from the newest intact checkpoint, if there is one; where several processes train, from the chief's."""

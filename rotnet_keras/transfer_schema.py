@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rotnet_keras.schema import Head, Pretrained, SeededRecipe
 from rotnet_keras.sections import (
@@ -55,6 +55,13 @@ class ClassificationRecipe(TransferRecipe):
     head: Head = Head()
     views: int = Field(10, ge=1, le=100, description="Random crops of a test picture whose scores are summed.")
 
+    @field_validator("head")
+    @classmethod
+    def _all_labels(cls, head: Head) -> Head:
+        if head.labels_per_class is not None:
+            raise ValueError("pictures of several classes cannot be chosen by class: leave labels_per_class out")
+        return head
+
 
 class SegmentationRecipe(TransferRecipe):
     """What every pixel belongs to."""
@@ -62,3 +69,10 @@ class SegmentationRecipe(TransferRecipe):
     task: Literal["segmentation"]
     canvas: Canvas = Canvas()
     tap: str = Field(pattern=r"^[A-Za-z_]\w*$", description="The last map of the backbone that is read.")
+
+    @field_validator("train")
+    @classmethod
+    def _no_smoothing(cls, train: Train) -> Train:
+        if train.label_smoothing:
+            raise ValueError("segmentation has no label_smoothing; leave it out")
+        return train
