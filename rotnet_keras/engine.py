@@ -82,12 +82,12 @@ def precision_here(asked: str) -> str:
 def _fastest_precision() -> str:
     """The precision that convolutions train fastest in here, of those that lose no accuracy.
 
-    A CPU gains from bfloat16 only if it has matrix units (AMX): twice float32's speed with them
-    (results/performance.md), less than float32's without.
+    A CPU gains from bfloat16 only if it has instructions for it: matrix units (AMX), or AVX-512's dot products
+    (results/performance.md); without them it is slower than float32.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
-        return "mixed_bfloat16" if "amx_bf16" in processor_flags() else "float32"
+        return "mixed_bfloat16" if {"amx_bf16", "avx512_bf16"} & set(processor_flags()) else "float32"
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     weakest = min(detail.get("compute_capability", (0, 0)) for detail in details)
     if weakest >= (8, 0):

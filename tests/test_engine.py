@@ -12,7 +12,8 @@ AMX = ["avx512f", "avx512_bf16", "amx_bf16"]
     ("flags", "gpus", "expected"),
     [
         (AMX, [], "mixed_bfloat16"),
-        (["avx2", "avx512_bf16"], [], "float32"),
+        (["avx512f", "avx512_bf16"], [], "mixed_bfloat16"),
+        (["avx2", "avx512f"], [], "float32"),
         ([], [], "float32"),
         (AMX, [(9, 0)], "mixed_bfloat16"),
         ([], [(8, 0), (7, 5)], "mixed_float16"),
