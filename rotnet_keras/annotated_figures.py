@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.patches import Patch
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch, Rectangle
 
+from rotnet_keras.average_precision import Boxes
 from rotnet_keras.figures import STYLE, save
 
 COLUMNS = 2
@@ -23,6 +25,16 @@ class Segmented:
     picture: np.ndarray
     truth: np.ndarray
     found: np.ndarray
+    score: float
+
+
+@dataclass(frozen=True)
+class Detected:
+    """A picture (H, W, 3), its objects, what was found there, and its own mean average precision."""
+
+    picture: np.ndarray
+    truth: Boxes
+    found: Boxes
     score: float
 
 
@@ -65,6 +77,52 @@ def draw_segmented(shown: Sequence[Segmented], names: Sequence[str], path: Path)
         if patches:
             figure.legend(handles=patches, loc="outside lower center", ncols=min(10, len(patches)))
         save(figure, path)
+
+
+def draw_detected(shown: Sequence[Detected], names: Sequence[str], path: Path) -> None:
+    """Each picture twice, with the boxes of its objects, dashed where they are difficult, and with those found.
+
+    Args:
+        names: of the classes.
+    """
+    colours = palette(len(names) + 1)[1:] / 255
+    rows = -(-len(shown) // COLUMNS)
+    with plt.rc_context({**STYLE, "axes.grid": False}):
+        figure, axes = plt.subplots(rows, 2 * COLUMNS, figsize=(13, 3.0 * rows), layout="constrained", squeeze=False)
+        for axis in axes.flat:
+            axis.axis("off")
+        for number, one in enumerate(shown):
+            row, column = divmod(number, COLUMNS)
+            for axis, boxes, title in zip(
+                axes[row, 2 * column : 2 * column + 2],
+                (one.truth, one.found),
+                ("true", f"found; mean average precision {100 * one.score:.0f} %"),
+                strict=True,
+            ):
+                axis.imshow(one.picture)
+                axis.set_title(title)
+                _draw_boxes(axis, boxes, names, colours)
+        save(figure, path)
+
+
+def _draw_boxes(axis: Axes, boxes: Boxes, names: Sequence[str], colours: np.ndarray) -> None:
+    for index, ((top, left, bottom, right), number) in enumerate(zip(boxes.corners, boxes.classes, strict=True)):
+        colour = colours[number]
+        dashed = boxes.difficult is not None and boxes.difficult[index]
+        edge = {"edgecolor": colour, "linewidth": 2, "linestyle": "--" if dashed else "-"}
+        axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, **edge))
+        words = names[number] if boxes.scores is None else f"{names[number]} {100 * boxes.scores[index]:.0f}"
+        dark = colour @ [0.299, 0.587, 0.114] < 0.5
+        axis.text(
+            left,
+            top,
+            words,
+            fontsize=7,
+            color="white" if dark else "black",
+            verticalalignment="top",
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 1},
+            clip_on=True,
+        )
 
 
 def _over(picture: np.ndarray, mask: np.ndarray, colours: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 OVERLAP = 0.5
+COCO_OVERLAPS = np.linspace(0.5, 0.95, 10)
+COCO_BOXES = 100
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,49 @@ def of_boxes(found: Sequence[Boxes], objects: Sequence[Boxes], number: int) -> t
         return None
     precision, recall = curve(np.array(scores), np.array(right, bool), positives)
     return eleven_point(precision, recall), area(precision, recall)
+
+
+def coco_of_boxes(found: Sequence[Boxes], objects: Sequence[Boxes], number: int) -> float | None:
+    """COCO's average precision of one class: the mean over ten overlaps, each by 101 points of recall.
+
+    A box goes to the object that it overlaps most of those that no surer box has got. Difficult ones, which COCO has
+    not, count like all others; no area is left out, and the hundred surest boxes of a class in a picture count.
+
+    Returns:
+        None where no picture has such an object.
+    """
+    positives = sum(int((truth.classes == number).sum()) for truth in objects)
+    if not positives:
+        return None
+    scores: list[np.ndarray] = []
+    right: list[np.ndarray] = []
+    for boxes, truth in zip(found, objects, strict=True):
+        assert boxes.scores is not None
+        mine = np.flatnonzero(boxes.classes == number)
+        mine = mine[np.argsort(-boxes.scores[mine], kind="stable")][:COCO_BOXES]
+        overlaps = intersection_over_union(boxes.corners[mine], truth.corners[truth.classes == number])
+        scores.append(boxes.scores[mine])
+        right.append(np.stack([_matched(overlaps, threshold) for threshold in COCO_OVERLAPS]))
+    ranked, hits = np.concatenate(scores), np.concatenate(right, axis=1)
+    return float(np.mean([_by_101_points(*curve(ranked, each, positives)) for each in hits]))
+
+
+def _matched(overlaps: np.ndarray, threshold: float) -> np.ndarray:
+    """(n,) bool: which boxes get an object, one after the other, of (n, m) overlaps."""
+    free = np.ones(overlaps.shape[1], bool)
+    hits = np.zeros(len(overlaps), bool)
+    for which, row in enumerate(overlaps):
+        fitting = np.where(free, row, -1.0)
+        # Of equal ones COCO takes the last.
+        best = len(fitting) - 1 - int(np.argmax(fitting[::-1])) if len(fitting) else -1
+        if best >= 0 and fitting[best] >= min(threshold, 1 - 1e-10):
+            hits[which], free[best] = True, False
+    return hits
+
+
+def _by_101_points(precision: np.ndarray, recall: np.ndarray) -> float:
+    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+    return float(np.mean(best[np.searchsorted(recall, np.linspace(0, 1, 101), side="left")]))
 
 
 def _hits(corners: np.ndarray, objects: np.ndarray, difficult: np.ndarray) -> list[bool | None]:

@@ -34,9 +34,9 @@ class Placement:
         return max(1, round(self.width * self.scale)), max(1, round(self.height * self.scale))
 
 
-def fitted(size: tuple[int, int], side: int, scale: float = 1.0) -> Placement:
-    """All of a picture of some width and height in the canvas's corner, smaller than asked for if it has to be."""
-    return Placement(*size, min(scale, side / max(size)))
+def fitted(size: tuple[int, int], side: int) -> Placement:
+    """All of a picture of some width and height in the canvas's corner, as large as it can be."""
+    return Placement(*size, side / max(size))
 
 
 def at_random(
@@ -45,9 +45,9 @@ def at_random(
     """A picture at a random scale, at a random place: a window of it where it is larger than the canvas.
 
     Args:
-        scales: the least and the greatest; drawn evenly in their logarithm.
+        scales: the least and the greatest; drawn evenly in their logarithm. At 1 the picture just fills the canvas.
     """
-    scale = float(np.exp(rng.uniform(*np.log(scales))))
+    scale = side / max(size) * float(np.exp(rng.uniform(*np.log(scales))))
     placement = Placement(*size, scale)
     # The drawn numbers are as many whatever comes of them.
     corners = [-int(rng.integers(0, max(0, length - side) + 1)) for length in placement.size]
@@ -72,6 +72,34 @@ def taken_off(mask: np.ndarray, placement: Placement) -> np.ndarray:
     width, height = placement.size
     image = Image.fromarray(mask[:height, :width])
     return np.asarray(image.resize((placement.width, placement.height), Image.Resampling.NEAREST))
+
+
+def lay_boxes(corners: np.ndarray, placement: Placement, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where boxes (n, 4), top, left, bottom, right in the picture's pixels, lie on the canvas, and how much of each.
+
+    Returns:
+        (n, 4) in the canvas's pixels, cut off at its edges, and (n,) the shares of their areas that are left.
+    """
+    # What the picture is really enlarged by: its sides are whole pixels.
+    across, down = (new / old for new, old in zip(placement.size, (placement.width, placement.height), strict=True))
+    top, left, bottom, right = corners.T
+    if placement.flip:
+        left, right = placement.width - right, placement.width - left
+    laid = np.stack([top * down, left * across, bottom * down, right * across], axis=1)
+    laid += [placement.top, placement.left, placement.top, placement.left]
+    cut = np.clip(laid, 0, side)
+    return cut, _areas(cut) / np.maximum(_areas(laid), 1e-9)
+
+
+def boxes_taken_off(corners: np.ndarray, placement: Placement) -> np.ndarray:
+    """(n, 4) in the picture's own pixels, cut off at its edges, of boxes on a canvas where `fitted` laid it."""
+    across, down = (old / new for new, old in zip(placement.size, (placement.width, placement.height), strict=True))
+    limits = [placement.height, placement.width] * 2
+    return np.clip(corners * [down, across, down, across], 0, limits)
+
+
+def _areas(corners: np.ndarray) -> np.ndarray:
+    return np.prod(corners[:, 2:] - corners[:, :2], axis=1)
 
 
 def _laid(image: np.ndarray, placement: Placement, canvas: np.ndarray) -> np.ndarray:

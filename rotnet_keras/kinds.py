@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe
 from rotnet_keras.study_schema import StudyRecipe
-from rotnet_keras.transfer_schema import ClassificationRecipe, SegmentationRecipe
+from rotnet_keras.transfer_schema import ClassificationRecipe, DetectionRecipe, SegmentationRecipe
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Kind:
 # What recipes of the kind `transfer` are about.
 TASKS = {
     "classification": Kind(ClassificationRecipe, "rotnet_keras.classification:classify_pictures"),
+    "detection": Kind(DetectionRecipe, "rotnet_keras.detection:detect"),
     "segmentation": Kind(SegmentationRecipe, "rotnet_keras.segmentation:segment"),
 }
 KINDS = {

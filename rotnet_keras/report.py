@@ -13,7 +13,7 @@ from rotnet_keras.events import Event, probe_images
 from rotnet_keras.paper import table_1
 from rotnet_keras.runs import RunFolder, write_atomically
 from rotnet_keras.study_results import grids, pictures, study_tables
-from rotnet_keras.tasks import Task, recalls_of, score_of, task_of
+from rotnet_keras.tasks import OTHER_SCORES, Task, recalls_of, score_of, task_of
 
 Table = tuple[str, list[str], list[list[str]]]
 
@@ -51,10 +51,10 @@ def result_tables(run: RunFolder) -> list[Table]:
     events, settings = run.events(), run.settings()
     if settings.get("kind") == "study":
         return study_tables(run)
-    return [*_accuracy_table(events, task_of(run)), *probe_tables(events, settings)]
+    return [*_accuracy_tables(events, task_of(run)), *probe_tables(events, settings)]
 
 
-def _accuracy_table(events: Sequence[Event], task: Task) -> list[Table]:
+def _accuracy_tables(events: Sequence[Event], task: Task) -> list[Table]:
     epochs = [e for e in events if e["kind"] == "epoch"]
     tests = [e for e in events if e["kind"] == "test"]
     if not epochs:
@@ -75,7 +75,11 @@ def _accuracy_table(events: Sequence[Event], task: Task) -> list[Table]:
     if len(answers) > MOST_COLUMNS:
         table = [list(column) for column in zip(*table, strict=True)]
     measure = task.score or task.accuracy
-    return [(f"{measure[0].upper()}{measure[1:]}, %", table[0], table[1:])]
+    tables: list[Table] = [(f"{measure[0].upper()}{measure[1:]}, %", table[0], table[1:])]
+    others = [[words, _percent(tests[-1][key])] for key, words in OTHER_SCORES.items() if tests and key in tests[-1]]
+    if others:
+        tables.append(("The same worked out otherwise, test, %", ["", "all"], others))
+    return tables
 
 
 def probe_tables(events: Sequence[Event], recipe: dict[str, Any]) -> list[Table]:

@@ -71,7 +71,7 @@ class Segmentation(Training[AnnotatedDataset]):
             len(dataset.train),
             recipe.train.batch,
         )
-        rate_of_trunk(self.model, recipe, len(self.model.networks[0].get_layer("score").trainable_variables))
+        rate_of_trunk(self.model, recipe, self.model.networks[0].get_layer("score").trainable_variables)
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Canvases (N, S, S, 3) uint8 and masks (N, S, S) uint8."""

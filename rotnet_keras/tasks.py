@@ -11,7 +11,14 @@ MOST_COUNTED = 256
 # Of tasks in transfer: what is followed in training, and what they are measured by.
 TRANSFERS = {
     "classification": ("most likely class is there", "mean average precision"),
+    "detection": ("class of the region", "mean average precision"),
     "segmentation": ("pixel accuracy", "mean IoU"),
+}
+# What an event may tell beside the score, and how that is worked out.
+OTHER_SCORES = {
+    "score_area": "area under the curves",
+    "score_coco": "over ten overlaps, as COCO",
+    "score_one_crop": "eleven points, central crop alone",
 }
 
 

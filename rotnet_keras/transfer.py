@@ -1,5 +1,6 @@
 """What transfers to detection and segmentation share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,13 @@ def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> ke
     return build(recipe.backbone, (min(side, 224), min(side, 224), 3), *IMAGENET_STATISTICS)
 
 
-def rate_of_trunk(model: Trained, recipe: TransferRecipe, fresh: int) -> None:
+def rate_of_trunk(model: Trained, recipe: TransferRecipe, fresh: Sequence[keras.Variable]) -> None:
     """Give what is pretrained its own learning rate.
 
     Args:
-        fresh: how many of the trainable variables, the last ones, are not.
+        fresh: the variables that are not.
     """
     if recipe.pretrained and recipe.pretrained.learning_rate:
         share = recipe.pretrained.learning_rate / recipe.optimizer.learning_rate
-        trained = len(model.trainable_variables) - fresh
-        model.optimizer.shares = [share] * trained + [1.0] * fresh
+        others = {id(variable) for variable in fresh}
+        model.optimizer.shares = [1.0 if id(v) in others else share for v in model.trainable_variables]

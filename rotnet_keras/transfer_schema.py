@@ -34,9 +34,12 @@ class TransferRecipe(SeededRecipe):
 class Canvas(Section):
     """The square that pictures are laid on."""
 
-    side: int = Field(512, ge=32, le=2048, description="In pixels; what is larger is cut, or made smaller in tests.")
+    side: int = Field(512, ge=32, le=2048, description="In pixels.")
     scales: list[PositiveFloat] = Field(
-        [1.0, 1.0], min_length=2, max_length=2, description="Pictures are enlarged by something between these."
+        [1.0, 1.0],
+        min_length=2,
+        max_length=2,
+        description="Pictures in training have a size between these; at 1, as in tests, they just fill the canvas.",
     )
     flip: bool = Field(True, description="Mirror left and right, with probability one half.")
 
@@ -73,6 +76,46 @@ class SegmentationRecipe(TransferRecipe):
     @field_validator("train")
     @classmethod
     def _no_smoothing(cls, train: Train) -> Train:
-        if train.label_smoothing:
-            raise ValueError("segmentation has no label_smoothing; leave it out")
-        return train
+        return without_smoothing(train, "segmentation")
+
+
+class DetectionRecipe(TransferRecipe):
+    """Which objects are where."""
+
+    task: Literal["detection"]
+    detector: Literal["faster_rcnn", "retinanet"] = "faster_rcnn"
+    canvas: Canvas = Canvas()
+    taps: list[str] = Field(
+        min_length=1, description="The map that Faster R-CNN reads, or RetinaNet's three, each half as large."
+    )
+    after: str | None = Field(
+        None, description="What follows on this layer tells regions apart; on the tap when not given (faster_rcnn)."
+    )
+    cells: int | None = Field(
+        None,
+        ge=1,
+        le=32,
+        description="Height and width of regions as read from the map; the backbone's own there when not given.",
+    )
+
+    @model_validator(mode="after")
+    def _taps_are_the_detectors(self) -> "DetectionRecipe":
+        wanted = {"faster_rcnn": 1, "retinanet": 3}[self.detector]
+        if len(self.taps) != wanted:
+            raise ValueError(f"taps: {self.detector} reads {wanted}, got {len(self.taps)}")
+        for key in ("after", "cells"):
+            if getattr(self, key) and self.detector == "retinanet":
+                raise ValueError(f"{key}: retinanet reads no regions; leave it out")
+        return self
+
+    @field_validator("train")
+    @classmethod
+    def _no_smoothing(cls, train: Train) -> Train:
+        return without_smoothing(train, "detection")
+
+
+def without_smoothing(train: Train, task: str) -> Train:
+    """Refuse what a task's loss does not have."""
+    if train.label_smoothing:
+        raise ValueError(f"{task} has no label_smoothing; leave it out")
+    return train

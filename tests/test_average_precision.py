@@ -1,9 +1,18 @@
-"""The scores of PASCAL VOC, against cases worked out by hand."""
+"""The scores of PASCAL VOC, against cases worked out by hand, and COCO's, against pycocotools."""
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
-from rotnet_keras.average_precision import Boxes, class_overlaps, intersection_over_union, of_boxes, of_ranking
+from rotnet_keras.average_precision import (
+    Boxes,
+    class_overlaps,
+    coco_of_boxes,
+    intersection_over_union,
+    of_boxes,
+    of_ranking,
+)
 
 CAT = 0
 
@@ -79,3 +88,65 @@ def test_intersection_over_union_of_masks_by_hand():
     confusion = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
     assert class_overlaps(confusion) == [pytest.approx(3 / 6), pytest.approx(4 / 7), None]
     assert class_overlaps(np.array([[0, 0], [0, 5]])) == [None, 1.0]
+
+
+def crowded(seed):
+    """Pictures with boxes found near, on and far from their objects, many of equal scores, some pictures without."""
+    rng = np.random.default_rng(seed)
+    detections, truth = [], []
+    for _ in range(12):
+        corner, size = rng.integers(0, 60, (rng.integers(0, 5), 2)), rng.integers(5, 40, (1, 2))
+        mine = np.concatenate([corner, corner + size], axis=1)
+        near = mine.repeat(3, axis=0) + rng.integers(-4, 5, (3 * len(mine), 4))
+        far = np.concatenate([at := rng.integers(0, 60, (3, 2)), at + rng.integers(3, 30, (3, 2))], axis=1)
+        boxes = np.concatenate([near[near[:, 2] > near[:, 0]], far])
+        boxes = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+        truth.append(Boxes(mine.astype(float), rng.integers(0, 3, len(mine)), rng.random(len(mine)) < 0.2))
+        scores = rng.integers(1, 20, len(boxes)) / 20
+        detections.append(Boxes(boxes.astype(float), rng.integers(0, 3, len(boxes)), scores=scores))
+    return detections, truth
+
+
+def coco_says(detections, truth, number):
+    def wide(corners):
+        return [corners[1], corners[0], corners[3] - corners[1], corners[2] - corners[0]]
+
+    reference = COCO()
+    mine = [
+        {"image_id": i, "category_id": number, "bbox": wide(box), "area": wide(box)[2] * wide(box)[3], "iscrowd": 0}
+        for i, objects in enumerate(truth)
+        for box, k in zip(objects.corners.tolist(), objects.classes, strict=True)
+        if k == number
+    ]
+    reference.dataset = {
+        "images": [{"id": i} for i in range(len(truth))],
+        "categories": [{"id": number}],
+        "annotations": [item | {"id": i} for i, item in enumerate(mine, 1)],
+    }
+    reference.createIndex()
+    told = [
+        {"image_id": i, "category_id": number, "bbox": wide(box), "score": score}
+        for i, boxes in enumerate(detections)
+        for box, k, score in zip(boxes.corners.tolist(), boxes.classes, boxes.scores.tolist(), strict=True)
+        if k == number
+    ]
+    evaluation = COCOeval(reference, reference.loadRes(told), "bbox")
+    evaluation.params.imgIds = list(range(len(truth)))
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation.stats[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cocos_average_precision_is_pycocotools(seed):
+    detections, truth = crowded(seed)
+    for number in range(3):
+        expected = coco_says(detections, truth, number)
+        assert 0 < expected < 1
+        assert coco_of_boxes(detections, truth, number) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_class_that_is_nowhere_has_no_average_precision_of_cocos():
+    assert coco_of_boxes([found((0.9, A))], [objects()], CAT) is None
+    assert coco_of_boxes([found()], [objects(A)], CAT) == 0

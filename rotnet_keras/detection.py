@@ -1,0 +1,193 @@
+"""Transfer to detection: PASCAL VOC 2007's task, scored as there, and as COCO scores."""
+
+from typing import Any
+
+import numpy as np
+
+from rotnet_keras import canvases, engine
+from rotnet_keras.annotated_figures import Detected, draw_detected
+from rotnet_keras.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
+from rotnet_keras.average_precision import Boxes, coco_of_boxes, mean_of, of_boxes
+from rotnet_keras.backbones import freeze
+from rotnet_keras.batches import Spec, shared_batches
+from rotnet_keras.detectors import NOTHING, Detector, FasterRCNN, RetinaNet
+from rotnet_keras.devices import strategy_for
+from rotnet_keras.engine import tf
+from rotnet_keras.exports import first_kernels, save_model
+from rotnet_keras.figures import draw_filters
+from rotnet_keras.session import Session
+from rotnet_keras.stages import record_data
+from rotnet_keras.training import Training, run_precision
+from rotnet_keras.transfer import backbone_for, rate_of_trunk
+from rotnet_keras.transfer_schema import DetectionRecipe
+
+# Of an object, what has to be left on a canvas for it to count.
+LEFT = 0.3
+# Test pictures that are shown: as many of the best as of the worst. Boxes less sure are not drawn.
+SHOWN, DRAWN = 4, 0.5
+
+
+def detect(session: Session) -> None:
+    """Run a recipe of the kind `transfer`, task `detection`."""
+    recipe = session.recipe
+    assert isinstance(recipe, DetectionRecipe)
+    engine.configure(recipe.seed, run_precision(session, recipe))
+    strategy = strategy_for(recipe.devices)
+    session.stop.listen()
+    dataset = load_annotated(recipe.data, False, session.progress)
+    side = recipe.canvas.side
+    record_data(session, dataset, (side, side, 3), dataset.class_names)
+    training = Detection(session, recipe, dataset, strategy)
+    training.carry_out()
+
+
+def detector(recipe: DetectionRecipe, dataset: AnnotatedDataset) -> Detector:
+    """The model that a recipe trains.
+
+    A pretrained backbone's batch normalisation stays as it is, for batches of few pictures; one from scratch learns it.
+    """
+    side, classes = recipe.canvas.side, len(dataset.class_names)
+    backbone = backbone_for(recipe, side, dataset.train)
+    rest: Any = {"objects": most_objects(dataset.train), "seed": recipe.seed, "fixed": recipe.pretrained is not None}
+    found: Detector
+    if recipe.detector == "retinanet":
+        found = RetinaNet(backbone, recipe.taps, classes, side, **rest)
+    else:
+        after = recipe.after or recipe.taps[0]
+        found = FasterRCNN(backbone, recipe.taps[0], after, recipe.cells, classes, side, **rest)
+    if recipe.pretrained and recipe.pretrained.frozen:
+        freeze(found.networks[0], recipe.pretrained.frozen)
+    return found
+
+
+def most_objects(split: AnnotatedSplit) -> int:
+    """Objects in the fullest picture, 1 at least."""
+    assert split.objects is not None
+    return max(1, *(len(objects.classes) for objects in split.objects))
+
+
+class Detection(Training[AnnotatedDataset]):
+    """A detector in training."""
+
+    what = "training"
+    recipe: DetectionRecipe
+    measured: Detector
+
+    def __init__(
+        self, session: Session, recipe: DetectionRecipe, dataset: AnnotatedDataset, strategy: tf.distribute.Strategy
+    ) -> None:
+        images, batch = len(dataset.train), recipe.train.batch
+        super().__init__(session, recipe, dataset, strategy, lambda: detector(recipe, dataset), images, batch)
+        self.objects = most_objects(dataset.train)
+        assert isinstance(self.model, Detector)
+        rate_of_trunk(self.model, recipe, self.model.fresh)
+
+    def batches(self, first: int, last: int) -> tf.data.Dataset:
+        """Canvases (N, S, S, 3) uint8, boxes (N, M, 4) float32 and classes (N, M) int32."""
+        recipe, split, side = self.recipe, self.dataset.train, self.recipe.canvas.side
+
+        def make(positions: np.ndarray, rng: np.random.Generator, part: np.ndarray | slice) -> list[np.ndarray]:
+            drawn = [
+                canvases.at_random(split.size(p), side, recipe.canvas.scales, recipe.canvas.flip, rng)
+                for p in positions
+            ]
+            chosen = list(zip(positions[part], np.array(drawn, object)[part], strict=True))
+            return self._laid(split, chosen)
+
+        specs: list[Spec] = [
+            ((side, side, 3), tf.uint8),
+            ((self.objects, 4), tf.float32),
+            ((self.objects,), tf.int32),
+        ]
+        steps = {"batch": recipe.train.batch, "seed": recipe.seed, "first": first, "last": last}
+        return shared_batches(len(split), make, specs, replicas=self.replicas, **steps)
+
+    def _laid(self, split: AnnotatedSplit, chosen: list[tuple[int, canvases.Placement]]) -> list[np.ndarray]:
+        """Pictures on canvases with their objects, without the difficult ones, which nobody has to find."""
+        side, count = self.recipe.canvas.side, len(chosen)
+        pixels = np.stack([canvases.lay(split.picture(position), where, side) for position, where in chosen])
+        boxes = np.zeros((count, self.objects, 4), np.float32)
+        classes = np.full((count, self.objects), NOTHING, np.int32)
+        assert split.objects is not None
+        for row, (position, where) in enumerate(chosen):
+            objects = split.objects[position]
+            assert objects.difficult is not None
+            laid, left = canvases.lay_boxes(objects.corners, where, side)
+            kept = np.flatnonzero((left >= LEFT) & ~objects.difficult)[: self.objects]
+            boxes[row, : len(kept)], classes[row, : len(kept)] = laid[kept], objects.classes[kept]
+        return [pixels, boxes, classes]
+
+    def evaluate(self, split: AnnotatedSplit, what: str = "") -> dict[str, Any]:
+        """Loss and accuracy on canvases; VOC 2007's mean average precision (`score`) and that of each class.
+
+        `score_area` is the mean of the areas under the curves, `score_coco` COCO's mean over ten overlaps. The worst
+        and the best test pictures are drawn.
+        """
+        assert split.objects is not None
+        found: list[Boxes] = []
+        losses: list[float] = []
+        hits: list[float] = []
+        for position in range(len(split)):
+            where = canvases.fitted(split.size(position), self.recipe.canvas.side)
+            pixels, boxes, classes = self._laid(split, [(position, where)])
+            loss, right = self.measured.loss_of(pixels, boxes, classes)
+            losses.append(loss)
+            hits.append(right)
+            found.append(self._found(pixels, where))
+            if what:
+                self.session.console.progress(what, position + 1, len(split))
+            self.session.stop.check()
+        if what:
+            self._draw(split, found)
+        classes_there = range(len(self.dataset.class_names))
+        of_classes = [of_boxes(found, split.objects, k) for k in classes_there]
+        eleven = [None if pair is None else pair[0] for pair in of_classes]
+        return {
+            "loss": float(np.mean(losses)),
+            "accuracy": float(np.mean(hits)),
+            "score": mean_of(eleven),
+            "score_area": mean_of([None if pair is None else pair[1] for pair in of_classes]),
+            "score_coco": mean_of([coco_of_boxes(found, split.objects, k) for k in classes_there]),
+            "per_class": eleven,
+            "confusion": [],
+        }
+
+    def _found(self, pixels: np.ndarray, where: canvases.Placement) -> Boxes:
+        """What is found on a canvas (1, S, S, 3), in the picture's own pixels."""
+        answer = self.measured.finder.predict_on_batch(pixels.astype(np.float32))
+        there = answer["classes"][0] >= 0
+        return Boxes(
+            canvases.boxes_taken_off(answer["boxes"][0][there].astype(np.float64), where),
+            answer["classes"][0][there].astype(np.int64),
+            scores=answer["confidence"][0][there].astype(np.float64),
+        )
+
+    def _draw(self, split: AnnotatedSplit, found: list[Boxes]) -> None:
+        assert split.objects is not None
+        count = len(self.dataset.class_names)
+
+        def score(position: int) -> float:
+            assert split.objects is not None
+            alone = ([found[position]], [split.objects[position]])
+            pairs = [of_boxes(*alone, k) for k in range(count)]
+            return mean_of([None if pair is None else pair[1] for pair in pairs])
+
+        scores = [score(position) for position in range(len(split))]
+        order = np.argsort(scores, kind="stable")
+        shown = []
+        for position in dict.fromkeys([*order[::-1][:SHOWN], *order[:SHOWN]]):
+            boxes = found[position]
+            assert boxes.scores is not None
+            sure = boxes.scores >= DRAWN
+            drawn = Boxes(boxes.corners[sure], boxes.classes[sure], scores=boxes.scores[sure])
+            shown.append(Detected(split.picture(position), split.objects[position], drawn, scores[position]))
+        self.session.folder.figures.mkdir(exist_ok=True)
+        draw_detected(shown, self.dataset.class_names, self.session.folder.figures / "pictures.png")
+
+    def export(self) -> None:
+        """Write the model, the test and the first filters."""
+        folder = self.session.folder
+        save_model(self.measured.exported(), folder.export / "detector.keras")
+        folder.figures.mkdir(exist_ok=True)
+        draw_filters(first_kernels(self.measured.networks[0]), folder.figures / "filters.png")
+        self.test("mAP on test")

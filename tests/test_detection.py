@@ -1,0 +1,225 @@
+"""Transfer to detection, and the parts that its networks are made of."""
+
+import keras_cv
+import numpy as np
+import pytest
+from command_line import run_cli, run_python
+from voc_kit import COLOURS, make_kit
+from whole_runs import events_of, start
+
+from rotnet_keras.backbones import backbone
+from rotnet_keras.box_targets import chosen, intersection_over_union, match, smooth_l1
+from rotnet_keras.detectors import RetinaNet, cut_in_two, pyramid
+from rotnet_keras.engine import keras, tf
+from rotnet_keras.errors import DataError
+from rotnet_keras.regions import RATIOS, anchors_on, moved, offsets_between, pieces
+
+RECIPE = """\
+kind = "transfer"
+task = "detection"
+title = "tiny detection"
+taps = ["conv2"]
+cells = 6
+
+[data]
+name = "{kit}"
+classes = {classes}
+splits = {{ train = "train+val", test = "train+val" }}
+
+[canvas]
+side = 48
+
+[backbone]
+name = "compact"
+blocks = 3
+width = 0.5
+
+[optimizer]
+learning_rate = 0.1
+clip = 10.0
+
+[schedule]
+name = "cosine"
+
+[train]
+steps = 160
+batch = 5
+precision = "float32"
+"""
+RETINANET = RECIPE.replace(
+    'taps = ["conv2"]\ncells = 6', 'detector = "retinanet"\ntaps = ["conv1", "conv2", "conv3"]'
+).replace("blocks = 3", "blocks = 4")
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory):
+    return make_kit(tmp_path_factory.mktemp("kit"), 20)
+
+
+def learned(recipe, text, kit, *overrides):
+    """The run of a recipe, and what its test came to."""
+    recipe.write_text(text.format(kit=kit, classes=list(COLOURS)))
+    result, run = start(recipe, *overrides)
+    assert result.returncode == 0, run.log.read_text()
+    (test,) = events_of(run, "test")
+    assert test["score"] == pytest.approx(np.mean(test["per_class"]))
+    return run, test
+
+
+def told_by_export(kit, run):
+    """What the exported model finds in the kit's first picture: class, top, left, bottom, right."""
+    code = """
+import sys, keras, keras_cv, numpy as np
+from PIL import Image
+model = keras.models.load_model(sys.argv[1])
+side = model.input.shape[1]
+canvas = np.full((1, side, side, 3), (124, 116, 104), np.float32)
+canvas[0, :side * 40 // 48] = np.asarray(Image.open(sys.argv[2]).resize((side, side * 40 // 48)))
+found = model.predict(canvas, verbose=0)
+for box, number, confidence in zip(found["boxes"][0], found["classes"][0], found["confidence"][0]):
+    if confidence > 0.5:
+        print(int(number), *(box * 48 / side))
+assert not any("rotnet" in name for name in sys.modules)
+print("loaded")
+"""
+    picture = kit / "JPEGImages" / "000000.jpg"
+    *rows, last = [line.split() for line in run_python(code, run.export / "detector.keras", picture).splitlines()]
+    assert last == ["loaded"]
+    return [[float(value) for value in row] for row in rows]
+
+
+def test_a_detector_learns_and_its_report_and_export_tell_what(kit, tmp_path):
+    run, test = learned(tmp_path / "detection.toml", RECIPE, kit, "train.steps=50")
+    assert test["score"] > 0.05 and 0 < test["score_coco"] < test["score"] < 1
+    losses = [event["loss"] for event in events_of(run, "step")]
+    assert losses[-1] < 0.7 * losses[0]
+    report = (run.path / "report.md").read_text()
+    assert "**Mean average precision, %**" in report and "![Test pictures](figures/pictures.png)" in report
+    assert f"over ten overlaps, as COCO | {100 * test['score_coco']:.1f}" in report
+    told_by_export(kit, run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        pytest.param(RECIPE, ["train.steps=320"], id="faster_rcnn"),
+        pytest.param(RETINANET, ["optimizer.learning_rate=0.02", "train.steps=120"], id="retinanet"),
+    ],
+)
+def test_a_detector_learns_twenty_pictures_by_heart_and_its_export_finds_what_is_there(text, overrides, kit, tmp_path):
+    run, test = learned(tmp_path / "detection.toml", text, kit, *overrides)
+    assert test["score"] > 0.9 and test["score_area"] > 0.9 and test["score_coco"] > 0.4
+    outline = (kit / "Annotations" / "000000.xml").read_text()
+    (name,) = [name for name in COLOURS if f"<name>{name}</name>" in outline]
+    ((number, *box),) = told_by_export(kit, run)
+    assert list(COLOURS)[int(number)] == name
+    left, top, right, bottom = (
+        int(outline.split(f"<{side}>")[1].split("<")[0]) for side in ("xmin", "ymin", "xmax", "ymax")
+    )
+    assert box == pytest.approx([top - 1, left - 1, bottom, right], abs=4)
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("detector=retinanet", "taps: retinanet reads 3, got 1"),
+        ("train.label_smoothing=0.1", "train: detection has no label_smoothing"),
+        ("taps=[]", "taps: "),
+    ],
+)
+def test_what_a_detector_cannot_do_is_refused(tmp_path, override, complaint):
+    (tmp_path / "recipe.toml").write_text(RECIPE.format(kit=".", classes=["a"]))
+    result = run_cli("run", "recipe.toml", override, cwd=tmp_path)
+    assert result.returncode == 2 and complaint in result.stderr, result.stderr
+
+
+def test_anchors_are_keras_cvs():
+    expected = keras_cv.layers.AnchorGenerator("yxyx", [16.0], [1.0, 2.0], list(RATIOS), [4])(image_shape=(24, 32, 3))
+    assert anchors_on((6, 8), 4, [16, 32], RATIOS).boxes() == pytest.approx(np.asarray(expected[0]), rel=1e-5)
+
+
+@pytest.mark.parametrize("cells", [(2, 3), (3, 3), (1, 1), (6, 3)])
+def test_offsets_lead_from_anchors_to_boxes_in_a_graph_as_outside(cells):
+    anchors = anchors_on(cells, 8, [8, 16], RATIOS)
+    boxes = np.array([[3.0, 1.0, 9.0, 14.0]], np.float32)
+    offsets = np.asarray(offsets_between(tf.constant(anchors.boxes()), tf.constant(boxes)))
+    answers = offsets.reshape(1, *cells, -1)
+    inputs = keras.Input(answers.shape[1:])
+    for found in (anchors.moved(tf.constant(answers)), keras.Model(inputs, anchors.moved(inputs))(answers)):
+        assert np.asarray(found)[0] == pytest.approx(np.tile(boxes, (len(anchors), 1)), abs=1e-3)
+    assert np.asarray(moved(anchors.boxes(), offsets)) == pytest.approx(np.tile(boxes, (len(anchors), 1)), abs=1e-3)
+
+
+def test_pieces_of_a_map_of_places_are_the_places_in_the_boxes():
+    rows, columns = np.meshgrid(np.arange(8.0), np.arange(6.0), indexing="ij")
+    places = 4 * np.stack([rows, columns], axis=-1)[None].astype(np.float32) + 2
+    boxes = np.array([[[8, 4, 24, 20], [10, 10, 14, 22]]], np.float32)
+    found = np.asarray(pieces(places, boxes, 4, 4))
+    assert found.shape == (1, 2, 4, 4, 2)
+    assert found[0, 0, :, 2, 0].tolist() == [10, 14, 18, 22] and found[0, 0, 1, :, 1].tolist() == [6, 10, 14, 18]
+    assert found[0, 1, :, 0, 0] == pytest.approx([10.5, 11.5, 12.5, 13.5])
+    # Beyond the middle of the last cell there is nothing to go by.
+    edge = np.asarray(pieces(places, np.array([[[0, 0, 32, 24]]], np.float32), 8, 4))
+    assert edge[0, 0, :, 0, 0] == pytest.approx([2.5, *range(6, 30, 4), 29.5])
+
+
+def test_boxes_belong_to_the_object_that_they_overlap_most():
+    objects = tf.constant([[[0.0, 0, 10, 10], [20, 20, 40, 40], [0, 0, 0, 0]]])
+    boxes = tf.constant([[[0.0, 0, 10, 10], [0, 0, 10, 5], [22, 20, 40, 40], [50, 50, 60, 60], [-1, -1, -1, -1]]])
+    overlaps = np.asarray(intersection_over_union(boxes, objects))[0]
+    assert overlaps == pytest.approx(np.array([[1, 0, 0], [0.5, 0, 0], [0, 0.9, 0], [0, 0, 0], [0, 0, 0]]))
+    matches = match(boxes, objects)
+    assert np.asarray(matches.overlaps)[0] == pytest.approx([1, 0.5, 0.9, 0, -1])
+    assert np.asarray(matches.objects)[0, :3].tolist() == [0, 0, 1]
+    assert np.asarray(matches.favourites)[0].tolist() == [True, False, True, False, False]
+
+
+def test_a_step_counts_so_many_boxes_and_not_too_many_right_ones():
+    right = np.arange(100)[None] < 40
+    wrong = np.arange(100)[None] >= 60
+    draws = np.random.default_rng(0).random((1, 100)).astype(np.float32)
+    counted = np.asarray(chosen(right, wrong, 20, 0.25, draws))
+    assert (counted & right).sum() == 5 and (counted & wrong).sum() == 15
+    assert draws[counted & right].max() < draws[right & ~counted].min()
+    few = np.asarray(chosen(np.arange(100)[None] < 2, wrong, 20, 0.25, draws))
+    assert few[:, :2].all() and few.sum() == 20
+    assert not np.asarray(chosen(right, wrong, 20, 0.25, draws))[0, 40:60].any()
+
+
+def test_smooth_l1_is_quadratic_first_and_linear_then():
+    assert np.asarray(smooth_l1(tf.constant([[0.5, 0.0], [-3.0, 1.0]]), 1.0)).tolist() == [0.125, 3.0]
+
+
+def test_a_picture_without_objects_costs_something_finite():
+    network = RetinaNet(backbone("compact", (64, 64, 3), width=0.25), ["conv1", "conv2", "conv3"], 3, 64, 2, 0)
+    pixels = np.zeros((2, 64, 64, 3), np.uint8)
+    boxes = np.array([[[0, 0, 0, 0]] * 2, [[8, 8, 40, 40], [0, 0, 0, 0]]], np.float32)
+    loss, accuracy = network.loss_of(pixels, boxes, np.array([[-1, -1], [2, -1]], np.int32))
+    assert 0 < loss < 100 and 0 <= accuracy <= 1
+
+
+def test_a_backbones_own_layers_tell_regions_apart():
+    small = backbone("alexnet", (127, 127, 3), width=0.05)
+    trunk, rest = cut_in_two(small, "conv5", "pool5", None, 191)
+    assert trunk.input.shape[1:3] == (191, 191) and trunk.output.shape[3] == rest.input.shape[3]
+    assert [layer.name for layer in rest.layers[-3:]] == ["fc7_dense", "fc7_bn", "fc7"]
+    pixels = np.random.default_rng(0).random((1, 127, 127, 3)) * 255
+    pooled = keras.Model(small.input, small.get_layer("pool5").output)(pixels)
+    assert np.asarray(rest(pooled)) == pytest.approx(np.asarray(small(pixels)), abs=1e-5)
+    with pytest.raises(DataError, match="cannot take others"):
+        cut_in_two(small, "conv5", "pool5", 7, 191)
+    with pytest.raises(DataError, match="'fc6' gives none"):
+        cut_in_two(small, "conv5", "fc6", None, 191)
+
+
+def test_a_pyramid_needs_three_maps_each_half_as_large():
+    resnet = backbone("resnet50", (64, 64, 3), width=0.1)
+    assert [each.shape[1] for each in pyramid(resnet, ["conv3", "conv4", "conv5"], 96).outputs] == [12, 6, 3]
+    # AlexNet's maps are a little short of that.
+    alexnet = backbone("alexnet", (127, 127, 3), width=0.05)
+    assert [each.shape[1] for each in pyramid(alexnet, ["conv2", "conv5", "pool5"], 256).outputs] == [32, 16, 8]
+    with pytest.raises(DataError, match="each half as high and wide"):
+        pyramid(resnet, ["conv3", "conv3", "conv4"], 96)
+    with pytest.raises(DataError, match="each half as high and wide"):
+        pyramid(resnet, ["conv3", "conv4", "conv5"], 80)
