@@ -1,5 +1,6 @@
 """The results of several studies in one place, for others to read: `README.md`, one HTML page, figures."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from rotnet_keras.catalogue import shipped_recipes
 from rotnet_keras.errors import RunError
 from rotnet_keras.report import facts_of, figures_of, render, result_tables, without_places
 from rotnet_keras.runs import RunFolder, write_atomically
+
+# What others are told of a study: not its process, folders and command line.
+KEPT_FACTS = ("format", "recipe", "created", "cpus", "processor", "device", "python", "versions", "steps", "scale")
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ def collect(studies: Sequence[RunFolder], output: Path, name: str, title: str) -
     """Write what finished studies came to.
 
     `README.md` has their tables and figures, `<name>.html` the same in one file; a folder for each study holds
-    its figures as PNG and SVG, its recipe and its events, with every number of every run.
+    its figures as PNG and SVG, its recipe and its events, with every number of every run. Such a folder can be
+    collected again, with others, where the runs are gone.
 
     Args:
         output: a folder; what is in it of these studies is replaced.
@@ -56,11 +61,15 @@ def _section(run: RunFolder, output: Path) -> Section:
     settings, events = run.settings(), run.events()
     name = str(run.facts().get("recipe", run.name))
     figures = figures_of(run, events)
-    target = output / name
-    target.mkdir(parents=True, exist_ok=True)
-    for file in (run.events_file, *run.figures.iterdir()):
-        shutil.copyfile(file, target / file.name)
-    write_atomically(target / "recipe.toml", tomlkit.dumps(without_places(settings)).encode())
+    target = RunFolder(output / name)
+    if target.path.absolute() != run.path.absolute():
+        target.figures.mkdir(parents=True, exist_ok=True)
+        for file in run.figures.iterdir():
+            shutil.copyfile(file, target.figures / file.name)
+        shutil.copyfile(run.events_file, target.events_file)
+        write_atomically(target.recipe, tomlkit.dumps(without_places(settings)).encode())
+        facts = {key: value for key, value in run.facts().items() if key in KEPT_FACTS}
+        write_atomically(target.facts_file, json.dumps(facts, indent=2).encode())
     command = f"rotnet-keras run {_as_typed(name)} scale={settings['scale']}"
     return Section(
         name, settings["title"], settings["paper"], command, result_tables(run), figures, facts_of(run, events)

@@ -114,11 +114,13 @@ class RunFolder:
     def state(self, tail: list[Event] | None = None) -> str:
         """One of: queued, starting, running, stopping, stopped, finished, failed, killed, stalled."""
         facts = self.facts()
+        tail = self.tail() if tail is None else tail
         if "pid" not in facts:
+            if tail and tail[-1]["kind"] == "end":
+                return str(tail[-1]["outcome"])  # Others' results, without their process.
             if "queued" in facts:
                 return "queued"
             return "starting" if time.time() - _number(facts.get("created"), 0.0) < START_SECONDS else "killed"
-        tail = self.tail() if tail is None else tail
         here = facts.get("host") == os.uname().nodename
         alive = here and process_runs(facts.get("pid"), facts.get("create_time"))
         last = tail[-1] if tail else None

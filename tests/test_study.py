@@ -123,11 +123,16 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     page, readme = (study.parent / "results" / name for name in ("tiny.html", "README.md"))
     assert page.read_text().count("data:image/png;base64,") == 2 and "tiny study" in page.read_text()
     assert f"| RotNet | {top1['rotnet', 'conv1']:.1f} (85.07) |" in readme.read_text()
-    assert "](study/picture-0.png)" in readme.read_text()
+    assert "](study/figures/picture-0.png)" in readme.read_text()
     assert "`rotnet-keras run study.toml scale=cpu`" in readme.read_text()
     assert (study.parent / "results" / "study" / "events.jsonl").is_file()
     kept = (study.parent / "results" / "study" / "recipe.toml").read_text()
     assert str(study.parent) not in kept and "'tiny.toml'" in kept.replace('"', "'")
+    # What was collected can be, without its runs.
+    first = readme.read_text()
+    told = run_cli("collect", "results/study", "--output", "results", "--name", "tiny", cwd=study.parent)
+    assert told.returncode == 0 and readme.read_text() == first, told.stderr
+    assert str(study.parent) not in (study.parent / "results" / "study" / "run.json").read_text()
     refused = run_cli("collect", "probe-s0", cwd=study.parent)
     assert refused.returncode == 1 and "not a finished study" in refused.stderr
     listed = json.loads(run_cli("runs", "--json", cwd=study.parent).stdout)
