@@ -15,7 +15,7 @@ from rotnet_keras.engine import keras, tf
 from rotnet_keras.exports import first_kernels, save_model
 from rotnet_keras.figures import draw_filters
 from rotnet_keras.fused import fused, stock
-from rotnet_keras.segmenters import VOID, Segmenter, fcn
+from rotnet_keras.segmenters import VOID, Segmenter, deeplab, fcn, fresh_variables
 from rotnet_keras.session import Session
 from rotnet_keras.stages import record_data
 from rotnet_keras.training import Training, run_precision
@@ -45,7 +45,11 @@ def segmenter(recipe: SegmentationRecipe, dataset: AnnotatedDataset) -> Segmente
     """The model that a recipe trains."""
     side = recipe.canvas.side
     backbone = backbone_for(recipe, side, dataset.train)
-    network = fcn(backbone, recipe.tap, len(dataset.class_names) + 1, side)
+    classes = len(dataset.class_names) + 1
+    if recipe.decoder == "deeplab":
+        network = deeplab(backbone, recipe.tap, str(recipe.low), classes, side)
+    else:
+        network = fcn(backbone, recipe.tap, classes, side)
     network = fused(network, keras.config.dtype_policy().name, recipe.devices.sync_batch_norm)
     if recipe.pretrained and recipe.pretrained.frozen:
         freeze(network, recipe.pretrained.frozen)
@@ -71,7 +75,7 @@ class Segmentation(Training[AnnotatedDataset]):
             len(dataset.train),
             recipe.train.batch,
         )
-        rate_of_trunk(self.model, recipe, self.model.networks[0].get_layer("score").trainable_variables)
+        rate_of_trunk(self.model, recipe, fresh_variables(self.model.networks[0]))
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Canvases (N, S, S, 3) uint8 and masks (N, S, S) uint8."""

@@ -9,6 +9,8 @@ from rotnet_keras.trained import Trained
 layers = keras.layers
 
 VOID = 255
+# DeepLabV3+: names of what is not the backbone's begin so; widths and dilations of the paper's.
+DECODER, CHANNELS, LOW_CHANNELS, RATES = "decoder", 256, 48, (6, 12, 18)
 # What follows on the last map of a network that ends in vectors.
 OF_VECTORS = (layers.Flatten, layers.Dense, layers.BatchNormalization, layers.Activation, layers.ReLU, layers.Dropout)
 
@@ -35,9 +37,52 @@ def fcn(backbone: keras.Model, tap: str, classes: int, side: int) -> keras.Model
             fresh = type(layer).from_config(layer.get_config())
             x = fresh(x)
             fresh.set_weights(layer.get_weights())
+    return _enlarged(trunk.input, x, classes, side, "fcn")
+
+
+def deeplab(backbone: keras.Model, tap: str, low: str, classes: int, side: int) -> keras.Model:
+    """DeepLabV3+ (Chen et al., ECCV 2018): a map seen at several scales, enlarged and refined by an earlier one.
+
+    Of built-in layers: keras-cv's model takes none but maps of a quarter and a 32nd of the picture's side.
+
+    Args:
+        tap: the last map that is read.
+        low: the earlier, larger one.
+
+    Returns:
+        A model from pixels (N, side, side, 3) to logits (N, side, side, classes).
+    """
+    outputs = outputs_of(backbone, [tap, low])
+    trunk = keras.Model(backbone.input, [outputs[tap], outputs[low]], name=backbone.name)
+    trunk = for_images(trunk, (side, side, backbone.input.shape[3]))
+    deep, fine = trunk.outputs
+    height, width = deep.shape[1:3]
+    mean = layers.GlobalAveragePooling2D(keepdims=True, name=f"{DECODER}_mean")(deep)
+    mean = layers.UpSampling2D((height, width))(_normalised(mean, "of_mean", CHANNELS))
+    scales = [_normalised(deep, f"rate{rate}", CHANNELS, 3, rate) for rate in RATES]
+    x = layers.Concatenate()([_normalised(deep, "point", CHANNELS), *scales, mean])
+    x = layers.Resizing(*fine.shape[1:3], "bilinear")(_normalised(x, "together", CHANNELS))
+    x = layers.Concatenate()([x, _normalised(fine, "low", LOW_CHANNELS)])
+    for number in (1, 2):
+        x = _normalised(x, f"refined{number}", CHANNELS, 3)
+    return _enlarged(trunk.input, x, classes, side, "deeplab")
+
+
+def _normalised(x: keras.KerasTensor, name: str, channels: int, size: int = 1, rate: int = 1) -> keras.KerasTensor:
+    options = {"padding": "same", "dilation_rate": rate, "use_bias": False, "name": f"{DECODER}_{name}"}
+    x = layers.Conv2D(channels, size, kernel_initializer="he_normal", **options)(x)
+    return layers.ReLU()(layers.BatchNormalization(name=f"{DECODER}_{name}_bn")(x))
+
+
+def _enlarged(inputs: keras.KerasTensor, x: keras.KerasTensor, classes: int, side: int, name: str) -> keras.Model:
     x = layers.Conv2D(classes, 1, kernel_initializer="zeros", name="score")(x)
-    x = layers.Resizing(side, side, "bilinear", name="enlarged", dtype="float32")(x)
-    return keras.Model(trunk.input, x, name="fcn")
+    return keras.Model(inputs, layers.Resizing(side, side, "bilinear", name="enlarged", dtype="float32")(x), name=name)
+
+
+def fresh_variables(network: keras.Model) -> list[keras.Variable]:
+    """What is trained of a segmenting network and not its backbone's."""
+    mine = [layer for layer in network.layers if layer.name.startswith((DECODER, "score"))]
+    return [variable for layer in mine for variable in layer.trainable_variables]
 
 
 def _as_convolution(layer: keras.layers.Dense, size: tuple[int, int], x: keras.KerasTensor) -> keras.KerasTensor:

@@ -71,7 +71,15 @@ class SegmentationRecipe(TransferRecipe):
 
     task: Literal["segmentation"]
     canvas: Canvas = Canvas()
+    decoder: Literal["fcn", "deeplab"] = "fcn"
     tap: str = Field(pattern=r"^[A-Za-z_]\w*$", description="The last map of the backbone that is read.")
+    low: str | None = Field(None, description="deeplab: an earlier, larger map that refines the edges.")
+
+    @model_validator(mode="after")
+    def _low_is_deeplabs(self) -> "SegmentationRecipe":
+        if (self.decoder == "deeplab") != (self.low is not None):
+            raise ValueError(f"low: {'deeplab needs a second map' if self.low is None else 'only deeplab has one'}")
+        return self
 
     @field_validator("train")
     @classmethod

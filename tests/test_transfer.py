@@ -11,13 +11,15 @@ from whole_runs import events_of, start
 from rotnet_keras.annotations import load_annotated
 from rotnet_keras.average_precision import class_overlaps
 from rotnet_keras.backbones import backbone, for_images, freeze
+from rotnet_keras.canvases import fitted, lay, lay_mask
 from rotnet_keras.classification import multi_labelled
 from rotnet_keras.classify import classifier
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.multi_label import DIFFICULT, BestIsThere, sigmoid_loss
 from rotnet_keras.recipe import load_recipe
-from rotnet_keras.segmenters import VOID, PixelAccuracy, fcn, pixel_loss
+from rotnet_keras.segmentation import segmenter
+from rotnet_keras.segmenters import VOID, PixelAccuracy, fcn, fresh_variables, pixel_loss
 
 CLASSIFICATION = """\
 kind = "transfer"
@@ -135,6 +137,24 @@ assert not any("rotnet" in name for name in sys.modules)
     assert float(run_python(code, run.export / "segmenter.keras", picture, mask)) > 0.9
 
 
+def test_deeplab_learns_from_two_maps_of_any_sizes(kit, tmp_path):
+    recipe = tmp_path / "segmentation.toml"
+    text = SEGMENTATION.replace('tap = "conv1"', 'decoder = "deeplab"\ntap = "conv2"\nlow = "conv1"')
+    recipe.write_text(text.format(kit=kit, classes=list(COLOURS)).replace("side = 48", "side = 44"))
+    loaded = load_recipe(str(recipe))
+    dataset = load_annotated(loaded.data, True, lambda *progress: None)
+    model = segmenter(loaded, dataset)
+    assert model.network.output.shape[1:] == (44, 44, 4)
+    model.compile_for(keras.optimizers.SGD(0.2, momentum=0.9), 0.0)
+    places = [fitted(dataset.train.size(p), 44) for p in range(4)]
+    canvases = np.stack([lay(dataset.train.picture(p), where, 44) for p, where in enumerate(places)])
+    masks = np.stack([lay_mask(dataset.train.mask(p), where, 44, VOID) for p, where in enumerate(places)])
+    first, *_, last = [model.train_on_batch(canvases, masks)[0] for _ in range(12)]
+    assert last < 0.5 * first
+    names = {variable.path.split("/")[0] for variable in fresh_variables(model.network)}
+    assert "score" in names and not any(name.startswith("block") for name in names)
+
+
 def test_a_broken_annotation_is_told_before_anything_is_trained(kit, tmp_path):
     broken = make_kit(tmp_path / "broken", 8)
     (broken / "Annotations" / "000003.xml").write_text("")
@@ -175,6 +195,8 @@ def test_a_task_that_is_none_is_refused(tmp_path):
     ("recipe", "override", "complaint"),
     [
         (CLASSIFICATION, "head.labels_per_class=5", "head: pictures of several classes"),
+        (SEGMENTATION, "low=conv1", "low: only deeplab has one"),
+        (SEGMENTATION, "decoder=deeplab", "low: deeplab needs a second map"),
         (SEGMENTATION, "train.label_smoothing=0.1", "train: segmentation has no label_smoothing"),
     ],
 )
