@@ -53,8 +53,9 @@ def classifier(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset, 
     if tap is not None:
         trunk = keras.Model(backbone.input, outputs_of(backbone, [tap])[tap], name=backbone.name)
     trunk = for_images(trunk, network_input(dataset, recipe.augment))
-    if recipe.pretrained and recipe.pretrained.rescale:
-        trunk = rescaled(trunk, centred(dataset.train.images(evenly(len(dataset.train))), recipe.augment))
+    if isinstance(recipe, ClassificationRecipe) and recipe.rescale:
+        images = centred(dataset.train.images(evenly(len(dataset.train))), recipe.augment)
+        trunk = rescaled(trunk, images, recipe.pretrained is None)
     head = build_head(recipe.head.name, trunk.output.shape[1:], len(dataset.class_names), trunk.layers[-1].name)
     # A pretrained backbone is float32 in its file.
     whole = recipe.devices.sync_batch_norm

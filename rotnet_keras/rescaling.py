@@ -118,11 +118,28 @@ def rescale(model: keras.Model, images: np.ndarray, seed: int) -> list[float]:
     return [float(factor) for factor in total]
 
 
-def rescaled(model: keras.Model, images: np.ndarray, seed: int = 0) -> keras.Model:
-    """`folded` and `rescale` at once."""
+def rescaled(model: keras.Model, images: np.ndarray, untrained: bool = False) -> keras.Model:
+    """`folded` and `rescale` at once.
+
+    Args:
+        untrained: its batch normalisations first take the statistics of the images.
+    """
+    if untrained:
+        take_statistics(model, images)
     chain = folded(model)
-    rescale(chain, images, seed)
+    rescale(chain, images, 0)
     return chain
+
+
+def take_statistics(model: keras.Model, images: np.ndarray) -> None:
+    """Make the running statistics of all batch normalisations those of some images."""
+    norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    model(images, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def rescale_file(source: Path, folder: Path, target: Path) -> dict[str, float]:

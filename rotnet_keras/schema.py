@@ -93,9 +93,6 @@ class Pretrained(Source):
     learning_rate: PositiveFloat | None = Field(
         None, description="Peak for its layers; optimizer.learning_rate, which the head has, when not given."
     )
-    rescale: bool = Field(
-        False, description="Fold its batch normalisation into the weights, and let all layers learn equally fast."
-    )
     frozen: str | None = Field(
         None, description="Its layers up to this one stay as they are, batch normalisation in inference mode."
     )

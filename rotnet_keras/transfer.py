@@ -24,14 +24,15 @@ def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> ke
     """
     if recipe.pretrained:
         backbone = load_backbone(Path(str(recipe.pretrained.file)))
-        if not recipe.pretrained.rescale:
-            return backbone
-        size = backbone.input.shape[1]
-        pictures = [lay(split.picture(p), fitted(split.size(p), size), size) for p in evenly(len(split))]
-        return rescaled(backbone, np.stack(pictures))
-    assert recipe.backbone is not None
-    # Dense layers go with a size; AlexNet's are made for 224 pixels, and become convolutions.
-    return build(recipe.backbone, (min(side, 224), min(side, 224), 3), *IMAGENET_STATISTICS)
+    else:
+        assert recipe.backbone is not None
+        # Dense layers go with a size; AlexNet's are made for 224 pixels, and become convolutions.
+        backbone = build(recipe.backbone, (min(side, 224), min(side, 224), 3), *IMAGENET_STATISTICS)
+    if not recipe.rescale:
+        return backbone
+    size = backbone.input.shape[1]
+    pictures = [lay(split.picture(p), fitted(split.size(p), size), size) for p in evenly(len(split))]
+    return rescaled(backbone, np.stack(pictures), recipe.pretrained is None)
 
 
 def rate_of_trunk(model: Trained, recipe: TransferRecipe, fresh: Sequence[keras.Variable]) -> None:

@@ -25,6 +25,11 @@ class TransferRecipe(SeededRecipe):
     data: AnnotatedData
     backbone: Backbone | None = None
     pretrained: Pretrained | None = None
+    rescale: bool = Field(
+        False,
+        description="Fold the backbone's batch normalisation into its weights, and let all its layers learn equally "
+        "fast. From scratch, the statistics are those of some pictures.",
+    )
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     train: Train

@@ -20,6 +20,7 @@ from rotnet_keras.multi_label import DIFFICULT, BestIsThere, sigmoid_loss
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.segmentation import segmenter
 from rotnet_keras.segmenters import VOID, PixelAccuracy, fcn, fresh_variables, pixel_loss
+from rotnet_keras.transfer import backbone_for
 
 CLASSIFICATION = """\
 kind = "transfer"
@@ -171,8 +172,8 @@ def test_a_pretrained_backbone_is_folded_rescaled_and_frozen(kit, tmp_path):
     recipe = tmp_path / "classification.toml"
     text = CLASSIFICATION.format(kit=kit, classes=list(COLOURS))
     of_scratch = text[text.index("[backbone]") : text.index("[optimizer]")]
-    source = f'[pretrained]\nfile = "{tmp_path / "backbone.keras"}"\nrescale = true\nfrozen = "conv1"\n'
-    recipe.write_text(text.replace(of_scratch, source))
+    source = f'[pretrained]\nfile = "{tmp_path / "backbone.keras"}"\nfrozen = "conv1"\n'
+    recipe.write_text(text.replace(of_scratch, source).replace("views", "rescale = true\nviews"))
     loaded = load_recipe(str(recipe))
     dataset = multi_labelled(load_annotated(loaded.data, False, lambda *progress: None))
     trunk = classifier(loaded, dataset, pretrained).backbone
@@ -181,6 +182,21 @@ def test_a_pretrained_backbone_is_folded_rescaled_and_frozen(kit, tmp_path):
     pixels = np.random.default_rng(0).random((1, 32, 32, 3)) * 255
     expected = for_images(pretrained, (32, 32, 3)).predict(pixels, verbose=0)
     assert trunk.predict(pixels, verbose=0) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_a_backbone_from_scratch_is_rescaled_by_its_pictures(kit, tmp_path):
+    recipe = tmp_path / "segmentation.toml"
+    recipe.write_text(SEGMENTATION.format(kit=kit, classes=list(COLOURS)))
+    loaded = load_recipe(str(recipe), {"rescale": True})
+    dataset = load_annotated(loaded.data, True, lambda *progress: None)
+    trunk = backbone_for(loaded, 48, dataset.train)
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in trunk.layers)
+    where = [fitted(dataset.train.size(p), 48) for p in range(len(dataset.train))]
+    pictures = np.stack([lay(dataset.train.picture(p), place, 48) for p, place in enumerate(where)])
+    # Before the last ReLU every channel has mean 0, as after batch normalisation.
+    last = next(layer for layer in reversed(trunk.layers) if isinstance(layer, keras.layers.Conv2D))
+    found = keras.Model(trunk.input, last.output).predict(pictures, verbose=0)
+    assert np.abs(found.mean(axis=(0, 1, 2)) / found.std(axis=(0, 1, 2))).max() < 0.01
 
 
 def test_a_task_that_is_none_is_refused(tmp_path):
