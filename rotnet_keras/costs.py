@@ -50,7 +50,7 @@ class Cost:
 
     Attributes:
         finished: the name of the run folder that it is already, if it is.
-        seconds: 0 where it is finished.
+        seconds: 0 where it is finished; None where it cannot be told, as of transfers.
         parts: none where it is finished.
         read_bytes: from disk; None where it is not known.
         memory_bytes: of the training on each device; None where there is none.
@@ -59,7 +59,7 @@ class Cost:
 
     name: str
     finished: str | None
-    seconds: float
+    seconds: float | None
     parts: tuple[Part, ...] = ()
     read_bytes: float | None = None
     memory_bytes: float | None = None
@@ -90,6 +90,9 @@ def costs(recipe: Recipe, runs_dir: Path, cluster: Cluster | None = None, cores:
             yield Cost(run.folder_name, folder.name, 0.0)
             continue
         loaded = load_recipe(run.recipe, run.overrides())
+        if isinstance(loaded, TransferRecipe):
+            yield Cost(run.folder_name, None, None)
+            continue
         assert isinstance(loaded, RunRecipe)
         yield _cost(run.folder_name, loaded, _spec(run), (cluster, cores), known)
 

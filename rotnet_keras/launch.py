@@ -14,7 +14,7 @@ from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
 from rotnet_keras.recipe import load_recipe, to_toml
 from rotnet_keras.runs import RunFolder, create_run, default_runs_dir, find_run, list_runs
 from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe, SeededRecipe, Source
-from rotnet_keras.sources import find_source, pinned, pinned_annotated
+from rotnet_keras.sources import find_annotated, find_source, pinned, pinned_annotated
 from rotnet_keras.study_runs import planned_runs, with_absolute_paths
 from rotnet_keras.study_schema import StudyRecipe
 from rotnet_keras.transfer_schema import TransferRecipe
@@ -63,6 +63,9 @@ def _checked_study(study: StudyRecipe, base: Path) -> StudyRecipe:
     study = with_absolute_paths(study, base)
     for run in planned_runs(study):
         recipe = load_recipe(run.recipe, run.overrides())
+        if isinstance(recipe, TransferRecipe):
+            find_annotated(recipe.data)
+            continue
         assert isinstance(recipe, RunRecipe)
         find_source(recipe.data)
     return study.model_copy(update={"expect": None})

@@ -153,7 +153,15 @@ def _one_of(key: str, values: Mapping[str, Any], known: list[str], source: _Sour
 
 
 def _make_room(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Take out where a recipe has its backbone from, if that is overridden: another way replaces the recipe's."""
+    """Take out where a recipe has its backbone from, if that is overridden: another way replaces the recipe's.
+
+    In recipes that train from scratch or go on from a backbone, to name either takes the place of the other.
+    """
+    if values.get("kind") in ("classify", "transfer"):
+        if "backbone.name" in overrides:
+            values.pop("pretrained", None)
+        elif any(f"pretrained.{way}" in overrides for way in Source.WAYS):
+            values.pop("backbone", None)
     for name in SOURCES:
         section = values.get(name)
         if isinstance(section, dict) and any(f"{name}.{way}" in overrides for way in Source.WAYS):

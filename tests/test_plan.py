@@ -125,6 +125,15 @@ def test_a_plan_of_a_study_lists_its_runs(runs_dir):
     assert rows[-1][-1] == duration(sum(cost.seconds for cost in found))
 
 
+def test_a_plan_of_a_study_names_the_runs_that_it_cannot_price(runs_dir):
+    found = list(costs(load_recipe("studies/table7_voc", {}), runs_dir, parse("H100")))
+    _, rows = table(found)
+    first, *transfers, last = rows
+    assert len(transfers) == 10 and {row[2] for row in transfers} == {"not known"}
+    assert first[0] == "alexnet-s0" and last == ["all that is known", *first[1:]]
+    assert any("Transfers are not priced" in note for note in notes(found, parse("H100")))
+
+
 def test_the_command_prints_parts_and_what_they_assume(runs_dir):
     result = run_cli("plan", "cifar_nin", "--devices", "2x8xH100", cwd=runs_dir.parent)
     assert result.returncode == 0, result.stderr

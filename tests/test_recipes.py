@@ -72,6 +72,15 @@ def test_five_mistakes_are_told_at_once_with_lines_and_spellings(written):
     assert "5 errors" in result.stderr and "Traceback" not in result.stderr
 
 
+def test_a_backbone_from_scratch_takes_the_place_of_a_pretrained_one_and_the_other_way_round():
+    scratch = load_recipe("voc07_classification", {"backbone.name": "alexnet"})
+    assert scratch.pretrained is None and scratch.backbone.name == "alexnet"
+    tuned = load_recipe("studies/cpu/supervised", {"pretrained.file": "backbone.keras"})
+    assert tuned.backbone is None and tuned.pretrained.file == "backbone.keras"
+    with pytest.raises(RecipeError, match=r"expected one of \[backbone\]"):
+        load_recipe("voc07_classification", {"backbone.name": "alexnet", "pretrained.frozen": "pool5"})
+
+
 def test_each_mistake_has_its_location(written):
     with pytest.raises(RecipeError) as caught:
         load_recipe(written(FIVE_MISTAKES))

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from command_line import command, run_cli
 from conftest import TINY_RECIPE, shared_data
+from test_transfer import SEGMENTATION
+from voc_kit import COLOURS, make_kit
 from whole_runs import events_of, run_of, wait_for
 
 from rotnet_keras.catalogue import describe, shipped_recipes
@@ -81,6 +83,38 @@ claim = "Trained features beat random ones"
 higher = ["RotNet", "conv2"]
 lower = ["random", "conv2"]
 """
+TRANSFERS = """\
+kind = "study"
+title = "tiny transfers"
+paper = "Table 7"
+
+[scales.full]
+note = "four steps"
+recipes = { pretrain = "tiny.toml", segmentation = "segmentation.toml" }
+
+[[run]]
+name = "rotnet"
+recipe = "pretrain"
+set = { train.steps = 2, data.size = 48, probe = [] }
+
+[[run]]
+name = "pretrained"
+recipe = "segmentation"
+of = "rotnet"
+set = { train.steps = 4 }
+
+[[run]]
+name = "random"
+recipe = "segmentation"
+set = { train.steps = 4, backbone.name = "compact" }
+
+[[table]]
+title = "Mean IoU, %"
+entry = [
+    { row = "RotNet", run = "pretrained", column = "segmentation", paper = 39.1 },
+    { row = "random", run = "random", column = "segmentation" },
+]
+"""
 
 
 @pytest.fixture
@@ -137,6 +171,23 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     assert refused.returncode == 1 and "not a finished study" in refused.stderr
     listed = json.loads(run_cli("runs", "--json", cwd=study.parent).stdout)
     assert next((r["step"], r["steps"]) for r in listed if r["name"] == "study") == (2, 2)
+
+
+@pytest.mark.slow
+def test_a_study_transfers_what_it_has_pretrained_and_a_random_start(tmp_path):
+    kit = make_kit(tmp_path / "kit", 20)
+    (tmp_path / "tiny.toml").write_text(TINY_RECIPE.format(data=kit / "JPEGImages").replace("pad = 2", "pad = 0"))
+    (tmp_path / "segmentation.toml").write_text(SEGMENTATION.format(kit=kit, classes=list(COLOURS)))
+    (tmp_path / "study.toml").write_text(TRANSFERS)
+    result = run_cli("run", "study.toml", "--name", "study", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    runs = {run.name: run for run in list_runs(tmp_path / "runs")}
+    assert set(runs) == {"study", "rotnet-s0", "pretrained-s0", "random-s0"}
+    assert runs["pretrained-s0"].settings()["pretrained"]["file"] == str(runs["rotnet-s0"].backbone)
+    assert "pretrained" not in runs["random-s0"].settings()
+    scores = [100 * events_of(runs[name], "test")[0]["score"] for name in ("pretrained-s0", "random-s0")]
+    report = (runs["study"].path / "report.md").read_text()
+    assert f"| RotNet | {scores[0]:.1f} (39.1) |" in report and f"| random | {scores[1]:.1f} |" in report
 
 
 @pytest.mark.slow
