@@ -9,7 +9,7 @@ from whole_runs import events_of, start
 
 from rotnet_keras.backbones import backbone
 from rotnet_keras.box_targets import chosen, intersection_over_union, match, smooth_l1
-from rotnet_keras.detectors import RetinaNet, cut_in_two, pyramid
+from rotnet_keras.detectors import NOTHING, FasterRCNN, RetinaNet, cut_in_two, pyramid
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.regions import RATIOS, anchors_on, moved, offsets_between, pieces
@@ -197,6 +197,24 @@ def test_a_picture_without_objects_costs_something_finite():
     boxes = np.array([[[0, 0, 0, 0]] * 2, [[8, 8, 40, 40], [0, 0, 0, 0]]], np.float32)
     loss, accuracy = network.loss_of(pixels, boxes, np.array([[-1, -1], [2, -1]], np.int32))
     assert 0 < loss < 100 and 0 <= accuracy <= 1
+
+
+@pytest.mark.slow
+def test_a_detectors_step_compiles_under_xla():
+    small = backbone("compact", (48, 48, 3), width=0.25, blocks=4)
+    batch = (
+        np.zeros((2, 48, 48, 3), np.uint8),
+        np.array([[[5, 5, 30, 30], [0, 0, 0, 0]]] * 2, np.float32),
+        np.array([[1, NOTHING]] * 2, np.int32),
+    )
+    for model in (
+        FasterRCNN(small, "conv2", "conv2", 4, 3, 48, 2, 0, fixed=False),
+        RetinaNet(small, ["conv1", "conv2", "conv3"], 3, 48, 2, 0, fixed=False),
+    ):
+        model.compile_for(keras.optimizers.SGD(0.01), 0.0)
+        model.jit_compile = True
+        history = model.fit(tf.data.Dataset.from_tensors(batch).repeat(), steps_per_epoch=2, verbose=0)
+        assert np.isfinite(history.history["loss"]).all()
 
 
 def test_a_backbones_own_layers_tell_regions_apart():
