@@ -10,11 +10,13 @@ from rotnet_keras.annotations import AnnotatedDataset, AnnotatedSplit, load_anno
 from rotnet_keras.average_precision import Boxes, coco_of_boxes, mean_of, of_boxes
 from rotnet_keras.backbones import freeze
 from rotnet_keras.batches import Spec, shared_batches
-from rotnet_keras.detectors import NOTHING, Detector, FasterRCNN, RetinaNet
+from rotnet_keras.detectors import NOTHING, Detector, Norm
 from rotnet_keras.devices import strategy_for
 from rotnet_keras.engine import tf
 from rotnet_keras.exports import first_kernels, save_model
+from rotnet_keras.faster_rcnn import FasterRCNN
 from rotnet_keras.figures import draw_filters
+from rotnet_keras.retinanet import RetinaNet
 from rotnet_keras.session import Session
 from rotnet_keras.stages import record_data
 from rotnet_keras.training import Training, run_precision
@@ -48,7 +50,9 @@ def detector(recipe: DetectionRecipe, dataset: AnnotatedDataset) -> Detector:
     """
     side, classes = recipe.canvas.side, len(dataset.class_names)
     backbone = backbone_for(recipe, side, dataset.train)
-    rest: Any = {"objects": most_objects(dataset.train), "seed": recipe.seed, "fixed": recipe.pretrained is not None}
+    scratch: Norm = "synchronized" if recipe.devices.sync_batch_norm else "trained"
+    norm = "fixed" if recipe.pretrained else scratch
+    rest: Any = {"objects": most_objects(dataset.train), "seed": recipe.seed, "norm": norm}
     found: Detector
     if recipe.detector == "retinanet":
         found = RetinaNet(backbone, recipe.taps, classes, side, **rest)
@@ -83,7 +87,7 @@ class Detection(Training[AnnotatedDataset]):
         rate_of_trunk(self.model, recipe, self.model.fresh)
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
-        """Canvases (N, S, S, 3) uint8, boxes (N, M, 4) float32 and classes (N, M) int32."""
+        """Canvases (N, S, S, 3) uint8 and their objects (N, M, 5) float32."""
         recipe, split, side = self.recipe, self.dataset.train, self.recipe.canvas.side
 
         def make(positions: np.ndarray, rng: np.random.Generator, part: np.ndarray | slice) -> list[np.ndarray]:
@@ -94,11 +98,7 @@ class Detection(Training[AnnotatedDataset]):
             chosen = list(zip(positions[part], np.array(drawn, object)[part], strict=True))
             return self._laid(split, chosen)
 
-        specs: list[Spec] = [
-            ((side, side, 3), tf.uint8),
-            ((self.objects, 4), tf.float32),
-            ((self.objects,), tf.int32),
-        ]
+        specs: list[Spec] = [((side, side, 3), tf.uint8), ((self.objects, 5), tf.float32)]
         steps = {"batch": recipe.train.batch, "seed": recipe.seed, "first": first, "last": last}
         return shared_batches(len(split), make, specs, replicas=self.replicas, **steps)
 
@@ -106,16 +106,16 @@ class Detection(Training[AnnotatedDataset]):
         """Pictures on canvases with their objects, without the difficult ones, which nobody has to find."""
         side, count = self.recipe.canvas.side, len(chosen)
         pixels = np.stack([canvases.lay(split.picture(position), where, side) for position, where in chosen])
-        boxes = np.zeros((count, self.objects, 4), np.float32)
-        classes = np.full((count, self.objects), NOTHING, np.int32)
+        laid = np.zeros((count, self.objects, 5), np.float32)
+        laid[..., 4] = NOTHING
         assert split.objects is not None
         for row, (position, where) in enumerate(chosen):
             objects = split.objects[position]
             assert objects.difficult is not None
-            laid, left = canvases.lay_boxes(objects.corners, where, side)
+            boxes, left = canvases.lay_boxes(objects.corners, where, side)
             kept = np.flatnonzero((left >= LEFT) & ~objects.difficult)[: self.objects]
-            boxes[row, : len(kept)], classes[row, : len(kept)] = laid[kept], objects.classes[kept]
-        return [pixels, boxes, classes]
+            laid[row, : len(kept)] = np.column_stack([boxes[kept], objects.classes[kept]])
+        return [pixels, laid]
 
     def evaluate(self, split: AnnotatedSplit, what: str = "") -> dict[str, Any]:
         """Loss and accuracy on canvases; VOC 2007's mean average precision (`score`) and that of each class.
@@ -129,8 +129,8 @@ class Detection(Training[AnnotatedDataset]):
         hits: list[float] = []
         for position in range(len(split)):
             where = canvases.fitted(split.size(position), self.recipe.canvas.side)
-            pixels, boxes, classes = self._laid(split, [(position, where)])
-            loss, right = self.measured.loss_of(pixels, boxes, classes)
+            pixels, objects = self._laid(split, [(position, where)])
+            loss, right = self.measured.loss_of(pixels, objects)
             losses.append(loss)
             hits.append(right)
             found.append(self._found(pixels, where))

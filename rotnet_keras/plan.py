@@ -30,8 +30,8 @@ def table(costs: Sequence[Cost]) -> Rows:
         return ["part", "steps", "inputs each", "arithmetic", "images read", "time"], [*rows, whole]
     rows = [[c.name, _flop(sum(p.flop for p in c.parts)), _when(c)] for c in costs]
     flop, known = sum(p.flop for c in costs for p in c.parts), sum(c.seconds or 0.0 for c in costs)
-    whole = "all that is known" if any(c.seconds is None for c in costs) else "all"
-    return ["run", "arithmetic", "time"], [*rows, [whole, _flop(flop), duration(known)]]
+    last = "all that is known" if any(c.seconds is None for c in costs) else "all"
+    return ["run", "arithmetic", "time"], [*rows, [last, _flop(flop), duration(known)]]
 
 
 def _when(cost: Cost) -> str:

@@ -9,10 +9,12 @@ from whole_runs import events_of, start
 
 from rotnet_keras.backbones import backbone
 from rotnet_keras.box_targets import chosen, intersection_over_union, match, smooth_l1
-from rotnet_keras.detectors import NOTHING, FasterRCNN, RetinaNet, cut_in_two, pyramid
+from rotnet_keras.detectors import NOTHING
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
+from rotnet_keras.faster_rcnn import FasterRCNN, cut_in_two
 from rotnet_keras.regions import RATIOS, anchors_on, moved, offsets_between, pieces
+from rotnet_keras.retinanet import RetinaNet, pyramid
 
 RECIPE = """\
 kind = "transfer"
@@ -194,22 +196,33 @@ def test_smooth_l1_is_quadratic_first_and_linear_then():
 def test_a_picture_without_objects_costs_something_finite():
     network = RetinaNet(backbone("compact", (64, 64, 3), width=0.25), ["conv1", "conv2", "conv3"], 3, 64, 2, 0)
     pixels = np.zeros((2, 64, 64, 3), np.uint8)
-    boxes = np.array([[[0, 0, 0, 0]] * 2, [[8, 8, 40, 40], [0, 0, 0, 0]]], np.float32)
-    loss, accuracy = network.loss_of(pixels, boxes, np.array([[-1, -1], [2, -1]], np.int32))
+    nothing = [0, 0, 0, 0, NOTHING]
+    loss, accuracy = network.loss_of(pixels, np.array([[nothing] * 2, [[8, 8, 40, 40, 2], nothing]], np.float32))
     assert 0 < loss < 100 and 0 <= accuracy <= 1
+
+
+@pytest.mark.slow
+def test_two_devices_learn_what_one_does(kit, tmp_path):
+    recipe = tmp_path / "detection.toml"
+    recipe.write_text(RECIPE.format(kit=kit, classes=list(COLOURS)))
+    # The epoch's last batch has two pictures, one for each device.
+    lengths = ("train.steps=5", "train.batch=6", "train.log_every=1", "devices.sync_batch_norm=true")
+    losses = []
+    for name, devices in (("one", "devices.strategy=one"), ("two", "devices.replicas=2")):
+        result, run = start(recipe, *lengths, devices, name=name)
+        assert result.returncode == 0, run.log.read_text()
+        losses.append([event["loss"] for event in events_of(run, "step")])
+    assert len(losses[0]) == 5 and losses[0] == pytest.approx(losses[1], rel=1e-2)
 
 
 @pytest.mark.slow
 def test_a_detectors_step_compiles_under_xla():
     small = backbone("compact", (48, 48, 3), width=0.25, blocks=4)
-    batch = (
-        np.zeros((2, 48, 48, 3), np.uint8),
-        np.array([[[5, 5, 30, 30], [0, 0, 0, 0]]] * 2, np.float32),
-        np.array([[1, NOTHING]] * 2, np.int32),
-    )
+    objects = np.array([[[5, 5, 30, 30, 1], [0, 0, 0, 0, NOTHING]]] * 2, np.float32)
+    batch = (np.zeros((2, 48, 48, 3), np.uint8), objects)
     for model in (
-        FasterRCNN(small, "conv2", "conv2", 4, 3, 48, 2, 0, fixed=False),
-        RetinaNet(small, ["conv1", "conv2", "conv3"], 3, 48, 2, 0, fixed=False),
+        FasterRCNN(small, "conv2", "conv2", 4, 3, 48, 2, 0, norm="trained"),
+        RetinaNet(small, ["conv1", "conv2", "conv3"], 3, 48, 2, 0, norm="trained"),
     ):
         model.compile_for(keras.optimizers.SGD(0.01), 0.0)
         model.jit_compile = True

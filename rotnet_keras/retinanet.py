@@ -1,0 +1,155 @@
+"""RetinaNet on any backbone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rotnet_keras.backbones import for_images, outputs_of
+from rotnet_keras.box_targets import match, smooth_l1
+from rotnet_keras.detectors import Detector, Norm, best, for_detection
+from rotnet_keras.engine import keras, tf
+from rotnet_keras.errors import DataError
+from rotnet_keras.fused import stock
+from rotnet_keras.regions import RATIOS, Anchors, anchors_on, cut, offsets_between
+
+layers, ops = keras.layers, keras.ops
+
+
+class RetinaNet(Detector):
+    """RetinaNet (Lin, Goyal, Girshick, He and Dollár, ICCV 2017) of keras-cv's parts, on three maps of a backbone.
+
+    Args:
+        backbone: goes from pixels of its own size.
+        taps: three layers whose maps become half as high and wide from one to the next.
+        classes: without the background.
+        norm: what the backbone's batch normalisation does in training.
+
+    Raises:
+        DataError: the backbone has no such layers, or their maps do not.
+    """
+
+    # Anchors are so many times as large as a cell, times these; boxes are objects and nothing from these overlaps on.
+    CHANNELS, SIZE, OCTAVES = 256, 4.0, (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+    OBJECT, WRONG = 0.5, 0.4
+    # In the beginning this much is said to be there.
+    PRIOR = 0.01
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        taps: Sequence[str],
+        classes: int,
+        side: int,
+        objects: int,
+        seed: int,
+        norm: Norm = "fixed",
+    ) -> None:
+        super().__init__(side, objects, seed)
+        self.network, self.levels = self._network(for_detection(pyramid(backbone, taps, side), norm), classes)
+        self.all_anchors = np.concatenate([level.boxes() for level in self.levels])
+        self.finder = self._finder(self.network)
+
+    @property
+    def networks(self) -> list[keras.Model]:
+        """What is trained."""
+        return [self.network]
+
+    @property
+    def fresh(self) -> list[keras.Variable]:
+        """What is trained and not the backbone's."""
+        mine = [layer for layer in self.network.layers if layer.name.startswith(("pyramid", "classes", "boxes"))]
+        return [v for layer in mine for v in layer.variables]
+
+    def exported(self) -> keras.Model:
+        """`finder` with weights of its own, float32, of built-in layers and keras-cv's."""
+        return self._finder(stock(self.network))
+
+    def _network(self, trunk: keras.Model, classes: int) -> tuple[keras.Model, list[Anchors]]:
+        """From pixels to logits (N, B, K) and, level by level, offsets; the anchors of each level."""
+        from keras_cv.models.retinanet import PredictionHead
+
+        maps = self._pyramid(trunk.outputs)
+        count = len(RATIOS) * len(self.OCTAVES)
+        prior = keras.initializers.Constant(float(-np.log((1 - self.PRIOR) / self.PRIOR)))
+        telling = PredictionHead(count * classes, prior, name="classes")
+        boxing = PredictionHead(count * 4, keras.initializers.Zeros(), name="boxes")
+        levels, logits, offsets = [], [], []
+        first = self.side // maps[0].shape[1]
+        for level, each in enumerate(maps):
+            stride = first * 2**level
+            sizes = [self.SIZE * stride * octave for octave in self.OCTAVES]
+            levels.append(anchors_on(each.shape[1:3], stride, sizes, RATIOS))
+            logits.append(layers.Reshape((-1, classes), dtype="float32")(telling(each)))
+            offsets.append(layers.Identity(dtype="float32")(boxing(each)))
+        both = layers.Concatenate(axis=1, name="all_classes", dtype="float32")(logits)
+        return keras.Model(trunk.input, [both, *offsets], name="retinanet"), levels
+
+    def _pyramid(self, maps: Sequence[keras.KerasTensor]) -> list[keras.KerasTensor]:
+        """Five maps of equal depth (Lin et al., "Feature pyramid networks", 2017).
+
+        keras-cv's own layer tells Keras wrong sizes of the last two.
+        """
+
+        def convolved(x: keras.KerasTensor, name: str, size: int = 3, strides: int = 1) -> keras.KerasTensor:
+            return layers.Conv2D(self.CHANNELS, size, strides, padding="same", name=f"pyramid_{name}")(x)
+
+        across = [convolved(each, f"across{level}", size=1) for level, each in enumerate(maps, 3)]
+        for upper in (1, 0):
+            across[upper] = layers.Add()([across[upper], layers.UpSampling2D(2)(across[upper + 1])])
+        smooth = [convolved(each, f"smooth{level}") for level, each in enumerate(across, 3)]
+        sixth = convolved(maps[2], "down6", strides=2)
+        return [*smooth, sixth, convolved(layers.ReLU()(sixth), "down7", strides=2)]
+
+    def _finder(self, network: keras.Model) -> keras.Model:
+        pixels = keras.Input((self.side, self.side, 3), name="pixels")
+        logits, *offsets = network(pixels)
+        boxes = ops.concatenate([level.moved(o) for level, o in zip(self.levels, offsets, strict=True)], axis=1)
+        return keras.Model(pixels, best(cut(boxes, self.side), ops.sigmoid(logits)), name="detector")
+
+    def call(self, inputs: tuple[tf.Tensor, ...], training: bool = False) -> tf.Tensor:
+        """For each canvas its loss, how many anchors' classes are right, and of how many on objects: (N, 3)."""
+        pixels, boxes, classes, _ = inputs
+        logits, *each = self.network(pixels, training=training)
+        each = [tf.reshape(o, (-1, len(level), 4)) for o, level in zip(each, self.levels, strict=True)]
+        offsets = tf.concat(each, axis=1)
+        anchors = tf.tile(self.all_anchors[None], (tf.shape(boxes)[0], 1, 1))
+        matches = match(anchors, boxes)
+        right = (matches.overlaps >= self.OBJECT) | matches.favourites
+        counted = tf.cast(right | (matches.overlaps < self.WRONG), tf.float32)
+        found = tf.cast(right, tf.float32)
+        truth = tf.gather(classes, matches.objects, batch_dims=1)
+        there = tf.one_hot(truth, logits.shape[-1]) * found[..., None]
+        surprise = keras.losses.binary_focal_crossentropy(
+            there, logits, apply_class_balancing=True, alpha=0.25, gamma=2.0, from_logits=True
+        )
+        surprise *= logits.shape[-1]  # Keras gives the mean over the classes.
+        targets = offsets_between(anchors, tf.gather(boxes, matches.objects, batch_dims=1))
+        misses = tf.where(right, smooth_l1(offsets - targets, 1.0), 0.0)
+        total = tf.reduce_sum(found, axis=1)
+        loss = tf.reduce_sum(counted * surprise + misses, axis=1) / tf.maximum(total, 1.0)
+        hits = found * tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32) == truth, tf.float32)
+        return tf.stack([loss, tf.reduce_sum(hits, axis=1), total], axis=1)
+
+
+def pyramid(backbone: keras.Model, taps: Sequence[str], side: int) -> keras.Model:
+    """A backbone to three maps, for canvases, with zeros behind those that are a little short.
+
+    Raises:
+        DataError: the maps do not become half as high and wide from one to the next.
+    """
+    outputs = outputs_of(backbone, taps)
+    trunk = for_images(keras.Model(backbone.input, [outputs[tap] for tap in taps]), (side, side, 3))
+    strides = [2 ** round(float(np.log2(side / each.shape[1]))) for each in trunk.outputs]
+    if strides != [strides[0] * 2**level for level in range(3)] or side % strides[2]:
+        sizes = ", ".join(f"{tap} {each.shape[1]} x {each.shape[2]}" for tap, each in zip(taps, trunk.outputs))
+        raise DataError(
+            f"taps: expected three maps, each half as high and wide as the one before, of canvases that the last "
+            f"stride divides; on {side} x {side} pixels the maps are {sizes}"
+        )
+    padded = []
+    for each, stride in zip(trunk.outputs, strides, strict=True):
+        short = max(0, side // stride - each.shape[1])
+        padded.append(layers.ZeroPadding2D(((0, short), (0, short)))(each) if short else each)
+        if padded[-1].shape[1] != side // stride:
+            raise DataError(f"taps: maps of {side} x {side} pixels would have to be {side // stride} wide, not more")
+    return keras.Model(trunk.input, padded, name=backbone.name)
