@@ -51,6 +51,7 @@ def weights_of(path):
     return {f"{layer.name}/{v.name}": np.asarray(v) for layer in layers for v in layer.variables}
 
 
+@pytest.mark.slow
 def test_from_scratch_beside_rotation_it_learns_reports_and_exports(recipe):
     recipe.write_text(recipe.read_text() + FROM_SCRATCH + "[auxiliary]\nbatch = 16\n")
     labels = ("head.labels_per_class=20", "head.label_choice=first")

@@ -150,8 +150,8 @@ def test_deeplab_learns_from_two_maps_of_any_sizes(kit, tmp_path):
     places = [fitted(dataset.train.size(p), 44) for p in range(4)]
     canvases = np.stack([lay(dataset.train.picture(p), where, 44) for p, where in enumerate(places)])
     masks = np.stack([lay_mask(dataset.train.mask(p), where, 44, VOID) for p, where in enumerate(places)])
-    first, *_, last = [model.train_on_batch(canvases, masks)[0] for _ in range(12)]
-    assert last < 0.5 * first
+    first, *_, last = [model.train_on_batch(canvases, masks)[0] for _ in range(6)]
+    assert last < 0.7 * first
     names = {variable.path.split("/")[0] for variable in fresh_variables(model.network)}
     assert "score" in names and not any(name.startswith("block") for name in names)
 
@@ -215,6 +215,7 @@ def test_a_task_that_is_none_is_refused(tmp_path):
         (SEGMENTATION, "decoder=deeplab", "low: deeplab needs a second map"),
         (SEGMENTATION, "train.label_smoothing=0.1", "train: segmentation has no label_smoothing"),
     ],
+    ids=["labels", "low", "deeplab", "smoothing"],
 )
 def test_what_a_task_cannot_do_is_refused(tmp_path, recipe, override, complaint):
     (tmp_path / "recipe.toml").write_text(recipe.format(kit=".", classes=["a"]))
