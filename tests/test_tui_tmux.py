@@ -175,13 +175,13 @@ def test_a_session(terminal, tmp_path, tiny_recipe):
     terminal.fill("backbone.width", "0.25")
     terminal.fill("train.epochs", "five")
     terminal.wait_for("expected an integer, got 'five'")
-    terminal.fill("train.epochs", "2")
+    terminal.fill("train.epochs", "3")
     terminal.fill("train.log_every", "4")
     terminal.fill("probe.0.epochs", "1")
     terminal.fill("probe.0.controls", "[]")
     terminal.fill("probe.1.controls", "[]")
     terminal.fill("probe.1.repeats", "1")
-    terminal.wait_for("142 steps of 64 images × 4 turns")
+    terminal.wait_for("213 steps of 64 images × 4 turns")
 
     terminal.press("F2", r"^│ . (starting|running) +quickstart-")
     terminal.wait_for(r"^│ ● running +quickstart-", 60)
@@ -207,7 +207,7 @@ def test_a_session(terminal, tmp_path, tiny_recipe):
     terminal.wait_for("✓ finished +tiny-", 60)
     tiny, quickstart = sorted(list_runs(tmp_path / "runs"), key=lambda run: run.name, reverse=True)
     assert lifetime(quickstart)[1] <= lifetime(tiny)[0]
-    assert quickstart.facts()["overrides"]["train.epochs"] == 2
+    assert quickstart.facts()["overrides"]["train.epochs"] == 3
 
     terminal.press("Up", "preview(?s:.*)finished +tiny-")
     terminal.press("Space", "◆")
