@@ -9,7 +9,7 @@ from rotnet_keras.annotated_figures import Detected, draw_detected
 from rotnet_keras.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
 from rotnet_keras.average_precision import Boxes, coco_of_boxes, mean_of, of_boxes
 from rotnet_keras.backbones import freeze
-from rotnet_keras.batches import Spec, shared_batches
+from rotnet_keras.batches import Spec
 from rotnet_keras.detectors import NOTHING, Detector, Norm
 from rotnet_keras.devices import strategy_for
 from rotnet_keras.engine import tf
@@ -20,7 +20,7 @@ from rotnet_keras.retinanet import RetinaNet
 from rotnet_keras.session import Session
 from rotnet_keras.stages import record_data
 from rotnet_keras.training import Training, run_precision
-from rotnet_keras.transfer import backbone_for, rate_of_trunk
+from rotnet_keras.transfer import backbone_for, canvas_batches, rate_of_trunk
 from rotnet_keras.transfer_schema import DetectionRecipe
 
 # Of an object, what has to be left on a canvas for it to count.
@@ -88,19 +88,10 @@ class Detection(Training[AnnotatedDataset]):
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Canvases (N, S, S, 3) uint8 and their objects (N, M, 5) float32."""
-        recipe, split, side = self.recipe, self.dataset.train, self.recipe.canvas.side
-
-        def make(positions: np.ndarray, rng: np.random.Generator, part: np.ndarray | slice) -> list[np.ndarray]:
-            drawn = [
-                canvases.at_random(split.size(p), side, recipe.canvas.scales, recipe.canvas.flip, rng)
-                for p in positions
-            ]
-            chosen = list(zip(positions[part], np.array(drawn, object)[part], strict=True))
-            return self._laid(split, chosen)
-
+        split, side = self.dataset.train, self.recipe.canvas.side
         specs: list[Spec] = [((side, side, 3), tf.uint8), ((self.objects, 5), tf.float32)]
-        steps = {"batch": recipe.train.batch, "seed": recipe.seed, "first": first, "last": last}
-        return shared_batches(len(split), make, specs, replicas=self.replicas, **steps)
+        options = {"first": first, "last": last, "replicas": self.replicas}
+        return canvas_batches(self.recipe, split, lambda chosen: self._laid(split, chosen), specs, **options)
 
     def _laid(self, split: AnnotatedSplit, chosen: list[tuple[int, canvases.Placement]]) -> list[np.ndarray]:
         """Pictures on canvases with their objects, without the difficult ones, which nobody has to find."""

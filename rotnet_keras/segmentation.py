@@ -9,7 +9,7 @@ from rotnet_keras.annotated_figures import Segmented, draw_segmented
 from rotnet_keras.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
 from rotnet_keras.average_precision import class_overlaps, mean_of
 from rotnet_keras.backbones import freeze
-from rotnet_keras.batches import Spec, shared_batches
+from rotnet_keras.batches import Spec
 from rotnet_keras.devices import strategy_for
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.exports import first_kernels, save_model
@@ -19,7 +19,7 @@ from rotnet_keras.segmenters import VOID, Segmenter, deeplab, fcn, fresh_variabl
 from rotnet_keras.session import Session
 from rotnet_keras.stages import record_data
 from rotnet_keras.training import Training, run_precision
-from rotnet_keras.transfer import backbone_for, rate_of_trunk
+from rotnet_keras.transfer import backbone_for, canvas_batches, rate_of_trunk
 from rotnet_keras.transfer_schema import SegmentationRecipe
 
 # Test pictures that are shown: as many of the best as of the worst.
@@ -79,21 +79,16 @@ class Segmentation(Training[AnnotatedDataset]):
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Canvases (N, S, S, 3) uint8 and masks (N, S, S) uint8."""
-        recipe, split, side = self.recipe, self.dataset.train, self.recipe.canvas.side
+        split, side = self.dataset.train, self.recipe.canvas.side
 
-        def make(positions: np.ndarray, rng: np.random.Generator, part: np.ndarray | slice) -> list[np.ndarray]:
-            drawn = [
-                canvases.at_random(split.size(p), side, recipe.canvas.scales, recipe.canvas.flip, rng)
-                for p in positions
-            ]
-            chosen = list(zip(positions[part], np.array(drawn, object)[part], strict=True))
+        def lay_out(chosen: list[tuple[int, canvases.Placement]]) -> list[np.ndarray]:
             pictures = [canvases.lay(split.picture(p), where, side) for p, where in chosen]
             masks = [canvases.lay_mask(split.mask(p), where, side, VOID) for p, where in chosen]
             return [np.stack(pictures), np.stack(masks)]
 
         specs: list[Spec] = [((side, side, 3), tf.uint8), ((side, side), tf.uint8)]
-        steps = {"batch": recipe.train.batch, "seed": recipe.seed, "first": first, "last": last}
-        return shared_batches(len(split), make, specs, replicas=self.replicas, **steps)
+        options = {"first": first, "last": last, "replicas": self.replicas}
+        return canvas_batches(self.recipe, split, lay_out, specs, **options)
 
     def evaluate(self, split: AnnotatedSplit, what: str = "") -> dict[str, Any]:
         """Loss and accuracy on canvases; VOC's mean IoU (`score`) and that of each class on pictures in their own size.

@@ -1,19 +1,21 @@
 """What transfers to detection and segmentation share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rotnet_keras.annotations import AnnotatedSplit
 from rotnet_keras.backbones import build
-from rotnet_keras.canvases import fitted, lay
+from rotnet_keras.batches import Spec, shared_batches
+from rotnet_keras.canvases import Placement, at_random, fitted, lay
 from rotnet_keras.datasets import IMAGENET_STATISTICS
-from rotnet_keras.engine import keras
+from rotnet_keras.engine import keras, tf
 from rotnet_keras.exports import load_backbone
 from rotnet_keras.rescaling import evenly, rescaled
 from rotnet_keras.trained import Trained
-from rotnet_keras.transfer_schema import TransferRecipe
+from rotnet_keras.transfer_schema import CanvasRecipe, TransferRecipe
 
 
 def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> keras.Model:
@@ -33,6 +35,29 @@ def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> ke
     size = backbone.input.shape[1]
     pictures = [lay(split.picture(p), fitted(split.size(p), size), size) for p in evenly(len(split))]
     return rescaled(backbone, np.stack(pictures), recipe.pretrained is None)
+
+
+def canvas_batches(
+    recipe: CanvasRecipe,
+    split: AnnotatedSplit,
+    lay_out: Callable[[list[tuple[int, Placement]]], list[np.ndarray]],
+    specs: list[Spec],
+    **options: Any,
+) -> tf.data.Dataset:
+    """Batches of pictures at random places on canvases.
+
+    Args:
+        lay_out: makes a batch's arrays of positions in the split and where these pictures are to lie.
+        specs: of these arrays.
+        **options: `first`, `last` and `replicas` of `shared_batches`.
+    """
+    canvas = recipe.canvas
+
+    def make(positions: np.ndarray, rng: np.random.Generator, part: np.ndarray | slice) -> list[np.ndarray]:
+        drawn = [at_random(split.size(p), canvas.side, canvas.scales, canvas.flip, rng) for p in positions]
+        return lay_out(list(zip(positions[part], np.array(drawn, object)[part], strict=True)))
+
+    return shared_batches(len(split), make, specs, batch=recipe.train.batch, seed=recipe.seed, **options)
 
 
 def rate_of_trunk(model: Trained, recipe: TransferRecipe, fresh: Sequence[keras.Variable]) -> None:

@@ -71,11 +71,23 @@ class ClassificationRecipe(TransferRecipe):
         return head
 
 
-class SegmentationRecipe(TransferRecipe):
+class CanvasRecipe(TransferRecipe):
+    """What tasks on whole pictures have."""
+
+    canvas: Canvas = Canvas()
+
+    @field_validator("train")
+    @classmethod
+    def _no_smoothing(cls, train: Train) -> Train:
+        if train.label_smoothing:
+            raise ValueError("this task has no label_smoothing; leave it out")
+        return train
+
+
+class SegmentationRecipe(CanvasRecipe):
     """What every pixel belongs to."""
 
     task: Literal["segmentation"]
-    canvas: Canvas = Canvas()
     decoder: Literal["fcn", "deeplab"] = "fcn"
     tap: str = Field(pattern=r"^[A-Za-z_]\w*$", description="The last map of the backbone that is read.")
     low: str | None = Field(None, description="deeplab: an earlier, larger map that refines the edges.")
@@ -86,18 +98,12 @@ class SegmentationRecipe(TransferRecipe):
             raise ValueError(f"low: {'deeplab needs a second map' if self.low is None else 'only deeplab has one'}")
         return self
 
-    @field_validator("train")
-    @classmethod
-    def _no_smoothing(cls, train: Train) -> Train:
-        return without_smoothing(train, "segmentation")
 
-
-class DetectionRecipe(TransferRecipe):
+class DetectionRecipe(CanvasRecipe):
     """Which objects are where."""
 
     task: Literal["detection"]
     detector: Literal["faster_rcnn", "retinanet"] = "faster_rcnn"
-    canvas: Canvas = Canvas()
     taps: list[str] = Field(
         min_length=1, description="The map that Faster R-CNN reads, or RetinaNet's three, each half as large."
     )
@@ -120,15 +126,3 @@ class DetectionRecipe(TransferRecipe):
             if getattr(self, key) and self.detector == "retinanet":
                 raise ValueError(f"{key}: retinanet reads no regions; leave it out")
         return self
-
-    @field_validator("train")
-    @classmethod
-    def _no_smoothing(cls, train: Train) -> Train:
-        return without_smoothing(train, "detection")
-
-
-def without_smoothing(train: Train, task: str) -> Train:
-    """Refuse what a task's loss does not have."""
-    if train.label_smoothing:
-        raise ValueError(f"{task} has no label_smoothing; leave it out")
-    return train

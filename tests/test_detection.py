@@ -126,7 +126,7 @@ def test_a_detector_learns_twenty_pictures_by_heart_and_its_export_finds_what_is
     ("override", "complaint"),
     [
         ("detector=retinanet", "taps: retinanet reads 3, got 1"),
-        ("train.label_smoothing=0.1", "train: detection has no label_smoothing"),
+        ("train.label_smoothing=0.1", "train: this task has no label_smoothing"),
         ("taps=[]", "taps: "),
     ],
 )

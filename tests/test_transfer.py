@@ -213,7 +213,7 @@ def test_a_task_that_is_none_is_refused(tmp_path):
         (CLASSIFICATION, "head.labels_per_class=5", "head: pictures of several classes"),
         (SEGMENTATION, "low=conv1", "low: only deeplab has one"),
         (SEGMENTATION, "decoder=deeplab", "low: deeplab needs a second map"),
-        (SEGMENTATION, "train.label_smoothing=0.1", "train: segmentation has no label_smoothing"),
+        (SEGMENTATION, "train.label_smoothing=0.1", "train: this task has no label_smoothing"),
     ],
     ids=["labels", "low", "deeplab", "smoothing"],
 )
