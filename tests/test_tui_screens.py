@@ -25,7 +25,7 @@ SCREENS = {
 }
 LOOKS = {"large-dark": ((120, 36), "textual-dark"), "small-light": ((80, 24), "textual-light")}
 OTHER_LOOKS = {"large-light": ((120, 36), "textual-light"), "small-dark": ((80, 24), "textual-dark")}
-IN_ALL_LOOKS = ("home", "curves", "confusion", "form")
+IN_ALL_LOOKS = ("home", "curves")
 
 
 @pytest.fixture
