@@ -85,7 +85,9 @@ class AnnotatedDataset:
     notes: list[str] = field(default_factory=list)
 
 
-def load_annotated(data: AnnotatedData, masks: bool, progress: Progress) -> AnnotatedDataset:
+def load_annotated(
+    data: AnnotatedData, masks: bool, progress: Progress = lambda what, done, total: None
+) -> AnnotatedDataset:
     """Read the annotations of a data set; its pictures stay where they are.
 
     Args:

@@ -87,7 +87,7 @@ class Classification(ClassifierTraining):
         strategy: tf.distribute.Strategy,
     ) -> None:
         def build() -> Classifier:
-            return classifier(recipe, dataset, _backbone(recipe, dataset))
+            return classifier(recipe, dataset, backbone_of(recipe, dataset))
 
         inputs = recipe.train.batch
         self.auxiliary = auxiliary = recipe.auxiliary if isinstance(recipe, ClassifyRecipe) else None
@@ -139,7 +139,8 @@ class Classification(ClassifierTraining):
         return with_softmax(self.measured.backbone, self.measured.head, "classifier")
 
 
-def _backbone(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset) -> keras.Model:
+def backbone_of(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset) -> keras.Model:
+    """What a recipe goes on from: the pretrained backbone, or one from scratch."""
     if recipe.backbone:
         return build(recipe.backbone, network_input(dataset, recipe.augment), dataset.mean, dataset.std)
     assert recipe.pretrained is not None

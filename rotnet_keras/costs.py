@@ -50,7 +50,7 @@ class Cost:
 
     Attributes:
         finished: the name of the run folder that it is already, if it is.
-        seconds: 0 where it is finished; None where it cannot be told, as of transfers.
+        seconds: 0 where it is finished.
         parts: none where it is finished.
         read_bytes: from disk; None where it is not known.
         memory_bytes: of the training on each device; None where there is none.
@@ -59,7 +59,7 @@ class Cost:
 
     name: str
     finished: str | None
-    seconds: float | None
+    seconds: float
     parts: tuple[Part, ...] = ()
     read_bytes: float | None = None
     memory_bytes: float | None = None
@@ -74,13 +74,10 @@ def costs(recipe: Recipe, runs_dir: Path, cluster: Cluster | None = None, cores:
 
     Raises:
         DataError: the images are not there, and nothing is known of them.
-        RecipeError: it is a transfer.
     """
-    if isinstance(recipe, TransferRecipe):
-        raise RecipeError("recipes of the kind 'transfer' cannot be planned: a run of train.steps=20 shows their pace")
     known: dict[str, list[float]] = {}
     if not isinstance(recipe, StudyRecipe):
-        assert isinstance(recipe, RunRecipe)
+        assert isinstance(recipe, RunRecipe | TransferRecipe)
         yield _cost(recipe.title, *_with_backbone(recipe, runs_dir), (cluster, cores), known)
         return
     planned = planned_runs(recipe)
@@ -90,10 +87,7 @@ def costs(recipe: Recipe, runs_dir: Path, cluster: Cluster | None = None, cores:
             yield Cost(run.folder_name, folder.name, 0.0)
             continue
         loaded = load_recipe(run.recipe, run.overrides())
-        if isinstance(loaded, TransferRecipe):
-            yield Cost(run.folder_name, None, None)
-            continue
-        assert isinstance(loaded, RunRecipe)
+        assert isinstance(loaded, RunRecipe | TransferRecipe)
         yield _cost(run.folder_name, loaded, _spec(run), (cluster, cores), known)
 
 
@@ -129,7 +123,7 @@ def finished_runs(planned: list[Planned], runs_dir: Path) -> dict[tuple[str, int
 
 def _cost(
     name: str,
-    recipe: RunRecipe,
+    recipe: RunRecipe | TransferRecipe,
     spec: Backbone | None,
     machines: tuple[Cluster | None, int | None],
     known: dict[str, list[float]],
@@ -140,7 +134,9 @@ def _cost(
     from rotnet_keras.trial import Trial, seconds
     from rotnet_keras.workload import workload
 
-    dataset, there = _dataset(recipe.data)
+    if isinstance(recipe, TransferRecipe) and spec:
+        recipe = recipe.model_copy(update={"backbone": spec})
+    dataset, there = _dataset(recipe)
     work = workload(recipe, dataset, spec)
     cluster, cores = machines
     if cluster:
@@ -176,12 +172,18 @@ def _dataset_of(data: str) -> tuple[Any, bool]:
     return load(wanted), True
 
 
-def _dataset(data: Data) -> tuple[Any, bool]:
+def _dataset(recipe: RunRecipe | TransferRecipe) -> tuple[Any, bool]:
     """The images, or noise of their shapes where they are not there, and whether they are; read once."""
-    return _dataset_of(data.model_dump_json())
+    if isinstance(recipe, TransferRecipe):
+        from rotnet_keras.transfers import dataset_of
+
+        return dataset_of(recipe)
+    return _dataset_of(recipe.data.model_dump_json())
 
 
-def _with_backbone(recipe: RunRecipe, runs_dir: Path) -> tuple[RunRecipe, Backbone | None]:
+def _with_backbone(
+    recipe: RunRecipe | TransferRecipe, runs_dir: Path
+) -> tuple[RunRecipe | TransferRecipe, Backbone | None]:
     """The recipe with the file of the backbone that it goes on from; where no run has made it yet, what it will be."""
     key = "backbone" if isinstance(recipe, ProbeRecipe) else "pretrained"
     source = getattr(recipe, key, None)

@@ -70,6 +70,34 @@ def most_objects(split: AnnotatedSplit) -> int:
     return max(1, *(len(objects.classes) for objects in split.objects))
 
 
+def training_canvases(recipe: DetectionRecipe, split: AnnotatedSplit, **options: Any) -> tf.data.Dataset:
+    """Canvases (N, S, S, 3) uint8 and their objects (N, M, 5) float32, M those of the fullest picture.
+
+    Args:
+        **options: `first`, `last` and `replicas` of `shared_batches`.
+    """
+    side, most = recipe.canvas.side, most_objects(split)
+    specs: list[Spec] = [((side, side, 3), tf.uint8), ((most, 5), tf.float32)]
+    return canvas_batches(recipe, split, lambda chosen: laid(split, chosen, side, most), specs, **options)
+
+
+def laid(
+    split: AnnotatedSplit, chosen: list[tuple[int, canvases.Placement]], side: int, most: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures on canvases with their objects, without the difficult ones, which nobody has to find."""
+    pixels = np.stack([canvases.lay(split.picture(position), where, side) for position, where in chosen])
+    objects_of = np.zeros((len(chosen), most, 5), np.float32)
+    objects_of[..., 4] = NOTHING
+    assert split.objects is not None
+    for row, (position, where) in enumerate(chosen):
+        objects = split.objects[position]
+        assert objects.difficult is not None
+        boxes, left = canvases.lay_boxes(objects.corners, where, side)
+        kept = np.flatnonzero((left >= LEFT) & ~objects.difficult)[:most]
+        objects_of[row, : len(kept)] = np.column_stack([boxes[kept], objects.classes[kept]])
+    return pixels, objects_of
+
+
 class Detection(Training[AnnotatedDataset]):
     """A detector in training."""
 
@@ -82,31 +110,13 @@ class Detection(Training[AnnotatedDataset]):
     ) -> None:
         images, batch = len(dataset.train), recipe.train.batch
         super().__init__(session, recipe, dataset, strategy, lambda: detector(recipe, dataset), images, batch)
-        self.objects = most_objects(dataset.train)
         assert isinstance(self.model, Detector)
         rate_of_trunk(self.model, recipe, self.model.fresh)
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Canvases (N, S, S, 3) uint8 and their objects (N, M, 5) float32."""
-        split, side = self.dataset.train, self.recipe.canvas.side
-        specs: list[Spec] = [((side, side, 3), tf.uint8), ((self.objects, 5), tf.float32)]
         options = {"first": first, "last": last, "replicas": self.replicas}
-        return canvas_batches(self.recipe, split, lambda chosen: self._laid(split, chosen), specs, **options)
-
-    def _laid(self, split: AnnotatedSplit, chosen: list[tuple[int, canvases.Placement]]) -> list[np.ndarray]:
-        """Pictures on canvases with their objects, without the difficult ones, which nobody has to find."""
-        side, count = self.recipe.canvas.side, len(chosen)
-        pixels = np.stack([canvases.lay(split.picture(position), where, side) for position, where in chosen])
-        laid = np.zeros((count, self.objects, 5), np.float32)
-        laid[..., 4] = NOTHING
-        assert split.objects is not None
-        for row, (position, where) in enumerate(chosen):
-            objects = split.objects[position]
-            assert objects.difficult is not None
-            boxes, left = canvases.lay_boxes(objects.corners, where, side)
-            kept = np.flatnonzero((left >= LEFT) & ~objects.difficult)[: self.objects]
-            laid[row, : len(kept)] = np.column_stack([boxes[kept], objects.classes[kept]])
-        return [pixels, laid]
+        return training_canvases(self.recipe, self.dataset.train, **options)
 
     def evaluate(self, split: AnnotatedSplit, what: str = "") -> dict[str, Any]:
         """Loss and accuracy on canvases; VOC 2007's mean average precision (`score`) and that of each class.
@@ -120,7 +130,7 @@ class Detection(Training[AnnotatedDataset]):
         hits: list[float] = []
         for position in range(len(split)):
             where = canvases.fitted(split.size(position), self.recipe.canvas.side)
-            pixels, objects = self._laid(split, [(position, where)])
+            pixels, objects = laid(split, [(position, where)], self.recipe.canvas.side, self.measured.objects)
             loss, right = self.measured.loss_of(pixels, objects)
             losses.append(loss)
             hits.append(right)

@@ -72,6 +72,11 @@ class FasterRCNN(Detector):
         return [self.proposer, self.head]
 
     @property
+    def times(self) -> list[int]:
+        """A picture to the one, its regions to the other."""
+        return [1, self.REGIONS]
+
+    @property
     def fresh(self) -> list[keras.Variable]:
         """What is trained and not the backbone's."""
         names = {self.proposer: ("proposals", "objectness", "anchor_offsets"), self.head: ("classes", "offsets")}

@@ -8,6 +8,7 @@ import numpy as np
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.errors import DataError
 from rotnet_keras.sections import Data
+from rotnet_keras.sources import asked_for
 from rotnet_keras.stores import Split
 
 
@@ -47,14 +48,33 @@ class NoImages:
         return np.random.default_rng(0).integers(0, 256, (len(rows), *self.shape[1:]), np.uint8)
 
 
+def counts_of(known: Mapping[str, int], chosen: Mapping[str, str]) -> dict[str, int]:
+    """How many images there are in splits, asked for as of tfds, of a data set whose splits have known sizes.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    import tensorflow_datasets as tfds
+
+    infos = {
+        split: tfds.core.SplitInfo(name=split, shard_lengths=[count], num_bytes=0) for split, count in known.items()
+    }
+    counts = {}
+    for split, asked in chosen.items():
+        try:
+            parts = tfds.core.ReadInstruction.from_spec(asked).to_absolute(infos)
+        except (ValueError, AssertionError):
+            raise DataError(f"data.splits.{split}: {asked!r} is none of {', '.join(known)}") from None
+        counts[split] = sum((part.to or known[part.splitname]) - (part.from_ or 0) for part in parts)
+    return counts
+
+
 def on_paper(data: Data) -> Dataset:
     """A data set with the sizes and splits that a recipe's would have, and noise for images.
 
     Raises:
         DataError: nothing is known of it.
     """
-    import tensorflow_datasets as tfds
-
     name = data.name.split(":")[0]
     if name not in KNOWN:
         raise DataError(f"nothing is known of {data.name!r} (known: {', '.join(KNOWN)})")
@@ -63,20 +83,11 @@ def on_paper(data: Data) -> Dataset:
     if side is None:
         raise DataError(f"data.size: the images of {name} are not all one square; give their side in pixels")
     chosen = {key: key for key in known.splits} if "test" in known.splits else {"train": "train", "test": "validation"}
-    infos = {
-        split: tfds.core.SplitInfo(name=split, shard_lengths=[count], num_bytes=0)
-        for split, count in known.splits.items()
-    }
-    counts = {}
-    for split, asked in (chosen | data.splits.model_dump(exclude_none=True)).items():
-        try:
-            parts = tfds.core.ReadInstruction.from_spec(asked).to_absolute(infos)
-        except (ValueError, AssertionError):
-            raise DataError(f"data.splits.{split}: {asked!r} is none of {', '.join(known.splits)}") from None
-        counts[split] = sum((part.to or known.splits[part.splitname]) - (part.from_ or 0) for part in parts)
-    if "validation" not in counts:
-        counts["validation"] = round(data.validation * counts["train"])
-        counts["train"] -= counts["validation"]
+    counts = counts_of(known.splits, asked_for(chosen, data.splits))
+    for split in ("test", "validation"):
+        if split not in counts:
+            counts[split] = round(data.validation * counts["train"])
+            counts["train"] -= counts[split]
     store = NoImages((sum(counts.values()), side, side, data.channels or 3), known.image_bytes)
     splits = {
         split: Split(store, np.arange(count), np.arange(count) % known.classes) for split, count in counts.items()

@@ -26,18 +26,14 @@ def table(costs: Sequence[Cost]) -> Rows:
             for p in cost.parts
         ]  # fmt: skip
         flop, images = sum(p.flop for p in cost.parts), sum(p.images for p in cost.parts)
-        whole = ["all, with its start and end", "", "", _flop(flop), f"{images:,.0f}", duration(cost.seconds or 0.0)]
+        whole = ["all, with its start and end", "", "", _flop(flop), f"{images:,.0f}", duration(cost.seconds)]
         return ["part", "steps", "inputs each", "arithmetic", "images read", "time"], [*rows, whole]
-    rows = [[c.name, _flop(sum(p.flop for p in c.parts)), _when(c)] for c in costs]
-    flop, known = sum(p.flop for c in costs for p in c.parts), sum(c.seconds or 0.0 for c in costs)
-    last = "all that is known" if any(c.seconds is None for c in costs) else "all"
-    return ["run", "arithmetic", "time"], [*rows, [last, _flop(flop), duration(known)]]
-
-
-def _when(cost: Cost) -> str:
-    if cost.finished:
-        return "finished already"
-    return "not known" if cost.seconds is None else duration(cost.seconds)
+    rows = [
+        [c.name, _flop(sum(p.flop for p in c.parts)), "finished already" if c.finished else duration(c.seconds)]
+        for c in costs
+    ]
+    flop, seconds = sum(p.flop for c in costs for p in c.parts), sum(c.seconds for c in costs)
+    return ["run", "arithmetic", "time"], [*rows, ["all", _flop(flop), duration(seconds)]]
 
 
 def notes(costs: Sequence[Cost], cluster: Cluster | None, cores: int | None = None) -> Iterator[str]:
@@ -47,8 +43,6 @@ def notes(costs: Sequence[Cost], cluster: Cluster | None, cores: int | None = No
     if any(cost.on_paper for cost in costs):
         how = "" if cluster else "; the trial was on noise, and decoded nothing"
         yield f"The images are not there: numbers and sizes are those that the data set is published with{how}."
-    if any(cost.seconds is None for cost in costs):
-        yield "Transfers are not priced: a run of one with train.steps=20 shows its pace."
     todo = [cost for cost in costs if cost.parts]
     yield from _reading(todo)
     yield from _memory(todo, cluster)

@@ -13,7 +13,7 @@ from rotnet_keras import images as image_files
 from rotnet_keras.errors import DataError
 from rotnet_keras.records import RecordImages, open_records
 from rotnet_keras.sections import Data, Splits
-from rotnet_keras.sources import ARRAY_NAMES, ArraySource, TfdsSource
+from rotnet_keras.sources import ARRAY_NAMES, ArraySource, TfdsSource, asked_for
 from rotnet_keras.stores import Decoded, Split, Store, cache_for, store_images
 
 # (what, done, total): called now and then during long work; may raise to stop it.
@@ -176,8 +176,7 @@ def chosen_splits(info: Any, wanted: Splits) -> dict[str, str]:
     chosen = {"train": "train", "validation": "validation", "test": "test"}
     if "test" not in info.splits:
         chosen = {"train": "train", "test": "validation"}
-    chosen = {split: name for split, name in chosen.items() if name in info.splits}
-    chosen |= wanted.model_dump(exclude_none=True)
+    chosen = asked_for({split: name for split, name in chosen.items() if name in info.splits}, wanted)
     for split, name in chosen.items():
         try:
             info.splits[name]

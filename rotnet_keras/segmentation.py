@@ -56,6 +56,23 @@ def segmenter(recipe: SegmentationRecipe, dataset: AnnotatedDataset) -> Segmente
     return Segmenter(network, recipe.seed)
 
 
+def training_canvases(recipe: SegmentationRecipe, split: AnnotatedSplit, **options: Any) -> tf.data.Dataset:
+    """Canvases (N, S, S, 3) uint8 and masks (N, S, S) uint8.
+
+    Args:
+        **options: `first`, `last` and `replicas` of `shared_batches`.
+    """
+    side = recipe.canvas.side
+
+    def lay_out(chosen: list[tuple[int, canvases.Placement]]) -> tuple[np.ndarray, np.ndarray]:
+        pictures = [canvases.lay(split.picture(p), where, side) for p, where in chosen]
+        masks = [canvases.lay_mask(split.mask(p), where, side, VOID) for p, where in chosen]
+        return np.stack(pictures), np.stack(masks)
+
+    specs: list[Spec] = [((side, side, 3), tf.uint8), ((side, side), tf.uint8)]
+    return canvas_batches(recipe, split, lay_out, specs, **options)
+
+
 class Segmentation(Training[AnnotatedDataset]):
     """A segmenter in training."""
 
@@ -79,16 +96,8 @@ class Segmentation(Training[AnnotatedDataset]):
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Canvases (N, S, S, 3) uint8 and masks (N, S, S) uint8."""
-        split, side = self.dataset.train, self.recipe.canvas.side
-
-        def lay_out(chosen: list[tuple[int, canvases.Placement]]) -> list[np.ndarray]:
-            pictures = [canvases.lay(split.picture(p), where, side) for p, where in chosen]
-            masks = [canvases.lay_mask(split.mask(p), where, side, VOID) for p, where in chosen]
-            return [np.stack(pictures), np.stack(masks)]
-
-        specs: list[Spec] = [((side, side, 3), tf.uint8), ((side, side), tf.uint8)]
         options = {"first": first, "last": last, "replicas": self.replicas}
-        return canvas_batches(self.recipe, split, lay_out, specs, **options)
+        return training_canvases(self.recipe, self.dataset.train, **options)
 
     def evaluate(self, split: AnnotatedSplit, what: str = "") -> dict[str, Any]:
         """Loss and accuracy on canvases; VOC's mean IoU (`score`) and that of each class on pictures in their own size.

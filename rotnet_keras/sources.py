@@ -6,14 +6,14 @@ import re
 import zipfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rotnet_keras.catalogue import PACKAGE, did_you_mean
 from rotnet_keras.errors import DataError
 from rotnet_keras.file_lists import FileList
-from rotnet_keras.sections import AnnotatedData, Data
+from rotnet_keras.sections import AnnotatedData, Data, Splits
 
 EMBEDDED = {"fashion_mini": PACKAGE / "data" / "fashion_mini.npz"}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -95,7 +95,7 @@ class VocSource:
             chosen = {"train": "train", "test": "val"}
         chosen = {split: name for split, name in chosen.items() if name in there}
         found = {}
-        for split, asked in (chosen | data.splits.model_dump(exclude_none=True)).items():
+        for split, asked in asked_for(chosen, data.splits).items():
             names: list[str] = []
             for part in asked.split("+"):
                 match = LIST.fullmatch(part.strip())
@@ -121,6 +121,18 @@ class VocSource:
 
 
 Source = ArraySource | FolderSource | TfdsSource
+
+
+def asked_for(usual: Mapping[str, str], wanted: Splits) -> dict[str, str]:
+    """The splits that a recipe names, and the usual ones in place of those that it does not.
+
+    A usual one that it trains on is left out: what was learned is measured on other images.
+    """
+    trained_on = set(re.findall(r"\w+", wanted.train or ""))
+    if "trainval" in trained_on:
+        trained_on |= {"train", "val"}
+    apart = {split: name for split, name in usual.items() if split == "train" or name not in trained_on}
+    return apart | wanted.model_dump(exclude_none=True)
 
 
 def find_source(data: Data) -> Source:

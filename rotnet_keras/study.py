@@ -55,10 +55,8 @@ def _tell_cost(session: Session) -> None:
     found = costs_apart(session.folder.recipe, runs_dir)
     missing = [cost for cost in found if not cost.finished]
     if missing:
-        total = clock(sum(cost.seconds or 0.0 for cost in missing))
-        more = " and more" if any(cost.seconds is None for cost in missing) else ""
-        words = f"{len(missing)} of {len(found)} runs are to be made, which takes about {total}{more} on this machine."
-        session.say(words)
+        total = clock(sum(cost.seconds for cost in missing))
+        session.say(f"{len(missing)} of {len(found)} runs are to be made, which takes about {total} on this machine.")
     session.stop.check()
 
 

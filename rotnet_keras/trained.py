@@ -37,6 +37,11 @@ class Trained(keras.Model):
         """What is trained."""
         raise NotImplementedError
 
+    @property
+    def times(self) -> list[int]:
+        """How often a step shows something of an input to each network."""
+        return [1] * len(self.networks)
+
     def compile_for(self, optimizer: keras.optimizers.Optimizer, label_smoothing: float) -> None:
         """Compile it with the loss and the metrics of what it learns; one of these is called "accuracy"."""
         raise NotImplementedError

@@ -24,12 +24,12 @@ def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> ke
     Args:
         split: pictures to rescale it by, if it is to be.
     """
-    if recipe.pretrained:
-        backbone = load_backbone(Path(str(recipe.pretrained.file)))
-    else:
-        assert recipe.backbone is not None
+    if recipe.backbone:
         # Dense layers go with a size; AlexNet's are made for 224 pixels, and become convolutions.
         backbone = build(recipe.backbone, (min(side, 224), min(side, 224), 3), *IMAGENET_STATISTICS)
+    else:
+        assert recipe.pretrained is not None
+        backbone = load_backbone(Path(str(recipe.pretrained.file)))
     if not recipe.rescale:
         return backbone
     size = backbone.input.shape[1]
@@ -40,7 +40,7 @@ def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> ke
 def canvas_batches(
     recipe: CanvasRecipe,
     split: AnnotatedSplit,
-    lay_out: Callable[[list[tuple[int, Placement]]], list[np.ndarray]],
+    lay_out: Callable[[list[tuple[int, Placement]]], Sequence[np.ndarray]],
     specs: list[Spec],
     **options: Any,
 ) -> tf.data.Dataset:
@@ -55,7 +55,7 @@ def canvas_batches(
 
     def make(positions: np.ndarray, rng: np.random.Generator, part: np.ndarray | slice) -> list[np.ndarray]:
         drawn = [at_random(split.size(p), canvas.side, canvas.scales, canvas.flip, rng) for p in positions]
-        return lay_out(list(zip(positions[part], np.array(drawn, object)[part], strict=True)))
+        return list(lay_out(list(zip(positions[part], np.array(drawn, object)[part], strict=True))))
 
     return shared_batches(len(split), make, specs, batch=recipe.train.batch, seed=recipe.seed, **options)
 

@@ -23,6 +23,8 @@ from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Run
 from rotnet_keras.sections import Augment, Backbone, Probe
 from rotnet_keras.stages import network_input
 from rotnet_keras.training import compile_model
+from rotnet_keras.transfer_schema import CanvasRecipe, TransferRecipe
+from rotnet_keras.transfers import batches_of, look, looks, model_of
 from rotnet_keras.workload import probe_rounds
 
 # So long, and at least so many steps after the first, which traces the graph.
@@ -37,12 +39,12 @@ class Trial:
     """A run to time.
 
     Attributes:
-        dataset: its images, or noise of the same shapes.
+        dataset: that of its kind, or noise of the same shapes.
         spec: the backbone that it goes on from, where that is not there yet.
     """
 
-    recipe: RunRecipe
-    dataset: Dataset
+    recipe: RunRecipe | TransferRecipe
+    dataset: Any
     spec: Backbone | None = None
 
 
@@ -66,8 +68,8 @@ def _cost_key(trial: Trial) -> str:
         same["backbone"] = recipe.backbone.model_copy(update={"file": "-"})
     if isinstance(recipe, ClassifyRecipe):
         same["head"] = recipe.head.model_copy(update={"label_choice": "first", "labels_per_class": None})
-        if trial.spec and recipe.pretrained:
-            same["pretrained"] = recipe.pretrained.model_copy(update={"file": "-"})
+    if isinstance(recipe, ClassifyRecipe | TransferRecipe) and trial.spec and recipe.pretrained:
+        same["pretrained"] = recipe.pretrained.model_copy(update={"file": "-"})
     return f"{recipe.model_copy(update=same)!r} {trial.spec!r}"
 
 
@@ -88,6 +90,9 @@ def _work(trial: Trial) -> list[float]:
         with engine.under("float32") if recipe.pretrained else engine.under(keras.config.dtype_policy().name):
             backbone = _fresh(spec, dataset, recipe.augment) if spec else _loaded(recipe.pretrained)
         return _training(recipe, dataset, classifier(recipe, dataset, backbone), labelled=True)
+    if isinstance(recipe, TransferRecipe):
+        engine.configure(recipe.seed, engine.precision_here(recipe.train.precision))
+        return _transfer(recipe, dataset)
     assert isinstance(recipe, ProbeRecipe)
     engine.configure(recipe.seed, "float32")
     backbone = _fresh(trial.spec, dataset, recipe.augment) if trial.spec else _loaded(recipe.backbone)
@@ -119,6 +124,24 @@ def _training(
     evaluated = len(dataset.test or ())
     evaluated += len(dataset.validation or ()) * -(-total // recipe.train.steps_per_epoch(count))
     return [step * total, step * FORWARD * evaluated / batch]
+
+
+def _transfer(recipe: TransferRecipe, dataset: Any) -> list[float]:
+    """Seconds of all steps, and of the validations and the test."""
+    model = model_of(recipe, dataset)
+    compile_model(model, recipe)
+    model.parts = recipe.train.accumulate
+    step = _pace(model, batches_of(recipe, dataset, 10_000))
+    length, count = recipe.train, len(dataset.train)
+    total = length.total_steps(count)
+    validated = -(-total // length.steps_per_epoch(count)) * len(dataset.validation or ())
+    tested = len(dataset.test or ())
+    if isinstance(recipe, CanvasRecipe):
+        evaluation = (validated + tested) * _per_call(lambda: look(recipe, dataset, model))
+    else:
+        in_validation, in_test = looks(recipe)
+        evaluation = step * FORWARD * (validated * in_validation + tested * in_test) / length.batch
+    return [step * total, evaluation]
 
 
 def _probe(probe: Probe, backbone: keras.Model, dataset: Dataset, augment: Augment) -> float:

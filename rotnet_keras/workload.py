@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +15,13 @@ from rotnet_keras.exports import load_backbone
 from rotnet_keras.features import frozen_taps
 from rotnet_keras.head_training import from_pixels, labelled_splits, probe_model
 from rotnet_keras.labels import labelled_subset
-from rotnet_keras.models import Classifier
 from rotnet_keras.pretrain import rotnet
 from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, RunRecipe
 from rotnet_keras.sections import Backbone, Optimizer, Probe
 from rotnet_keras.stages import network_input
+from rotnet_keras.trained import Trained
+from rotnet_keras.transfer_schema import TransferRecipe
+from rotnet_keras.transfers import looks, model_of
 
 # A training step against a forward pass: the way back multiplies by the weights and by what they saw.
 FORWARD_AND_BACK = 3
@@ -104,26 +107,29 @@ class Workload:
     image_bytes: float | None
 
 
-def workload(recipe: RunRecipe, dataset: Dataset, spec: Backbone | None = None) -> Workload:
+def workload(recipe: RunRecipe | TransferRecipe, dataset: Any, spec: Backbone | None = None) -> Workload:
     """What a recipe's run would do.
 
     Args:
-        spec: the backbone that it goes on from, where that is not there.
+        dataset: that of its kind.
+        spec: the backbone that it goes on from, where that is not there; of transfers it is.
     """
     if isinstance(recipe, ProbeRecipe):
         backbone = _backbone(recipe, dataset, spec)
         probes = [_probe(number, probe, backbone, recipe, dataset) for number, probe in enumerate(recipe.probe)]
         return Workload(probes, None, _image_bytes(dataset))
-    assert isinstance(recipe, PretrainRecipe | ClassifyRecipe)
+    assert isinstance(recipe, PretrainRecipe | ClassifyRecipe | TransferRecipe)
+    read = inputs = recipe.train.batch
+    shown = 1, 1
     if isinstance(recipe, PretrainRecipe):
-        model: Classifier = rotnet(recipe, dataset)
+        model: Trained = rotnet(recipe, dataset)
         copies = len(recipe.rotation.angles)
-        inputs = recipe.train.batch * (copies if recipe.rotation.copies == "all" else 1)
-        read, shown = recipe.train.batch, copies
+        inputs *= copies if recipe.rotation.copies == "all" else 1
+        shown = copies, copies
+    elif isinstance(recipe, TransferRecipe):
+        model, shown = model_of(recipe, dataset), looks(recipe)
     else:
         model = classifier(recipe, dataset, _backbone(recipe, dataset, spec))
-        read, shown = recipe.train.batch, 1
-        inputs = read
         if recipe.auxiliary:
             read += recipe.auxiliary.batch or read
             inputs = read * len(recipe.auxiliary.angles)
@@ -132,34 +138,45 @@ def workload(recipe: RunRecipe, dataset: Dataset, spec: Backbone | None = None) 
         backbone = _fresh(recipe.backbone, recipe, dataset)
         phases += [_probe(number, probe, backbone, recipe, dataset) for number, probe in enumerate(recipe.probe)]
     state = 4 * phases[0].parameters * (2 + _slots(recipe.optimizer))
-    layers = phases[0].passes[0].layers
-    numbers = sum(work.kept for work in layers) + max(work.moved for work in layers)
+    layers = [(times, work) for network, times in _networks(model) for work in network]
+    numbers = sum(times * work.kept for times, work in layers) + max(times * work.moved for times, work in layers)
     memory = Memory(state, numbers, inputs / recipe.train.accumulate, recipe.train.precision)
     return Workload(phases, memory, _image_bytes(dataset))
 
 
 def _training(
-    recipe: PretrainRecipe | ClassifyRecipe, dataset: Dataset, model: Classifier, inputs: int, read: int, shown: int
+    recipe: PretrainRecipe | ClassifyRecipe | TransferRecipe,
+    dataset: Any,
+    model: Trained,
+    inputs: int,
+    read: int,
+    shown: tuple[int, int],
 ) -> list[Phase]:
     """The training, and the validations and the test beside it.
 
     Args:
         read: images in a step.
-        shown: inputs that an image is in evaluation.
+        shown: inputs that an image is in validation and in the test.
     """
-    length, precision = recipe.train, recipe.train.precision
-    steps = length.total_steps(len(dataset.train))
-    layers = tuple(work for network in model.networks for work in layer_work(network))
-    epochs = -(-steps // length.steps_per_epoch(len(dataset.train)))
-    evaluated = len(dataset.test or ()) + epochs * len(dataset.validation or ())
+    length, precision, count = recipe.train, recipe.train.precision, len(dataset.train)
+    steps = length.total_steps(count)
+    validated = -(-steps // length.steps_per_epoch(count)) * len(dataset.validation or ())
+    tested = len(dataset.test or ())
+    others = validated * shown[0] + tested * shown[1]
     parameters = sum(_parameters(network) for network in model.networks)
     name = "pretraining" if isinstance(recipe, PretrainRecipe) else "training"
-    of_steps = (Pass(layers, steps * inputs, True, precision),)
-    of_others = (Pass(layers, evaluated * shown, False, precision),)
+    of_steps = tuple(Pass(layers, steps * inputs * times, True, precision) for layers, times in _networks(model))
+    of_others = tuple(Pass(layers, others * times, False, precision) for layers, times in _networks(model))
     return [
         Phase(name, steps, inputs, of_steps, steps * read, True, parameters),
-        Phase("validation and test", 0, 0, of_others, evaluated, False, 0),
+        Phase("validation and test", 0, 0, of_others, validated + tested, False, 0),
     ]
+
+
+def _networks(model: Trained) -> list[tuple[tuple[LayerWork, ...], int]]:
+    """The layers of what is trained, and how often a step shows them something of an input."""
+    pairs = zip(model.networks, model.times, strict=True)
+    return [(tuple(layer_work(network)), times) for network, times in pairs]
 
 
 def _probe(
@@ -223,6 +240,6 @@ def _slots(optimizer: Optimizer) -> int:
     return (2 if optimizer.name == "adamw" else 1) + bool(optimizer.ema)
 
 
-def _image_bytes(dataset: Dataset) -> float | None:
+def _image_bytes(dataset: Any) -> float | None:
     found: float | None = getattr(dataset.train.store, "image_bytes", 0)
     return found

@@ -112,11 +112,6 @@ def finished(tmp_path_factory, tiny_data):
     return start(recipe, "seed=3")
 
 
-def pytest_collection_modifyitems(items):
-    """The longest test first, so that at the end no worker waits for the one that has it."""
-    items.sort(key=lambda item: item.name != "test_a_session")
-
-
 @pytest.fixture
 def tiny_recipe(tmp_path, tiny_data):
     path = tmp_path / "tiny.toml"

@@ -13,10 +13,6 @@ from rotnet_keras.sections import AnnotatedData, Splits
 CAT = OBJECT.format("cat", 0, 1, 1, 30, 20)
 
 
-def quiet(what, done, total):
-    pass
-
-
 @pytest.fixture
 def kit(tmp_path):
     """Four pictures of 30 x 20 pixels, a cat all over each; three to train on and one to test."""
@@ -38,7 +34,7 @@ def kit(tmp_path):
 
 
 def read(kit, masks=False, **options):
-    return load_annotated(AnnotatedData(name=str(kit), **options), masks, quiet)
+    return load_annotated(AnnotatedData(name=str(kit), **options), masks)
 
 
 def test_boxes_begin_at_zero_and_end_after_their_last_pixel(kit):
@@ -113,6 +109,21 @@ def test_pictures_that_cannot_be_read_are_named(kit):
         read(kit, broken="skip")
 
 
+def test_pictures_that_are_trained_on_validate_and_test_nothing_unless_it_is_asked_for(kit):
+    everything = {"train": "train[:2]+val[1:]"}
+    dataset = read(kit, splits=Splits(**everything))
+    assert (len(dataset.train), dataset.validation, dataset.test) == (2, None, None)
+    dataset = read(kit, splits=Splits(**everything, test="val"))
+    assert (dataset.validation, len(dataset.test)) == (None, 1)
+    for task in ("Main", "Segmentation"):
+        for name, pictures in {"test": "d\n", "trainval": "a\nb\nc\n", "val": "c\n"}.items():
+            (kit / "ImageSets" / task / f"{name}.txt").write_text(pictures)
+    dataset = read(kit)
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [3, 1, 1]
+    dataset = read(kit, splits=Splits(train="trainval"))
+    assert (len(dataset.train), dataset.validation, len(dataset.test)) == (3, None, 1)
+
+
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     with pytest.raises(DataError, match="JPEGImages"):
         read(tmp_path)
@@ -120,13 +131,16 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
 
 def test_the_voc_of_tfds_has_the_boxes_of_the_kit():
     data = AnnotatedData(name="voc/2007", data_dir=str(shared_data("tfds")))
-    dataset = load_annotated(data, False, quiet)
+    dataset = load_annotated(data, False)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (190, 170, 250)
     boxes = [objects for split in (dataset.train, dataset.validation, dataset.test) for objects in split.objects]
     assert sum(len(objects.classes) for objects in boxes) == 1972
     assert sum(int(objects.difficult.sum()) for objects in boxes) == 269
+    together = data.model_copy(update={"splits": Splits(train="train+validation")})
+    both = load_annotated(together, False)
+    assert (len(both.train), both.validation, len(both.test)) == (360, None, 250)
     # The kit's own numbers are whole.
     corners = np.concatenate([objects.corners for objects in boxes])
     assert np.abs(corners - corners.round()).max() < 0.01
     with pytest.raises(DataError, match="no masks"):
-        load_annotated(data, True, quiet)
+        load_annotated(data, True)

@@ -2,6 +2,10 @@
 
 import pytest
 from command_line import run_cli
+from conftest import TINY_RECIPE
+from test_study import TRANSFERS
+from test_transfer import SEGMENTATION
+from voc_kit import COLOURS, make_kit
 
 from rotnet_keras.arithmetic import layer_work
 from rotnet_keras.backbones import backbone
@@ -11,6 +15,7 @@ from rotnet_keras.hardware import parse
 from rotnet_keras.plan import duration, notes, table
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.roofline import DECODED, TOGETHER, seconds
+from rotnet_keras.study_runs import with_absolute_paths
 from rotnet_keras.workload import Pass, Phase
 
 
@@ -125,13 +130,35 @@ def test_a_plan_of_a_study_lists_its_runs(runs_dir):
     assert rows[-1][-1] == duration(sum(cost.seconds for cost in found))
 
 
-def test_a_plan_of_a_study_names_the_runs_that_it_cannot_price(runs_dir):
-    found = list(costs(load_recipe("studies/table7_voc", {}), runs_dir, parse("H100")))
-    _, rows = table(found)
-    first, *transfers, last = rows
-    assert len(transfers) == 10 and {row[2] for row in transfers} == {"not known"}
-    assert first[0] == "alexnet-s0" and last == ["all that is known", *first[1:]]
-    assert any("Transfers are not priced" in note for note in notes(found, parse("H100")))
+@pytest.mark.parametrize(
+    ("recipe", "steps", "tested"),
+    [("voc07_classification", 80_000, 4952), ("voc07_detection", 200_000, 4952), ("voc12_segmentation", 100_000, 1449)],
+)
+def test_transfers_of_pictures_that_are_not_there_are_planned_by_what_is_known_of_them(recipe, steps, tested, runs_dir):
+    cost = cost_of(recipe, runs_dir, **{"backbone.name": "alexnet"})
+    training, evaluation = cost.parts
+    assert (training.name, training.steps, evaluation.images) == ("training", steps, tested)
+    assert cost.on_paper and cost.seconds > training.seconds > 0 and cost.memory_bytes > 1e9
+
+
+def test_the_regions_of_a_picture_cost_what_their_network_does(runs_dir):
+    smaller = {"backbone.name": "compact", "taps": ["conv2"], "after": "conv2", "canvas.side": 64}
+    few, many = (cost_of("voc07_detection", runs_dir, **smaller, **{"cells": cells}).parts[0].flop for cells in (2, 4))
+    assert many > 1.5 * few
+
+
+@pytest.mark.slow
+def test_a_plan_of_this_machine_times_a_transfer_and_one_of_a_backbone_that_is_not_there(tmp_path):
+    kit = make_kit(tmp_path / "kit", 8)
+    (tmp_path / "tiny.toml").write_text(TINY_RECIPE.format(data=kit / "JPEGImages").replace("pad = 2", "pad = 0"))
+    (tmp_path / "segmentation.toml").write_text(SEGMENTATION.format(kit=kit, classes=list(COLOURS)))
+    (tmp_path / "study.toml").write_text(TRANSFERS)
+    study = load_recipe(str(tmp_path / "study.toml"))
+    found = {cost.name: cost for cost in costs(with_absolute_paths(study, tmp_path), tmp_path / "runs")}
+    for name in ("pretrained-s0", "random-s0"):
+        training, evaluation = found[name].parts
+        assert training.seconds > 0 and evaluation.seconds > 0 and training.steps == 4
+    assert found["pretrained-s0"].parts[0].flop < found["random-s0"].parts[0].flop, "a backbone of half the width"
 
 
 def test_the_command_prints_parts_and_what_they_assume(runs_dir):

@@ -1,0 +1,89 @@
+"""What a transfer trains, on what, and how its pictures are looked at, whatever its task: for plans of one."""
+
+from typing import Any
+
+from rotnet_keras import canvases
+from rotnet_keras.annotations import AnnotatedDataset, load_annotated
+from rotnet_keras.batches import training_images
+from rotnet_keras.classification import multi_labelled
+from rotnet_keras.classify import backbone_of, classifier
+from rotnet_keras.datasets import Dataset
+from rotnet_keras.detection import detector, laid
+from rotnet_keras.detection import training_canvases as detection_canvases
+from rotnet_keras.detectors import Detector
+from rotnet_keras.engine import tf
+from rotnet_keras.errors import DataError
+from rotnet_keras.known_pictures import is_known, pictures_on_paper
+from rotnet_keras.segmentation import segmenter
+from rotnet_keras.segmentation import training_canvases as segmentation_canvases
+from rotnet_keras.sources import find_annotated
+from rotnet_keras.trained import Trained
+from rotnet_keras.transfer_schema import (
+    CanvasRecipe,
+    ClassificationRecipe,
+    DetectionRecipe,
+    SegmentationRecipe,
+    TransferRecipe,
+)
+
+
+def dataset_of(recipe: TransferRecipe) -> tuple[Dataset | AnnotatedDataset, bool]:
+    """The pictures, or noise where they are not there, and whether they are; for classification with labels.
+
+    Raises:
+        DataError: they are not there, and nothing is known of them.
+    """
+    there = True
+    try:
+        find_annotated(recipe.data)
+    except DataError:
+        if not is_known(recipe.data):
+            raise
+        there = False
+    if there:
+        annotated = load_annotated(recipe.data, isinstance(recipe, SegmentationRecipe))
+    else:
+        annotated = pictures_on_paper(recipe.data)
+    return multi_labelled(annotated) if isinstance(recipe, ClassificationRecipe) else annotated, there
+
+
+def model_of(recipe: TransferRecipe, dataset: Any) -> Trained:
+    """What is trained, but for other values of weights where the recipe rescales them, which takes a while."""
+    recipe = recipe.model_copy(update={"rescale": False})
+    if isinstance(recipe, ClassificationRecipe):
+        return classifier(recipe, dataset, backbone_of(recipe, dataset))
+    if isinstance(recipe, DetectionRecipe):
+        return detector(recipe, dataset)
+    assert isinstance(recipe, SegmentationRecipe)
+    return segmenter(recipe, dataset)
+
+
+def batches_of(recipe: TransferRecipe, dataset: Any, last: int) -> tf.data.Dataset:
+    """What is trained on in the first steps."""
+    steps: dict[str, Any] = {"first": 0, "last": last}
+    if isinstance(recipe, ClassificationRecipe):
+        steps |= {"batch": recipe.train.batch, "seed": recipe.seed, "labelled": True}
+        return training_images(dataset.train, recipe.augment, **steps)
+    if isinstance(recipe, DetectionRecipe):
+        return detection_canvases(recipe, dataset.train, **steps)
+    assert isinstance(recipe, SegmentationRecipe)
+    return segmentation_canvases(recipe, dataset.train, **steps)
+
+
+def looks(recipe: TransferRecipe) -> tuple[int, int]:
+    """How often a picture is shown to the network in validation and in the test."""
+    if isinstance(recipe, ClassificationRecipe):
+        return 2, 2 + recipe.views
+    return (2, 2) if isinstance(recipe, DetectionRecipe) else (1, 1)
+
+
+def look(recipe: CanvasRecipe, dataset: AnnotatedDataset, model: Trained) -> None:
+    """Do with a picture what validation and test do."""
+    side, split = recipe.canvas.side, dataset.train
+    where = canvases.fitted(split.size(0), side)
+    if isinstance(model, Detector):
+        pixels, objects = laid(split, [(0, where)], side, model.objects)
+        model.loss_of(pixels, objects)
+        model.finder.predict_on_batch(pixels)
+    else:
+        model.predict_on_batch(canvases.lay(split.picture(0), where, side)[None])
