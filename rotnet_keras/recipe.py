@@ -18,6 +18,8 @@ from rotnet_keras.schema import Recipe, Source
 
 # So many of the names that are allowed a message spells out.
 MOST_NAMES = 5
+# What is larger, in bytes, or has keys of more parts, is no recipe; the parser would take minutes to say so.
+LARGEST, MOST_PARTS = 2**20, 100
 # Sections that say where a backbone comes from.
 SOURCES = ("backbone", "pretrained")
 
@@ -34,7 +36,11 @@ def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     path = find_recipe(str(name))
     try:
+        if path.stat().st_size > LARGEST:
+            raise RecipeError(f"{path}: no recipe: it has more than {LARGEST:,} bytes")
         text = path.read_text(encoding="utf-8")
+        if any(line.partition("=")[0].count(".") >= MOST_PARTS for line in text.splitlines() if "=" in line):
+            raise RecursionError
         values = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None

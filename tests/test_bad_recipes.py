@@ -1,0 +1,74 @@
+"""Whatever a recipe says: it is one, or there is one clear error, soon, and nothing is left behind."""
+
+import re
+import time
+
+import pytest
+from bad_recipes import bad_recipes, values, words
+from command_line import run_cli
+from hypothesis import HealthCheck, given, settings
+
+from rotnet_keras.errors import RecipeError, RotnetError
+from rotnet_keras.launch import load_for_run
+from rotnet_keras.recipe import load_recipe, parse_override, to_toml
+
+# No examples are kept between runs, and the same are tried each time.
+FAST = settings(
+    max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+# Seconds that a person would wait for a word on a recipe.
+SOON = 5.0
+
+
+def check_recipe(folder, content):
+    """Read a recipe as a run does; whether it is one."""
+    recipe = folder / "recipe.toml"
+    recipe.write_bytes(content)
+    start = time.monotonic()
+    try:
+        loaded = load_recipe(str(recipe))
+        recipe.write_text(to_toml(loaded), encoding="utf-8")
+        # Infinite numbers and those that are none are not what training can go by.
+        assert load_recipe(str(recipe)) == loaded and not re.search(r"= -?(nan|inf)\b", recipe.read_text())
+        load_for_run(str(recipe), {}, folder / "runs")
+        return True
+    except RotnetError as error:
+        assert str(error).strip() and "Traceback" not in str(error)
+        return False
+    finally:
+        assert time.monotonic() - start < SOON, "slow"
+        assert sorted(path.name for path in folder.iterdir()) == ["recipe.toml"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("bad")
+
+
+@FAST
+@given(content=bad_recipes)
+def test_a_recipe_is_one_or_there_is_one_error(folder, content):
+    check_recipe(folder, content)
+
+
+@FAST
+@given(key=words, value=values)
+def test_an_override_is_one_or_there_is_one_error(key, value):
+    for text in (f"train.steps={value}", f"{key}={value!r}", f"{key}", f"data.name={value}"):
+        try:
+            name, parsed = parse_override(text)
+            load_recipe("quickstart", {name: parsed})
+        except RecipeError as error:
+            assert str(error).strip()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe", b"kind = " + b"[" * 20_000, b"train." * 20_000 + b"x = 1\n", b"x" * 2_000_000],
+    ids=["bytes", "lists", "keys", "large"],
+)
+def test_the_command_ends_with_one_message_and_no_run_folder(tmp_path, content):
+    (tmp_path / "recipe.toml").write_bytes(content)
+    result = run_cli("run", "recipe.toml", cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.startswith("recipe.toml") and "Traceback" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
