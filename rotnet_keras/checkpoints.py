@@ -63,6 +63,8 @@ def restore_checkpoint(folder: Path, variables: Sequence[keras.Variable]) -> tup
         Where training goes on, from the start where there is no checkpoint; and a word for each
         damaged file that was passed over.
     """
+    for torn in folder.glob(".*.npz.tmp"):
+        torn.unlink()  # A kill came between the beginning and the end of writing it.
     damaged = []
     for path in step_checkpoints(folder):
         try:

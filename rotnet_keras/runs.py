@@ -214,13 +214,22 @@ def runs_dir_option(runs_dir: Path) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader, or a crash, finds the old content or the new, never a part."""
+    """Replace a file so that a reader, or a crash, finds the old content or the new, never a part.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of the attempt.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def _stalled(tail: list[Event]) -> bool:

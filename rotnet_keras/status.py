@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rotnet_keras.events import Event, probe_images, usual_pause
+from rotnet_keras.memory import advice
 from rotnet_keras.runs import RunFolder, command_line
 from rotnet_keras.tasks import score_of, task_of
 from rotnet_keras.verdict import verdict
@@ -57,14 +58,16 @@ def explanation(run: RunFolder, state: str, tail: Sequence[Event]) -> str:
     """Why a run is not going on, and what to do about it; empty where there is nothing to explain."""
     last = tail[-1] if tail else None
     if last and last["kind"] == "end":
-        return str(last["message"]) + _smaller_batch(run, str(last["message"]))
+        return str(last["message"])
     if state == "killed":
         saved = [e["step"] for e in tail if e["kind"] == "checkpoint"]
         where = f"from step {saved[-1]}" if saved else "from its last checkpoint"
-        return (
+        told = (
             "Its process is gone without a goodbye: killed by somebody, by the kernel for want of memory, or with the "
             f"machine. Go on {where} with: {command_line('resume', run)}"
         )
+        trained = any(e["kind"] in ("step", "epoch", "probe") for e in tail)
+        return told if trained or not (smaller := advice(run)) else f"{told}. If it was for want of memory: {smaller}"
     if state == "stalled" and last:
         silence, pause = time.time() - last["time"], usual_pause(list(tail))
         return (
@@ -80,19 +83,6 @@ def judgement(run: RunFolder) -> str | None:
     if not any(e["kind"] == "step" for e in events):
         return None
     return verdict(events, task_of(run).count).text
-
-
-def _smaller_batch(run: RunFolder, message: str) -> str:
-    """What to try where memory ran out."""
-    if not any(sign in message for sign in ("ResourceExhausted", "OOM", "MemoryError", "out of memory")):
-        return ""
-    batch, inputs = run.settings().get("train", {}).get("batch", 1), run.facts().get("inputs_per_step")
-    if batch == 1:
-        return ""
-    return (
-        f" Memory ran out at train.batch={batch}, which makes {inputs or 'several times as many'} inputs a step. "
-        f"Try a new run with train.batch={batch // 2}."
-    )
 
 
 def as_row(found: dict[str, Any]) -> list[str]:

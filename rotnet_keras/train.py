@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import psutil
@@ -18,6 +19,7 @@ from rotnet_keras.errors import RotnetError, RunStopped
 from rotnet_keras.events import EventWriter
 from rotnet_keras.host import processor
 from rotnet_keras.kinds import kind_of
+from rotnet_keras.memory import advice, ran_out
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.runs import RunFolder, command_line
 from rotnet_keras.schema import Recipe
@@ -48,9 +50,10 @@ def run(folder: RunFolder) -> int:
     try:
         session.record(**_process_facts())
         outcome, code, message = _work(session)
-        session.event("end", outcome=outcome, exit_code=code, message=message)
         if message:
             session.say(message)
+        with suppress(OSError):  # A disk may be full; the run then counts as killed, and goes on as such.
+            session.event("end", outcome=outcome, exit_code=code, message=message)
         return code
     finally:
         console.close()
@@ -63,10 +66,11 @@ def run_and_exit(folder: RunFolder) -> NoReturn:
     By itself a process ends at once: all is written, and threads of TensorFlow that want the interpreter while that
     goes could hold it up for ever. One of several takes leave of the others first.
     """
+    alone = place(load_recipe(folder.recipe)).count == 1
     code = run(folder)
     sys.stdout.flush()
     sys.stderr.flush()
-    if place(load_recipe(folder.recipe)).count == 1:
+    if alone:
         os._exit(code)
     sys.exit(code)
 
@@ -99,11 +103,14 @@ def _work(session: Session) -> tuple[str, int, str]:
         return "failed", error.exit_code, f"Error: {error}"
     except OSError as error:
         traceback.print_exc()
+        if not session.folder.path.is_dir():
+            return "failed", 1, f"Error: the run folder {session.folder.path} is gone"
         return "failed", 1, f"Error: {error}. What was saved is intact; go on with: {way_on}"
     except Exception as error:
         traceback.print_exc()
         reason = (str(error).splitlines() or [""])[0][:500]
-        return "failed", 1, f"Error: {type(error).__name__}: {reason} (more in {session.folder.log})"
+        told = f"Error: {type(error).__name__}: {reason} (more in {session.folder.log})"
+        return "failed", 1, f"{told}. Memory ran out. {advice(session.folder)}" if ran_out(told) else told
     return "finished", 0, ""
 
 

@@ -57,3 +57,11 @@ def test_a_damaged_one_is_passed_over_with_a_word(tmp_path, variables, harm):
 
 def test_without_any_training_begins_at_the_start(tmp_path, variables):
     assert restore_checkpoint(tmp_path / "none", variables) == (Position(), [])
+
+
+def test_what_a_kill_left_half_written_is_cleared_away(tmp_path, variables):
+    save_checkpoint(tmp_path, variables, Position(step=1), best=False)
+    (tmp_path / ".step-00000002.npz.tmp").write_bytes(b"half")
+    position, damaged = restore_checkpoint(tmp_path, variables)
+    assert position.step == 1 and not damaged
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.npz"]

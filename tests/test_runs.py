@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import time
@@ -13,6 +14,7 @@ from rotnet_keras.runs import (
     create_run,
     find_run,
     list_runs,
+    write_atomically,
 )
 
 
@@ -167,3 +169,16 @@ def test_a_wrong_name_brings_the_nearest(tmp_path, run):
     with pytest.raises(RunError, match="did you mean 'a'"):
         find_run("aa", tmp_path)
     assert find_run(str(run.path), tmp_path / "elsewhere").path == RunFolder(run.path).path
+
+
+def test_a_file_that_cannot_be_written_whole_stays_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]

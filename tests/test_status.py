@@ -6,6 +6,7 @@ import psutil
 import pytest
 from command_line import run_cli
 
+from rotnet_keras.memory import advice, ran_out
 from rotnet_keras.runs import create_run
 from rotnet_keras.status import comparison, explanation, judgement, summary
 
@@ -80,14 +81,19 @@ def test_a_stalled_run_is_told_by_its_own_pace(make):
 
 @pytest.mark.parametrize("sign", ["ResourceExhaustedError: OOM when allocating", "MemoryError: ", "CUDA out of memory"])
 def test_half_the_batch_is_proposed_where_memory_ran_out(make, sign):
-    told = explained(make(step(1), failed(f"Error: {sign}"), batch=48, inputs_per_step=96))
-    assert told.startswith(f"Error: {sign}") and "train.batch=48, which makes 96 inputs" in told
-    assert told.endswith("Try a new run with train.batch=24.")
+    assert ran_out(f"Error: {sign}") and not ran_out("Error: no space left")
+    told = advice(make(batch=48, inputs_per_step=96))
+    assert "train.batch=48 makes 96 inputs" in told and "Try a new run with train.batch=24," in told
+    assert advice(make(batch=1)) == ""
 
 
-def test_other_failures_and_single_images_get_no_such_proposal(make):
+def test_a_run_that_was_killed_before_its_first_step_may_have_wanted_memory(make):
+    assert "want of memory: train.batch=48" in explained(make(alive=False, batch=48))
+    assert "train.batch" not in explained(make(step(10), alive=False, batch=48))
+
+
+def test_a_failure_is_told_as_it_ended(make):
     assert explained(make(failed("Error: no space left"))) == "Error: no space left"
-    assert explained(make(failed("MemoryError"), batch=1)) == "MemoryError"
 
 
 def test_runs_side_by_side_show_last_and_best_and_what_differs(make):
