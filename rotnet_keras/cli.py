@@ -12,6 +12,7 @@ import typer
 
 from rotnet_keras import control, tools
 from rotnet_keras.errors import RecipeError, RotnetError
+from rotnet_keras.plain_text import printable
 from rotnet_keras.shell import (
     AsJson,
     Detach,
@@ -24,7 +25,6 @@ from rotnet_keras.shell import (
     find,
     load,
     print_rows,
-    printable,
 )
 
 app = typer.Typer(
@@ -191,7 +191,7 @@ def status(run: RunName, runs_dir: RunsDir = None, as_json: AsJson = False) -> N
 
     folder = find(run, runs_dir)
     found = {**summary(folder), "verdict": judgement(folder)}
-    typer.echo(json.dumps(found, indent=2) if as_json else in_lines(found))
+    typer.echo(json.dumps(found, indent=2) if as_json else printable(in_lines(found)))
 
 
 @app.command()

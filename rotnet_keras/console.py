@@ -9,6 +9,9 @@ from typing import TextIO
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from rotnet_keras.plain_text import printable
 
 PLAIN_SECONDS = 15.0
 
@@ -64,6 +67,7 @@ class Console:
 
     def line(self, text: str) -> None:
         """Say one thing; a bar stays below it."""
+        text = printable(text)
         self._log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
         if self._terminal:
             self._terminal.print(text, markup=False, soft_wrap=True)
@@ -91,7 +95,7 @@ class Console:
         for i, column in enumerate(columns):
             table.add_column(column, justify="left" if i == 0 else "right")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(Text(printable(cell)) for cell in row))
         log = RichConsole(file=self._log, width=100, highlight=False)
         for console in filter(None, (log, self._terminal)):
             console.print(title, style="bold", markup=False, soft_wrap=True)

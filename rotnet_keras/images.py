@@ -3,11 +3,16 @@
 import math
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+
+# Images that are too large are refused here, at half of what Pillow refuses itself.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 Pixels = np.ndarray
 
@@ -44,19 +49,12 @@ def read_image(
     Raises:
         UnreadableImage: it is empty, damaged, truncated, too large or not an image.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                # A JPEG can be decoded at a half, a quarter or an eighth of its size at a fraction of the cost.
-                needed = size if box is None or side is None else math.ceil(size * max(1.0, side / min(box[2:])))
-                image.draft(image.mode, (needed, needed))
-                ImageOps.exif_transpose(image, in_place=True)
-                return cut(_eight_bit(image, channels), size, box, side)
-    except UnreadableImage:
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
-        raise UnreadableImage(_reason(source, error)) from None
+    with _opened(source) as image:
+        # A JPEG can be decoded at a half, a quarter or an eighth of its size at a fraction of the cost.
+        needed = size if box is None or side is None else math.ceil(size * max(1.0, side / min(box[2:])))
+        image.draft(image.mode, (needed, needed))
+        ImageOps.exif_transpose(image, in_place=True)
+        return cut(_eight_bit(image, channels), size, box, side)
 
 
 def read_whole(source: Path | BytesIO, channels: int) -> Pixels:
@@ -68,13 +66,27 @@ def read_whole(source: Path | BytesIO, channels: int) -> Pixels:
     Raises:
         UnreadableImage: it is empty, damaged, truncated, too large or not an image.
     """
+    with _opened(source) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = np.asarray(_eight_bit(image, channels), np.uint8)
+        return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+@contextmanager
+def _opened(source: Path | BytesIO) -> Iterator[Image.Image]:
+    """An image whose header is read, and whatever goes wrong with it told as one kind of error.
+
+    Raises:
+        UnreadableImage: it is empty, damaged, truncated, too large or not an image.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                ImageOps.exif_transpose(image, in_place=True)
-                pixels = np.asarray(_eight_bit(image, channels), np.uint8)
-                return pixels[..., None] if pixels.ndim == 2 else pixels
+        # To open a pipe would be to wait for whoever fills it.
+        if isinstance(source, Path) and source.exists() and not source.is_file():
+            raise UnreadableImage("it is no regular file")
+        with Image.open(source) as image:
+            if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise UnreadableImage(f"it has {image.width} x {image.height} pixels: too many")
+            yield image
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
@@ -91,9 +103,9 @@ def _reason(source: Path | BytesIO, error: Exception) -> str:
 def file_channels(path: Path) -> int | None:
     """1 for a grey file, 3 for one with colours, None where it cannot be opened."""
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             return 1 if image.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F") else 3
-    except Exception:
+    except UnreadableImage:
         return None
 
 
@@ -107,16 +119,11 @@ def look_at(source: Path | BytesIO) -> tuple[int, int, bool]:
     Raises:
         UnreadableImage: it is empty, too large or not an image.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-                plain = image.format == "JPEG" and image.mode in ("L", "RGB") and orientation == 1
-                width, height = image.size if orientation < SIDEWAYS else image.size[::-1]
-                return width, height, plain
-    except Exception as error:
-        raise UnreadableImage(_reason(source, error)) from None
+    with _opened(source) as image:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        plain = image.format == "JPEG" and image.mode in ("L", "RGB") and orientation == 1
+        width, height = image.size if orientation < SIDEWAYS else image.size[::-1]
+        return width, height, plain
 
 
 def cut(image: Image.Image, size: int, box: Box | None = None, side: int | None = None) -> Pixels:

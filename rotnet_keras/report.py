@@ -11,6 +11,7 @@ import tomlkit
 from rotnet_keras.catalogue import PACKAGE
 from rotnet_keras.events import Event, probe_images
 from rotnet_keras.paper import table_1
+from rotnet_keras.plain_text import printable
 from rotnet_keras.runs import RunFolder, write_atomically
 from rotnet_keras.study_results import grids, pictures, study_tables
 from rotnet_keras.tasks import OTHER_SCORES, Task, recalls_of, score_of, task_of
@@ -150,7 +151,7 @@ def render(name: str, values: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["cells"] = lambda row: " | ".join(str(cell).replace("|", "\\|") for cell in row)
-    return environment.get_template(f"{name}.jinja").render(values)
+    return printable(environment.get_template(f"{name}.jinja").render(values))
 
 
 def figures_of(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from rotnet_keras.plain_text import printable
+
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or the path of its folder.")]
 RunsDir = Annotated[Path | None, typer.Option(help="Where runs are kept; ROTNET_RUNS_DIR or ./runs by default.")]
@@ -69,8 +71,3 @@ def print_rows(columns: list[str], rows: list[list[str]]) -> None:
     for row in table:
         cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
         typer.echo(printable("  ".join([*cells, row[-1]]).rstrip()))
-
-
-def printable(text: str) -> str:
-    """The text without control characters, which could take over the terminal."""
-    return "".join(c for c in text if c in "\n\t" or c.isprintable())

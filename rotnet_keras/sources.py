@@ -62,7 +62,7 @@ class FolderSource:
         digest = hashlib.blake2b()
         for split, files in self.splits.items():
             for file in files:
-                entry = f"{split}\0{file.relative_to(self.root)}\0{file.stat().st_size}\n"
+                entry = f"{split}\0{file.relative_to(self.root)}\0{_size(file)}\n"
                 digest.update(os.fsencode(entry))
         return "folder:" + digest.hexdigest()[:16]
 
@@ -115,9 +115,16 @@ class VocSource:
         for split, names in self.lists(data, masks).items():
             for name in names:
                 picture = self.root / "JPEGImages" / f"{name}.jpg"
-                size = picture.stat().st_size if picture.is_file() else 0
-                digest.update(os.fsencode(f"{split}\0{name}\0{size}\n"))
+                digest.update(os.fsencode(f"{split}\0{name}\0{_size(picture)}\n"))
         return "voc:" + digest.hexdigest()[:16]
+
+
+def _size(file: Path) -> int:
+    """In bytes; 0 of what is not there, such as the end of a broken link."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 Source = ArraySource | FolderSource | TfdsSource

@@ -1,3 +1,4 @@
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -257,8 +258,31 @@ def test_the_central_square_is_kept(tmp_path):
 def test_a_decompression_bomb_is_an_unreadable_image(tmp_path, monkeypatch):
     save_image(tmp_path / "a.png", photo((40, 40)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(UnreadableImage, match="decompression bomb"):
+    with pytest.raises(UnreadableImage, match="40 x 40 pixels: too many"):
         read_image(tmp_path / "a.png", 8, 3)
+
+
+def test_a_folder_of_oddities_is_read_and_each_that_is_no_image_is_named(folder):
+    images = len(load(Data(name=str(folder), size=8, validation=0.0)).train)
+    Image.new("CMYK", (30, 30)).save(folder / "class_0" / "cmyk.jpg")
+    Image.new("RGB", (100_000, 1)).save(folder / "class_0" / "long.png")
+    Image.new("RGB", (9, 9)).save(folder / "class_0" / "named_jpg.jpg", "PNG")
+    pictures = [Image.new("P", (30, 30), number) for number in range(3)]
+    pictures[0].save(folder / "class_0" / "moving.gif", save_all=True, append_images=pictures[1:])
+    odd = folder / "class_1"
+    (odd / "loop").symlink_to(".")
+    (odd / "gone.jpg").symlink_to("nowhere.jpg")
+    (odd / "self.jpg").symlink_to("self.jpg")
+    (odd / "folder.jpg").mkdir()
+    os.mkfifo(odd / "pipe.jpg")
+    (odd / "text.png").write_text("hello")
+    (odd / "\x1b[2J.jpg").touch()
+    (odd / os.fsdecode(b"\xff.jpg")).touch()
+    dataset = load(Data(name=str(folder), size=8, validation=0.0))
+    assert len(dataset.train) == images + 4
+    (note,) = (note for note in dataset.notes if "cannot be read" in note)
+    assert "6 of " in note and "no regular file" in note
+    assert load(Data(name=str(folder), size=8, validation=0.0)).fingerprint == dataset.fingerprint
 
 
 def test_a_missing_tfds_name_says_where_was_looked(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Whole runs through the command line, on tiny data."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -109,10 +110,15 @@ def test_a_folder_with_broken_images_trains_and_names_them(tmp_path, tiny_recipe
     (photos / "empty.jpg").touch()
     (photos / "text.jpg").write_text("no picture")
     (photos / "cut.jpg").write_bytes((photos / "0.jpg").read_bytes()[:300])
+    # Names that would clear the screen, and that are no text.
+    (photos / "\x1b[2Jescape.jpg").touch()
+    (photos / os.fsdecode(b"\xff.jpg")).touch()
     result, run = start(tiny_recipe, f"data.name={photos}", "data.size=16", "train.steps=2")
     assert result.returncode == 0, result.stderr
     (warning,) = [e["message"] for e in events_of(run, "warning")]
-    assert warning.startswith("3 of 33 train files") and all(n in warning for n in ("empty", "text", "cut"))
+    assert warning.startswith("5 of 35 train files") and all(n in warning for n in ("empty", "text", "cut", "escape"))
+    assert "[2Jescape.jpg" in result.stdout and "\x1b" not in result.stdout + run.log.read_text()
+    assert all("\x1b" not in (run.path / name).read_text() for name in ("report.md", "report.html"))
 
 
 def test_from_python(tmp_path, tiny_recipe):
