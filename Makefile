@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow lint lock clean
+.PHONY: quickstart test test-slow soak lint lock clean
 
 quickstart: .venv/.installed
 	$(BIN)/rotnet-keras run quickstart
@@ -13,6 +13,10 @@ test: .venv/.installed-dev
 
 test-slow: .venv/.installed-dev
 	$(BIN)/pytest -m slow
+
+# Tries for most of an hour to break what the README promises.
+soak: .venv/.installed-dev
+	PYTHONPATH=tests $(BIN)/python -m soak --output results/reliability.md
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

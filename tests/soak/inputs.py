@@ -1,0 +1,46 @@
+"""Drills of what a user, or a stranger, may hand in: recipes and images."""
+
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from bad_images import bad_images
+from bad_recipes import bad_recipes
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis.strategies import SearchStrategy
+from test_bad_images import check_image
+from test_bad_recipes import check_recipe
+
+from soak.tally import Tally
+
+
+def recipes(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
+    """Recipes changed, torn and made up."""
+    yield _fuzzed("fuzzed recipes", bad_recipes, lambda content: check_recipe(folder, content), rng, count)
+
+
+def images(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
+    """Image files of all kinds, whole and spoilt."""
+    yield _fuzzed("fuzzed image files", bad_images(), lambda image: check_image(folder, *image), rng, count)
+
+
+def _fuzzed(what: str, examples: SearchStrategy[Any], check: Callable[[Any], bool], rng: Random, count: int) -> Tally:
+    tally = Tally(what)
+    good = 0
+
+    @seed(rng.randrange(2**31))
+    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(example=examples)
+    def one(example: Any) -> None:
+        nonlocal good
+        tally.tried += 1
+        try:
+            good += check(example)
+        except Exception:  # Whatever comes of it is what the drill is for.
+            tally.lost.append(f"{example!r:.300}: {traceback.format_exc(limit=-2)}")
+
+    one()
+    tally.note = f"{good:,} were usable, {tally.tried - good:,} ended with one message"
+    return tally
