@@ -24,7 +24,7 @@ DRILLS = {
     "kills": (kills.kills, 200),
     "signals": (kills.signals, 40),
     "studies": (kills.studies, 10),
-    "checkpoints": (kills.damage, 20),
+    "checkpoints": (kills.damage, 10),
     "queues": (queues.drained, 100),
     "folders": (load.folders, 5000),
     "events": (load.events, 5_000_000),

@@ -184,7 +184,7 @@ def small_recipe(folder: Path) -> Path:
     others, their_labels = upright_images(40, seed=1)
     np.savez(folder / "tiny.npz", x_train=images, y_train=labels, x_test=others, y_test=their_labels)
     recipe = folder / "tiny.toml"
-    longer = TINY_RECIPE.replace("epochs = 3", "epochs = 40")
+    longer = TINY_RECIPE.replace("epochs = 3", "epochs = 20")
     recipe.write_text(longer.format(data=folder / "tiny.npz") + PROBES)
     return recipe
 
