@@ -4,21 +4,19 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras import engine
 from rotnet_keras.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
 from rotnet_keras.average_precision import mean_of, of_ranking
 from rotnet_keras.batches import evaluation_images
 from rotnet_keras.classifier_training import EVALUATION_BATCH
 from rotnet_keras.classify import Classification
 from rotnet_keras.datasets import IMAGENET_STATISTICS, Dataset
-from rotnet_keras.devices import strategy_for
 from rotnet_keras.engine import keras
 from rotnet_keras.exports import with_sigmoid
 from rotnet_keras.multi_label import DIFFICULT
 from rotnet_keras.session import Session
 from rotnet_keras.stages import record_data
 from rotnet_keras.stores import Split
-from rotnet_keras.training import run_precision
+from rotnet_keras.training import set_up
 from rotnet_keras.transfer_schema import ClassificationRecipe
 
 
@@ -26,9 +24,7 @@ def classify_pictures(session: Session) -> None:
     """Run a recipe of the kind `transfer`, task `classification`."""
     recipe = session.recipe
     assert isinstance(recipe, ClassificationRecipe)
-    engine.configure(recipe.seed, run_precision(session, recipe))
-    strategy = strategy_for(recipe.devices)
-    session.stop.listen()
+    strategy = set_up(session, recipe)
     dataset = multi_labelled(load_annotated(recipe.data, False, session.progress))
     record_data(session, dataset, dataset.image_shape, dataset.class_names)
     training = PictureClassification(session, recipe, dataset, strategy)

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rotnet_keras import engine
 from rotnet_keras.auxiliary import UNLABELLED, SemiSupervised
 from rotnet_keras.backbones import build, for_images, freeze, outputs_of
 from rotnet_keras.batches import centred, evaluation_images, training_images
 from rotnet_keras.classifier_training import EVALUATION_BATCH, ClassifierTraining
 from rotnet_keras.datasets import Dataset
-from rotnet_keras.devices import strategy_for
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.exports import first_kernels, load_backbone, save_model, with_softmax
@@ -26,7 +24,7 @@ from rotnet_keras.schema import ClassifyRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stages import network_input, prepare_data
 from rotnet_keras.stores import Split
-from rotnet_keras.training import run_precision
+from rotnet_keras.training import set_up
 from rotnet_keras.transfer_schema import ClassificationRecipe
 
 # What makes the seed of one stream of images that of another; no recipe's own seed reaches so far.
@@ -37,9 +35,7 @@ def classify(session: Session) -> None:
     """Run a recipe of the kind `classify`."""
     recipe = session.recipe
     assert isinstance(recipe, ClassifyRecipe)
-    engine.configure(recipe.seed, run_precision(session, recipe))
-    strategy = strategy_for(recipe.devices)
-    session.stop.listen()
+    strategy = set_up(session, recipe)
     dataset = prepare_data(session)
     if dataset.train.labels is None:
         raise DataError("classifying needs labelled training images, and these have no labels")

@@ -4,14 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras import canvases, engine
+from rotnet_keras import canvases
 from rotnet_keras.annotated_figures import Detected, draw_detected
 from rotnet_keras.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
 from rotnet_keras.average_precision import Boxes, coco_of_boxes, mean_of, of_boxes
 from rotnet_keras.backbones import freeze
 from rotnet_keras.batches import Spec
 from rotnet_keras.detectors import NOTHING, Detector, Norm
-from rotnet_keras.devices import strategy_for
 from rotnet_keras.engine import tf
 from rotnet_keras.exports import first_kernels, save_model
 from rotnet_keras.faster_rcnn import FasterRCNN
@@ -19,7 +18,7 @@ from rotnet_keras.figures import draw_filters
 from rotnet_keras.retinanet import RetinaNet
 from rotnet_keras.session import Session
 from rotnet_keras.stages import record_data
-from rotnet_keras.training import Training, run_precision
+from rotnet_keras.training import Training, set_up
 from rotnet_keras.transfer import backbone_for, canvas_batches, rate_of_trunk
 from rotnet_keras.transfer_schema import DetectionRecipe
 
@@ -33,9 +32,7 @@ def detect(session: Session) -> None:
     """Run a recipe of the kind `transfer`, task `detection`."""
     recipe = session.recipe
     assert isinstance(recipe, DetectionRecipe)
-    engine.configure(recipe.seed, run_precision(session, recipe))
-    strategy = strategy_for(recipe.devices)
-    session.stop.listen()
+    strategy = set_up(session, recipe)
     dataset = load_annotated(recipe.data, False, session.progress)
     side = recipe.canvas.side
     record_data(session, dataset, (side, side, 3), dataset.class_names)

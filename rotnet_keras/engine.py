@@ -58,18 +58,20 @@ if keras.backend.backend() != "tensorflow":
     )
 
 
-def configure(seed: int, precision: str) -> None:
+def configure(seed: int, precision: str, deterministic: bool = True) -> None:
     """Fix every global source of randomness and the dtype policy of the layers built from here on.
 
     Args:
         seed: feeds Python's, NumPy's and TensorFlow's global generators, which only the initial weights
             use; everything later is drawn from (seed, step).
         precision: "float32", "mixed_bfloat16" or "mixed_float16", no longer "auto".
+        deterministic: let operations sum in a fixed order. XLA, and so a TPU, has no such gradient of a max pool.
     """
     for gpu in tf.config.list_physical_devices("GPU"):
         if not tf.config.experimental.get_memory_growth(gpu):
             tf.config.experimental.set_memory_growth(gpu, True)
-    tf.config.experimental.enable_op_determinism()
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
 

@@ -7,7 +7,6 @@ from rotnet_keras.backbones import build
 from rotnet_keras.batches import crop_size, evaluation_images, training_images
 from rotnet_keras.classifier_training import EVALUATION_BATCH, ClassifierTraining
 from rotnet_keras.datasets import Dataset
-from rotnet_keras.devices import strategy_for
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.exports import first_kernels, save_model, with_softmax
 from rotnet_keras.figures import draw_filters
@@ -20,16 +19,14 @@ from rotnet_keras.schema import PretrainRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stages import finish, network_input, prepare_data
 from rotnet_keras.stores import Split
-from rotnet_keras.training import run_precision
+from rotnet_keras.training import set_up
 
 
 def pretrain(session: Session) -> None:
     """Run a recipe of the kind `pretrain`."""
     recipe = session.recipe
     assert isinstance(recipe, PretrainRecipe)
-    engine.configure(recipe.seed, run_precision(session, recipe))
-    strategy = strategy_for(recipe.devices)
-    session.stop.listen()
+    strategy = set_up(session, recipe)
     dataset = prepare_data(session)
     check_probes(dataset, recipe.probe)
     training = Pretraining(session, recipe, dataset, strategy)

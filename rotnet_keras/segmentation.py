@@ -4,13 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras import canvases, engine
+from rotnet_keras import canvases
 from rotnet_keras.annotated_figures import Segmented, draw_segmented
 from rotnet_keras.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
 from rotnet_keras.average_precision import class_overlaps, mean_of
 from rotnet_keras.backbones import freeze
 from rotnet_keras.batches import Spec
-from rotnet_keras.devices import strategy_for
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.exports import first_kernels, save_model
 from rotnet_keras.figures import draw_filters
@@ -18,7 +17,7 @@ from rotnet_keras.fused import fused, stock
 from rotnet_keras.segmenters import VOID, Segmenter, deeplab, fcn, fresh_variables
 from rotnet_keras.session import Session
 from rotnet_keras.stages import record_data
-from rotnet_keras.training import Training, run_precision
+from rotnet_keras.training import Training, set_up
 from rotnet_keras.transfer import backbone_for, canvas_batches, rate_of_trunk
 from rotnet_keras.transfer_schema import SegmentationRecipe
 
@@ -31,9 +30,7 @@ def segment(session: Session) -> None:
     """Run a recipe of the kind `transfer`, task `segmentation`."""
     recipe = session.recipe
     assert isinstance(recipe, SegmentationRecipe)
-    engine.configure(recipe.seed, run_precision(session, recipe))
-    strategy = strategy_for(recipe.devices)
-    session.stop.listen()
+    strategy = set_up(session, recipe)
     dataset = load_annotated(recipe.data, True, session.progress)
     side = recipe.canvas.side
     record_data(session, dataset, (side, side, 3), [BACKGROUND, *dataset.class_names])

@@ -15,7 +15,7 @@ from rotnet_keras.batches import Replicas
 from rotnet_keras.callbacks import AfterStep, LearningRate, StepEvents
 from rotnet_keras.checkpoints import Position, restore_checkpoint, save_checkpoint, step_checkpoints
 from rotnet_keras.datasets import Dataset
-from rotnet_keras.devices import check_all_agree, give_all_the_chiefs, replicas_here, shared_out
+from rotnet_keras.devices import check_all_agree, give_all_the_chiefs, replicas_here, shared_out, strategy_for
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DivergedError, RecipeError, RotnetError
 from rotnet_keras.optimizers import averaged, build_optimizer
@@ -34,9 +34,20 @@ GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledE
 
 def run_precision(session: Session, recipe: TrainedRecipe) -> str:
     """What the run computes in, from its first start to its last, wherever it is resumed."""
-    precision = engine.precision_here(session.folder.facts().get("precision", recipe.train.precision))
+    asked = session.folder.facts().get("precision", recipe.train.precision)
+    on_tpu = asked == "auto" and recipe.devices.strategy == "tpu"
+    precision = "mixed_bfloat16" if on_tpu else engine.precision_here(asked)
     session.record(precision=precision)
     return precision
+
+
+def set_up(session: Session, recipe: TrainedRecipe) -> tf.distribute.Strategy:
+    """Make TensorFlow ready for a training; the strategy of its devices."""
+    precision = run_precision(session, recipe)
+    engine.configure(recipe.seed, precision, deterministic=recipe.devices.strategy != "tpu")
+    strategy = strategy_for(recipe.devices)
+    session.stop.listen()
+    return strategy
 
 
 def compile_model(model: Trained, recipe: TrainedRecipe) -> None:

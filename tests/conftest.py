@@ -129,6 +129,18 @@ def runs_dir(tmp_path, monkeypatch):
     return Path("runs")
 
 
+@pytest.fixture
+def xla():
+    """XLA as a TPU has it: not bound to sum in a fixed order, which it cannot in the gradient of a max pool."""
+    from tensorflow.python.framework import config
+
+    was_bound = config.is_op_determinism_enabled()
+    config.disable_op_determinism()
+    yield
+    if was_bound:
+        config.enable_op_determinism()
+
+
 def shared_data(*names):
     """A data set of the neighbouring `shared` folder, which only developers have; skips without it."""
     path = Path(__file__).parents[2].joinpath("shared", *names)

@@ -30,17 +30,18 @@ def test_the_fastest_precision_depends_on_the_hardware(monkeypatch, flags, gpus,
 
 
 @pytest.mark.parametrize(
-    ("asked", "recorded", "expected"),
+    ("asked", "recorded", "flags", "strategy", "expected"),
     [
-        ("auto", {}, "mixed_bfloat16"),
-        ("auto", {"precision": "float32"}, "float32"),
-        ("mixed_float16", {}, "mixed_float16"),
+        ("auto", {}, AMX, "auto", "mixed_bfloat16"),
+        ("auto", {"precision": "float32"}, AMX, "auto", "float32"),
+        ("mixed_float16", {}, AMX, "auto", "mixed_float16"),
+        ("auto", {}, "", "tpu", "mixed_bfloat16"),
     ],
 )
-def test_a_run_keeps_the_precision_it_began_in(monkeypatch, asked, recorded, expected):
-    monkeypatch.setattr(engine, "processor_flags", lambda: AMX)
+def test_a_run_keeps_the_precision_it_began_in(monkeypatch, asked, recorded, flags, strategy, expected):
+    monkeypatch.setattr(engine, "processor_flags", lambda: flags)
     facts = dict(recorded)
     session = SimpleNamespace(folder=SimpleNamespace(facts=lambda: facts), record=facts.update)
-    recipe = SimpleNamespace(train=SimpleNamespace(precision=asked))
+    recipe = SimpleNamespace(train=SimpleNamespace(precision=asked), devices=SimpleNamespace(strategy=strategy))
     assert run_precision(session, recipe) == expected
     assert facts == {"precision": expected}
