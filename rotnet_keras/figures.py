@@ -146,6 +146,24 @@ def draw_filters(kernels: np.ndarray, path: Path) -> None:
 
     Three channels are drawn as colours; of other numbers of channels the mean is drawn in grey.
     """
+    canvas = _filter_tiles(kernels)
+    scale = max(1, FILTERS_WIDTH // canvas.shape[1])
+    pixels = np.kron(canvas, np.ones((scale, scale, 1), np.uint8))
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)
+
+
+def filters_figure(kernels: np.ndarray) -> Any:
+    """The same as a figure, for `save`."""
+    canvas = _filter_tiles(kernels)
+    height, width = np.array(canvas.shape[:2]) * max(1, FILTERS_WIDTH // canvas.shape[1])
+    figure = plt.figure(figsize=(width / 100, height / 100), dpi=100)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    axis.imshow(canvas.repeat(3, axis=2) if canvas.shape[2] == 1 else canvas, interpolation="nearest", aspect="auto")
+    return figure
+
+
+def _filter_tiles(kernels: np.ndarray) -> np.ndarray:
     if kernels.shape[2] != 3:
         kernels = kernels.mean(axis=2, keepdims=True)
     energy = (kernels**2).sum(axis=(0, 1, 2))
@@ -154,13 +172,11 @@ def draw_filters(kernels: np.ndarray, path: Path) -> None:
     side, gap = tiles.shape[1], 1
     rows = -(-len(tiles) // FILTER_COLUMNS)
     columns = min(FILTER_COLUMNS, len(tiles))
-    scale = max(1, FILTERS_WIDTH // (columns * (side + gap)))
     canvas = np.zeros((rows * (side + gap) - gap, columns * (side + gap) - gap, tiles.shape[3]))
     for n, tile in enumerate(tiles):
         top, left = (side + gap) * (n // columns), (side + gap) * (n % columns)
         canvas[top : top + side, left : left + side] = tile
-    pixels = np.kron(np.round(255 * canvas).astype(np.uint8), np.ones((scale, scale, 1), np.uint8))
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)
+    return np.round(255 * canvas).astype(np.uint8)
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

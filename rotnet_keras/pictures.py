@@ -10,7 +10,7 @@ from rotnet_keras.batches import centred
 from rotnet_keras.engine import keras
 from rotnet_keras.exports import first_kernels, load_backbone
 from rotnet_keras.features import frozen_taps
-from rotnet_keras.figures import draw_filters, save
+from rotnet_keras.figures import filters_figure, save
 from rotnet_keras.map_figures import attention_figure, turning_figure
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.runs import RunFolder
@@ -38,7 +38,7 @@ def draw_pictures(session: Session, pictures: list[Picture], folders: dict[str, 
         path = session.folder.figures / f"picture-{number}.png"
         if picture.kind == "filters":
             (model,) = models.values()
-            draw_filters(first_kernels(model), path)
+            save(filters_figure(first_kernels(model)), path)
             scores: dict[str, float] = {}
         else:
             images = _images(folders[next(iter(picture.models.values()))], models)

@@ -1,5 +1,6 @@
 """Studies: many runs, made once, and the tables they fill."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -33,7 +34,12 @@ head = "linear"
 controls = ["random"]
 steps = 3
 """
-PICTURE = """
+PICTURES = """
+[[picture]]
+kind = "filters"
+title = "First-layer filters"
+models = { RotNet = "rotnet" }
+
 [[picture]]
 kind = "turning"
 title = "Attention maps of the four copies"
@@ -122,7 +128,7 @@ def study(tmp_path, tiny_data):
     (tmp_path / "tiny.toml").write_text(TINY_RECIPE.format(data=tiny_data))
     (tmp_path / "probe.toml").write_text(PROBE.format(data=tiny_data))
     path = tmp_path / "study.toml"
-    path.write_text(STUDY + PICTURE)
+    path.write_text(STUDY + PICTURES)
     return path
 
 
@@ -141,23 +147,23 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     difference = top1["rotnet", "conv2"] - top1["random", "conv2"]
     assert f"RotNet, conv2 over random, conv2: {difference:+.1f}" in report
     assert "two steps" in report and str(study.parent) not in report
-    for name in ("table-1.png", "table-1.svg", "picture-0.png", "picture-0.svg"):
-        assert (runs["study"].figures / name).stat().st_size > 0
-    (picture,) = events_of(runs["study"], "picture")
-    assert set(picture["scores"]) == {"RotNet, conv1"}
+    for stem, suffix in itertools.product(("table-1", "picture-0", "picture-1"), (".png", ".svg")):
+        assert (runs["study"].figures / f"{stem}{suffix}").stat().st_size > 0
+    filters, picture = events_of(runs["study"], "picture")
+    assert filters["scores"] == {} and set(picture["scores"]) == {"RotNet, conv1"}
     assert all(-1 <= score <= 1 for score in picture["scores"].values())
 
     # The second time, and in other studies with the same runs, nothing is made again.
-    study.write_text(study.read_text().replace("tiny study", "another study").replace(PICTURE, ""))
+    study.write_text(study.read_text().replace("tiny study", "another study").replace(PICTURES, ""))
     again = run_cli("run", study, "scale=cpu", "--name", "again", cwd=study.parent)
     assert again.returncode == 0 and again.stdout.count("finished already") == 2
     assert {run.name for run in list_runs(study.parent / "runs")} == {*runs, "again"}
     collected = run_cli("collect", "study", "--output", "results", "--name", "tiny", cwd=study.parent)
     assert collected.returncode == 0, collected.stderr
     page, readme = (study.parent / "results" / name for name in ("tiny.html", "README.md"))
-    assert page.read_text().count("data:image/png;base64,") == 2 and "tiny study" in page.read_text()
+    assert page.read_text().count("data:image/png;base64,") == 3 and "tiny study" in page.read_text()
     assert f"| RotNet | {top1['rotnet', 'conv1']:.1f} (85.07) |" in readme.read_text()
-    assert "](study/figures/picture-0.png)" in readme.read_text()
+    assert "](study/figures/picture-1.png)" in readme.read_text()
     assert "`rotnet-keras run study.toml scale=cpu`" in readme.read_text()
     assert (study.parent / "results" / "study" / "events.jsonl").is_file()
     kept = (study.parent / "results" / "study" / "recipe.toml").read_text()
