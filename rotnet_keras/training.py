@@ -90,6 +90,8 @@ class Training(ABC, Generic[D]):
         self.total = recipe.train.total_steps(images)
         self.per_epoch = recipe.train.steps_per_epoch(images)
         self.replicas = self._replicas()
+        if images < (batch := recipe.train.batch) and not session.earlier:
+            session.warn(f"train.batch is {batch}, but there are only {images} images: a step takes them all")
         with strategy.scope():
             self.model = model = build()
             model.parts = recipe.train.accumulate
