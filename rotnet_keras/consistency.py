@@ -71,8 +71,13 @@ def _study_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
             yield ("run", i, "recipe"), f"recipe: expected one of {', '.join(map(repr, recipes))}, got {run.recipe!r}"
         if run.name in names[:i]:
             yield ("run", i, "name"), f"name: {run.name!r} is taken by an earlier run"
-        if run.of is not None and run.of not in names[:i]:
-            yield ("run", i, "of"), f"of: no earlier run is called {run.of!r}"
+        for key, other in (("of", run.of), ("like", run.like)):
+            if other is not None and other not in names[:i]:
+                yield ("run", i, key), f"{key}: no earlier run is called {other!r}"
+    for name, scale in study.scales.items():
+        for run_name in scale.set:
+            if run_name not in names:
+                yield ("scales", name, "set", run_name), f"set: no run is called {run_name!r}"
     for t, table in enumerate(study.table):
         for e, entry in enumerate(table.entry):
             if entry.run is not None and entry.run not in names:

@@ -10,6 +10,7 @@ from rotnet_keras.errors import RecipeError
 from rotnet_keras.recipe import flattened, load_recipe
 from rotnet_keras.runs import RunFolder
 from rotnet_keras.schema import Recipe
+from rotnet_keras.sections import Backbone
 from rotnet_keras.study_schema import StudyRecipe
 
 
@@ -58,7 +59,8 @@ def planned_runs(study: StudyRecipe) -> list[Planned]:
     for seed in scale.seeds:
         by_name: dict[str, Planned] = {}
         for run in study.run:
-            changes = {**flattened(study.set), **flattened(run.set), "seed": seed}
+            changes = {**flattened(study.set), **flattened(run.set), **flattened(scale.set.get(run.name, {}))}
+            changes |= {"seed": seed} | (_architecture(by_name[run.like]) if run.like else {})
             source = by_name[run.of] if run.of else None
             by_name[run.name] = Planned(run.name, seed, scale.recipes[run.recipe], changes, source)
         planned += by_name.values()
@@ -70,6 +72,21 @@ def planned_runs(study: StudyRecipe) -> list[Planned]:
     if complaints:
         raise RecipeError("\n".join(complaints))
     return planned
+
+
+def _architecture(run: Planned) -> dict[str, Any]:
+    """What gives another recipe the backbone that this run makes from scratch.
+
+    Raises:
+        RecipeError: its recipe is wrong, or makes none.
+    """
+    try:
+        backbone = getattr(load_recipe(run.recipe, run.overrides()), "backbone", None)
+    except RecipeError as error:
+        raise RecipeError(f"run {run.name!r}: {error}") from None
+    if not isinstance(backbone, Backbone):
+        raise RecipeError(f"run {run.name!r} makes no backbone from scratch: no run can be like it")
+    return flattened({"backbone": backbone.model_dump(exclude_none=True)})
 
 
 def with_absolute_paths(study: StudyRecipe, base: Path) -> StudyRecipe:

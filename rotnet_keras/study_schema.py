@@ -14,7 +14,14 @@ class StudyRun(Section):
     name: str = Field(pattern=r"^\w[\w.+-]*$")
     recipe: str = Field(description="Which of the scale's recipes it takes.")
     of: str | None = Field(None, description="The run of this study whose backbone it goes on from.")
+    like: str | None = Field(None, description="The run of this study whose backbone it has, with random weights.")
     set: dict[str, Any] = Field({}, description="What it changes of the recipe.")
+
+    @model_validator(mode="after")
+    def _one_backbone(self) -> "StudyRun":
+        if self.of and self.like:
+            raise ValueError("expected of, to go on from a run's backbone, or like, to have it with random weights")
+        return self
 
 
 class Scale(Section):
@@ -23,6 +30,7 @@ class Scale(Section):
     note: str = Field(min_length=1, description="In words, for the tables.")
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0], min_length=1)
     recipes: dict[str, str] = Field(description="Files or shipped recipes, by what the study's runs call them.")
+    set: dict[str, dict[str, Any]] = Field({}, description="What runs change of their recipes, by the runs' names.")
 
 
 class Entry(Section):

@@ -14,6 +14,7 @@ from voc_kit import COLOURS, make_kit
 from whole_runs import events_of, run_of, wait_for
 
 from rotnet_keras.catalogue import describe, shipped_recipes
+from rotnet_keras.errors import RecipeError
 from rotnet_keras.launch import load_for_run
 from rotnet_keras.recipe import load_recipe, to_toml
 from rotnet_keras.runs import create_run, list_runs
@@ -112,7 +113,8 @@ set = { train.steps = 4 }
 [[run]]
 name = "random"
 recipe = "segmentation"
-set = { train.steps = 4, backbone.name = "compact" }
+like = "rotnet"
+set = { train.steps = 4 }
 
 [[table]]
 title = "Mean IoU, %"
@@ -264,6 +266,25 @@ def test_runs_go_on_from_the_backbones_of_others():
     assert planned["supervised", 0].overrides() == {"seed": 0}
 
 
+def test_random_starts_have_the_architecture_of_another_run():
+    changes = {
+        "scales.full.set": {"alexnet": {"backbone.name": "resnet50", "backbone.width": 2.0}},
+        "run": [
+            {"name": "alexnet", "recipe": "pretrain"},
+            {"name": "random", "recipe": "segmentation", "like": "alexnet", "set": {"rescale": False}},
+        ],
+        "table": [],
+        "finding": [],
+    }
+    _, random = planned_runs(load_recipe("studies/table7_voc", changes))
+    assert random.overrides() == {"rescale": False, "seed": 0, "backbone.name": "resnet50", "backbone.width": 2.0}
+    assert load_recipe(random.recipe, random.overrides()).pretrained is None
+    with pytest.raises(RecipeError, match="run 'tuned' makes no backbone from scratch"):
+        tuned = {"name": "tuned", "recipe": "segmentation", "of": "alexnet"}
+        like = {"name": "random", "recipe": "segmentation", "like": "tuned"}
+        planned_runs(load_recipe("studies/table7_voc", {**changes, "run": [changes["run"][0], tuned, like]}))
+
+
 def scaled_down(name):
     """What makes the runs of a study at the paper's scale a few hundred steps long."""
     study = load_recipe(name)
@@ -299,6 +320,11 @@ def test_the_papers_studies_run_at_full_size(name, runs_of_all):
     [
         (("scale=cup",), "scale: expected one of 'full', 'cpu', got 'cup'"),
         (("run.1.of=nobody",), "of: no earlier run is called 'nobody'"),
+        (
+            ("run.1.like=rotnet",),
+            "expected of, to go on from a run's backbone, or like, to have it with random weights",
+        ),
+        (("scales.cpu.set={prob={seed=1}}",), "set: no run is called 'prob'"),
         (("run.0.recipe=pretrian",), "recipe: expected one of 'pretrain', 'probe', got 'pretrian'"),
         (("run.0.set.train.stesp=3",), "unknown key 'train.stesp'; did you mean 'steps'?"),
         (("table.0.entry.0.run=prob",), "no run is called 'prob'"),
