@@ -220,14 +220,16 @@ def facts_of(run: RunFolder, events: Sequence[Event]) -> list[tuple[str, str]]:
     facts = run.facts()
     steps = [e["step"] for e in events if e["kind"] == "step"]
     scale = run.settings().get("scales", {}).get(facts.get("scale"), {})
+    seconds = {e["folder"]: e.get("seconds", 0.0) for e in events if e["kind"] == "run"}
     rows = [
         ("scale", scale.get("note", "")),
-        ("runs", ", ".join(dict.fromkeys(e["folder"] for e in events if e["kind"] == "run"))),
+        ("runs", ", ".join(seconds)),
         ("data", _data(facts["data"]) if "data" in facts else ""),
         ("trainable parameters", f"{facts['parameters']:,}" if "parameters" in facts else ""),
         ("steps", f"{max(steps):,} of {facts.get('steps', 0):,}" if steps else ""),
         ("inputs seen", f"{max(steps) * facts.get('inputs_per_step', 0):,}" if steps else ""),
-        ("time", clock(working_seconds(events))),
+        ("time of its runs", clock(sum(seconds.values())) if seconds else ""),
+        ("time", clock(working_seconds(events)) if not seconds else ""),
         ("of it pretraining", clock(pretraining_seconds(events)) if _rotates(run) else ""),
         ("made on", ", ".join([*(str(facts[key]) for key in ("device", "processor") if key in facts),
                                f"{facts.get('cpus')} cores"])),

@@ -15,6 +15,7 @@ from rotnet_keras.datasets import load
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.exports import load_backbone, save_model
+from rotnet_keras.fused import stock
 from rotnet_keras.sections import Data
 
 layers = keras.layers
@@ -119,11 +120,12 @@ def rescale(model: keras.Model, images: np.ndarray, seed: int) -> list[float]:
 
 
 def rescaled(model: keras.Model, images: np.ndarray, untrained: bool = False) -> keras.Model:
-    """`folded` and `rescale` at once.
+    """`folded` and `rescale` at once, in float32 whatever the model computes in.
 
     Args:
         untrained: its batch normalisations first take the statistics of the images.
     """
+    model = stock(model)
     if untrained:
         take_statistics(model, images)
     chain = folded(model)

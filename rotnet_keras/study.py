@@ -6,7 +6,7 @@ from pathlib import Path
 from rotnet_keras.costs import costs_apart, finished_runs
 from rotnet_keras.errors import RotnetError
 from rotnet_keras.launch import load_for_run, prepare, spawn
-from rotnet_keras.report import clock, result_tables, write_report
+from rotnet_keras.report import clock, result_tables, working_seconds, write_report
 from rotnet_keras.runs import RunFolder, command_line, list_runs
 from rotnet_keras.session import Session
 from rotnet_keras.status import summary
@@ -32,7 +32,8 @@ def study(session: Session) -> None:
         if not reused:
             _finish(session, folder, number, len(planned))
         folders[run.name, run.seed] = folder
-        session.event("run", step=number, name=run.name, seed=run.seed, folder=folder.name, measures=measures(folder))
+        found = {"folder": folder.name, "seconds": working_seconds(folder.events()), "measures": measures(folder)}
+        session.event("run", step=number, name=run.name, seed=run.seed, **found)
     if recipe.picture:
         from rotnet_keras.pictures import draw_pictures
 

@@ -17,6 +17,7 @@ from rotnet_keras.catalogue import describe, shipped_recipes
 from rotnet_keras.errors import RecipeError
 from rotnet_keras.launch import load_for_run
 from rotnet_keras.recipe import load_recipe, to_toml
+from rotnet_keras.report import clock
 from rotnet_keras.runs import create_run, list_runs
 from rotnet_keras.study_runs import planned_runs
 
@@ -149,6 +150,8 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     difference = top1["rotnet", "conv2"] - top1["random", "conv2"]
     assert f"RotNet, conv2 over random, conv2: {difference:+.1f}" in report
     assert "two steps" in report and str(study.parent) not in report
+    seconds = sum(event["seconds"] for event in events_of(runs["study"], "run"))
+    assert seconds > 2 and f"time of its runs: {clock(seconds)}" in report
     for stem, suffix in itertools.product(("table-1", "picture-0", "picture-1"), (".png", ".svg")):
         assert (runs["study"].figures / f"{stem}{suffix}").stat().st_size > 0
     filters, picture = events_of(runs["study"], "picture")

@@ -14,7 +14,7 @@ from rotnet_keras.backbones import backbone, for_images, freeze
 from rotnet_keras.canvases import fitted, lay, lay_mask
 from rotnet_keras.classification import multi_labelled
 from rotnet_keras.classify import classifier
-from rotnet_keras.engine import keras
+from rotnet_keras.engine import keras, under
 from rotnet_keras.errors import DataError
 from rotnet_keras.multi_label import DIFFICULT, BestIsThere, sigmoid_loss
 from rotnet_keras.recipe import load_recipe
@@ -184,12 +184,14 @@ def test_a_pretrained_backbone_is_folded_rescaled_and_frozen(kit, tmp_path):
     assert trunk.predict(pixels, verbose=0) == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
-def test_a_backbone_from_scratch_is_rescaled_by_its_pictures(kit, tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_a_backbone_from_scratch_is_rescaled_by_its_pictures(kit, tmp_path, precision):
     recipe = tmp_path / "segmentation.toml"
     recipe.write_text(SEGMENTATION.format(kit=kit, classes=list(COLOURS)))
     loaded = load_recipe(str(recipe), {"rescale": True})
     dataset = load_annotated(loaded.data, True, lambda *progress: None)
-    trunk = backbone_for(loaded, 48, dataset.train)
+    with under(precision):
+        trunk = backbone_for(loaded, 48, dataset.train)
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in trunk.layers)
     where = [fitted(dataset.train.size(p), 48) for p in range(len(dataset.train))]
     pictures = np.stack([lay(dataset.train.picture(p), place, 48) for p, place in enumerate(where)])
