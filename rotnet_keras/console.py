@@ -72,8 +72,11 @@ class Console:
         if self._terminal:
             self._terminal.print(text, markup=False, soft_wrap=True)
 
-    def progress(self, what: str, done: int, total: int, text: str = "") -> None:
-        """Report that `done` of `total` are done; `text` says how it goes. A new `what` begins a new bar."""
+    def progress(self, what: str, done: float, total: int, text: str = "") -> None:
+        """Report that `done` of `total` are done; `text` says how it goes. A new `what` begins a new bar.
+
+        Where one of them takes long, `done` may have a fraction; it counts for the time that is left.
+        """
         now = time.monotonic()
         if what != self._what:
             self._close_bar()
@@ -106,7 +109,7 @@ class Console:
         self._close_bar()
         self._log.flush()
 
-    def _draw(self, what: str, done: int, total: int, text: str) -> None:
+    def _draw(self, what: str, done: float, total: int, text: str) -> None:
         if self._bar is None:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -120,13 +123,16 @@ class Console:
                 speed_estimate_period=120,
             )
             self._bar.start()
-            self._task = self._bar.add_task(what, total=total, completed=done, text=text)
+            self._task = self._bar.add_task(what, total=total, completed=int(done), text=text)
         self._bar.update(self._task, completed=done, total=total, text=text)
 
-    def _plain(self, what: str, done: int, total: int, text: str, seconds: float) -> None:
-        eta = seconds / max(1, done - self._first) * (total - done)
-        timing = f"ETA {_clock(eta)}" if done < total else f"took {_clock(seconds)}"
-        line = f"{what}: {done}/{total}{', ' + text if text else ''}, {timing}"
+    def _plain(self, what: str, done: float, total: int, text: str, seconds: float) -> None:
+        timing = []
+        if done >= total:
+            timing = [f"took {_clock(seconds)}"]
+        elif done > self._first:
+            timing = [f"ETA {_clock(seconds / (done - self._first) * (total - done))}"]
+        line = ", ".join([f"{what}: {int(done)}/{total}", *([text] if text else []), *timing])
         self._log.write(f"{time.strftime('%H:%M:%S')} {line}\n")
         if self._terminal and not self._terminal.is_terminal:
             self._terminal.print(line, markup=False, soft_wrap=True)

@@ -83,7 +83,7 @@ def _finish(session: Session, folder: RunFolder, number: int, total: int) -> Non
         found = summary(folder)
         part = found["step"] / found["steps"] if found["steps"] else 0.0
         words = f"{folder.name}: {found['state']}, {100 * part:.0f} % of its steps"
-        session.console.progress("runs", number - 1, total, words)
+        session.console.progress("runs", number - 1 + part, total, words)
         if session.stop.requested():
             folder.stop_file.touch()
         time.sleep(POLL_SECONDS)
