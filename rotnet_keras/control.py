@@ -38,10 +38,12 @@ queue = typer.Typer(help="Runs that wait for their turn, one at a time on each G
 def resume(run: RunName, runs_dir: RunsDir = None, detach: Detach = False) -> None:
     """Go on with a run that was stopped or killed, exactly where its last checkpoint is."""
     from rotnet_keras.cluster import place
+    from rotnet_keras.host import check_backend
     from rotnet_keras.launch import spawn
     from rotnet_keras.recipe import load_recipe
     from rotnet_keras.train import follow, run_and_exit
 
+    check_backend()
     folder = find(run, runs_dir)
     folder.refuse_newer()
     recipe = load_recipe(folder.recipe)

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rotnet_keras.errors import RotnetError
-from rotnet_keras.host import processor_flags
+from rotnet_keras.host import check_backend, processor_flags
 
+check_backend()
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # TensorFlow leaves oneDNN off on some processors where it makes a training step 1.4 to 1.6 times as fast.
@@ -53,8 +54,8 @@ __all__ = ["configure", "device_name", "keras", "precision_here", "tf", "under"]
 
 if keras.backend.backend() != "tensorflow":
     raise RotnetError(
-        f"rotnet-keras needs Keras's TensorFlow backend and found {keras.backend.backend()!r}: "
-        "unset KERAS_BACKEND, or set it to 'tensorflow', before Keras is imported."
+        f"rotnet-keras needs Keras's TensorFlow backend, and Keras runs on {keras.backend.backend()!r} already: set "
+        "KERAS_BACKEND to 'tensorflow' before it is imported"
     )
 
 

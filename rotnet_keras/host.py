@@ -1,7 +1,24 @@
-"""The processor of this machine, of which Python knows little."""
+"""What there is before TensorFlow is loaded: the processor, of which Python knows little, and the environment."""
 
+import os
 import platform
 from pathlib import Path
+
+from rotnet_keras.errors import RotnetError
+
+
+def check_backend() -> None:
+    """Refuse an environment that wants another backend of Keras.
+
+    Raises:
+        RotnetError: it does.
+    """
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise RotnetError(
+            f"rotnet-keras needs Keras's TensorFlow backend, and KERAS_BACKEND asks for {backend!r}: unset it, or set "
+            "it to 'tensorflow'"
+        )
 
 
 def processor() -> str:

@@ -1,6 +1,7 @@
 """From a recipe's name to a run folder that is ready to be worked on, here or in a process of its own."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 from rotnet_keras.catalogue import find_recipe
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
+from rotnet_keras.host import check_backend
 from rotnet_keras.recipe import load_recipe, to_toml
 from rotnet_keras.runs import RunFolder, create_run, default_runs_dir, find_run, list_runs
 from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe, SeededRecipe, Source
@@ -26,9 +28,11 @@ def load_for_run(recipe: str, overrides: Mapping[str, Any], runs_dir: Path) -> t
     """A checked recipe whose data are there, and what `run.json` keeps of how it was asked for.
 
     Raises:
+        RotnetError: the environment asks for another backend of Keras.
         RecipeError: the recipe is wrong.
         DataError: its data, or the backbone it is about, are missing.
     """
+    check_backend()
     loaded = load_recipe(recipe, overrides)
     facts = {
         "recipe": find_recipe(recipe).stem,
@@ -100,9 +104,9 @@ def find_backbone(source: Source, runs_dir: Path) -> Path:
 
 
 def prepare(recipe: Recipe, facts: Mapping[str, Any], name: str | None, runs_dir: Path) -> RunFolder:
-    """Make the run folder; by default it is called after the recipe and the time."""
-    name = name or f"{facts['recipe']}-{time.strftime('%m%d-%H%M')}"
-    return create_run(runs_dir, name, to_toml(recipe), facts)
+    """Make the run folder; by default it is called after the recipe, as far as that makes a name, and the time."""
+    stem = re.sub(r"[^\w.+-]+", "-", facts["recipe"]).lstrip(".+-")[:80] or "run"
+    return create_run(runs_dir, name or f"{stem}-{time.strftime('%m%d-%H%M')}", to_toml(recipe), facts)
 
 
 def spawn(folder: RunFolder, gpu: str | None = None) -> "subprocess.Popen[bytes]":
