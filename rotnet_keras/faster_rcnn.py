@@ -96,19 +96,26 @@ class FasterRCNN(Detector):
         return keras.Model(trunk.input, [trunk.output, sure, offsets], name="proposer")
 
     def _chooser(self) -> keras.layers.Layer:
-        from keras_cv.layers import ROIGenerator
+        """keras-cv's ROIGenerator does the same, but not where layers compute in 16 bits by default."""
+        from keras_cv.layers import NonMaxSuppression
 
-        before = min(self.BEFORE, len(self.anchors))
-        numbers: dict[str, float] = {}
-        for when in ("train", "test"):
-            numbers |= {f"pre_nms_topk_{when}": before, f"post_nms_topk_{when}": min(before, self.AFTER)}
-            numbers |= {f"nms_iou_threshold_{when}": self.PROPOSAL_OVERLAP}
-        return ROIGenerator("yxyx", dtype="float32", name="regions", **numbers)
+        return NonMaxSuppression(
+            "yxyx",
+            from_logits=False,
+            iou_threshold=self.PROPOSAL_OVERLAP,
+            confidence_threshold=0.0,
+            max_detections=min(len(self.anchors), self.AFTER),
+            dtype="float32",
+            name="regions",
+        )
 
     def _regions(self, sure: Any, offsets: Any) -> Any:
         """(N, R, 4): the surest boxes of which none overlaps a surer one too much."""
         boxes = cut(self.anchors.moved(ops.stop_gradient(offsets)), self.side)
-        return self.choose(boxes, ops.reshape(ops.stop_gradient(ops.sigmoid(sure)), (-1, len(self.anchors))))[0]
+        scores = ops.reshape(ops.stop_gradient(ops.sigmoid(sure)), (-1, len(self.anchors)))
+        scores, surest = ops.top_k(scores, min(len(self.anchors), self.BEFORE))
+        boxes = ops.take_along_axis(boxes, surest[..., None], axis=1)
+        return self.choose(box_prediction=boxes, class_prediction=scores[..., None])["boxes"]
 
     def _head(self, rest: keras.Model, classes: int) -> keras.Model:
         """From regions read from the map to logits (N, K + 1), background last, and offsets (N, 4)."""

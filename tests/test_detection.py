@@ -91,7 +91,8 @@ print("loaded")
 
 
 def test_a_detector_learns_and_its_report_and_export_tell_what(kit, tmp_path):
-    run, test = learned(tmp_path / "detection.toml", RECIPE, kit, "train.steps=16")
+    # In 16 bits too: layers of keras-cv that make others do not work there.
+    run, test = learned(tmp_path / "detection.toml", RECIPE, kit, "train.steps=16", "train.precision=mixed_bfloat16")
     assert 0 <= test["score_coco"] <= test["score"] < 1
     losses = [event["loss"] for event in events_of(run, "step")]
     assert losses[-1] < 0.7 * losses[0]

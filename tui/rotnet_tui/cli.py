@@ -29,6 +29,8 @@ def tui(
         return
     if not sys.stdout.isatty() and "TEXTUAL_DRIVER" not in os.environ:
         raise RotnetError("rotnet-tui needs a terminal. For scripts there is: rotnet-keras runs --json")
+    if os.environ.get("TERM") == "dumb":
+        raise RotnetError("This terminal (TERM=dumb) cannot be drawn on. Instead: rotnet-keras status RUN, logs -f RUN")
     from rotnet_tui.app import RotnetApp
 
     application = RotnetApp(folder, opened)
