@@ -291,6 +291,12 @@ def test_without_colour(terminal, tmp_path, arguments):
     assert all(red == green == blue for red, green, blue in colours)
 
 
+def test_a_terminal_that_cannot_be_drawn_on(terminal):
+    terminal.start(TERM="dumb")
+    terminal.wait_for(r"TERM=dumb\) cannot be drawn on. Instead: rotnet-keras status RUN")
+    terminal.wait_for_end()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [((), 1, "rotnet-tui needs a terminal"), (("NOSUCHRUN",), 1, "no run called 'NOSUCHRUN'")],
