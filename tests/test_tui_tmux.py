@@ -291,10 +291,22 @@ def test_without_colour(terminal, tmp_path, arguments):
     assert all(red == green == blue for red, green, blue in colours)
 
 
-def test_a_terminal_that_cannot_be_drawn_on(terminal):
-    terminal.start(TERM="dumb")
-    terminal.wait_for(r"TERM=dumb\) cannot be drawn on. Instead: rotnet-keras status RUN")
-    terminal.wait_for_end()
+def test_a_terminal_that_cannot_be_drawn_on(tmp_path, environment):
+    ours, theirs = os.openpty()
+    result = subprocess.run(
+        TUI,
+        cwd=tmp_path,
+        env=environment | {"TERM": "dumb"},
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert (
+        result.returncode == 1 and b"TERM=dumb) cannot be drawn on. Instead: rotnet-keras status RUN" in result.stderr
+    )
 
 
 @pytest.mark.parametrize(
