@@ -151,7 +151,7 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     assert f"RotNet, conv2 over random, conv2: {difference:+.1f}" in report
     assert "two steps" in report and str(study.parent) not in report
     seconds = sum(event["seconds"] for event in events_of(runs["study"], "run"))
-    assert seconds > 2 and f"time of its runs: {clock(seconds)}" in report
+    assert seconds > 2 and f"| time of its runs | {clock(seconds)} |" in report
     for stem, suffix in itertools.product(("table-1", "picture-0", "picture-1"), (".png", ".svg")):
         assert (runs["study"].figures / f"{stem}{suffix}").stat().st_size > 0
     filters, picture = events_of(runs["study"], "picture")
@@ -270,22 +270,16 @@ def test_runs_go_on_from_the_backbones_of_others():
 
 
 def test_random_starts_have_the_architecture_of_another_run():
-    changes = {
-        "scales.full.set": {"alexnet": {"backbone.name": "resnet50", "backbone.width": 2.0}},
-        "run": [
-            {"name": "alexnet", "recipe": "pretrain"},
-            {"name": "random", "recipe": "segmentation", "like": "alexnet", "set": {"rescale": False}},
-        ],
-        "table": [],
-        "finding": [],
-    }
-    _, random = planned_runs(load_recipe("studies/table7_voc", changes))
-    assert random.overrides() == {"rescale": False, "seed": 0, "backbone.name": "resnet50", "backbone.width": 2.0}
-    assert load_recipe(random.recipe, random.overrides()).pretrained is None
-    with pytest.raises(RecipeError, match="run 'tuned' makes no backbone from scratch"):
-        tuned = {"name": "tuned", "recipe": "segmentation", "of": "alexnet"}
-        like = {"name": "random", "recipe": "segmentation", "like": "tuned"}
-        planned_runs(load_recipe("studies/table7_voc", {**changes, "run": [changes["run"][0], tuned, like]}))
+    study = load_recipe("studies/table7_voc", {"scale": "cpu"})
+    planned = {run.name: run for run in planned_runs(study)}
+    random = planned["random-segmentation"].overrides()
+    expected = {"backbone.name": "compact", "backbone.blocks": 4, "backbone.width": 1.0, "rescale": False, "seed": 2}
+    assert random == expected and load_recipe("voc12_segmentation", random).pretrained is None
+    # What a scale changes of single runs.
+    assert planned["frozen"].changes["pretrained.frozen"] == "conv2"
+    number = [run.name for run in study.run].index("random-segmentation")
+    with pytest.raises(RecipeError, match="run 'classification' makes no backbone from scratch"):
+        planned_runs(load_recipe("studies/table7_voc", {f"run.{number}.like": "classification"}))
 
 
 def scaled_down(name):
