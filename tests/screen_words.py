@@ -1,0 +1,26 @@
+"""What the terminal UI shows, in words, and waiting for it."""
+
+import io
+import time
+
+from rich.console import Console
+from textual.widgets import Static
+
+
+def text_of(app, selector):
+    return str(app.screen.query_one(selector, Static).render())
+
+
+def shown(app, selector):
+    """What a widget draws, as plain text."""
+    console = Console(width=100, file=io.StringIO())
+    console.print(app.screen.query_one(selector, Static).content)
+    return console.file.getvalue()
+
+
+async def until(pilot, condition, seconds=15):
+    """Wait until something holds; the clock of the app goes on meanwhile."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not happen in time"
+        await pilot.pause(0.05)

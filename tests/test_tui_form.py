@@ -1,0 +1,67 @@
+"""The terminal UI's form of a new run."""
+
+import subprocess
+import sys
+
+import pytest
+from rotnet_tui import form_fields
+from rotnet_tui.app import RotnetApp
+from screen_words import text_of, until
+from textual.widgets import Button, Input, Select
+
+from rotnet_keras.recipe import load_recipe
+from rotnet_keras.runs import list_runs
+
+
+async def test_the_form_explains_mistakes_beside_the_field(runs_dir):
+    app = RotnetApp(runs_dir)
+    async with app.run_test(size=(120, 50)) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: bool(list(app.screen.query("Row"))) and "568 steps" in text_of(app, "#form-steps"))
+        rows = {row.field.key: row for row in app.screen.query("Row")}
+        rows["train.epochs"].query_one(Input).value = "ten"
+        rows["optimizer.learning_rate"].query_one(Input).value = "-1"
+        rows["seed"].query_one(Input).value = ""
+        await until(pilot, lambda: rows["train.epochs"].has_class("-wrong"))
+        assert "expected an integer, got 'ten'" in str(rows["train.epochs"].query_one(".error").render())
+        assert "greater than 0" in str(rows["optimizer.learning_rate"].query_one(".error").render())
+        assert "a value is needed" in str(rows["seed"].query_one(".error").render())
+        assert not rows["train.batch"].has_class("-wrong")
+        assert app.screen.query_one("#start", Button).disabled
+        await pilot.press("f2")
+        rows["train.epochs"].query_one(Input).value = "2"
+        rows["optimizer.learning_rate"].query_one(Input).value = "0.05"
+        rows["seed"].query_one(Input).value = "0"
+        rows["backbone.name"].query_one(Select).value = "nin"
+        rows["title"].query_one(Input).value = "a 'title' = 3"
+        await until(pilot, lambda: "142 steps" in text_of(app, "#form-steps"))
+        command = text_of(app, "#form-command")
+        for words in ("train.epochs=2", "optimizer.learning_rate=0.05", "backbone.name=nin"):
+            assert words in command
+        assert "seed" not in command and not app.screen.query_one("#start", Button).disabled
+        shown = subprocess.run(
+            command.replace("rotnet-keras run", f"{sys.executable} -m rotnet_keras show"),
+            shell=True, capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        assert "title = \"a 'title' = 3\"" in shown and "learning_rate = 0.05" in shown
+    assert not list_runs(runs_dir)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "cifar_nin", "folder", "probe", "finetune"])
+def test_every_field_of_a_form_gives_the_recipe_back(name):
+    recipe = load_recipe(name)
+    fields = list(form_fields.form_fields(recipe))
+    given = {f.key: f.value for f in fields if f.value}
+    overrides = {key: value for key, value in given.items() if next(f for f in fields if f.key == key).text}
+    assert load_recipe(name, overrides) == recipe
+    assert {"data.name", "seed", "title"} <= given.keys() and all(f.choices is None or f.choices for f in fields)
+
+
+def test_the_form_of_a_study_asks_for_its_scale_and_data():
+    recipe = load_recipe("studies/table1_blocks")
+    fields = {f.key: f for f in form_fields.form_fields(recipe)}
+    assert fields["scale"].choices == ("full", "cpu") and fields["scale"].value == "full"
+    changed = load_recipe("studies/table1_blocks", {"scale": "cpu", "set.data.data_dir": "/data"})
+    assert {f.key: f.value for f in form_fields.form_fields(changed)} == {
+        **{"title": recipe.title, "scale": "cpu", "set.data.data_dir": "/data"},
+    }

@@ -1,0 +1,120 @@
+"""The terminal UI's screen of one run."""
+
+import json
+import time
+from pathlib import Path
+
+from fake_runs import fake_run
+from rotnet_tui.app import RotnetApp
+from screen_words import shown, text_of, until
+
+from rotnet_keras.launch import load_for_run
+from rotnet_keras.recipe import to_toml
+from rotnet_keras.runs import create_run
+
+
+async def test_a_run_that_goes_on_is_followed(runs_dir):
+    run = fake_run(runs_dir, "live", epochs=2, alive=True)
+    app = RotnetApp(runs_dir, run)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await until(pilot, lambda: "step 120/480" in text_of(app, "#strip"))
+        assert "Learning: validation" in text_of(app, "#strip")
+        with run.events_file.open("a") as file:
+            for step in (130, 140):
+                event = {"kind": "step", "time": time.time(), "step": step, "epoch": step / 60, "loss": 0.1234}
+                event |= {"accuracy": 0.99, "learning_rate": 0.1, "images_per_s": 1.0, "data_wait": 0.5}
+                file.write(json.dumps(event, separators=(",", ":")) + "\n")
+            file.write('{"kind":"step","time":1,"st')
+        await until(pilot, lambda: "step 140/480" in text_of(app, "#strip"))
+        assert "data wait 50.0 %" in text_of(app, "#strip")
+        assert app.screen.history.columns["step"][-1] == 140
+        loss = app.screen.query_one("#loss")
+        before = str(loss.border_subtitle)
+        await pilot.press("m")
+        await until(pilot, lambda: str(loss.border_subtitle) != before)
+
+
+async def test_a_killed_run_says_why_and_how_to_go_on(runs_dir):
+    run = fake_run(runs_dir, "dead", epochs=2)
+    app = RotnetApp(runs_dir, run)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await until(pilot, lambda: "killed" in text_of(app, "#strip"))
+        assert "step 120" in text_of(app, "#strip") and "resume dead" in text_of(app, "#strip").replace("\n", " ")
+
+
+async def test_unreadable_lines_are_counted_and_a_deleted_folder_is_told(runs_dir):
+    run = fake_run(runs_dir, "odd", epochs=1, outcome="finished")
+    with run.events_file.open("ab") as file:
+        file.write(b"no event\n\xff\xfe\n")
+    app = RotnetApp(runs_dir, run)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("6")
+        await until(pilot, lambda: "2 unreadable lines" in text_of(app, "#log-head"))
+        run.path.rename(runs_dir / ".away")
+        await until(pilot, lambda: "not there any more" in text_of(app, "#strip"))
+        for key in "1234567":
+            await pilot.press(key)
+        await pilot.press("escape")
+        await until(pilot, lambda: "Nothing in runs yet" in text_of(app, "#runs-empty"))
+
+
+async def test_events_of_another_kind_of_world_do_not_end_it(runs_dir):
+    run = fake_run(runs_dir, "odd", epochs=1)
+    with run.events_file.open("a") as file:
+        for kind in ("epoch", "samples", "probe", "checkpoint", "resume", "end", "nosuch", "step", "epoch"):
+            file.write(
+                json.dumps({"kind": kind, "time": 1, "step": "x", "file": 3, "validation": [], "tiles": 1}) + "\n"
+            )
+    app = RotnetApp(runs_dir)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await until(pilot, lambda: app.index.ready)
+        await pilot.press("enter")
+        for key in "1234567":
+            await pilot.press(key)
+            await pilot.pause(0.1)
+        await until(pilot, lambda: "odd" in text_of(app, "#strip"))
+
+
+async def test_a_folder_of_a_newer_version_can_only_be_looked_at(runs_dir):
+    run = fake_run(runs_dir, "later", epochs=1)
+    facts = run.facts() | {"format": 99}
+    run.facts_file.write_text(json.dumps(facts))
+    app = RotnetApp(runs_dir, run)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await until(pilot, lambda: "newer version" in text_of(app, "#strip"))
+        await pilot.press("r")
+        await until(pilot, lambda: any("newer version" in n.message for n in app._notifications))
+    assert not run.alive()
+
+
+STUDY = """
+kind = "study"
+title = "tiny study"
+paper = "Table 1"
+[scales.full]
+note = "small"
+recipes = { pretrain = "quickstart" }
+[[run]]
+name = "rotnet"
+recipe = "pretrain"
+[[table]]
+title = "What came out, %"
+entry = [{ row = "rotation", run = "rotnet", column = "test", paper = 91.1 }]
+"""
+
+
+async def test_a_study_shows_its_tables_and_where_its_runs_are(runs_dir):
+    Path("study.toml").write_text(STUDY)
+    recipe, facts = load_for_run("study.toml", {}, runs_dir)
+    run = create_run(runs_dir, "study", to_toml(recipe), {**facts, "pid": 1, "create_time": 1.0, "steps": 1})
+    measured = {"name": "rotnet", "seed": 0, "folder": "rotnet-s0", "measures": [{"value": 0.915}]}
+    end = {"kind": "end", "time": 3.0, "outcome": "finished", "exit_code": 0, "message": ""}
+    events = [{"kind": "run", "time": 2.0, "step": 1, **measured}, end]
+    run.events_file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    app = RotnetApp(runs_dir, run)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await until(pilot, lambda: "1 of its 1 runs are finished" in text_of(app, "#strip"))
+        await until(pilot, lambda: "its runs in the list" in text_of(app, "#curves-hint"))
+        await pilot.press("4")
+        await until(pilot, lambda: "What came out, %" in shown(app, "#probe-tables"))
+        assert "91.5 (91.1)" in shown(app, "#probe-tables")
