@@ -207,4 +207,6 @@ def _spec(run: Planned) -> Backbone | None:
     if run.of is None:
         return None
     source = load_recipe(run.of.recipe, run.of.overrides())
-    return source.backbone if isinstance(source, PretrainRecipe) else _spec(run.of)
+    if isinstance(source, PretrainRecipe | ClassifyRecipe) and source.backbone:
+        return source.backbone
+    return _spec(run.of)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import psutil
+from rich.filesize import decimal
 
 from rotnet_keras import roofline
 from rotnet_keras.costs import Cost
@@ -74,7 +75,7 @@ def _flop(flop: float) -> str:
 def _reading(costs: Sequence[Cost]) -> Iterator[str]:
     known = [cost.read_bytes for cost in costs if cost.read_bytes is not None]
     if sum(known):
-        yield f"Read from disk: {sum(known) / 1e12:.3g} TB in all, because images are decoded at each use."
+        yield f"Read from disk: {decimal(round(sum(known)))} in all, because images are decoded at each use."
 
 
 def _memory(costs: Sequence[Cost], cluster: Cluster | None) -> Iterator[str]:

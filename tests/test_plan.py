@@ -130,6 +130,13 @@ def test_a_plan_of_a_study_lists_its_runs(runs_dir):
     assert rows[-1][-1] == duration(sum(cost.seconds for cost in found))
 
 
+def test_a_plan_of_a_study_knows_the_backbones_that_its_runs_will_make(runs_dir):
+    study = load_recipe("studies/table7_voc", {"scale": "cpu", "scales.cpu.seeds": [0]})
+    found = {cost.name: cost for cost in costs(study, runs_dir, parse("H100"))}
+    assert len(found) == 16 and all(cost.seconds > AROUND_SECONDS for cost in found.values())
+    assert found["supervised-classification-s0"].parts == found["random-classification-s0"].parts
+
+
 @pytest.mark.parametrize(
     ("recipe", "steps", "tested"),
     [("voc07_classification", 80_000, 4952), ("voc07_detection", 200_000, 4952), ("voc12_segmentation", 100_000, 1449)],
