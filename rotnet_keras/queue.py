@@ -17,9 +17,10 @@ from typing import Any
 
 import psutil
 
+from rotnet_keras import processes
 from rotnet_keras.errors import RunError
 from rotnet_keras.launch import prepare, spawn
-from rotnet_keras.runs import RunFolder, list_runs, process_runs, remove_run
+from rotnet_keras.runs import RunFolder, list_runs, remove_run
 from rotnet_keras.schema import Recipe
 
 LOCK = ".queue.lock"
@@ -43,10 +44,9 @@ def worker(runs_dir: Path) -> int | None:
     """The process that works on the queue of a runs folder; None if there is none."""
     try:
         holder = json.loads((runs_dir / LOCK).read_text(encoding="utf-8"))
-        pid, create_time = int(holder["pid"]), holder["create_time"]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError):
         return None
-    return pid if process_runs(pid, create_time) else None
+    return int(holder["pid"]) if isinstance(holder, dict) and processes.runs(holder) else None
 
 
 def enqueue(recipe: Recipe, facts: Mapping[str, Any], name: str | None, runs_dir: Path) -> RunFolder:
@@ -202,9 +202,8 @@ def _lock(runs_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(f"the queue of {runs_dir} is worked on already") from None
-        process = psutil.Process()
         file.truncate(0)
-        file.write(json.dumps({"pid": process.pid, "create_time": process.create_time()}))
+        file.write(json.dumps(processes.marks(psutil.Process())))
         file.flush()
         try:
             yield

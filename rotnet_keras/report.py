@@ -3,6 +3,7 @@
 import base64
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -249,14 +250,11 @@ def _rotates(run: RunFolder) -> bool:
 
 
 def working_seconds(events: Sequence[Event]) -> float:
-    """Seconds that processes worked on the run, without the pauses between a stop and its resume."""
-    total, begun, last = 0.0, None, 0.0
-    for event in events:
-        if event["kind"] == "start":
-            total += last - begun if begun is not None else 0.0
-            begun = event["time"]
-        last = event["time"]
-    return total + (last - begun if begun is not None else 0.0)
+    """Seconds that processes worked on the run, without the pauses between a stop and its resume.
+
+    What a clock is set back by in between is left out.
+    """
+    return sum(max(0.0, b["time"] - a["time"]) for a, b in pairwise(events) if b["kind"] != "start")
 
 
 def pretraining_seconds(events: Sequence[Event]) -> float:

@@ -16,8 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from rotnet_keras import processes
 from rotnet_keras.errors import RunError
 from rotnet_keras.events import TAIL_BYTES, Event, EventReader, usual_pause
 
@@ -109,7 +108,7 @@ class RunFolder:
         facts = self.facts()
         if facts.get("host") != os.uname().nodename:
             return False
-        return process_runs(facts.get("pid"), facts.get("create_time"))
+        return processes.runs(facts)
 
     def state(self, tail: list[Event] | None = None) -> str:
         """One of: queued, starting, running, stopping, stopped, finished, failed, killed, stalled."""
@@ -122,7 +121,7 @@ class RunFolder:
                 return "queued"
             return "starting" if time.time() - _number(facts.get("created"), 0.0) < START_SECONDS else "killed"
         here = facts.get("host") == os.uname().nodename
-        alive = here and process_runs(facts.get("pid"), facts.get("create_time"))
+        alive = here and processes.runs(facts)
         last = tail[-1] if tail else None
         if last and last["kind"] == "end":
             return str(last["outcome"])
@@ -236,15 +235,6 @@ def _stalled(tail: list[Event]) -> bool:
     pause = usual_pause(tail)
     silence = time.time() - float(tail[-1]["time"])
     return tail[-1]["kind"] == "step" and pause > 0 and silence > max(STALL_SECONDS, STALL_PAUSES * pause)
-
-
-def process_runs(pid: Any, create_time: Any) -> bool:
-    """Whether a process of this number runs and is not a later one that was given the same number."""
-    try:
-        process = psutil.Process(int(pid))
-        return abs(process.create_time() - float(create_time)) < 2 and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, TypeError, ValueError):
-        return False
 
 
 def _number(value: Any, otherwise: float) -> float:

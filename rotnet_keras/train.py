@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import psutil
 
+from rotnet_keras import processes
 from rotnet_keras.cluster import place, scratch
 from rotnet_keras.console import Console
 from rotnet_keras.errors import RotnetError, RunStopped
@@ -116,10 +117,8 @@ def _work(session: Session) -> tuple[str, int, str]:
 
 def _process_facts() -> dict[str, Any]:
     """What `run.json` says of the process that works on the run."""
-    process = psutil.Process()
     return {
-        "pid": process.pid,
-        "create_time": process.create_time(),
+        **processes.marks(psutil.Process()),
         "host": os.uname().nodename,
         "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "cpus": os.cpu_count(),

@@ -9,6 +9,7 @@ import psutil
 from PIL import Image
 
 from rotnet_keras.launch import load_for_run
+from rotnet_keras.processes import marks
 from rotnet_keras.recipe import parse_override, to_toml
 from rotnet_keras.runs import create_run
 from rotnet_keras.samples import write_samples
@@ -25,12 +26,10 @@ def fake_run(runs_dir, name, *overrides, epochs=EPOCHS, age=3600.0, outcome=None
     With an outcome it has ended; alive, the process of the test itself is taken for its own.
     """
     recipe, facts = load_for_run("quickstart", dict(map(parse_override, overrides)), runs_dir)
-    process = psutil.Process()
     started = NOW - age
     facts |= {
         "created": started,
-        "pid": process.pid if alive else 2**22,
-        "create_time": process.create_time() if alive else 1.0,
+        **(marks(psutil.Process()) if alive else {"pid": 2**22, "since_boot": 1.0}),
         "host": os.uname().nodename,
         "device": "CPU",
         "steps": EPOCHS * PER_EPOCH,

@@ -9,6 +9,7 @@ import psutil
 import pytest
 from command_line import command, run_cli
 
+from rotnet_keras.processes import marks
 from rotnet_keras.runs import FORMAT, RunFolder, create_run
 
 TREE = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(300)'])"
@@ -29,7 +30,7 @@ def process():
 
 
 def worked_on_by(process, runs_dir, steps=(), saved=None):
-    facts = {"pid": process.pid, "create_time": process.create_time(), "host": os.uname().nodename}
+    facts = marks(process) | {"host": os.uname().nodename}
     run = create_run(runs_dir, "a", "", facts)
     events = [{"kind": "step", "time": time.time(), "step": step} for step in steps]
     if saved:
@@ -68,7 +69,7 @@ def test_without_a_terminal_yes_has_to_be_said(tmp_path, process):
 
 def test_kill_needs_a_process_that_is_the_runs_own(tmp_path, process):
     run = worked_on_by(process, tmp_path)
-    facts = run.facts() | {"create_time": process.create_time() - 100}
+    facts = run.facts() | {"since_boot": run.facts()["since_boot"] - 100}
     run.facts_file.write_text(json.dumps(facts))
     result = run_cli("kill", "a", "--yes", "--runs-dir", tmp_path)
     assert result.returncode == 1 and "not running here" in result.stderr and process.is_running()

@@ -10,6 +10,7 @@ from command_line import command, run_cli
 
 from rotnet_keras import queue
 from rotnet_keras.errors import RunError
+from rotnet_keras.processes import marks
 from rotnet_keras.runs import create_run, list_runs
 
 SHORT = ("train.steps=4", "data.validation=0")
@@ -104,7 +105,7 @@ def test_a_run_that_cannot_come_up_is_passed_over(tmp_path):
 def test_a_stopped_worker_leaves_and_a_run_that_is_deleted_does_not_disturb_it(tmp_path):
     # A run that somebody else started keeps the device busy.
     process = psutil.Process()
-    facts = {"pid": process.pid, "create_time": process.create_time(), "host": os.uname().nodename}
+    facts = marks(process) | {"host": os.uname().nodename}
     create_run(tmp_path, "busy", "", facts)
     first, second = waiting(tmp_path, "first", 1.0), waiting(tmp_path, "second", 2.0)
     worker = subprocess.Popen(command("queue", "work", "--runs-dir", tmp_path), stdout=subprocess.PIPE, text=True)

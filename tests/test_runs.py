@@ -8,6 +8,7 @@ import pytest
 
 from rotnet_keras.errors import RunError
 from rotnet_keras.events import EventReader, EventWriter, parse_event
+from rotnet_keras.processes import marks
 from rotnet_keras.runs import (
     FORMAT,
     RunFolder,
@@ -25,8 +26,8 @@ def run(tmp_path):
 
 def claim(run, pid=None, **facts):
     """Make `run.json` say that a process works on the run: this one, or none that is alive."""
-    process = psutil.Process()
-    facts = {"pid": pid or process.pid, "create_time": process.create_time(), "host": os.uname().nodename, **facts}
+    own = marks(psutil.Process())
+    facts = {**own, "pid": pid or own["pid"], "host": os.uname().nodename, **facts}
     run.facts_file.write_text(json.dumps(facts))
 
 
@@ -93,9 +94,19 @@ def test_a_run_whose_process_is_gone_was_killed(run):
 
 
 def test_a_process_number_that_was_given_away_is_not_the_run(run):
-    claim(run, create_time=psutil.Process().create_time() - 100)
+    claim(run, since_boot=marks(psutil.Process())["since_boot"] - 100)
     write(run, "start", "step")
     assert run.state() == "killed"
+
+
+def test_setting_the_clock_does_not_make_a_live_run_look_killed(run, monkeypatch):
+    claim(run)
+    write(run, "start", "step")
+    booted = psutil.boot_time()
+    for module in (psutil, psutil._psplatform):
+        monkeypatch.setattr(module, "boot_time", lambda: booted + 3600)
+    assert abs(psutil.Process().create_time() - time.time()) > 1800, "psutil tells the time of day by the boot's"
+    assert run.alive() and run.state() == "running"
 
 
 def test_a_silent_run_is_stalled_only_after_many_of_its_own_pauses(run):

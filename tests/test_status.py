@@ -7,6 +7,7 @@ import pytest
 from command_line import run_cli
 
 from rotnet_keras.memory import advice, ran_out
+from rotnet_keras.processes import marks
 from rotnet_keras.runs import create_run
 from rotnet_keras.status import comparison, explanation, judgement, summary
 
@@ -28,8 +29,7 @@ def make(tmp_path):
     """Makes a run whose process is this one, or gone, with events that end now."""
 
     def make(*events, alive=True, batch=64, title="t", runs_dir="runs", **facts):
-        process = psutil.Process()
-        facts |= {"pid": process.pid if alive else NO_SUCH_PID, "create_time": process.create_time()}
+        facts |= marks(psutil.Process()) | ({} if alive else {"pid": NO_SUCH_PID})
         facts["host"] = os.uname().nodename
         run = create_run(tmp_path / runs_dir, "a", RECIPE.format(batch=batch, title=title), facts)
         timed = [{"time": time.time() - len(events) + i, **event} for i, event in enumerate(events)]

@@ -1,11 +1,13 @@
 """What the terminal UI keeps of a run's events."""
 
+import json
 from itertools import pairwise
 
 import pytest
 from fake_runs import write_steps
 from rotnet_tui.history import KEPT, History
 
+from rotnet_keras.report import working_seconds
 from rotnet_keras.runs import create_run
 
 
@@ -23,6 +25,17 @@ def test_a_long_history_is_thinned_and_keeps_its_epochs(tmp_path):
     assert KEPT / 2 <= len(steps) <= KEPT and history.stride > 1
     assert {b - a for a, b in pairwise(steps)} == {history.stride}
     assert len(history.epochs) == 3 * KEPT // 1000 and history.latest["step"] == 3 * KEPT
+
+
+def test_a_clock_that_is_set_back_and_a_pause_cost_no_time(tmp_path):
+    run = create_run(tmp_path, "clock", "", {})
+    times = [("start", 1000), ("step", 1010), ("step", 400), ("step", 410), ("start", 5000), ("step", 5003)]
+    rows = [{"kind": kind, "time": at, "step": number, "loss": 1.0} for number, (kind, at) in enumerate(times)]
+    run.events_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    history = History(run)
+    read_all(history)
+    assert list(history.columns["seconds"]) == [10, 10, 20, 23]
+    assert working_seconds(run.events()) == 23
 
 
 def test_a_history_goes_back_where_the_run_did(tmp_path):

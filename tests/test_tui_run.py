@@ -106,7 +106,7 @@ entry = [{ row = "rotation", run = "rotnet", column = "test", paper = 91.1 }]
 async def test_a_study_shows_its_tables_and_where_its_runs_are(runs_dir):
     Path("study.toml").write_text(STUDY)
     recipe, facts = load_for_run("study.toml", {}, runs_dir)
-    run = create_run(runs_dir, "study", to_toml(recipe), {**facts, "pid": 1, "create_time": 1.0, "steps": 1})
+    run = create_run(runs_dir, "study", to_toml(recipe), {**facts, "pid": 1, "since_boot": 1.0, "steps": 1})
     measured = {"name": "rotnet", "seed": 0, "folder": "rotnet-s0", "measures": [{"value": 0.915}]}
     end = {"kind": "end", "time": 3.0, "outcome": "finished", "exit_code": 0, "message": ""}
     events = [{"kind": "run", "time": 2.0, "step": 1, **measured}, end]

@@ -142,7 +142,7 @@ def start_run(tmp_path, tiny_recipe, environment):
 def finished_run(runs_dir, name):
     """A run as one finds it when it has finished, without the training."""
     started = time.time() - 60
-    facts = {"recipe": "tiny", "created": started, "pid": 2**22 + 1, "create_time": 0.0, "host": os.uname().nodename}
+    facts = {"recipe": "tiny", "created": started, "pid": 2**22 + 1, "since_boot": 0.0, "host": os.uname().nodename}
     run = create_run(runs_dir, name, 'kind = "pretrain"\n\n[train]\nepochs = 1\n', facts)
     events = [{"kind": "start", "time": started}]
     for step in range(1, 11):

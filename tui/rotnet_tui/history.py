@@ -47,8 +47,7 @@ class History:
         self.end: Event | None = None
         self.kept: dict[str, list[Event]] = {kind: [] for kind in KEPT_KINDS}
         self._lines = self._count = 0
-        self._paused = 0.0
-        self._first_time: float | None = None
+        self._worked = 0.0
         self._last_time = 0.0
 
     @property
@@ -130,8 +129,6 @@ class History:
         kind = event["kind"]
         if kind == "start":
             self.end = None
-            if self._first_time is not None:
-                self._paused += max(0.0, event["time"] - self._last_time)
         self._tell_time(event)
         if kind == "step":
             self.latest = event
@@ -147,14 +144,14 @@ class History:
             self.kept[kind].append(event)
 
     def _tell_time(self, event: Event) -> None:
-        if self._first_time is None:
-            self._first_time = event["time"]
+        passed = event["time"] - (self._last_time or event["time"])
+        if event["kind"] != "start":
+            self._worked += max(0.0, passed)  # A clock may be set back.
         self._last_time = event["time"]
 
     def _append(self, event: Event) -> None:
-        seconds = event["time"] - (self._first_time or 0.0) - self._paused
         for name, column in self.columns.items():
-            column.append(seconds if name == "seconds" else _number(event.get(name)))
+            column.append(self._worked if name == "seconds" else _number(event.get(name)))
         if len(self.columns["step"]) > KEPT:
             self.columns = {name: column[1::2] for name, column in self.columns.items()}
             self.stride *= 2
