@@ -7,7 +7,7 @@ import threading
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -27,6 +27,19 @@ TOGETHER = 2
 # From the start of a process, in seconds, beyond what a whole run takes.
 BEYOND = 2.0
 
+# What Python runs first where a disk takes its time, as one on a network does.
+SLOW_DISK = """\
+import os, random, time
+
+def late(call):
+    def called(*arguments, **settings):
+        time.sleep(random.uniform(0, 0.5))
+        return call(*arguments, **settings)
+    return called
+
+os.fsync, os.replace = late(os.fsync), late(os.replace)
+"""
+
 Process = subprocess.Popen[bytes]
 # Does something to a process; the exit codes that may come of it, 0 where it was at its end already.
 Blow = Callable[[Process, Random], set[int]]
@@ -35,11 +48,15 @@ Blow = Callable[[Process, Random], set[int]]
 def kills(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
     """SIGKILL at random moments."""
 
-    def kill(process: Process, rng: Random) -> set[int]:
-        process.kill()
-        return {-signal.SIGKILL, 0}
+    yield _chains(folder, rng, count, "SIGKILL", _kill)
 
-    yield _chains(folder, rng, count, "SIGKILL", kill)
+
+def slow(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
+    """SIGKILL at random moments of runs on a slow disk, so that many of them are in a write."""
+    disk = folder / "disk"
+    disk.mkdir()
+    (disk / "sitecustomize.py").write_text(SLOW_DISK)
+    yield _chains(folder, rng, count, "SIGKILL on a slow disk", _kill, {"PYTHONPATH": str(disk)})
 
 
 def signals(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
@@ -134,12 +151,19 @@ def damage(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
     yield tally
 
 
-def _chains(folder: Path, rng: Random, count: int, what: str, blow: Blow) -> Tally:
+def _kill(process: Process, rng: Random) -> set[int]:
+    process.kill()
+    return {-signal.SIGKILL, 0}
+
+
+def _chains(
+    folder: Path, rng: Random, count: int, what: str, blow: Blow, environment: Mapping[str, str] | None = None
+) -> Tally:
     """Runs that are dealt blows at random moments and go on each time, until they are finished."""
     folder.mkdir(exist_ok=True)
     recipe = small_recipe(folder)
     start = time.monotonic()
-    whole = _whole(recipe)
+    whole = _whole(recipe, environment)
     usual = time.monotonic() - start
     tally, stages, lock = Tally(what), Counter[str](), threading.Lock()
 
@@ -147,7 +171,7 @@ def _chains(folder: Path, rng: Random, count: int, what: str, blow: Blow) -> Tal
         own, name = Random(f"{rng.random()}{number}"), f"run{number}"
         run, arguments = RunFolder(folder / "runs" / name), ["run", recipe, "--name", name]
         while True:
-            process = _start(arguments, folder)
+            process = _start(arguments, folder, environment)
             if _ended(process, own.uniform(0, usual + BEYOND)):
                 break
             stage = _stage(run)
@@ -189,15 +213,22 @@ def small_recipe(folder: Path) -> Path:
     return recipe
 
 
-def _whole(recipe: Path) -> RunFolder:
-    result = run_cli("run", recipe, "--name", "whole", cwd=recipe.parent)
+def _whole(recipe: Path, environment: Mapping[str, str] | None = None) -> RunFolder:
+    result = run_cli("run", recipe, "--name", "whole", cwd=recipe.parent, **(environment or {}))
     assert result.returncode == 0, result.stdout + result.stderr
     return RunFolder(recipe.parent / "runs" / "whole")
 
 
-def _start(arguments: list, folder: Path) -> Process:
+def _start(arguments: list, folder: Path, environment: Mapping[str, str] | None = None) -> Process:
     with (folder / "output.txt").open("ab") as output:
-        return subprocess.Popen(command(*arguments), cwd=folder, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+        return subprocess.Popen(
+            command(*arguments),
+            cwd=folder,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
 
 
 def _ended(process: Process, seconds: float) -> bool:
