@@ -75,7 +75,7 @@ def draw_grid(grid: Grid, path: Path) -> None:
             cells = {float(column): grid.cells[row, column] for column in grid.columns if (row, column) in grid.cells}
             ours = {x: cell for x, cell in cells.items() if cell.values}
             if ours:
-                spread = [cell.std or 0.0 for cell in ours.values()]
+                spread = [cell.std or 0.0 for cell in ours.values()] if grid.spread else None
                 means = [cell.mean for cell in ours.values()]
                 axis.errorbar(list(ours), means, spread, fmt="o-", ms=4, capsize=3, color=color, label=row)
             theirs = {x: cell.paper for x, cell in cells.items() if cell.paper is not None}

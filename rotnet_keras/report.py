@@ -170,7 +170,8 @@ def figures_of(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
         for number, grid in enumerate(grids(run)):
             if grid.x:
                 figures.draw_grid(grid, run.figures / f"table-{number}.png")
-                add(f"table-{number}.png", grid.title, "Mean over the seeds, with their standard deviation.")
+                caption = "Mean over the seeds, with their standard deviation." if grid.spread else ""
+                add(f"table-{number}.png", grid.title, caption)
         for picture in pictures(run):
             add(picture["file"], picture["title"], "The first test images; runs of the first seed.")
         return found

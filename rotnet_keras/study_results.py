@@ -77,6 +77,18 @@ class Grid:
         names = list(dict.fromkeys(column for _, column in self.cells))
         return sorted(names, key=float) if self.x else names
 
+    @property
+    def spread(self) -> bool:
+        """Whether it has cells of several seeds."""
+        return any(len(cell.values) > 1 for cell in self.cells.values())
+
+    def cell(self, row: str, column: str) -> Cell | None:
+        """One of them; where columns are numbers, those of a row also go by "first" and "last"."""
+        if self.x and column in ("first", "last"):
+            columns = [name for name in self.columns if (row, name) in self.cells]
+            column = columns[0 if column == "first" else -1] if columns else column
+        return self.cells.get((row, column))
+
     def as_text(self) -> tuple[str, list[str], list[list[str]]]:
         """(title, columns, rows); a cell is "77.5 ± 0.4 (89.06)", the paper's number in brackets."""
         rows = []
@@ -166,8 +178,8 @@ def findings(run: RunFolder) -> list[Judged]:
     tables = grids(run)
     judged = []
     for finding in run.settings().get("finding", []):
-        cells = tables[finding.get("table", 0)].cells
-        higher, lower = (cells.get((row, column)) for row, column in (finding["higher"], finding["lower"]))
+        table = tables[finding.get("table", 0)]
+        higher, lower = (table.cell(*finding[key]) for key in ("higher", "lower"))
         seeds = sorted(higher.values.keys() & lower.values.keys()) if higher and lower else []
         differences = [higher.values[s] - lower.values[s] for s in seeds] if higher and lower else []
         names = [", ".join(finding[key]) for key in ("higher", "lower")]

@@ -82,7 +82,10 @@ class Picture(Section):
 
 
 class Finding(Section):
-    """A claim of the paper, and the cells (row, column) that have to be in this order for it to hold."""
+    """A claim of the paper, and the cells (row, column) that have to be in this order for it to hold.
+
+    The columns of a table with an x are also called "first" and "last".
+    """
 
     claim: str
     table: int = Field(0, ge=0)

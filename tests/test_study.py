@@ -258,6 +258,22 @@ def test_claims_are_judged_seed_by_seed(study):
             assert "RotNet, conv2 over random, conv2: +2.0, +4.0" in report
 
 
+def test_claims_may_be_of_the_first_and_the_last_of_a_row(study):
+    recipe, facts = load_for_run(str(study), {"scale": "cpu"}, study.parent / "runs")
+    run = create_run(study.parent / "runs", "study", to_toml(recipe), facts)
+    claim = (
+        '[[finding]]\nclaim = "It learns"\ntable = 1\nhigher = ["rotation", "last"]\nlower = ["rotation", "first"]\n'
+    )
+    run.recipe.write_text(f"{run.recipe.read_text()}\n{claim}")
+    # By their numbers, not by how they are written.
+    measured = [{"epoch": epoch, "value": value} for epoch, value in ((10.0, 0.7), (9.0, 0.8), (1.0, 0.5))]
+    line = {"kind": "run", "time": 1.0, "name": "rotnet", "seed": 0, "folder": "rotnet", "measures": measured}
+    run.events_file.write_text(json.dumps(line) + "\n")
+    assert run_cli("report", "study", cwd=study.parent).returncode == 0
+    told = "| It learns | holds | rotation, last over rotation, first: +20.0 |"
+    assert told in (run.path / "report.md").read_text()
+
+
 def test_runs_go_on_from_the_backbones_of_others():
     planned = {(run.name, run.seed): run for run in planned_runs(load_recipe("studies/table3_cifar", {"scale": "cpu"}))}
     assert len(planned) == 18 and {seed for _, seed in planned} == {0, 1, 2}
