@@ -74,6 +74,8 @@ def _study_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         for key, other in (("of", run.of), ("like", run.like)):
             if other is not None and other not in names[:i]:
                 yield ("run", i, key), f"{key}: no earlier run is called {other!r}"
+            elif other is not None and study.run[names.index(other)].once and not run.once:
+                yield ("run", i, key), f"{key}: {other!r} is done once, and this run with every seed"
     for name, scale in study.scales.items():
         for run_name in scale.set:
             if run_name not in names:

@@ -59,6 +59,8 @@ def planned_runs(study: StudyRecipe) -> list[Planned]:
     for seed in scale.seeds:
         by_name: dict[str, Planned] = {}
         for run in study.run:
+            if run.once and seed != scale.seeds[0]:
+                continue
             changes = {**flattened(study.set), **flattened(run.set), **flattened(scale.set.get(run.name, {}))}
             changes |= {"seed": seed} | (_architecture(by_name[run.like]) if run.like else {})
             source = by_name[run.of] if run.of else None

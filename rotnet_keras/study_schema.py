@@ -16,6 +16,7 @@ class StudyRun(Section):
     of: str | None = Field(None, description="The run of this study whose backbone it goes on from.")
     like: str | None = Field(None, description="The run of this study whose backbone it has, with random weights.")
     set: dict[str, Any] = Field({}, description="What it changes of the recipe.")
+    once: bool = Field(False, description="Do it with the first of the seeds alone.")
 
     @model_validator(mode="after")
     def _one_backbone(self) -> "StudyRun":

@@ -285,6 +285,12 @@ def test_runs_go_on_from_the_backbones_of_others():
     assert planned["supervised", 0].overrides() == {"seed": 0}
 
 
+def test_runs_that_are_done_once_have_the_first_seed():
+    planned = {(run.name, run.seed) for run in planned_runs(load_recipe("studies/fig5b_labels", {"scale": "cpu"}))}
+    assert {("conv-first20", 0), ("conv-random20", 0), ("conv-random20", 2)} <= planned
+    assert not planned & {("conv-first20", 1), ("supervised-first1000", 2)} and len(planned) == 41
+
+
 def test_random_starts_have_the_architecture_of_another_run():
     study = load_recipe("studies/table7_voc", {"scale": "cpu"})
     planned = {run.name: run for run in planned_runs(study)}
@@ -378,6 +384,7 @@ def test_the_papers_larger_studies_run_on_a_few_pictures(name, runs_of_all):
             ("run.1.like=rotnet",),
             "expected of, to go on from a run's backbone, or like, to have it with random weights",
         ),
+        (("run.0.once=true",), "of: 'rotnet' is done once, and this run with every seed"),
         (("scales.cpu.set={prob={seed=1}}",), "set: no run is called 'prob'"),
         (("run.0.recipe=pretrian",), "recipe: expected one of 'pretrain', 'probe', got 'pretrian'"),
         (("run.0.set.train.stesp=3",), "unknown key 'train.stesp'; did you mean 'steps'?"),
