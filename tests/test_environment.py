@@ -9,15 +9,30 @@ from whole_runs import events_of
 
 from rotnet_keras.runs import list_runs
 
+# What Python runs first where nothing may be sent or listened to.
+OFFLINE = """\
+import socket
 
-def test_a_run_needs_no_home_locale_or_terminal_and_its_folder_may_be_called_anything(tmp_path, tiny_recipe, tiny_data):
+def refused(*arguments):
+    raise SystemExit("something on the network was asked for")
+
+socket.socket.connect = socket.socket.connect_ex = socket.socket.listen = socket.getaddrinfo = refused
+"""
+
+
+def test_a_run_needs_no_home_locale_terminal_or_network_and_its_folder_may_have_any_name(
+    tmp_path, tiny_recipe, tiny_data
+):
     """Nobody can write to /proc, not even root."""
     folder = tmp_path / "Bilder und 画像 [1]"
     folder.mkdir()
     shutil.copy(tiny_data, folder / "töne.npz")
     recipe = folder / "rezept ü.toml"
     recipe.write_text(tiny_recipe.read_text().replace(str(tiny_data), str(folder / "töne.npz")))
-    environment = {"HOME": "/proc", "LC_ALL": "C", "TERM": "dumb", "PATH": "/usr/bin:/bin"}
+    offline = tmp_path / "offline"
+    offline.mkdir()
+    (offline / "sitecustomize.py").write_text(OFFLINE)
+    environment = {"HOME": "/proc", "LC_ALL": "C", "TERM": "dumb", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(offline)}
 
     def run(*arguments):
         found = subprocess.run(
