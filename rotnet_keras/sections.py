@@ -12,6 +12,8 @@ from rotnet_keras.architectures import ARCHITECTURES, Name
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Of a run, however long: some 20 MB.
+MOST_STEP_EVENTS = 100_000
 
 
 class Section(BaseModel):
@@ -239,8 +241,14 @@ class Train(Length):
     label_smoothing: Fraction = 0.0
     precision: Precision = "auto"
     checkpoint_minutes: NonNegativeFloat = Field(5.0, description="Besides the one after every epoch.")
-    log_every: int = Field(10, ge=1, description="Steps that one step event averages.")
+    log_every: int = Field(
+        10, ge=1, description="Steps that one step event averages; more in runs of over a million steps."
+    )
     tensorboard: bool = Field(False, description="Also write TensorBoard files.")
+
+    def steps_per_event(self, images: int) -> int:
+        """Steps that one step event averages: more than `log_every` where a run would have too many events."""
+        return max(self.log_every, -(-self.total_steps(images) // MOST_STEP_EVENTS))
 
     @model_validator(mode="after")
     def _no_more_parts_than_images(self) -> "Train":

@@ -90,8 +90,9 @@ class Training(ABC, Generic[D]):
         self.total = recipe.train.total_steps(images)
         self.per_epoch = recipe.train.steps_per_epoch(images)
         self.replicas = self._replicas()
-        if images < (batch := recipe.train.batch) and not session.earlier:
-            session.warn(f"train.batch is {batch}, but there are only {images} images: a step takes them all")
+        self.log_every = recipe.train.steps_per_event(images)
+        if not session.earlier:
+            self._warn_of_sizes()
         with strategy.scope():
             self.model = model = build()
             model.parts = recipe.train.accumulate
@@ -177,13 +178,22 @@ class Training(ABC, Generic[D]):
                 self._end_epoch()
             self.session.stop.check()
 
+    def _warn_of_sizes(self) -> None:
+        train = self.recipe.train
+        if self.images < train.batch:
+            told = f"train.batch is {train.batch}, but there are only {self.images} images: a step takes them all"
+            self.session.warn(told)
+        if self.log_every > train.log_every:
+            told = f"of {self.total:,} steps an event averages {self.log_every:,}, or there would be too many"
+            self.session.warn(f"train.log_every is {train.log_every}, but {told}")
+
     def _fit_until(self, boundary: int) -> None:
         first, train = self.position.step, self.recipe.train
         batches: Any = self.batches(first, boundary)
         if self.replicas:
             batches = shared_out(self.strategy, batches)
         rate = LearningRate(self.recipe.optimizer, self.recipe.schedule, train, self.images, first)
-        events = StepEvents(self._write_step, first, train.log_every, train.batch)
+        events = StepEvents(self._write_step, first, self.log_every, train.batch)
         saved = time.monotonic()
 
         def wishes() -> tuple[bool, bool]:

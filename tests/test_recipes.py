@@ -196,6 +196,13 @@ def test_show_writes_every_default_out():
     assert shown["train"]["epochs"] == 2 and shown["train"]["precision"] == "auto"
 
 
+def test_the_events_of_a_long_run_average_more_steps():
+    def steps_per_event(steps):
+        return load_recipe("quickstart", {"train.steps": steps, "train.log_every": 20}).train.steps_per_event(4500)
+
+    assert [steps_per_event(steps) for steps in (100, 2_000_000, 2_000_001, 50_000_000)] == [20, 20, 21, 500]
+
+
 def test_schema_is_json():
     definitions = json.loads(run_cli("schema").stdout)["$defs"]
     assert "PretrainRecipe" in definitions and "ProbeRecipe" in definitions
