@@ -84,7 +84,8 @@ def _pixel_scale(train: np.ndarray, notes: list[str]) -> Callable[[np.ndarray], 
 
 
 def _integer_labels(labels: np.ndarray, count: int, what: str) -> np.ndarray:
-    labels = np.squeeze(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
     if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise DataError(f"{what}: expected {count} class numbers from 0 on, got {labels.dtype} {labels.shape}")
     return labels.astype(np.int64)

@@ -70,6 +70,14 @@ def test_values_that_are_no_bytes_are_scaled_and_the_user_is_told(tmp_path):
     assert "[-3, 5]" in data.notes[0]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_images_and_labels_in_a_column(tmp_path, count):
+    labels = np.arange(count)[:, None]
+    np.savez(tmp_path / "a.npz", x_train=np.zeros((count, 8, 8, 3), np.uint8), y_train=labels)
+    data = load(Data(name=str(tmp_path / "a.npz"), validation=0))
+    assert data.train.labels.tolist() == list(range(count))
+
+
 def test_a_pickle_in_an_npz_is_not_opened(tmp_path):
     np.savez(tmp_path / "a.npz", x_train=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DataError, match="allow_pickle"):
