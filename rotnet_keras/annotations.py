@@ -224,20 +224,21 @@ def _of_kit(
         for done, name in enumerate(names, 1):
             picture = source.root / "JPEGImages" / f"{name}.jpg"
             try:
-                width, height, simple = _look_at(picture)
+                seen = _look_at(picture)
+                extent = seen.width, seen.height
                 if masks:
                     outline = source.root / "SegmentationClass" / f"{name}.png"
-                    check_mask(read_mask(outline), len(data.classes), (width, height))
+                    check_mask(read_mask(outline), len(data.classes), extent)
                     outlines.append(outline)
                 else:
                     file = source.root / "Annotations" / f"{name}.xml"
-                    objects.append(read_objects(file, data.classes, (width, height)))
+                    objects.append(read_objects(file, data.classes, extent))
             except BrokenAnnotation as error:
                 broken.append(f"{name}: {error}")
                 continue
             files.append(f"JPEGImages/{name}.jpg")
-            shapes.append((width, height))
-            plain.append(simple)
+            shapes.append(extent)
+            plain.append(seen.plain)
             if done % 100 == 0 or done == len(names):
                 progress(f"reading {split} annotations", done, len(names))
         store = FolderImages(
@@ -256,7 +257,7 @@ def _of_kit(
     return splits, source.fingerprint(data, masks)
 
 
-def _look_at(picture: Path) -> tuple[int, int, bool]:
+def _look_at(picture: Path) -> image_files.Header:
     try:
         return image_files.look_at(picture)
     except image_files.UnreadableImage as error:

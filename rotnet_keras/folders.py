@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,11 @@ def read_folder(
 def _channels(source: FolderSource) -> int:
     """1 if every file of a sample is grey, else 3."""
     files = source.splits["train"]
-    sample = range(0, len(files), max(1, len(files) // 200))
-    return 1 if {image_files.file_channels(files[i]) for i in sample} <= {1, None} else 3
+    found = set()
+    for i in range(0, len(files), max(1, len(files) // SAMPLE)):
+        with suppress(image_files.UnreadableImage):
+            found.add(image_files.look_at(files[i]).channels)
+    return max(found, default=1)
 
 
 def _opened(
@@ -97,7 +101,7 @@ def _opened(
 ) -> tuple[FolderImages, list[tuple[int, str]]]:
     """A store that decodes, and the files that are no images at first sight."""
 
-    def look(position: int) -> tuple[int, int, bool] | str:
+    def look(position: int) -> image_files.Header | str:
         try:
             return image_files.look_at(files[position])
         except image_files.UnreadableImage as error:
@@ -112,7 +116,7 @@ def _opened(
                 if isinstance(seen, str):
                     bad.append((i, seen))
                 else:
-                    *shapes[i], plain[i] = seen
+                    shapes[i], plain[i] = (seen.width, seen.height), seen.plain
             progress(f"looking at {split} images", chunk[-1] + 1, len(files))
     which = np.delete(np.arange(len(files)), [i for i, _ in bad])
     options = {"size": size, "channels": channels, "whole": whole, "report": notes.append}

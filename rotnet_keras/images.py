@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +17,8 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 Pixels = np.ndarray
 
+# Pillow's modes of images without colours.
+GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 # From this value on an EXIF orientation has height and width exchanged.
 SIDEWAYS = 5
 
@@ -100,21 +103,28 @@ def _reason(source: Path | BytesIO, error: Exception) -> str:
     return reason.replace(f" {str(source)!r}", "") or type(error).__name__
 
 
-def file_channels(path: Path) -> int | None:
-    """1 for a grey file, 3 for one with colours, None where it cannot be opened."""
-    try:
-        with _opened(path) as image:
-            return 1 if image.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F") else 3
-    except UnreadableImage:
-        return None
+@dataclass(frozen=True)
+class Header:
+    """What an image file says of itself.
+
+    Attributes:
+        width: of the image as it is to be seen, in pixels.
+        height: likewise.
+        channels: 1 where it is grey, 3 where it has colours.
+        plain: whether it is a JPEG file of grey or RGB pixels that are upright as they are stored, which any decoder
+            reads alike.
+        turned: whether its EXIF tag says that it is to be turned or mirrored.
+    """
+
+    width: int
+    height: int
+    channels: int
+    plain: bool
+    turned: bool
 
 
-def look_at(source: Path | BytesIO) -> tuple[int, int, bool]:
+def look_at(source: Path | BytesIO) -> Header:
     """Read a file's header alone.
-
-    Returns:
-        Width and height of the image as it is to be seen, in pixels, and whether it is a JPEG file of grey or RGB
-        pixels that are upright as they are stored, which any decoder reads alike.
 
     Raises:
         UnreadableImage: it is empty, too large or not an image.
@@ -123,7 +133,7 @@ def look_at(source: Path | BytesIO) -> tuple[int, int, bool]:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         plain = image.format == "JPEG" and image.mode in ("L", "RGB") and orientation == 1
         width, height = image.size if orientation < SIDEWAYS else image.size[::-1]
-        return width, height, plain
+        return Header(width, height, 1 if image.mode in GREY else 3, plain, orientation != 1)
 
 
 def cut(image: Image.Image, size: int, box: Box | None = None, side: int | None = None) -> Pixels:

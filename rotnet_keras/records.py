@@ -125,12 +125,12 @@ def _index(
     for number, (path, skip, take) in enumerate(parts):
         for start, record in _records(path, skip, take):
             try:
-                width, height, simple = image_files.look_at(BytesIO(image_of(record, image_key)))
+                seen = image_files.look_at(BytesIO(image_of(record, image_key)))
             except (image_files.UnreadableImage, OSError) as error:
                 bad.append(f"{path.name} at byte {start} ({error})")
                 continue
-            shapes.append((width, height))
-            plain.append(simple)
+            shapes.append((seen.width, seen.height))
+            plain.append(seen.plain)
             places.append((number, start, len(record)))
             labels.append(_label(record, label_key))
             if len(places) % 256 == 0:

@@ -20,13 +20,13 @@ def check_image(folder, suffix, content):
     path.write_bytes(content)
     start = time.monotonic()
     try:
-        width, height, _ = look_at(path)
-        assert width > 0 and height > 0
+        seen = look_at(path)
+        assert seen.width > 0 and seen.height > 0
         for channels in (1, 3):
             pixels = read_image(path, 8, channels)
             assert pixels.shape == (8, 8, channels) and pixels.dtype == "uint8"
             whole = read_whole(path, channels)
-            assert whole.shape == (height, width, channels) and whole.dtype == "uint8"
+            assert whole.shape == (seen.height, seen.width, channels) and whole.dtype == "uint8"
         return True
     except UnreadableImage as error:
         assert str(error).strip()

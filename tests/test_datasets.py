@@ -138,7 +138,7 @@ def test_a_folder_without_images_says_what_is_there(tmp_path):
 def test_the_disk_cache_holds_the_same_images_and_is_used_again(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("ROTNET_CACHE_DIR", str(tmp_path / "cache"))
     (folder / "class_0" / "empty.jpg").touch()
-    spec = {"name": str(folder), "size": 16, "validation": 0}
+    spec = {"name": str(folder), "size": 16, "channels": 3, "validation": 0}
     in_memory = load(Data(cache="memory", **spec))
     first = load(Data(cache="disk", **spec))
     decoded = []
@@ -218,14 +218,15 @@ def test_the_fast_way_of_jpegs_gives_what_pillow_gives(tmp_path, extent, size, c
     smooth = 127 + 60 * np.stack([np.sin(rows / 20), np.cos(columns / 17), np.sin((rows + columns) / 25)], axis=-1)
     save_image(tmp_path / "a.jpg", smooth.astype(np.uint8), quality=95, subsampling=0)
     path = tmp_path / "a.jpg"
-    *shape, plain = look_at(path)
-    assert plain and shape == [extent[1], extent[0]]
+    seen = look_at(path)
+    shape = (seen.width, seen.height)
+    assert seen.plain and shape == extent[::-1]
     for box, side in (
         ((0.0, 0.0, float(size), float(size)), size),
         ((3.0, 5.0, size - 8.0, size - 8.0), size - 8),
         ((1.0, 2.0, 0.9 * size, 0.5 * size), size // 2),
     ):
-        ours = decode([(path.read_bytes(), tuple(shape), box)], size, side, channels)[0].astype(int)
+        ours = decode([(path.read_bytes(), shape, box)], size, side, channels)[0].astype(int)
         theirs = read_image(path, size, channels, box, side).astype(int)
         assert ours.shape == theirs.shape == (side, side, channels)
         # The one interpolates between the nearest pixels, the other averages over all that it makes into one.
