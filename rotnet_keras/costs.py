@@ -98,7 +98,8 @@ def costs_apart(recipe_file: Path, runs_dir: Path) -> list[Cost]:
         [*command, "--runs-dir", str(runs_dir)], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )
     try:
-        return [Cost(cost["name"], cost["finished"], cost["seconds"]) for cost in json.loads(result.stdout)]
+        found = json.loads(result.stdout)
+        return [Cost(**{**cost, "parts": tuple(Part(**part) for part in cost["parts"])}) for cost in found]
     except (ValueError, TypeError, KeyError):
         return []
 

@@ -1,0 +1,104 @@
+"""A look at one's own images, and the recipe that is written for them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from command_line import run_cli
+from conftest import upright_images
+from PIL import Image
+from typer.testing import CliRunner
+
+from rotnet_keras.cli import app
+from rotnet_keras.costs import Cost, Part
+from rotnet_keras.errors import RecipeError
+from rotnet_keras.proposal import propose
+from rotnet_keras.recipe import load_recipe
+from rotnet_keras.survey import survey
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Pictures in two classes with everything that a folder may hold besides."""
+    folder = tmp_path / "my photos"
+    rng = np.random.default_rng(0)
+    for n in range(12):
+        path = folder / "train" / ("cats" if n % 3 else "dogs") / f"{n}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (60, 80 + n, 3), np.uint8)).save(path)
+    cats = folder / "train" / "cats"
+    turned = Image.Exif()
+    turned[274] = 6
+    Image.fromarray(rng.integers(0, 256, (50, 90, 3), np.uint8)).save(cats / "turned.jpg", exif=turned)
+    (folder / "test" / "dogs").mkdir(parents=True)
+    (folder / "test" / "dogs" / "again.jpg").write_bytes((cats / "1.jpg").read_bytes())
+    (cats / "cut.jpg").write_bytes((cats / "2.jpg").read_bytes()[:-2000])
+    (cats / "empty.png").touch()
+    return folder
+
+
+def test_a_folder_is_looked_through(photos):
+    found = survey(str(photos))
+    assert found.images == {"train": 13, "test": 1} and found.classes == {"cats": 9, "dogs": 4}
+    assert found.sides == (50, 60, 60) and not found.square and found.channels == 3
+    assert found.kinds == {"jpg": 15, "png": 1} and found.decoded == 16
+    assert sorted(name for name, _ in found.unreadable) == ["train/cats/cut.jpg", "train/cats/empty.png"]
+    assert found.duplicates == [["train/cats/1.jpg", "test/dogs/again.jpg"]] and found.shared == 1
+    assert found.turned == 1
+
+
+def test_arrays_are_looked_through(tmp_path):
+    images, labels = upright_images(20, channels=5)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images[:4])
+    found = survey(str(tmp_path / "a.npz"))
+    assert found.images == {"train": 20, "test": 4} and found.sides == (16, 16, 16) and found.square
+    assert found.channels == 5 and sum(found.classes.values()) == 20 and found.kinds == {"uint8": 24}
+
+
+def test_a_recipe_is_written_that_fits(photos, monkeypatch):
+    """An epoch takes 20 s, so three of them a minute."""
+    part = Part("pretraining", 2, 24, 1e9, 12, 20.0)
+    monkeypatch.setattr("rotnet_keras.proposal.costs_apart", lambda *_: [Cost("a", None, 30.0, (part,), 0.0, 1e6)])
+    monkeypatch.chdir(photos.parent)
+    result = CliRunner().invoke(app, ["init", "my photos", "--minutes", "2"])
+    assert result.exit_code == 0, result.output
+    told = " ".join(result.output.split())
+    for words in ("13 training, 1 test", "2, of 4 to 9 images", "train/cats/cut.jpg (", "1 of them in several splits"):
+        assert words in told
+    assert "Wrote my-photos.toml: 5 epochs in batches of 6 images" in told
+    recipe = load_recipe("my-photos.toml")
+    assert recipe.data.name == str(photos) and recipe.data.size == 72 and recipe.augment.crop == 64
+    assert recipe.train.batch == 6 and recipe.train.epochs == 5 and recipe.probe[0].controls == ["random", "pixels"]
+    before = Path("my-photos.toml").read_text()
+    again = CliRunner().invoke(app, ["init", "my photos"])
+    assert isinstance(again.exception, RecipeError) and "--output FILE" in str(again.exception)
+    assert Path("my-photos.toml").read_text() == before
+
+
+def test_a_batch_fits_into_the_memory_that_is_free(photos, monkeypatch):
+    part = Part("pretraining", 2, 24, 1e9, 12, 20.0)
+    needed = 0.7 * psutil.virtual_memory().available
+    monkeypatch.setattr("rotnet_keras.proposal.costs_apart", lambda *_: [Cost("a", None, 30.0, (part,), 0.0, needed)])
+    assert propose(survey(str(photos)), Path("a.toml"), 2).batch == 3
+
+
+def test_small_arrays_are_seen_whole_and_a_trial_tells_the_time(tmp_path):
+    images, _ = upright_images(20, channels=2)
+    np.savez(tmp_path / "tönes.npz", images=images)
+    result = run_cli("init", "tönes.npz", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    file = tmp_path / found["recipe"]
+    recipe = load_recipe(str(file))
+    assert found["channels"] == 2 and found["epochs"] == recipe.train.epochs and "by a short trial" in file.read_text()
+    assert recipe.data.size is None and recipe.augment.pad == 2 and not recipe.augment.crop and not recipe.probe
+
+
+@pytest.mark.parametrize(("what", "message"), [("nothing", "no folder"), ("text.npz", "not an .npz file")])
+def test_what_is_no_data_set_is_told(tmp_path, what, message):
+    (tmp_path / "text.npz").write_text("no arrays")
+    result = run_cli("init", what, cwd=tmp_path)
+    assert result.returncode == 3 and message in result.stderr
+    assert not list(tmp_path.glob("*.toml"))
