@@ -1,8 +1,10 @@
 """The commands about one's own images."""
 
+import io
 import json
 import re
 import sys
+from csv import writer
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,9 +13,12 @@ import typer
 
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.plain_text import printable
-from rotnet_keras.shell import AsJson, print_rows
+from rotnet_keras.runs import write_atomically
+from rotnet_keras.shell import AsJson, RunsDir, find, print_rows
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rotnet_keras.survey import Survey
 
 # Of a list of files, so many are named.
@@ -50,6 +55,58 @@ def init(
         return
     length = f"{proposal.epochs} epochs in batches of {proposal.batch} images"
     typer.echo(f"Wrote {file}: {length}. Begin: rotnet-keras run {file}")
+
+
+def anomalies(
+    network: Annotated[str, typer.Argument(help="A finished pretraining run, or a rotnet.keras file.")],
+    paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Pictures known to be unusual: tells how well the two are told apart.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many are listed, the least usual first.")] = 20,
+    csv: Annotated[Path | None, typer.Option(help="Write all of them to this file.")] = None,
+    runs_dir: RunsDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank pictures by how badly a network recognises their turns: what it has never seen comes first."""
+    source = Path(network) if network.endswith(".keras") else find(network, runs_dir)
+    if isinstance(source, Path) and not source.is_file():
+        raise DataError(f"no file {source}")
+    from rotnet_keras.turns import files_of, judge, see, unlikeliness
+
+    files, others = files_of(paths), files_of(against or [])
+    seen = see(judge(source), [*files, *others], _progress)
+    scores = unlikeliness(seen.log_probabilities)
+    known = set(others)
+    rows = sorted(zip(scores.tolist(), map(str, seen.files), strict=True), reverse=True)
+    auroc = _auroc(scores, [file in known for file in seen.files]) if others else None
+    if csv:
+        lines = [["file", "score"], *([name, f"{score:.4f}"] for score, name in rows)]
+        write_atomically(csv, _as_csv(lines))
+    if as_json:
+        found = [{"file": name, "score": score} for score, name in rows]
+        unreadable = [{"file": str(file), "reason": why} for file, why in seen.unreadable]
+        typer.echo(json.dumps({"auroc": auroc, "pictures": found, "unreadable": unreadable}, indent=2))
+        return
+    print_rows(["score", "picture"], [[f"{score:.3f}", name] for score, name in rows[:top]])
+    if auroc is not None:
+        typer.echo(f"AUROC {auroc:.3f}: 1 if every picture of --against scores above every other, 0.5 by chance.")
+    if seen.unreadable:
+        typer.echo(f"Skipped {_some([f'{file} ({why})' for file, why in seen.unreadable], 'files')}")
+
+
+def _auroc(scores: "np.ndarray", unusual: list[bool]) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    if len(set(unusual)) < 2:
+        raise DataError("--against: expected pictures that can be read on both sides, and other ones")
+    return float(roc_auc_score(unusual, scores))
+
+
+def _as_csv(lines: list[list[str]]) -> bytes:
+    text = io.StringIO()
+    writer(text).writerows(lines)
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _progress(what: str, done: int, total: int) -> None:
@@ -98,4 +155,4 @@ def _some(names: list[str], what: str) -> str:
     return f"{len(names):,} {what}: {printable(', '.join(names[:NAMED]))}{more}"
 
 
-COMMANDS = (init,)
+COMMANDS = (init, anomalies)

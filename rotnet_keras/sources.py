@@ -206,7 +206,7 @@ def _folder_source(root: Path) -> FolderSource:
     if "train" not in roots:
         roots = {"train": root}
     other: Counter[str] = Counter()
-    found = {split: _image_files(folder, other) for split, folder in roots.items()}
+    found = {split: image_files(folder, other) for split, folder in roots.items()}
     if not len(found["train"]):
         raise DataError(
             f"data.name: {roots['train'].absolute()} holds no images (looked for "
@@ -224,8 +224,13 @@ def _folder_source(root: Path) -> FolderSource:
     return FolderSource(root, found, labels, class_names)
 
 
-def _image_files(root: Path, other: Counter[str]) -> FileList:
-    """Image files below `root` in sorted order; links to folders are not followed, so no loop is endless."""
+def image_files(root: Path, other: Counter[str] | None = None) -> FileList:
+    """Image files below `root` in sorted order; links to folders are not followed, so no loop is endless.
+
+    Args:
+        other: counts the suffixes of the files that are none.
+    """
+    other = Counter() if other is None else other
     found = FileList(root)
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -1,0 +1,185 @@
+"""How a network that tells turns sees single pictures: their turns, how sure they are, how unusual that makes them."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rotnet_keras.engine import keras, tf
+from rotnet_keras.errors import DataError
+from rotnet_keras.exports import load_backbone
+from rotnet_keras.images import UnreadableImage, read_image
+from rotnet_keras.recipe import load_recipe
+from rotnet_keras.rotation import RIGHT_ANGLES, rotate_batch, rotated_size
+from rotnet_keras.runs import RunFolder
+from rotnet_keras.schema import PretrainRecipe
+from rotnet_keras.sources import image_files
+
+BATCH = 64
+# Probabilities below it are taken for it.
+LEAST = 1e-7
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A network that tells turns, and how it is shown a picture.
+
+    Attributes:
+        model: from (N, T, T, C) pixels, 0 to 255, to (N, K) probabilities.
+        angles: K, in degrees, counter-clockwise.
+        size: what a picture's short side is resized to, in pixels.
+        side: of the central square of that which is turned, in pixels.
+    """
+
+    model: keras.Model
+    angles: tuple[int, ...]
+    size: int
+    side: int
+
+    def picture(self, file: Path) -> np.ndarray:
+        """(S, S, C) uint8, turned as its EXIF tag says.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+        """
+        start = (self.size - self.side) / 2
+        return read_image(file, self.size, self.model.input_shape[-1], (start, start, self.side, self.side))
+
+    def log_probabilities(self, pictures: np.ndarray) -> np.ndarray:
+        """Of every copy of the pictures for every turn.
+
+        Args:
+            pictures: (N, S, S, C), 0 to 255.
+
+        Returns:
+            (N, K, K) float64: [n, i, j] is the logarithm of how probable the network finds it that picture n, turned by
+            angle i, was turned by angle j.
+        """
+        found = [self._of_batch(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)]
+        return np.concatenate(found) if found else np.zeros((0, len(self.angles), len(self.angles)))
+
+    def _of_batch(self, pictures: np.ndarray) -> np.ndarray:
+        copies, _ = rotate_batch(tf.constant(pictures), self.angles)
+        probable = np.asarray(self.model(copies, training=False), np.float64)
+        by_copy = probable.reshape(len(self.angles), len(pictures), len(self.angles))
+        return np.log(np.clip(by_copy, LEAST, None)).transpose(1, 0, 2)
+
+
+def judge(source: RunFolder | Path) -> Judge:
+    """The network of a pretraining run, or of a `rotnet.keras` file that knows right angles.
+
+    Raises:
+        DataError: there is none, or it tells something else.
+    """
+    if isinstance(source, RunFolder):
+        recipe = load_recipe(str(source.recipe))
+        file = source.export / "rotnet.keras"
+        if not isinstance(recipe, PretrainRecipe) or not file.is_file():
+            raise DataError(f"{source.name} has no export/rotnet.keras: expected a finished pretraining")
+        model, angles = load_backbone(file), tuple(recipe.rotation.angles)
+        crop, size = recipe.augment.crop, recipe.data.size
+    else:
+        model, angles, crop, size = load_backbone(source), RIGHT_ANGLES, None, None
+    height, _, channels = model.input_shape[1:]
+    if model.output_shape[1:] != (len(angles),):
+        raise DataError(f"{source}: expected {len(angles)} probabilities, one for each turn, got {model.output_shape}")
+    if channels not in (1, 3):
+        raise DataError(f"{source}: expected a network of grey or colour images, got one of {channels} channels")
+    side = crop or size or height
+    if rotated_size(side, angles) != height:
+        raise DataError(f"{source}: its network sees {height} pixels, which its recipe does not lead to")
+    return Judge(model, angles, max(size or side, side), side)
+
+
+def unlikeliness(log_probabilities: np.ndarray) -> np.ndarray:
+    """How badly the turns of pictures are recognised (Hendrycks et al., 2019): the mean cross-entropy of their copies.
+
+    Args:
+        log_probabilities: (N, K, K), see `Judge`.
+
+    Returns:
+        (N,) in nats, 0 for a picture that is surely recognised in every turn.
+    """
+    return -np.einsum("nii->ni", log_probabilities).mean(axis=1)
+
+
+def turns_of(log_probabilities: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """How probable each turn of pictures is, by what is said of all their copies.
+
+    A picture that was turned by angle j before, and is turned by angle i now, is turned by both.
+
+    Args:
+        log_probabilities: (N, K, K) for K right angles in order, see `Judge`.
+        temperature: the larger, the less sure.
+
+    Returns:
+        (N, K), their sum 1.
+    """
+    count = log_probabilities.shape[1]
+    copies = np.arange(count)[:, None]
+    turned = log_probabilities[:, copies, (copies + np.arange(count)) % count].mean(axis=1) / temperature
+    likely = np.exp(turned - turned.max(axis=1, keepdims=True))
+    return likely / likely.sum(axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Pictures that a network was shown.
+
+    Attributes:
+        files: N that could be read.
+        log_probabilities: (N, K, K), see `Judge`.
+        unreadable: the others, and why.
+    """
+
+    files: list[Path]
+    log_probabilities: np.ndarray
+    unreadable: list[tuple[Path, str]]
+
+
+def see(judge: Judge, files: Sequence[Path], progress: Progress = lambda what, done, total: None) -> Seen:
+    """Show a network pictures, a few at a time."""
+
+    def read(file: Path) -> np.ndarray | str:
+        try:
+            return judge.picture(file)
+        except UnreadableImage as error:
+            return str(error)
+
+    readable: list[Path] = []
+    unreadable: list[tuple[Path, str]] = []
+    parts = [judge.log_probabilities(np.zeros((0, judge.side, judge.side, 1)))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(files), BATCH):
+            some = files[start : start + BATCH]
+            pictures = []
+            for file, pixels in zip(some, pool.map(read, some), strict=True):
+                if isinstance(pixels, str):
+                    unreadable.append((file, pixels))
+                else:
+                    readable.append(file)
+                    pictures.append(pixels)
+            if pictures:
+                parts.append(judge.log_probabilities(np.stack(pictures)))
+            progress("looking at pictures", start + len(some), len(files))
+    return Seen(readable, np.concatenate(parts), unreadable)
+
+
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are given, and the image files below folders.
+
+    Raises:
+        DataError: one is not there, or a folder holds none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        files = list(image_files(path)) if path.is_dir() else [path]
+        if not files or not path.exists():
+            raise DataError(f"{path}: no images there" if path.is_dir() else f"no file or folder {path}")
+        found += files
+    return found

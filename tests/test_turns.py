@@ -1,0 +1,95 @@
+"""Single pictures shown to a network that tells turns."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import upright_images
+from PIL import Image
+from typer.testing import CliRunner
+
+from rotnet_keras.cli import app
+from rotnet_keras.errors import DataError
+from rotnet_keras.turns import Judge, judge, see, turns_of, unlikeliness
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Six upright pictures, three of noise, and one that cannot be read."""
+    images, _ = upright_images(6, seed=2)
+    noise = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    for kind, arrays in (("usual", images), ("noise", noise)):
+        (tmp_path / kind).mkdir()
+        for number, pixels in enumerate(arrays):
+            Image.fromarray(pixels).save(tmp_path / kind / f"{number}.png")
+    (tmp_path / "usual" / "empty.png").touch()
+    return tmp_path
+
+
+def anomalies(*arguments):
+    return CliRunner().invoke(app, ["anomalies", *map(str, arguments)], catch_exceptions=True)
+
+
+def test_turns_are_added_up_over_the_copies():
+    """Three copies say that the picture is turned by 90 degrees, the fourth sees it upright."""
+    said = np.full((1, 4, 4), 0.05)
+    for copy, turn in ((0, 1), (1, 2), (2, 3), (3, 3)):
+        said[0, copy, turn] = 0.85
+    (found,) = turns_of(np.log(said))
+    assert found.argmax() == 1 and found.sum() == pytest.approx(1)
+    weights = np.exp([[0.25 * np.log(0.85) + 0.75 * np.log(0.05)], [0.75 * np.log(0.85) + 0.25 * np.log(0.05)]])[:, 0]
+    assert found[0] / found[1] == pytest.approx(weights[0] / weights[1])
+    (softer,) = turns_of(np.log(said), temperature=10)
+    assert 0.25 < softer[1] < found[1]
+
+
+def test_it_is_unusual_not_to_know_the_turns():
+    sure, unsure = np.full((4, 4), 1e-6), np.full((4, 4), 0.25)
+    np.fill_diagonal(sure, 1 - 3e-6)
+    assert unlikeliness(np.log([sure, unsure])) == pytest.approx([0, np.log(4)], abs=1e-5)
+
+
+def test_a_turned_picture_gets_the_turn_it_has(finished, pictures):
+    network = judge(finished[1])
+    images, _ = upright_images(30, seed=5)
+    for turn in range(4):
+        found = turns_of(network.log_probabilities(np.rot90(images, turn, (1, 2)))).argmax(axis=1)
+        assert (found == turn).mean() > 0.9
+    seen = see(network, sorted((pictures / "usual").iterdir()))
+    assert [file.name for file in seen.files] == [f"{number}.png" for number in range(6)]
+    assert [(file.name, why) for file, why in seen.unreadable] == [("empty.png", "the file is empty")]
+    assert isinstance(network, Judge) and network.angles == (0, 90, 180, 270) and network.side == network.size == 16
+
+
+def test_what_the_network_never_saw_comes_first(finished, pictures):
+    result = anomalies(
+        finished[1].path, pictures / "usual", "--against", pictures / "noise", "--csv", pictures / "all.csv", "--json"
+    )
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output)
+    assert found["auroc"] > 0.9 and len(found["pictures"]) == 9
+    assert sum("noise" in picture["file"] for picture in found["pictures"][:4]) == 3
+    assert [entry["reason"] for entry in found["unreadable"]] == ["the file is empty"]
+    with (pictures / "all.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [picture["file"] for picture in found["pictures"]]
+    short = anomalies(finished[1].export / "rotnet.keras", pictures / "usual", "--top", 2)
+    assert len([line for line in short.output.splitlines() if ".png" in line and "Skipped" not in line]) == 2
+    assert "Skipped 1 files: " in short.output
+
+
+@pytest.mark.parametrize(
+    ("network", "paths", "message"),
+    [
+        ("backbone.keras", ["usual"], "expected 4 probabilities"),
+        ("rotnet.keras", ["nothing"], "no file or folder"),
+        ("rotnet.keras", ["."], None),
+    ],
+)
+def test_mistakes_are_told(finished, pictures, network, paths, message):
+    result = anomalies(finished[1].export / network, *(pictures / path for path in paths))
+    if message is None:
+        assert result.exit_code == 0, result.output
+    else:
+        assert isinstance(result.exception, DataError) and message in str(result.exception)
