@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rotnet_keras.batches import centred
+from rotnet_keras.datasets import load
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.exports import load_backbone
@@ -21,6 +23,9 @@ from rotnet_keras.sources import image_files
 BATCH = 64
 # Probabilities below it are taken for it.
 LEAST = 1e-7
+TEMPERATURES = np.geomspace(0.02, 20, 300)
+# Images of a run's validation that calibrate it, at most.
+CALIBRATED = 2000
 
 Progress = Callable[[str, int, int], None]
 
@@ -127,6 +132,32 @@ def turns_of(log_probabilities: np.ndarray, temperature: float = 1.0) -> np.ndar
     return likely / likely.sum(axis=1, keepdims=True)
 
 
+def fitted_temperature(log_probabilities: np.ndarray) -> float:
+    """What makes the probabilities of turns as high as they are often right, by pictures known to be upright.
+
+    Args:
+        log_probabilities: (N, 4, 4), see `Judge`. Turning the pictures would only exchange their copies.
+    """
+    losses = [-np.log(turns_of(log_probabilities, t)[:, 0] + LEAST).mean() for t in TEMPERATURES]
+    return float(TEMPERATURES[int(np.argmin(losses))])
+
+
+def temperature_of(run: RunFolder, judge: Judge) -> float:
+    """The same by the validation images of a run.
+
+    Raises:
+        DataError: they are not there any more, or the run had none.
+    """
+    recipe = load_recipe(str(run.recipe))
+    assert isinstance(recipe, PretrainRecipe)
+    validation = load(recipe.data).validation
+    if validation is None:
+        raise DataError(f"{run.name} held no images out to calibrate with")
+    every = -(-len(validation) // CALIBRATED)
+    images = validation.images(np.arange(0, len(validation), every))
+    return fitted_temperature(judge.log_probabilities(centred(images, recipe.augment)))
+
+
 @dataclass(frozen=True)
 class Seen:
     """Pictures that a network was shown.
@@ -168,6 +199,36 @@ def see(judge: Judge, files: Sequence[Path], progress: Progress = lambda what, d
                 parts.append(judge.log_probabilities(np.stack(pictures)))
             progress("looking at pictures", start + len(some), len(files))
     return Seen(readable, np.concatenate(parts), unreadable)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a picture needs to be upright.
+
+    Attributes:
+        clockwise: 0, 90, 180 or 270 degrees.
+        confidence: how probable it is that this is right, 0 to 1.
+        sure: whether that is enough.
+    """
+
+    file: Path
+    clockwise: int
+    confidence: float
+    sure: bool
+
+    @property
+    def needed(self) -> bool:
+        """Whether the picture is surely not upright."""
+        return self.sure and self.clockwise > 0
+
+
+def needed_turns(seen: Seen, temperature: float, min_confidence: float) -> list[Turn]:
+    """The turn of each picture that was seen."""
+    found = []
+    for file, each in zip(seen.files, turns_of(seen.log_probabilities, temperature), strict=True):
+        confidence = round(float(each.max()), 4)
+        found.append(Turn(file, 90 * int(each.argmax()), confidence, confidence >= min_confidence))
+    return found
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:

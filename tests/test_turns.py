@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from rotnet_keras.cli import app
 from rotnet_keras.errors import DataError
-from rotnet_keras.turns import Judge, judge, see, turns_of, unlikeliness
+from rotnet_keras.turns import Judge, fitted_temperature, judge, see, turns_of, unlikeliness
 
 
 @pytest.fixture
@@ -77,6 +78,60 @@ def test_what_the_network_never_saw_comes_first(finished, pictures):
     short = anomalies(finished[1].export / "rotnet.keras", pictures / "usual", "--top", 2)
     assert len([line for line in short.output.splitlines() if ".png" in line and "Skipped" not in line]) == 2
     assert "Skipped 1 files: " in short.output
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Eight JPEG files of upright pictures, of which four are turned, and a PNG file that is turned too."""
+    images, _ = upright_images(9, seed=3)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, pixels in enumerate(images[:8]):
+        Image.fromarray(np.rot90(pixels, number % 4 if number < 5 else 0)).save(folder / f"{number}.jpg", quality=98)
+    Image.fromarray(np.rot90(images[8], 3)).save(folder / "drawing.png")
+    return folder
+
+
+def upright(*arguments):
+    result = CliRunner().invoke(app, ["upright", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_pictures_are_set_upright_when_asked_to(finished, photos):
+    before = {file.name: file.read_bytes() for file in photos.iterdir()}
+    arguments = [photos, "--network", finished[1].path, "--min-confidence", "0.5"]
+    found = json.loads(upright(*arguments, "--json"))
+    assert 0.02 <= found["temperature"] <= 20
+    needed = {Path(picture["file"]).name: picture["clockwise"] for picture in found["pictures"]}
+    # What was turned counter-clockwise is turned back clockwise.
+    expected = {"1.jpg": 90, "2.jpg": 180, "3.jpg": 270, "drawing.png": 270}
+    assert {name: turn for name, turn in needed.items() if turn} == expected
+    told = upright(*arguments)
+    assert "4 of 9 pictures are turned" in told and "Nothing was changed: --write exif" in told
+    assert {file.name: file.read_bytes() for file in photos.iterdir()} == before
+    told = upright(*arguments, "--write", "exif", "--csv", photos.parent / "turns.csv")
+    assert (
+        "Skipped 1 files: " in told and "drawing.png (it is no JPEG file but PNG" in told and "Turned 3 files." in told
+    )
+    assert (photos.parent / "turns.csv").read_text().startswith("file,clockwise,confidence,sure")
+    changed = {name for name, content in before.items() if (photos / name).read_bytes() != content}
+    assert changed == {"1.jpg", "2.jpg", "3.jpg"}
+    assert "Turned 1 files." in upright(*arguments, "--write", "pixels")
+    assert "0 of 9 pictures are turned" in upright(*arguments)
+
+
+def test_what_is_not_sure_is_left_alone(finished, photos):
+    told = upright(photos, "--network", finished[1].export / "rotnet.keras", "--min-confidence", "1")
+    assert "0 of 9 pictures are turned, 9 are doubtful" in told and "not calibrated: a file alone" in told
+
+
+def test_a_network_that_is_too_sure_is_calibrated():
+    """It says 0.99 and is right in three of four pictures."""
+    said = np.full((100, 4, 4), 0.01 / 3)
+    said[np.arange(100)[:, None], np.arange(4), (np.arange(4) + (np.arange(100) % 4 == 0)[:, None]) % 4] = 0.99
+    temperature = fitted_temperature(np.log(said))
+    assert turns_of(np.log(said), temperature).max(axis=1) == pytest.approx(0.75, abs=0.02)
 
 
 @pytest.mark.parametrize(
