@@ -69,7 +69,7 @@ class Judge:
         return np.concatenate(found) if found else np.zeros((0, len(self.angles), len(self.angles)))
 
     def _of_batch(self, pictures: np.ndarray) -> np.ndarray:
-        copies, _ = rotate_batch(tf.constant(pictures), self.angles)
+        copies, _ = rotate_batch(tf.constant(pictures, tf.float32), self.angles)
         probable = np.asarray(self.model(copies, training=False), np.float64)
         by_copy = probable.reshape(len(self.angles), len(pictures), len(self.angles))
         return np.log(np.clip(by_copy, LEAST, None)).transpose(1, 0, 2)
