@@ -73,7 +73,8 @@ def anomalies(
 ) -> None:
     """Rank pictures by how badly a network recognises their turns: what it has never seen comes first."""
     source = _network(network, runs_dir)
-    from rotnet_keras.turns import files_of, judge, see, unlikeliness
+    from rotnet_keras.turns import judge, see, unlikeliness
+    from rotnet_keras.viewing import files_of
 
     files, others = files_of(paths), files_of(against or [])
     seen = see(judge(source), [*files, *others], _progress)
@@ -112,7 +113,8 @@ def upright(
         raise RecipeError(f"--write: expected exif or pixels, got {write!r}")
     source = _network(network, runs_dir)
     from rotnet_keras.rotation import RIGHT_ANGLES
-    from rotnet_keras.turns import files_of, judge, needed_turns, see, temperature_of
+    from rotnet_keras.turns import judge, needed_turns, see, temperature_of
+    from rotnet_keras.viewing import files_of
 
     files = files_of(paths)
     told = judge(source)

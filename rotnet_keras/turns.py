@@ -1,8 +1,6 @@
 """How a network that tells turns sees single pictures: their turns, how sure they are, how unusual that makes them."""
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,47 +11,32 @@ from rotnet_keras.datasets import load
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.exports import load_backbone
-from rotnet_keras.images import UnreadableImage, read_image
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.rotation import RIGHT_ANGLES, rotate_batch, rotated_size
 from rotnet_keras.runs import RunFolder
 from rotnet_keras.schema import PretrainRecipe
-from rotnet_keras.sources import image_files
+from rotnet_keras.viewing import BATCH, Progress, Viewer, batches, viewer
 
-BATCH = 64
 # Probabilities below it are taken for it.
 LEAST = 1e-7
 TEMPERATURES = np.geomspace(0.02, 20, 300)
 # Images of a run's validation that calibrate it, at most.
 CALIBRATED = 2000
 
-Progress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True)
 class Judge:
-    """A network that tells turns, and how it is shown a picture.
+    """A network that tells turns.
 
     Attributes:
         model: from (N, T, T, C) pixels, 0 to 255, to (N, K) probabilities.
         angles: K, in degrees, counter-clockwise.
-        size: what a picture's short side is resized to, in pixels.
-        side: of the central square of that which is turned, in pixels.
+        viewer: shows it pictures of side S, of which turned copies have side T.
     """
 
     model: keras.Model
     angles: tuple[int, ...]
-    size: int
-    side: int
-
-    def picture(self, file: Path) -> np.ndarray:
-        """(S, S, C) uint8, turned as its EXIF tag says.
-
-        Raises:
-            UnreadableImage: it cannot be read.
-        """
-        start = (self.size - self.side) / 2
-        return read_image(file, self.size, self.model.input_shape[-1], (start, start, self.side, self.side))
+    viewer: Viewer
 
     def log_probabilities(self, pictures: np.ndarray) -> np.ndarray:
         """Of every copy of the pictures for every turn.
@@ -65,8 +48,8 @@ class Judge:
             (N, K, K) float64: [n, i, j] is the logarithm of how probable the network finds it that picture n, turned by
             angle i, was turned by angle j.
         """
-        found = [self._of_batch(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)]
-        return np.concatenate(found) if found else np.zeros((0, len(self.angles), len(self.angles)))
+        starts = range(0, len(pictures), BATCH)
+        return np.concatenate([self._of_batch(pictures[start : start + BATCH]) for start in starts])
 
     def _of_batch(self, pictures: np.ndarray) -> np.ndarray:
         copies, _ = rotate_batch(tf.constant(pictures, tf.float32), self.angles)
@@ -87,18 +70,15 @@ def judge(source: RunFolder | Path) -> Judge:
         if not isinstance(recipe, PretrainRecipe) or not file.is_file():
             raise DataError(f"{source.name} has no export/rotnet.keras: expected a finished pretraining")
         model, angles = load_backbone(file), tuple(recipe.rotation.angles)
-        crop, size = recipe.augment.crop, recipe.data.size
     else:
-        model, angles, crop, size = load_backbone(source), RIGHT_ANGLES, None, None
-    height, _, channels = model.input_shape[1:]
+        recipe, model, angles = None, load_backbone(source), RIGHT_ANGLES
+    side, _, channels = model.input_shape[1:]
     if model.output_shape[1:] != (len(angles),):
         raise DataError(f"{source}: expected {len(angles)} probabilities, one for each turn, got {model.output_shape}")
-    if channels not in (1, 3):
-        raise DataError(f"{source}: expected a network of grey or colour images, got one of {channels} channels")
-    side = crop or size or height
-    if rotated_size(side, angles) != height:
-        raise DataError(f"{source}: its network sees {height} pixels, which its recipe does not lead to")
-    return Judge(model, angles, max(size or side, side), side)
+    shown = viewer(recipe, side, channels)
+    if rotated_size(shown.side, angles) != side:
+        raise DataError(f"{source}: its network sees {side} pixels, which its recipe does not lead to")
+    return Judge(model, angles, shown)
 
 
 def unlikeliness(log_probabilities: np.ndarray) -> np.ndarray:
@@ -174,30 +154,16 @@ class Seen:
 
 
 def see(judge: Judge, files: Sequence[Path], progress: Progress = lambda what, done, total: None) -> Seen:
-    """Show a network pictures, a few at a time."""
-
-    def read(file: Path) -> np.ndarray | str:
-        try:
-            return judge.picture(file)
-        except UnreadableImage as error:
-            return str(error)
-
+    """Show a network pictures."""
+    count = len(judge.angles)
     readable: list[Path] = []
     unreadable: list[tuple[Path, str]] = []
-    parts = [judge.log_probabilities(np.zeros((0, judge.side, judge.side, 1)))]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(files), BATCH):
-            some = files[start : start + BATCH]
-            pictures = []
-            for file, pixels in zip(some, pool.map(read, some), strict=True):
-                if isinstance(pixels, str):
-                    unreadable.append((file, pixels))
-                else:
-                    readable.append(file)
-                    pictures.append(pixels)
-            if pictures:
-                parts.append(judge.log_probabilities(np.stack(pictures)))
-            progress("looking at pictures", start + len(some), len(files))
+    parts = [np.zeros((0, count, count))]
+    for batch in batches(judge.viewer, files, progress):
+        readable += batch.files
+        unreadable += batch.unreadable
+        if batch.files:
+            parts.append(judge.log_probabilities(np.stack(batch.pictures)))
     return Seen(readable, np.concatenate(parts), unreadable)
 
 
@@ -228,19 +194,4 @@ def needed_turns(seen: Seen, temperature: float, min_confidence: float) -> list[
     for file, each in zip(seen.files, turns_of(seen.log_probabilities, temperature), strict=True):
         confidence = round(float(each.max()), 4)
         found.append(Turn(file, 90 * int(each.argmax()), confidence, confidence >= min_confidence))
-    return found
-
-
-def files_of(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are given, and the image files below folders.
-
-    Raises:
-        DataError: one is not there, or a folder holds none.
-    """
-    found: list[Path] = []
-    for path in paths:
-        files = list(image_files(path)) if path.is_dir() else [path]
-        if not files or not path.exists():
-            raise DataError(f"{path}: no images there" if path.is_dir() else f"no file or folder {path}")
-        found += files
     return found

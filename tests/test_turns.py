@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from rotnet_keras.cli import app
 from rotnet_keras.errors import DataError
 from rotnet_keras.turns import Judge, fitted_temperature, judge, see, turns_of, unlikeliness
+from rotnet_keras.viewing import Viewer
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_a_turned_picture_gets_the_turn_it_has(finished, pictures):
     seen = see(network, sorted((pictures / "usual").iterdir()))
     assert [file.name for file in seen.files] == [f"{number}.png" for number in range(6)]
     assert [(file.name, why) for file, why in seen.unreadable] == [("empty.png", "the file is empty")]
-    assert isinstance(network, Judge) and network.angles == (0, 90, 180, 270) and network.side == network.size == 16
+    assert isinstance(network, Judge) and network.angles == (0, 90, 180, 270) and network.viewer == Viewer(16, 16, 3)
 
 
 def test_what_the_network_never_saw_comes_first(finished, pictures):
