@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from rotnet_keras import control, own_images, tools
+from rotnet_keras import control, own_features, own_images, tools
 from rotnet_keras.errors import RecipeError, RotnetError
 from rotnet_keras.plain_text import printable
 from rotnet_keras.shell import (
@@ -255,7 +255,7 @@ def collect(
 
 
 app.add_typer(control.queue, name="queue")
-for _commands in (control.COMMANDS, own_images.COMMANDS, tools.COMMANDS):
+for _commands in (control.COMMANDS, own_images.COMMANDS, own_features.COMMANDS, tools.COMMANDS):
     for _command in _commands:
         app.command()(_command)
 

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import sys
 from collections.abc import Iterator
 from csv import writer
 from dataclasses import asdict, astuple
@@ -13,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rotnet_keras.errors import DataError, RecipeError
-from rotnet_keras.plain_text import printable
 from rotnet_keras.runs import write_atomically
-from rotnet_keras.shell import AsJson, RunsDir, find, print_rows
+from rotnet_keras.shell import AsJson, RunsDir, find, print_rows, some, tell_progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
     from rotnet_keras.runs import RunFolder
     from rotnet_keras.survey import Survey
     from rotnet_keras.turns import Turn
-
-# Of a list of files, so many are named.
-NAMED = 5
 
 
 def init(
@@ -45,7 +40,7 @@ def init(
         images.encode()
     except UnicodeEncodeError:
         raise DataError("The folder's name is no UTF-8 text, which a recipe is: rename it, or link to it") from None
-    found = survey(images, _progress)
+    found = survey(images, tell_progress)
     if not as_json:
         print_rows(["", ""], _words(found))
         typer.echo("Timing a few steps; this takes half a minute.")
@@ -77,7 +72,7 @@ def anomalies(
     from rotnet_keras.viewing import files_of
 
     files, others = files_of(paths), files_of(against or [])
-    seen = see(judge(source), [*files, *others], _progress)
+    seen = see(judge(source), [*files, *others], tell_progress)
     scores = unlikeliness(seen.log_probabilities)
     known = set(others)
     rows = sorted(zip(scores.tolist(), map(str, seen.files), strict=True), reverse=True)
@@ -94,7 +89,7 @@ def anomalies(
     if auroc is not None:
         typer.echo(f"AUROC {auroc:.3f}: 1 if every picture of --against scores above every other, 0.5 by chance.")
     if seen.unreadable:
-        typer.echo(f"Skipped {_some([f'{file} ({why})' for file, why in seen.unreadable], 'files')}")
+        typer.echo(f"Skipped {some([f'{file} ({why})' for file, why in seen.unreadable], 'files')}")
 
 
 def upright(
@@ -126,7 +121,7 @@ def upright(
             temperature, doubt = temperature_of(source, told), ""
         except DataError as error:
             doubt = str(error)
-    seen = see(told, files, _progress)
+    seen = see(told, files, tell_progress)
     turns = needed_turns(seen, temperature, min_confidence)
     failed = [(str(file), why) for file, why in seen.unreadable]
     if write:
@@ -159,7 +154,7 @@ def _told(turns: "list[Turn]", failed: list[tuple[str, str]], write: str | None)
         f"{len(turns) - len(needed) - doubtful:,} are upright."
     )
     if failed:
-        yield f"Skipped {_some([f'{name} ({why})' for name, why in failed], 'files')}"
+        yield f"Skipped {some([f'{name} ({why})' for name, why in failed], 'files')}"
     if write:
         skipped = {name for name, _ in failed}
         yield f"Turned {sum(str(turn.file) not in skipped for turn in needed):,} files."
@@ -202,11 +197,6 @@ def _as_csv(lines: list[list[str]]) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def _progress(what: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{what}: {done:,}/{total:,}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-
 def _words(found: "Survey") -> list[list[str]]:
     """What there is, in rows of two cells."""
     sides = f"{found.extent} pixels" + (f", half of them up to {found.sides[1]}" if " " in found.extent else "")
@@ -220,11 +210,11 @@ def _words(found: "Survey") -> list[list[str]]:
     if found.decoded:
         rows += [
             ["turned by EXIF", f"{found.turned:,}" + (", which is applied" if found.turned else "")],
-            ["duplicates", _some([" = ".join(group) for group in found.duplicates], "groups of equal files")],
+            ["duplicates", some([" = ".join(group) for group in found.duplicates], "groups of equal files")],
         ]
         if found.shared:
             rows.append(["", f"{found.shared:,} of them in several splits: a test on them tells too much"])
-        rows.append(["unreadable", _some([f"{name} ({why})" for name, why in found.unreadable], "files, skipped")])
+        rows.append(["unreadable", some([f"{name} ({why})" for name, why in found.unreadable], "files, skipped")])
         if found.decoded < sum(found.images.values()):
             rows.append(["", f"damage behind a header was looked for in {found.decoded:,} files"])
     return rows
@@ -239,13 +229,6 @@ def _classes(classes: dict[str, int]) -> str:
         return "none: no folder per class, no labels"
     fewest, most = min(classes.values()), max(classes.values())
     return f"{len(classes):,}, of {fewest:,}" + (f" to {most:,} images" if most > fewest else " images each")
-
-
-def _some(names: list[str], what: str) -> str:
-    if not names:
-        return "none"
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return f"{len(names):,} {what}: {printable(', '.join(names[:NAMED]))}{more}"
 
 
 COMMANDS = (init, anomalies, upright)

@@ -1,11 +1,15 @@
 """What the commands share: their arguments, how they find runs, and how they print."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from rotnet_keras.plain_text import printable
+
+# Of a list of files, so many are named.
+NAMED = 5
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or the path of its folder.")]
@@ -71,3 +75,17 @@ def print_rows(columns: list[str], rows: list[list[str]]) -> None:
     for row in table:
         cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
         typer.echo(printable("  ".join([*cells, row[-1]]).rstrip()))
+
+
+def tell_progress(what: str, done: int, total: int) -> None:
+    """Show in a terminal how far a look through many files has come."""
+    if sys.stderr.isatty():
+        print(f"\r{what}: {done:,}/{total:,}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def some(names: list[str], what: str) -> str:
+    """How many things there are, and the first of them."""
+    if not names:
+        return "none"
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{len(names):,} {what}: {printable(', '.join(names[:NAMED]))}{more}"

@@ -1,0 +1,89 @@
+"""Features of picture files, and the pictures that are alike by them."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import upright_images
+from PIL import Image
+from typer.testing import CliRunner
+
+from rotnet_keras.cli import app
+from rotnet_keras.embedding import load_features, nearest
+from rotnet_keras.errors import DataError, RecipeError
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Twelve pictures of four brightnesses, and one that cannot be read."""
+    images, labels = upright_images(12, seed=4)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+        Image.fromarray(pixels).save(folder / f"{label}-{number}.png")
+    (folder / "text.png").write_text("no picture")
+    return folder
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_features_are_those_of_the_backbone(finished, pictures, suffix):
+    import keras
+
+    run, file = finished[1], pictures.parent / f"features.{suffix}"
+    result = invoke("embed", run.path, pictures, "--to", file, "--tap", "conv2")
+    assert result.exit_code == 0, result.output
+    assert "12 pictures" in result.output and "text.png (" in result.output
+    found = load_features(file)
+    assert [name.split("/")[-1] for name in found.files] == sorted(path.name for path in pictures.iterdir())[:-1]
+    backbone = keras.models.load_model(run.backbone)
+    trunk = keras.Model(backbone.input, backbone.get_layer("conv2").output)
+    pixels = np.stack([np.asarray(Image.open(name)) for name in found.files])
+    expected = np.asarray(trunk(pixels.astype("float32"))).mean(axis=(1, 2))
+    np.testing.assert_allclose(found.values, expected, rtol=1e-5, atol=1e-6)
+    assert found.tap == "conv2" and found.backbone == str(run.backbone)
+
+
+def test_pictures_that_are_alike_are_found_and_shown(finished, pictures):
+    file, page = pictures.parent / "features.npz", pictures.parent / "alike.html"
+    assert invoke("embed", finished[1].backbone, pictures, "--to", file).exit_code == 0
+    asked = sorted(pictures.iterdir())[0]
+    (other,) = pictures.parent.glob("features.npz")
+    new = pictures.parent / "new.png"
+    Image.open(asked).save(new)
+    result = invoke("alike", other, asked, new, "--top", 3, "--page", page, "--json")
+    assert result.exit_code == 0, result.output
+    of_known, of_new = json.loads(result.output)
+    assert len(of_known["alike"]) == 3 and str(asked) not in [one["file"] for one in of_known["alike"]]
+    cosines = [one["similarity"] for one in of_known["alike"]]
+    assert cosines == sorted(cosines, reverse=True) and cosines[0] <= 1
+    assert of_new["alike"][0] == {"file": str(asked), "similarity": pytest.approx(1, abs=1e-3)}
+    content = page.read_text()
+    assert content.count("data:image/jpeg;base64,/9j/") == 8 and "http" not in content.replace("http-equiv", "")
+    told = invoke("alike", file, asked, "--top", 2).output
+    assert told.startswith(f"Like {asked}:") and len(told.splitlines()) == 4
+
+
+def test_the_nearest_by_cosine():
+    class Known:
+        files = ("a", "b", "c")
+        values = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
+
+    rows, similarity = nearest(Known, np.array([[0.0, 1.0]]), 2)
+    assert rows.tolist() == [[1, 2]] and similarity[0] == pytest.approx([1, np.sqrt(0.5)])
+
+
+def test_mistakes_are_told(finished, pictures):
+    file = pictures.parent / "features.npz"
+    for arguments, kind, message in (
+        (["embed", finished[1].path, pictures, "--to", "a.txt"], RecipeError, ".npz or .parquet"),
+        (["embed", finished[1].path, pictures, "--to", file, "--tap", "conv9"], DataError, "no layer called conv9"),
+        (["embed", finished[1].path, pictures / "text.png", "--to", file], DataError, "no picture can be read"),
+        (["alike", pictures / "text.png", pictures / "0-0.png"], DataError, "no features of rotnet-keras embed"),
+    ):
+        error = invoke(*arguments).exception
+        assert isinstance(error, kind) and message in str(error), error
+    assert not file.exists()
