@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rotnet_keras.errors import DataError
 from rotnet_keras.runs import write_atomically
-from rotnet_keras.viewing import Progress
+from rotnet_keras.viewing import Progress, Viewer, batches, viewer
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -124,30 +125,53 @@ def embed(
     Raises:
         DataError: the backbone or the layer is not there, or no picture can be read.
     """
-    from rotnet_keras.backbones import outputs_of, taps
-    from rotnet_keras.engine import keras, tf
     from rotnet_keras.exports import load_backbone
-    from rotnet_keras.recipe import load_recipe
-    from rotnet_keras.viewing import batches, viewer
 
     backbone = load_backbone(file)
+    tap = tap or middle_tap(backbone)
+    names, values, unreadable = averages(backbone, tap, shown_to(file, backbone), pictures, progress)
+    if not names:
+        raise DataError(f"no picture can be read, for example {unreadable[0][0]}: {unreadable[0][1]}")
+    return Features(str(file.absolute()), tap, names, values), unreadable
+
+
+def middle_tap(backbone: Any) -> str:
+    """The layer that knows objects best (paper, Tables 1 and 5): the middle one of those made to be read."""
+    from rotnet_keras.backbones import taps
+
     known = taps(backbone)
-    tap = tap or (known[(len(known) - 1) // 2] if known else backbone.layers[-1].name)
-    output = outputs_of(backbone, [tap])[tap]
-    trunk = keras.Model(backbone.input, output)
-    side, _, channels = backbone.input_shape[1:]
+    return known[(len(known) - 1) // 2] if known else str(backbone.layers[-1].name)
+
+
+def shown_to(file: Path, backbone: Any) -> Viewer:
+    """How a backbone is shown pictures: as its run did where the file lies in a run folder."""
+    from rotnet_keras.recipe import load_recipe
+
     made_by = file.absolute().parent.parent / "recipe.toml"
-    shown = viewer(load_recipe(str(made_by)) if made_by.is_file() else None, side, channels)
-    places = list(range(1, len(output.shape) - 1))
+    side, _, channels = backbone.input_shape[1:]
+    return viewer(load_recipe(str(made_by)) if made_by.is_file() else None, side, channels)
+
+
+def averages(
+    backbone: Any, tap: str, shown: Viewer, pictures: Sequence[Path], progress: Progress
+) -> tuple[list[str], np.ndarray, list[tuple[Path, str]]]:
+    """Names and features (N, D) of the pictures that can be read; the others, and why.
+
+    Raises:
+        DataError: the backbone has no such layer.
+    """
+    from rotnet_keras.backbones import outputs_of
+    from rotnet_keras.engine import keras, tf
+
+    output = outputs_of(backbone, [tap])[tap]
+    trunk, places = keras.Model(backbone.input, output), list(range(1, len(output.shape) - 1))
     compute = tf.function(lambda pixels: tf.reduce_mean(trunk(pixels, training=False), places))
     names: list[str] = []
     unreadable: list[tuple[Path, str]] = []
-    parts: list[np.ndarray] = []
+    parts = [np.zeros((0, output.shape[-1]), np.float32)]
     for batch in batches(shown, pictures, progress):
         unreadable += batch.unreadable
         names += map(str, batch.files)
         if batch.files:
             parts.append(np.asarray(compute(tf.constant(np.stack(batch.pictures), tf.float32))))
-    if not parts:
-        raise DataError(f"no picture can be read, for example {unreadable[0][0]}: {unreadable[0][1]}")
-    return Features(str(file.absolute()), tap, names, np.concatenate(parts)), unreadable
+    return names, np.concatenate(parts), unreadable

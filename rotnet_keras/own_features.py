@@ -2,9 +2,10 @@
 
 import base64
 import json
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,8 +13,12 @@ from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.runs import write_atomically
 from rotnet_keras.shell import AsJson, RunsDir, find, print_rows, some, tell_progress
 
+if TYPE_CHECKING:
+    from rotnet_keras.few_labels import Accuracy
+
 # Of a picture on a page, in pixels.
 THUMBNAIL = 160
+NAMES = {"pretrained": "pretrained", "random": "random weights", "pixels": "raw pixels"}
 
 
 def embed(
@@ -30,9 +35,7 @@ def embed(
 
     if to.suffix not in SUFFIXES:
         raise RecipeError(f"--to: expected a name that ends in {' or '.join(SUFFIXES)}, got {to}")
-    file = Path(network) if network.endswith(".keras") else find(network, runs_dir).backbone
-    if not file.is_file():
-        raise DataError(f"no file {file}")
+    file = _backbone(network, runs_dir)
     features, unreadable = features_of(file, tap, files_of(paths), tell_progress)
     features.save(to)
     count, length = features.values.shape
@@ -80,6 +83,63 @@ def alike(
         typer.echo(f"Page: {page}")
 
 
+def probe(
+    network: Annotated[str, typer.Argument(help="A finished run, or a backbone.keras file.")],
+    labels: Annotated[Path, typer.Option(help="A CSV file with the columns file,label, or a folder per class.")],
+    tap: Annotated[str | None, typer.Option(help="The layer to read; the middle one by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the parts held out and of the random weights.")] = 0,
+    runs_dir: RunsDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell by a handful of labels whether pretraining helped: against random weights and raw pixels."""
+    from rotnet_keras.few_labels import compare, features_of, read_labels
+
+    file = _backbone(network, runs_dir)
+    known = dict(read_labels(labels))
+    features, layer, unreadable = features_of(file, tap, list(known), seed, tell_progress)
+    skipped = {path for path, _ in unreadable}
+    classes = [label for path, label in known.items() if path not in skipped]
+    found = compare(features, classes, seed)
+    if as_json:
+        failures = [{"file": str(path), "reason": why} for path, why in unreadable]
+        typer.echo(json.dumps({**asdict(found), "tap": layer, "pictures": len(classes), "failed": failures}, indent=2))
+        return
+    typer.echo(
+        f"Linear classifiers on {layer}, {len(classes):,} pictures of {len(set(classes)):,} classes, held out in turn:"
+    )
+    rows = [[NAMES[name], _percent(each.mean), f"{_percent(each.low)} to {_percent(each.high)}"]
+            for name, each in found.accuracies.items()]  # fmt: skip
+    print_rows(
+        ["features", "accuracy, %", "95 % interval"], [*rows, ["most frequent class", _percent(found.chance), ""]]
+    )
+    typer.echo(_verdict(found.gain["random"], found.gain["pixels"]))
+    if unreadable:
+        typer.echo(f"Skipped {some([f'{path} ({why})' for path, why in unreadable], 'files')}")
+
+
+def _verdict(over_random: "Accuracy", over_pixels: "Accuracy") -> str:
+    """Whether pretraining helped, in a sentence."""
+    against = f"{100 * over_random.mean:+.1f} points ({100 * over_random.low:+.1f} to {100 * over_random.high:+.1f})"
+    if over_random.low > 0 and over_pixels.low > 0:
+        return f"Pretraining helped: {against} over random weights, and more than raw pixels give."
+    if over_random.low > 0:
+        return f"Pretraining helped, {against} over random weights, but raw pixels are not clearly worse."
+    if over_random.high < 0:
+        return f"Pretraining did harm: {against} over random weights."
+    return f"These labels do not tell whether pretraining helped: {against} over random weights. More of them may."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _backbone(network: str, runs_dir: Path | None) -> Path:
+    file = Path(network) if network.endswith(".keras") else find(network, runs_dir).backbone
+    if not file.is_file():
+        raise DataError(f"no file {file}")
+    return file
+
+
 def _shown(file: str, similarity: float | None = None) -> dict[str, Any]:
     """A picture's name and itself, small, for a page."""
     from PIL import Image
@@ -96,4 +156,4 @@ def _shown(file: str, similarity: float | None = None) -> dict[str, Any]:
     return {"name": file, "similarity": similarity, "base64": content}
 
 
-COMMANDS = (embed, alike)
+COMMANDS = (probe, embed, alike)
