@@ -1,10 +1,7 @@
 """Turning picture files without a loss: by their EXIF tag, or by their pixels where no codec loses any."""
 
-import os
-import shutil
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from rotnet_keras.images import UnreadableImage
+from rotnet_keras.runs import write_atomically
 
 TAG = int(ExifTags.Base.Orientation)
 SHORT = 3
@@ -50,7 +48,7 @@ def turn_by_exif(file: Path, quarters: int) -> None:
         if image.format != "JPEG":
             raise UnreadableImage(f"it is no JPEG file but {image.format}: --write pixels turns PNG and BMP files")
         orientation = image.getexif().get(TAG, 1)
-    _replace(file, with_orientation(content, composed(orientation, quarters)))
+    write_atomically(file, with_orientation(content, composed(orientation, quarters)))
 
 
 def turn_pixels(file: Path, quarters: int) -> None:
@@ -73,7 +71,7 @@ def turn_pixels(file: Path, quarters: int) -> None:
         turned = upright.transpose(turns[quarters % 4]) if quarters % 4 else upright
         written = BytesIO()
         turned.save(written, image.format, exif=upright.getexif(), **kept)
-    _replace(file, written.getvalue())
+    write_atomically(file, written.getvalue())
 
 
 def with_orientation(content: bytes, orientation: int) -> bytes:
@@ -152,19 +150,3 @@ def _as_shown(orientation: int) -> np.ndarray:
         7: np.rot90(stored, 2).T,
         8: np.rot90(stored, 1),
     }.get(orientation, stored)
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Put new bytes in the place of a file's, with its mode and times, or leave it as it is."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        with temporary.open("wb") as written:
-            written.write(content)
-            written.flush()
-            os.fsync(written.fileno())
-        shutil.copystat(file, temporary)
-        temporary.replace(file)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise

@@ -213,7 +213,7 @@ def runs_dir_option(runs_dir: Path) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader, or a crash, finds the old content or the new, never a part.
+    """Replace a file so that a reader, or a crash, finds the old content or the new, never a part; its mode stays.
 
     Raises:
         OSError: it cannot be written; nothing is left of the attempt.
@@ -224,6 +224,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
         temporary.replace(path)
     except OSError:
         with suppress(OSError):
