@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow soak lint lock clean
+.PHONY: quickstart test test-slow soak lint docs lock clean
 
 quickstart: .venv/.installed
 	$(BIN)/rotnet-keras run quickstart
@@ -23,6 +23,10 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The documentation as a site, in build/site; any warning is an error.
+docs: .venv/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
 
 # Write the versions of a fresh environment to constraints.txt.
 lock:
