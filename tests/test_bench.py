@@ -95,6 +95,7 @@ def test_what_does_not_exist_is_refused(arguments, expected):
     assert result.returncode == 2 and expected in result.stderr
 
 
+@pytest.mark.slow
 def test_a_program_that_answers_nothing_useful_is_named():
     with pytest.raises(Exception, match="rotated_images_per_s from: echo hello"):
         measured(["training"], against="echo hello")

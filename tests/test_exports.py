@@ -34,6 +34,7 @@ def test_exports_work_where_this_package_cannot_be_imported(finished):
     assert run_python(EXPORT_CODE, run.export).strip().endswith("fine")
 
 
+@pytest.mark.slow
 def test_the_example_of_fine_tuning_needs_keras_alone(finished, tiny_data):
     example = Path(__file__).parents[1] / "examples" / "finetune.py"
     code = f"""

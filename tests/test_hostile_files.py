@@ -70,6 +70,7 @@ def test_without_keras_safe_mode_the_code_would_run(tmp_path):
     assert marker.exists()
 
 
+@pytest.mark.slow
 def test_a_run_from_such_a_model_ends_with_one_message(tmp_path, tiny_data):
     path, marker = tmp_path / "backbone.keras", tmp_path / "marker"
     with_code_in_a_layer(path, marker)

@@ -138,6 +138,7 @@ assert not any("rotnet" in name for name in sys.modules)
     assert float(run_python(code, run.export / "segmenter.keras", picture, mask)) > 0.9
 
 
+@pytest.mark.slow
 def test_deeplab_learns_from_two_maps_of_any_sizes(kit, tmp_path):
     recipe = tmp_path / "segmentation.toml"
     text = SEGMENTATION.replace('tap = "conv1"', 'decoder = "deeplab"\ntap = "conv2"\nlow = "conv1"')
