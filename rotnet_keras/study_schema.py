@@ -29,6 +29,7 @@ class Scale(Section):
     """How large the runs of a study are."""
 
     note: str = Field(min_length=1, description="In words, for the tables.")
+    remark: str = Field("", description="Why claims of the paper do not hold at this scale, as far as that is known.")
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0], min_length=1)
     recipes: dict[str, str] = Field(description="Files or shipped recipes, by what the study's runs call them.")
     set: dict[str, dict[str, Any]] = Field({}, description="What runs change of their recipes, by the runs' names.")
