@@ -225,7 +225,7 @@ def facts_of(run: RunFolder, events: Sequence[Event]) -> list[tuple[str, str]]:
     seconds = {e["folder"]: e.get("seconds", 0.0) for e in events if e["kind"] == "run"}
     rows = [
         ("scale", scale.get("note", "")),
-        ("where claims do not hold", scale.get("remark", "")),
+        ("where claims do not hold", " ".join(scale.get("remark", "").split())),
         ("runs", ", ".join(seconds)),
         ("data", _data(facts["data"]) if "data" in facts else ""),
         ("trainable parameters", f"{facts['parameters']:,}" if "parameters" in facts else ""),
