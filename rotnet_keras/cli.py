@@ -21,6 +21,7 @@ from rotnet_keras.shell import (
     RecipeName,
     RunName,
     RunsDir,
+    Version,
     chosen,
     find,
     load,
@@ -29,12 +30,16 @@ from rotnet_keras.shell import (
 
 app = typer.Typer(
     name="rotnet-keras",
-    help="Self-supervised pretraining by predicting image rotations.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def rotnet_keras(version: Version = False) -> None:
+    """Self-supervised pretraining by predicting image rotations."""
 
 
 @app.command()

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rotnet_keras import __version__
 from rotnet_keras.plain_text import printable
 
 # Of a list of files, so many are named.
@@ -19,6 +20,17 @@ Detach = Annotated[bool, typer.Option("--detach", help="Start it in the backgrou
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's: train.epochs=3")
+]
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rotnet-keras {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and end.")
 ]
 
 

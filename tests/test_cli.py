@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 
 import pytest
@@ -73,6 +74,13 @@ def test_a_runs_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     result = run_cli("run", "quickstart", "--runs-dir", tmp_path / "file" / "runs")
     assert result.returncode == 1 and "cannot make a run folder" in result.stderr
+
+
+@pytest.mark.parametrize("module", ["rotnet_keras", "rotnet_tui"])
+def test_the_version_is_that_of_the_package(module):
+    expected = f"rotnet-keras {importlib.metadata.version('rotnet-keras')}"
+    command = f"import runpy; runpy.run_module({module!r}, run_name='__main__')"
+    assert run_python(command, "--version").strip() == expected
 
 
 def test_doctor_names_the_versions():

@@ -10,6 +10,7 @@ import typer
 
 from rotnet_keras.errors import RotnetError
 from rotnet_keras.runs import default_runs_dir, find_run
+from rotnet_keras.shell import Version
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -20,6 +21,7 @@ def tui(
     runs_dir: Annotated[Path | None, typer.Option(help="Where runs are; ROTNET_RUNS_DIR or ./runs by default.")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Show it in a browser of this machine instead.")] = False,
     port: Annotated[int, typer.Option(help="With --serve: where it listens, on 127.0.0.1 only.")] = 8617,
+    version: Version = False,
 ) -> None:
     """Launch runs and watch them live. Quitting never stops a run."""
     folder = runs_dir or default_runs_dir()
