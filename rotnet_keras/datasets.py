@@ -70,6 +70,9 @@ def load(data: Data, progress: Progress = lambda what, done, total: None) -> Dat
     else:
         splits, class_names, fingerprint = read_tfds(source, data, progress, notes)
     splits = _with_held_out(splits, data, notes)
+    labels = splits["train"].labels
+    if labels is not None and (missing := len(class_names) - len(np.unique(labels))):
+        notes.append(f"{missing:,} of {len(class_names):,} classes have no training images")
     mean, std = _statistics(data, splits["train"])
     return Dataset(
         name=data.name,

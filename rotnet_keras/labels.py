@@ -8,13 +8,13 @@ from rotnet_keras.sections import Labels
 
 
 def labelled_subset(dataset: Dataset, wanted: Labels, seed: tuple[int, int]) -> np.ndarray:
-    """Positions of training images, rising: all, or `labels_per_class` of each class.
+    """Positions of training images, rising: all, or `labels_per_class` of each class that has any.
 
     Args:
         seed: of a choice at random.
 
     Raises:
-        DataError: a class has fewer.
+        DataError: a class has some, but fewer.
     """
     labels, per_class = dataset.train.required_labels(), wanted.labels_per_class
     if per_class is None:
@@ -23,8 +23,9 @@ def labelled_subset(dataset: Dataset, wanted: Labels, seed: tuple[int, int]) -> 
     picked = []
     for number, name in enumerate(dataset.class_names):
         members = np.flatnonzero(labels == number)
-        if len(members) < per_class:
+        if 0 < len(members) < per_class:
             raise DataError(f"labels_per_class = {per_class}, but class {name!r} has {len(members)} training images")
         first = wanted.label_choice == "first"
-        picked.append(members[:per_class] if first else rng.choice(members, per_class, replace=False))
+        count = min(per_class, len(members))
+        picked.append(members[:count] if first else rng.choice(members, count, replace=False))
     return np.sort(np.concatenate(picked))

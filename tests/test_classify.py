@@ -8,6 +8,7 @@ from command_line import run_cli
 from whole_runs import events_of, run_of, start
 
 from rotnet_keras.datasets import load
+from rotnet_keras.errors import DataError
 from rotnet_keras.labels import labelled_subset
 from rotnet_keras.sections import Data, Labels
 
@@ -132,3 +133,14 @@ def test_labels_are_the_first_of_each_class_or_drawn(tiny_data):
     assert (chosen("first") == expected).all() and (chosen("first", 1) == expected).all()
     assert (chosen("random") == chosen("random")).all()
     assert (chosen("random") != chosen("random", 1)).any()
+
+
+def test_a_class_without_images_is_told_of_and_left_out(tmp_path):
+    images, labels = np.zeros((40, 8, 8, 3), np.uint8), np.arange(40) % 4 * 2
+    np.savez(tmp_path / "gaps.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    dataset = load(Data(name=str(tmp_path / "gaps.npz"), validation=0.0))
+    assert "3 of 7 classes have no training images" in dataset.notes
+    found = labelled_subset(dataset, Labels(labels_per_class=3), (0, 0))
+    assert np.bincount(dataset.train.required_labels()[found]).tolist() == [3, 0, 3, 0, 3, 0, 3]
+    with pytest.raises(DataError, match="labels_per_class = 11, but class '0' has 10 training images"):
+        labelled_subset(dataset, Labels(labels_per_class=11), (0, 0))
