@@ -31,6 +31,16 @@ def test_heads_have_the_papers_sizes(head, shape, parameters):
     assert model(np.zeros((2, *shape))).shape == (2, 10)
 
 
+def test_a_linear_head_takes_the_largest_of_windows_that_cover_the_map():
+    model = build_head("linear", (13, 13, 384), 10, "conv3")
+    (pool,) = [layer for layer in model.layers if isinstance(layer, keras.layers.AdaptiveMaxPooling2D)]
+    maps = np.random.default_rng(0).random((2, 13, 13, 384), np.float32)
+    # Five windows of three or four on thirteen: from the floor of 13 i / 5 to the ceiling of 13 (i + 1) / 5.
+    windows = [(0, 3), (2, 6), (5, 8), (7, 11), (10, 13)]
+    expected = [[maps[:, a:b, c:d].max(axis=(1, 2)) for c, d in windows] for a, b in windows]
+    np.testing.assert_array_equal(pool(maps), np.transpose(expected, (2, 0, 1, 3)))
+
+
 def test_a_pooled_linear_head_trains():
     model = build_head("linear", (16, 16, 96), 10, "conv1")
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
