@@ -7,7 +7,6 @@ import numpy as np
 from rotnet_keras.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
 from rotnet_keras.average_precision import mean_of, of_ranking
 from rotnet_keras.batches import evaluation_images
-from rotnet_keras.classifier_training import EVALUATION_BATCH
 from rotnet_keras.classify import Classification
 from rotnet_keras.datasets import IMAGENET_STATISTICS, Dataset
 from rotnet_keras.engine import keras
@@ -82,7 +81,7 @@ class PictureClassification(Classification):
         return {**found, **self._scores(split, summed), "score_one_crop": self._scores(split, one)["score"]}
 
     def _probabilities(self, split: Split, view: tuple[int, int] | None) -> np.ndarray:
-        batches = evaluation_images(split, self.recipe.augment, batch=EVALUATION_BATCH, view=view)
+        batches = evaluation_images(split, self.recipe.augment, batch=self.evaluation_batch, view=view)
         return np.concatenate([keras.ops.sigmoid(self.measured.predict_on_batch(batch)) for batch in batches])
 
     def _scores(self, split: Split, probabilities: np.ndarray) -> dict[str, Any]:

@@ -12,14 +12,25 @@ from rotnet_keras.stores import Split
 from rotnet_keras.tasks import counted
 from rotnet_keras.training import Training
 
-EVALUATION_BATCH = 125
+# Images: so many at most, and so many times what training shows a device, which keeps more of each for gradients.
+EVALUATION_BATCH, EVALUATION_SHARE = 125, 4
 
 
 class ClassifierTraining(Training[Dataset]):
-    """A classifier, of angles or of objects, in training."""
+    """A classifier, of angles or of objects, in training.
+
+    Attributes:
+        copies: of each image that is evaluated.
+    """
 
     model: Classifier
     measured: Classifier
+    copies = 1
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Images that are evaluated at a time."""
+        return max(1, min(EVALUATION_BATCH, EVALUATION_SHARE * self.inputs_at_once // self.copies))
 
     @abstractmethod
     def evaluation_batches(self, split: Split) -> tf.data.Dataset:
@@ -27,7 +38,7 @@ class ClassifierTraining(Training[Dataset]):
 
     def evaluate(self, split: Split, what: str = "") -> dict[str, Any]:
         """Loss, accuracy and confusion over a whole split."""
-        total = -(-len(split) // EVALUATION_BATCH)
+        total = -(-len(split) // self.evaluation_batch)
 
         def after_batch(batch: int, logs: Any = None) -> None:
             if what:

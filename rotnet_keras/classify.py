@@ -8,7 +8,7 @@ import numpy as np
 from rotnet_keras.auxiliary import UNLABELLED, SemiSupervised
 from rotnet_keras.backbones import build, for_images, freeze, outputs_of
 from rotnet_keras.batches import centred, evaluation_images, training_images
-from rotnet_keras.classifier_training import EVALUATION_BATCH, ClassifierTraining
+from rotnet_keras.classifier_training import ClassifierTraining
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
@@ -119,7 +119,7 @@ class Classification(ClassifierTraining):
 
     def evaluation_batches(self, split: Split) -> tf.data.Dataset:
         """Central crops (N, S, S, C) uint8 and labels (N,) int64."""
-        return evaluation_images(split, self.recipe.augment, batch=EVALUATION_BATCH, labelled=True)
+        return evaluation_images(split, self.recipe.augment, batch=self.evaluation_batch, labelled=True)
 
     def export(self) -> None:
         """Write the models, the test and the first filters."""

@@ -17,10 +17,11 @@ from rotnet_keras.readers import Progress
 from rotnet_keras.sections import Augment
 from rotnet_keras.stores import Split
 
-BATCH = 256
 CALIBRATION_STEPS = 60
-# So many images a step, or as many as have so many pixels, but never fewer than the least.
-CALIBRATION_BATCH, CALIBRATION_PIXELS, CALIBRATION_LEAST = 128, 2**20, 16
+# So many images at a time, or as many as have so many pixels, but never fewer than the least.
+BATCH, PIXELS = 256, 2**22
+CALIBRATION_BATCH, CALIBRATION_PIXELS = 128, 2**20
+LEAST = 16
 HALF_MAX = 65504.0
 
 Features = dict[str, np.ndarray]
@@ -80,7 +81,8 @@ def extract(
         values = trunk(images, training=False)
         return {tap: tf.cast(tf.clip_by_value(v, -HALF_MAX, HALF_MAX), tf.float16) for tap, v in values.items()}
 
-    batches = evaluation_images(split, augment, batch=BATCH, view=view)
+    batch = _at_a_time(BATCH, PIXELS, trunk.input.shape[1:])
+    batches = evaluation_images(split, augment, batch=batch, view=view)
     compute = tf.function(halves, input_signature=[batches.element_spec])
     for images in batches:
         for tap, values in compute(images).items():
@@ -88,6 +90,10 @@ def extract(
         done += len(images)
         progress(what, done, len(split))
     return stores
+
+
+def _at_a_time(most: int, pixels: int, shape: tuple[int, int, int]) -> int:
+    return max(LEAST, min(most, pixels // (shape[0] * shape[1])))
 
 
 def random_backbone(backbone: keras.Model, seed: int) -> keras.Model:
@@ -105,8 +111,7 @@ def estimate_statistics(backbone: keras.Model, dataset: Dataset, augment: Augmen
     Without them the activations of untrained layers shrink from block to block, and a random control may
     look worse than it is.
     """
-    height, width, _ = dataset.image_shape
-    batch = max(CALIBRATION_LEAST, min(CALIBRATION_BATCH, CALIBRATION_PIXELS // (height * width)))
+    batch = _at_a_time(CALIBRATION_BATCH, CALIBRATION_PIXELS, dataset.image_shape)
     for step in range(CALIBRATION_STEPS):
         rng = np.random.default_rng((seed, step))
         rows = rng.integers(0, len(dataset.train), batch)

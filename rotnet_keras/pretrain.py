@@ -5,7 +5,7 @@ import numpy as np
 from rotnet_keras import engine
 from rotnet_keras.backbones import build
 from rotnet_keras.batches import crop_size, evaluation_images, training_images
-from rotnet_keras.classifier_training import EVALUATION_BATCH, ClassifierTraining
+from rotnet_keras.classifier_training import ClassifierTraining
 from rotnet_keras.datasets import Dataset
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.exports import first_kernels, save_model, with_softmax
@@ -75,6 +75,7 @@ class Pretraining(ClassifierTraining):
         super().__init__(
             session, recipe, dataset, strategy, lambda: rotnet(recipe, dataset), len(dataset.train), inputs
         )
+        self.copies = len(rotation.angles)
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Augmented, unrotated images: (N, T, T, C) uint8."""
@@ -91,7 +92,7 @@ class Pretraining(ClassifierTraining):
 
     def evaluation_batches(self, split: Split) -> tf.data.Dataset:
         """Central crops, unrotated: (N, T, T, C) uint8."""
-        return evaluation_images(split, self.recipe.augment, batch=EVALUATION_BATCH)
+        return evaluation_images(split, self.recipe.augment, batch=self.evaluation_batch)
 
     def after_validation(self, step: int) -> None:
         """Show samples and filters."""

@@ -72,6 +72,7 @@ class Training(ABC, Generic[D]):
         what: the word for it, in progress bars.
         model: what is trained.
         measured: what is evaluated and exported: the same, or a copy on one device where it is trained on several.
+        inputs_at_once: what a device is shown at a time in a step.
     """
 
     what: str
@@ -90,6 +91,7 @@ class Training(ABC, Generic[D]):
         self.total = recipe.train.total_steps(images)
         self.per_epoch = recipe.train.steps_per_epoch(images)
         self.replicas = self._replicas()
+        self.inputs_at_once = inputs // strategy.num_replicas_in_sync // recipe.train.accumulate
         self.log_every = recipe.train.steps_per_event(images)
         if not session.earlier:
             self._warn_of_sizes()
