@@ -1,4 +1,4 @@
-"""The shipped studies with the paper's networks, on less data and for fewer steps."""
+"""The shipped recipes and studies with the networks as they are, on less data and for fewer steps."""
 
 import pytest
 from command_line import run_cli
@@ -9,6 +9,24 @@ from rotnet_keras.recipe import load_recipe
 
 STUDIES = [name for name, path in shipped_recipes().items() if describe(path)[0] == "study"]
 LARGE = ["studies/table4_imagenet", "studies/table5_imagenet", "studies/table6_places", "studies/table7_voc"]
+
+
+# What stands in for ImageNet and Places205, and a part of each.
+PARTS = {
+    "imagenet2012": {"train": "train[:400]", "validation": "train[400:432]", "test": "validation[:32]"},
+    "voc/2007": {"train": "train[:16]", "test": "test[:8]"},
+}
+FOLDERS = {"places205": "scenes15", "VOCdevkit/VOC2012": "VOCdevkit/VOC2012"}
+
+
+def few_pictures(recipe):
+    """Changes of a recipe to a few pictures that are here."""
+    name = recipe.data.name
+    if name not in PARTS:
+        yield f"data.name={shared_data(FOLDERS[name])}"
+        return
+    yield f"data.data_dir={shared_data('tfds')}"
+    yield from (f"data.splits.{split}={part!r}" for split, part in PARTS[name].items())
 
 
 def runs_at_full_scale(name):
@@ -28,19 +46,8 @@ def a_few_hundred_steps(name):
 
 
 def a_few_steps(name):
-    """Few steps on few pictures of the data sets that stand in for ImageNet and Places205."""
-    parts = {
-        "imagenet2012": {"train": "train[:64]", "validation": "train[64:96]", "test": "validation[:32]"},
-        "voc/2007": {"train": "train[:16]", "test": "test[:8]"},
-    }
-    places = {"places205": "scenes15", "VOCdevkit/VOC2012": "VOCdevkit/VOC2012"}
     for run, recipe, probes in runs_at_full_scale(name):
-        data = recipe.data.name
-        if data in parts:
-            yield f"{run}.data.data_dir={shared_data('tfds')}"
-            yield from (f"{run}.data.splits.{split}={part!r}" for split, part in parts[data].items())
-        else:
-            yield f"{run}.data.name={shared_data(places[data])}"
+        yield from (f"{run}.{change}" for change in few_pictures(recipe))
         if recipe.kind != "probe":
             yield from (f"{run}.train.steps=2", f"{run}.train.batch=4")
         if hasattr(recipe, "canvas"):
@@ -76,3 +83,24 @@ def test_the_papers_studies_of_cifar_run_at_full_size(name, runs_of_all):
 @pytest.mark.parametrize("name", LARGE)
 def test_the_papers_larger_studies_run_on_a_few_pictures(name, runs_of_all):
     run_twice(name, runs_of_all, a_few_steps(name))
+
+
+@pytest.mark.slow
+def test_recipes_of_no_study_run_on_a_few_pictures(tmp_path):
+    two_steps = ["train.steps=2", "train.batch=8"]
+    two_labels = [*two_steps, "head.labels_per_class=2"]
+    # The first is what all but two of the others begin with.
+    for name, *changes in [
+        ("imagenet_resnet50", *two_steps),
+        ("imagenet_resnet50_linear", "probe.0.steps=2", "probe.0.batch=8"),
+        ("imagenet_labels", *two_labels),
+        ("voc07_retinanet", *two_steps, "canvas.side=256"),
+        ("voc12_deeplab", *two_steps, "canvas.side=192"),
+        ("imagenet_resnet50v2_wide", *two_steps),
+        ("imagenet_s4l", *two_labels, "auxiliary.batch=8"),
+        ("imagenet_alexnet_paper", *two_steps),
+        ("places205_alexnet", *two_steps),
+    ]:
+        changes += few_pictures(load_recipe(name))
+        result = run_cli("run", name, "--runs-dir", tmp_path, *changes, timeout=1200)
+        assert result.returncode == 0, f"{name}: {result.stdout}{result.stderr}"
