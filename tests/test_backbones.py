@@ -68,6 +68,16 @@ def test_resnets_have_the_known_shapes_and_parameters(name, parameters, further)
     assert trainable_parameters(model) == parameters
 
 
+def test_a_bottleneck_begins_as_its_shortcut():
+    model = backbone("resnet50", (32, 32, 3), width=0.0625)
+    names = ["stage2_unit1_relu3", "stage2_unit2_relu3", "conv2"]
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3))
+    first, second, last = keras.Model(model.input, [model.get_layer(name).output for name in names])(pictures)
+    assert np.ptp(first) > 0
+    np.testing.assert_array_equal(second, first)
+    np.testing.assert_array_equal(last, first)
+
+
 def test_strides_of_a_resnet_are_padded_as_pytorch_does():
     """On both sides, so that a turned image has the turned map up to what the stride leaves out: none on odd sizes."""
     model = backbone("resnet50", (33, 33, 1), width=0.0625)

@@ -50,7 +50,8 @@ def resnet50(
             x = _convolution(x, 3, _channels(inner, width), stride, f"{name}_conv2")
             x = bn_relu(x, f"{name}_bn2", f"{name}_relu2")
             x = _convolution(x, 1, _channels(outer, width), 1, f"{name}_conv3")
-            x = layers.BatchNormalization(**BATCH_NORM, name=f"{name}_bn3")(x)
+            # A bottleneck begins as its shortcut (Goyal et al., 2017): sums of all would drive the head's logits apart.
+            x = layers.BatchNormalization(**BATCH_NORM, gamma_initializer="zeros", name=f"{name}_bn3")(x)
             x = layers.Add(name=f"{name}_sum")([x, shortcut])
             x = layers.Activation("relu", name=f"conv{stage}" if position == count else f"{name}_relu3")(x)
     return keras.Model(inputs, x, name="resnet50")
