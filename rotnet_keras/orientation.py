@@ -1,10 +1,10 @@
 """Turning picture files without a loss: by their EXIF tag, or by their pixels where no codec loses any."""
 
+import os
 import struct
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -19,10 +19,13 @@ EXIF = b"Exif\0\0"
 # Markers of a JPEG file: its start, JFIF's and EXIF's segments, the beginning of the picture itself.
 START, APP0, APP1, SCAN = 0xD8, 0xE0, 0xE1, 0xDA
 MOST_BYTES = 65_535
+# As Pillow calls a JPEG file, and one of several pictures, which phones write.
+JPEGS = ("JPEG", "MPO")
 # Formats whose files hold the same pixels however often they are written.
 LOSSLESS = ("PNG", "BMP")
-# What Pillow reads of them and writes again where it is told to.
-KEPT = ("dpi", "icc_profile", "transparency", "gamma")
+# PNG's chunks that Pillow writes by itself; all others are handed on.
+WRITTEN = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"pHYs", b"eXIf")
+PNG_HEADER = 8
 
 
 def composed(orientation: int, quarters: int) -> int:
@@ -45,33 +48,44 @@ def turn_by_exif(file: Path, quarters: int) -> None:
     """
     content = file.read_bytes()
     with Image.open(BytesIO(content)) as image:
-        if image.format != "JPEG":
+        if image.format not in JPEGS:
             raise UnreadableImage(f"it is no JPEG file but {image.format}: --write pixels turns PNG and BMP files")
-        orientation = image.getexif().get(TAG, 1)
-    write_atomically(file, with_orientation(content, composed(orientation, quarters)))
+        several = image.format == "MPO"
+        orientation = composed(image.getexif().get(TAG, 1), quarters)
+    turned = with_orientation(content, orientation)
+    if several and len(turned) != len(content):
+        raise UnreadableImage("it holds several pictures and no orientation that could be changed")
+    with Image.open(BytesIO(turned)) as image:
+        if image.getexif().get(TAG) != orientation:
+            raise UnreadableImage("its EXIF data are damaged")
+    _replace(file, turned)
 
 
 def turn_pixels(file: Path, quarters: int) -> None:
-    """Turn the pixels of a PNG or BMP file, those that its EXIF tag says included.
+    """Turn the pixels of a PNG or BMP file, those that its EXIF tag says included; what was written is compared.
 
     Raises:
-        UnreadableImage: it is a file of another kind, which loses something each time it is written.
+        UnreadableImage: turning it would lose something, as it does each time with files of other kinds.
         OSError: it cannot be written; it is as it was.
     """
-    with Image.open(file) as image:
+    content, written = file.read_bytes(), BytesIO()
+    with Image.open(BytesIO(content)) as image:
         if image.format not in LOSSLESS:
             raise UnreadableImage(f"turning the pixels of {image.format} loses some: --write exif turns JPEG files")
-        kept: dict[str, Any] = {key: image.info[key] for key in KEPT if key in image.info}
-        if texts := getattr(image, "text", {}):
-            kept["pnginfo"] = PngInfo()
-            for key, value in texts.items():
-                kept["pnginfo"].add_text(key, value)
+        if getattr(image, "is_animated", False):
+            raise UnreadableImage("it is an animation, of which only the first picture would be left")
+        kept = {key: image.info[key] for key in ("dpi", "icc_profile") if key in image.info}
         upright = ImageOps.exif_transpose(image)
+        if image.format == "PNG":
+            kept |= {"pnginfo": _kept(content), "exif": upright.getexif()}
         turns = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
         turned = upright.transpose(turns[quarters % 4]) if quarters % 4 else upright
-        written = BytesIO()
-        turned.save(written, image.format, exif=upright.getexif(), **kept)
-    write_atomically(file, written.getvalue())
+        if "dpi" in kept and turned.size != image.size:
+            kept["dpi"] = kept["dpi"][::-1]
+        turned.save(written, image.format, **kept)
+    if not np.array_equal(_seen(written.getvalue()), np.rot90(_seen(content), quarters)):
+        raise UnreadableImage("it cannot be turned without a loss")
+    _replace(file, written.getvalue())
 
 
 def with_orientation(content: bytes, orientation: int) -> bytes:
@@ -135,6 +149,40 @@ def _with_tag(tiff: bytes, orientation: int) -> bytes:
     directory = struct.pack(f"{order}H", count + 1) + b"".join(entries) + following.ljust(4, b"\0")
     header = tiff[:4] + struct.pack(f"{order}I", len(tiff) + len(padding))
     return header + tiff[8:] + padding + directory
+
+
+def _kept(content: bytes) -> PngInfo:
+    """What a PNG file holds besides its picture, as it is stored.
+
+    Raises:
+        UnreadableImage: its colours have 16 bits, of which Pillow reads 8.
+    """
+    kept, position, name, after = PngInfo(), PNG_HEADER, b"", False
+    while name != b"IEND" and position + 8 <= len(content):
+        length, name = struct.unpack_from(">I4s", content, position)
+        data = content[position + 8 : position + 8 + length]
+        if name == b"IHDR" and data[8] == 16 and data[9] != 0:
+            raise UnreadableImage("it has colours of 16 bits, of which 8 would be lost")
+        if name not in WRITTEN:
+            kept.add(name, data, after)
+        after |= name == b"IDAT"
+        position += length + 12
+    return kept
+
+
+def _seen(content: bytes) -> np.ndarray:
+    """The pixels of a PNG or BMP file as they are seen, with their opacity where it has one."""
+    with Image.open(BytesIO(content)) as image:
+        upright = ImageOps.exif_transpose(image)
+        return np.asarray(upright if upright.mode.startswith("I") else upright.convert("RGBA"))
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file anew, at its own place where it is a link; one that is protected is left alone."""
+    own = file.resolve()
+    if not (own.stat().st_mode & 0o222 and os.access(own, os.W_OK)):
+        raise PermissionError("it is read-only")
+    write_atomically(own, content)
 
 
 def _as_shown(orientation: int) -> np.ndarray:

@@ -13,7 +13,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 MAKE, GPS, LATITUDE_REF, EXPOSURE = 271, 0x8825, 1, 0x829A
 
 
-def jpeg(tags=None, order="II"):
+def jpeg(tags=None, order="II", mode="RGB", **options):
     """A JPEG file's bytes, with EXIF data of these tags and a camera's besides."""
     written, exif = BytesIO(), Image.Exif()
     if tags is not None:
@@ -23,8 +23,8 @@ def jpeg(tags=None, order="II"):
         exif.get_ifd(GPS)[LATITUDE_REF] = "N"
         for tag, value in tags.items():
             exif[tag] = value
-    options = {} if tags is None else {"exif": exif}
-    Image.fromarray(PIXELS).save(written, "JPEG", quality=90, **options)
+        options["exif"] = exif
+    Image.fromarray(PIXELS).convert(mode).save(written, "JPEG", quality=90, **options)
     return written.getvalue()
 
 
@@ -38,18 +38,59 @@ def picture_of(content):
     return content[content.index(b"\xff\xdb") :]
 
 
-@pytest.mark.parametrize("quarters", range(4))
+@pytest.mark.parametrize("order", ["II", "MM"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_tag_turns_what_is_seen_and_nothing_else(orientation, quarters, tmp_path):
-    content = jpeg({274: orientation})
+def test_the_tag_turns_what_is_seen_and_nothing_else(orientation, order, tmp_path):
+    content = jpeg({274: orientation}, order)
+    file = tmp_path / "a.jpg"
+    for quarters in range(4):
+        file.write_bytes(content)
+        turn_by_exif(file, quarters)
+        turned = file.read_bytes()
+        np.testing.assert_array_equal(shown(turned), np.rot90(shown(content), quarters))
+        assert len(turned) == len(content) and sum(a != b for a, b in zip(turned, content)) <= 1
+        turn_by_exif(file, -quarters)
+        assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("tags", [None, {}, {274: 7}])
+@pytest.mark.parametrize("options", [
+    {"progressive": True}, {"mode": "L"}, {"mode": "CMYK"},
+    {"icc_profile": b"a profile", "comment": b"a comment", "xmp": b"<x:xmpmeta/>", "dpi": (300, 300)},
+])  # fmt: skip
+def test_jpeg_files_of_every_kind_come_back(options, tags, tmp_path):
+    content = jpeg(tags, **options)
     file = tmp_path / "a.jpg"
     file.write_bytes(content)
-    turn_by_exif(file, quarters)
+    for quarters in (1, 2, 3, 2):
+        before = shown(file.read_bytes())
+        turn_by_exif(file, quarters)
+        np.testing.assert_array_equal(shown(file.read_bytes()), np.rot90(before, quarters))
     turned = file.read_bytes()
-    np.testing.assert_array_equal(shown(turned), np.rot90(shown(content), quarters))
-    assert len(turned) == len(content) and sum(a != b for a, b in zip(turned, content)) <= 1
-    turn_by_exif(file, -quarters)
-    assert file.read_bytes() == content
+    np.testing.assert_array_equal(shown(turned), shown(content))
+    assert picture_of(turned) == picture_of(content)
+    with Image.open(BytesIO(turned)) as after, Image.open(BytesIO(content)) as before:
+        for key in ("icc_profile", "comment", "xmp", "jfif_density", "progressive"):
+            assert after.info.get(key) == before.info.get(key)
+
+
+def test_several_pictures_in_one_file_keep_their_places(tmp_path):
+    """Phones write such files; their index counts bytes, so that nothing may become longer."""
+    file, others, exif = tmp_path / "a.jpg", [Image.fromarray(255 - PIXELS)], Image.Exif()
+    exif[274] = 6
+    Image.fromarray(PIXELS).save(file, "MPO", save_all=True, append_images=others, exif=exif)
+    before = file.read_bytes()
+    turn_by_exif(file, 1)
+    turned = file.read_bytes()
+    np.testing.assert_array_equal(shown(turned), np.rot90(shown(before)))
+    with Image.open(file) as image:
+        image.seek(1)
+        assert len(turned) == len(before) and image.n_frames == 2 and image.size == (40, 24)
+    Image.fromarray(PIXELS).save(file, "MPO", save_all=True, append_images=others)
+    plain = file.read_bytes()
+    with pytest.raises(UnreadableImage, match="several pictures"):
+        turn_by_exif(file, 1)
+    assert file.read_bytes() == plain
 
 
 @pytest.mark.parametrize("order", ["II", "MM"])
@@ -82,21 +123,75 @@ def test_orientations_are_composed():
     assert composed(6, 1) == 1 and composed(2, 2) == 4
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp"])
-def test_pixels_are_turned_without_a_loss(tmp_path, suffix):
-    file, notes, exif = tmp_path / f"a.{suffix}", PngImagePlugin.PngInfo(), Image.Exif()
+def drawing(mode):
+    """A picture of one of the modes that PNG files have."""
+    alpha = Image.fromarray(PIXELS[..., 1])
+    if mode == "I;16":
+        return Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257 + PIXELS[..., 1])
+    if mode == "RGBA":
+        return Image.merge("RGBA", [*Image.fromarray(PIXELS).split(), alpha])
+    if mode == "LA":
+        return Image.merge("LA", [Image.fromarray(PIXELS[..., 0]), alpha])
+    image = Image.fromarray(PIXELS)
+    return image.quantize(13) if mode == "P" else image.convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "P transparent", "L", "LA", "1", "I;16"])
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
+def test_drawings_of_every_kind_come_back(mode, orientation, tmp_path):
+    file, notes, exif = tmp_path / "a.png", PngImagePlugin.PngInfo(), Image.Exif()
     notes.add_text("Title", "kept")
-    exif[274] = 6
-    options = {"pnginfo": notes, "exif": exif} if suffix == "png" else {}
-    Image.fromarray(PIXELS).save(file, dpi=(300, 300), **options)
+    notes.add_itxt("Author", "jemand", "de", "Verfasser")
+    notes.add(b"gAMA", (45_455).to_bytes(4))
+    notes.add(b"tIME", bytes([7, 231, 1, 2, 3, 4, 5]))
+    notes.add(b"prVt", b"of a program")
+    exif[MAKE] = "Camera"
+    if orientation:
+        exif[274] = orientation
+    options = {"transparency": bytes([0, 99, 255])} if "transparent" in mode else {}
+    image = drawing(mode.split()[0])
+    image.save(file, pnginfo=notes, exif=exif, dpi=(300, 150), icc_profile=b"a profile", **options)
+    first = shown(file.read_bytes())
+    for quarters in (1, 2, 3, 2):
+        before = shown(file.read_bytes())
+        turn_pixels(file, quarters)
+        np.testing.assert_array_equal(shown(file.read_bytes()), np.rot90(before, quarters))
+    np.testing.assert_array_equal(shown(file.read_bytes()), first)
+    content = file.read_bytes()
+    assert all(name in content for name in (b"gAMA", b"tIME", b"prVt"))
+    with Image.open(BytesIO(content)) as after:
+        assert after.mode == image.mode and after.text == {"Title": "kept", "Author": "jemand"}
+        assert after.text["Author"].lang == "de" and after.info["icc_profile"] == b"a profile"
+        assert after.info.get("transparency") == options.get("transparency")
+        assert after.getexif()[MAKE] == "Camera" and after.getexif().get(274, 1) == 1
+        sideways = (orientation or 1) > 4
+        assert [round(value) for value in after.info["dpi"]] == ([150, 300] if sideways else [300, 150])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+def test_pixels_of_bmp_files_are_turned(mode, tmp_path):
+    file = tmp_path / "a.bmp"
+    drawing(mode).save(file, dpi=(300, 300))
     before = shown(file.read_bytes())
     turn_pixels(file, 1)
     with Image.open(file) as image:
         np.testing.assert_array_equal(np.asarray(image), np.rot90(before))
-        assert round(image.info["dpi"][0]) == 300 and not image.getexif().get(274, 1) > 1
-        assert suffix != "png" or image.text == {"Title": "kept"}
+        assert round(image.info["dpi"][0]) == 300 and image.mode == mode
     turn_pixels(file, 3)
     np.testing.assert_array_equal(shown(file.read_bytes()), before)
+
+
+def test_what_would_lose_something_is_left_alone(tmp_path):
+    import tensorflow as tf
+
+    deep, moving = tmp_path / "deep.png", tmp_path / "moving.png"
+    deep.write_bytes(tf.io.encode_png(PIXELS.astype(np.uint16) * 257 + 1).numpy())
+    Image.fromarray(PIXELS).save(moving, save_all=True, append_images=[Image.fromarray(255 - PIXELS)])
+    for file, message in ((deep, "16 bits"), (moving, "animation")):
+        before = file.read_bytes()
+        with pytest.raises(UnreadableImage, match=message):
+            turn_pixels(file, 1)
+        assert file.read_bytes() == before
 
 
 def test_each_way_is_for_its_own_formats(tmp_path):
@@ -124,3 +219,19 @@ def test_what_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
     assert file.read_bytes() == jpeg() and list(tmp_path.iterdir()) == [file]
     turn_by_exif(file, 1)
     assert file.stat().st_mode & 0o777 == 0o640 and list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(("turn", "suffix"), [(turn_by_exif, "jpg"), (turn_pixels, "png")])
+def test_a_protected_file_stays_as_it_was_and_a_link_remains_one(turn, suffix, tmp_path):
+    file, link = tmp_path / f"a.{suffix}", tmp_path / f"link.{suffix}"
+    Image.fromarray(PIXELS).save(file)
+    link.symlink_to(file.name)
+    before = file.read_bytes()
+    file.chmod(0o444)
+    with pytest.raises(OSError, match="read-only"):
+        turn(link, 1)
+    assert file.read_bytes() == before and set(tmp_path.iterdir()) == {file, link}
+    file.chmod(0o644)
+    turn(link, 1)
+    assert link.is_symlink()
+    np.testing.assert_array_equal(shown(file.read_bytes()), np.rot90(shown(before)))
