@@ -55,6 +55,19 @@ def test_a_damaged_one_is_passed_over_with_a_word(tmp_path, variables, harm):
     assert (np.asarray(variables[0]) == 1).all()
 
 
+def test_whichever_bit_is_turned_nothing_wrong_is_restored(tmp_path, variables):
+    save(tmp_path, variables, 1)
+    newest = save(tmp_path, variables, 2)
+    whole = newest.read_bytes()
+    for bit in range(0, 8 * len(whole), 3):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        newest.write_bytes(content)
+        position, damaged = restore_checkpoint(tmp_path, variables)
+        assert position == Position(step=1 if damaged else 2, sums={"loss": 0.5}), bit
+        assert (np.asarray(variables[0]) == position.step).all(), bit
+
+
 def test_without_any_training_begins_at_the_start(tmp_path, variables):
     assert restore_checkpoint(tmp_path / "none", variables) == (Position(), [])
 
