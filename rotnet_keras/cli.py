@@ -26,6 +26,7 @@ from rotnet_keras.shell import (
     find,
     load,
     print_rows,
+    tell,
 )
 
 app = typer.Typer(
@@ -58,10 +59,10 @@ def run(
     if dry_run:
         from rotnet_keras.recipe import to_toml
 
-        typer.echo(to_toml(loaded))
-        typer.echo("The recipe is valid and its data are there. Nothing was started.")
+        tell(to_toml(loaded))
+        tell("The recipe is valid and its data are there. Nothing was started.")
         if loaded.kind == "study":
-            typer.echo("Its runs, timed by a short trial:")
+            tell("Its runs, timed by a short trial:")
             plan(recipe, overrides, runs_dir=runs_dir)
         return
     from rotnet_keras.cluster import place
@@ -75,7 +76,7 @@ def run(
         from rotnet_keras.runs import command_line
 
         process = spawn(folder)
-        typer.echo(f"{folder.name} runs as process {process.pid}. Watch: {command_line('logs -f', folder)}")
+        tell(f"{folder.name} runs as process {process.pid}. Watch: {command_line('logs -f', folder)}")
         return
     from rotnet_keras.train import run_and_exit
 
@@ -100,7 +101,7 @@ def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = Fals
     from rotnet_keras.recipe import load_recipe, parse_override, to_toml
 
     loaded = load_recipe(recipe, dict(map(parse_override, overrides or [])))
-    typer.echo(loaded.model_dump_json(indent=2, exclude_none=True) if as_json else to_toml(loaded).rstrip())
+    tell(loaded.model_dump_json(indent=2, exclude_none=True) if as_json else to_toml(loaded).rstrip())
 
 
 @app.command()
@@ -117,7 +118,7 @@ def check(files: Annotated[list[str], typer.Argument(metavar="RECIPE...")]) -> N
             if isinstance(recipe, StudyRecipe):
                 for scale in recipe.scales:
                     planned_runs(with_absolute_paths(recipe.model_copy(update={"scale": scale}), Path(file).parent))
-            typer.echo(f"{file}: fine")
+            tell(f"{file}: fine")
         except RecipeError as error:
             complaints.append(str(error))
     if complaints:
@@ -161,7 +162,7 @@ def plan(
 
     print_rows(*table(found))
     for note in notes(found, cluster, cores):
-        typer.echo(note)
+        tell(note)
 
 
 @app.command()
@@ -182,7 +183,7 @@ def runs(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     elif not found:
-        typer.echo(f"No runs in {chosen(runs_dir)}. Start one: rotnet-keras run quickstart")
+        tell(f"No runs in {chosen(runs_dir)}. Start one: rotnet-keras run quickstart")
     else:
         from rotnet_keras.status import COLUMNS, as_row
 
@@ -192,11 +193,12 @@ def runs(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
 @app.command()
 def status(run: RunName, runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
     """Say how one run is."""
-    from rotnet_keras.status import in_lines, judgement, summary
+    from rotnet_keras.status import in_lines, judgement, summary, understood
 
     folder = find(run, runs_dir)
-    found = {**summary(folder), "verdict": judgement(folder)}
-    typer.echo(json.dumps(found, indent=2) if as_json else printable(in_lines(found)))
+    with understood(folder):
+        found = {**summary(folder), "verdict": judgement(folder)}
+    tell(json.dumps(found, indent=2) if as_json else in_lines(found))
 
 
 @app.command()
@@ -215,7 +217,7 @@ def logs(
         except OSError:
             text = b""
         offset += len(text)
-        typer.echo(printable(text.decode("utf-8", "replace")), nl=False)
+        tell(text.decode("utf-8", "replace"), newline=False)
         if not follow or (ended and not text):
             return
         time.sleep(0.5)
@@ -226,9 +228,11 @@ def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...")], runs_dir: RunsDir = None, as_json: AsJson = False
 ) -> None:
     """Set runs side by side: results, and the recipe keys in which they differ."""
-    from rotnet_keras.status import comparison
+    from rotnet_keras.status import comparison, understood
 
-    columns, rows = comparison([find(name, runs_dir) for name in runs])
+    folders = [find(name, runs_dir) for name in runs]
+    with understood(*folders):
+        columns, rows = comparison(folders)
     if as_json:
         typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
     else:
@@ -239,10 +243,12 @@ def compare(
 def report(run: RunName, runs_dir: RunsDir = None) -> None:
     """Write report.html and report.md of a run as it is now."""
     from rotnet_keras.report import write_report
+    from rotnet_keras.status import understood
 
     folder = find(run, runs_dir)
-    write_report(folder)
-    typer.echo(folder.path / "report.html")
+    with understood(folder):
+        write_report(folder)
+    tell(folder.path / "report.html")
 
 
 @app.command()
@@ -256,7 +262,7 @@ def collect(
     """Write the tables and figures of finished studies to one place."""
     from rotnet_keras.collection import collect as write
 
-    typer.echo(write([find(study, runs_dir) for study in studies], output, name, title))
+    tell(write([find(study, runs_dir) for study in studies], output, name, title))
 
 
 app.add_typer(control.queue, name="queue")

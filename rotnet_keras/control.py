@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rotnet_keras.errors import RecipeError, RotnetError
+from rotnet_keras.plain_text import printable
 from rotnet_keras.shell import (
     AsJson,
     Detach,
@@ -21,6 +22,7 @@ from rotnet_keras.shell import (
     find,
     load,
     print_rows,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def resume(run: RunName, runs_dir: RunsDir = None, detach: Detach = False) -> No
     if state == "finished":
         raise RotnetError(f"{folder.name} is finished; its results are in {folder.path / 'report.html'}")
     if detach:
-        typer.echo(f"{folder.name} goes on as process {spawn(folder).pid}.")
+        tell(f"{folder.name} goes on as process {spawn(folder).pid}.")
         return
     run_and_exit(folder)
 
@@ -70,7 +72,7 @@ def stop(run: RunName, runs_dir: RunsDir = None) -> None:
         raise RotnetError(f"{folder.name} has not started; take it out with: {command_line('queue remove', folder)}")
     _require_alive(folder)
     folder.stop_file.touch()
-    typer.echo(f"{folder.name} stops after its step. Go on later with: {command_line('resume', folder)}")
+    tell(f"{folder.name} stops after its step. Go on later with: {command_line('resume', folder)}")
 
 
 def kill(run: RunName, runs_dir: RunsDir = None, yes: Yes = False) -> None:
@@ -81,7 +83,7 @@ def kill(run: RunName, runs_dir: RunsDir = None, yes: Yes = False) -> None:
 
     folder = find(run, runs_dir)
     _require_alive(folder)
-    typer.echo(f"Killing {folder.name} loses {_loss(folder)}. To lose nothing: {command_line('stop', folder)}")
+    tell(f"Killing {folder.name} loses {_loss(folder)}. To lose nothing: {command_line('stop', folder)}")
     _confirm(yes, f"Kill {folder.name}?")
     # It may have ended, and its number gone to another process, while the question was open.
     _require_alive(folder)
@@ -100,7 +102,7 @@ def kill(run: RunName, runs_dir: RunsDir = None, yes: Yes = False) -> None:
         if time.monotonic() > deadline:
             raise RotnetError(f"{folder.name} is not gone after {KILL_SECONDS} seconds: process {process.pid}")
         time.sleep(0.05)
-    typer.echo(f"{folder.name} is killed. Go on from its last checkpoint with: {command_line('resume', folder)}")
+    tell(f"{folder.name} is killed. Go on from its last checkpoint with: {command_line('resume', folder)}")
 
 
 def delete(run: RunName, runs_dir: RunsDir = None, yes: Yes = False) -> None:
@@ -112,11 +114,11 @@ def delete(run: RunName, runs_dir: RunsDir = None, yes: Yes = False) -> None:
     _require_ended(folder, command_line("stop", folder))
     size = sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file()) / 1e6
     backbone = "with its exported backbone" if folder.backbone.is_file() else "which holds no exported backbone"
-    typer.echo(f"This deletes {folder.path} ({size:.1f} MB), {backbone}.")
+    tell(f"This deletes {folder.path} ({size:.1f} MB), {backbone}.")
     _confirm(yes, f"Delete {folder.name}?")
     _require_ended(folder, command_line("stop", folder))
     remove_run(folder)
-    typer.echo(f"{folder.name} is deleted.")
+    tell(f"{folder.name} is deleted.")
 
 
 @queue.command()
@@ -130,7 +132,7 @@ def add(recipe: RecipeName, overrides: Overrides = None, name: NewName = None, r
     folder = enqueue(loaded, facts, name, where)
     names = [waiting.name for waiting in queued_runs(where)]
     place = f"is number {names.index(folder.name) + 1} in the queue" if folder.name in names else "starts now"
-    typer.echo(f"{folder.name} {place}. Look: rotnet-keras queue list{runs_dir_option(where)}")
+    tell(f"{folder.name} {place}. Look: rotnet-keras queue list{runs_dir_option(where)}")
 
 
 @queue.command("list")
@@ -151,11 +153,11 @@ def list_(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
         rows = [[str(i + 1), name, facts.get("recipe") or "", since[i]] for i, (name, facts) in enumerate(waiting)]
         print_rows(["place", "run", "recipe", "queued"], rows)
     else:
-        typer.echo("No run waits.")
+        tell("No run waits.")
     if pid is not None:
-        typer.echo(f"Process {pid} works on the queue.")
+        tell(f"Process {pid} works on the queue.")
     elif waiting:
-        typer.echo(f"Nobody works on the queue. Start: rotnet-keras queue work --detach{runs_dir_option(where)}")
+        tell(f"Nobody works on the queue. Start: rotnet-keras queue work --detach{runs_dir_option(where)}")
 
 
 @queue.command()
@@ -165,7 +167,7 @@ def remove(run: RunName, runs_dir: RunsDir = None) -> None:
 
     folder = find(run, runs_dir)
     remove_from_queue(folder)
-    typer.echo(f"{folder.name} is out of the queue.")
+    tell(f"{folder.name} is out of the queue.")
 
 
 @queue.command()
@@ -179,7 +181,7 @@ def work(runs_dir: RunsDir = None, detach: Detach = False) -> None:
     if pid is not None:
         raise RotnetError(f"the queue of {where} is worked on already, by process {pid}")
     if detach:
-        typer.echo(f"Process {spawn_worker(where).pid} works on the queue of {where}.")
+        tell(f"Process {spawn_worker(where).pid} works on the queue of {where}.")
         return
     drain(where)
 
@@ -217,7 +219,7 @@ def _confirm(yes: bool, question: str) -> None:
         return
     if not sys.stdin.isatty():
         raise RecipeError("without a terminal to ask on, this needs --yes")
-    typer.confirm(question, abort=True)
+    typer.confirm(printable(question), abort=True)
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (resume, stop, kill, delete)

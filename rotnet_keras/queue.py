@@ -20,6 +20,7 @@ import psutil
 from rotnet_keras import processes
 from rotnet_keras.errors import RunError
 from rotnet_keras.launch import prepare, spawn
+from rotnet_keras.plain_text import printable
 from rotnet_keras.runs import RunFolder, list_runs, remove_run
 from rotnet_keras.schema import Recipe
 
@@ -216,4 +217,4 @@ def _names(visible: str) -> list[str]:
 
 
 def _say(text: str) -> None:
-    print(f"{time.strftime('%m-%d %H:%M:%S')} {text}", flush=True)
+    print(printable(f"{time.strftime('%m-%d %H:%M:%S')} {text}"), flush=True)

@@ -80,6 +80,11 @@ def backbone_spec(name: str, blocks: int | None, width: float, size: int) -> Any
         raise RecipeError("; ".join(e["msg"] for e in error.errors())) from None
 
 
+def tell(text: object, newline: bool = True) -> None:
+    """Print text in which names of files and runs may stand, without what could take over the terminal."""
+    typer.echo(printable(str(text)), nl=newline)
+
+
 def print_rows(columns: list[str], rows: list[list[str]]) -> None:
     """Aligned columns of plain text, the last one as long as it is."""
     table = [columns, *rows] if any(columns) else rows

@@ -1,24 +1,67 @@
 """Runs in a line, in a paragraph and side by side."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from rotnet_keras.errors import RunError
 from rotnet_keras.events import Event, probe_images, usual_pause
 from rotnet_keras.memory import advice
 from rotnet_keras.runs import RunFolder, command_line
 from rotnet_keras.tasks import score_of, task_of
 from rotnet_keras.verdict import verdict
 
+NUMBERS = (
+    *("step", "steps", "epoch", "epochs", "loss", "rotation_accuracy", "object_accuracy", "images_per_s"),
+    *("seconds_left", "data_wait", "learning_rate", "created"),
+)
+WORDS = ("recipe", "device", "message")
 COLUMNS = ("run", "state", "recipe", "epoch", "rotation", "object", "left", "created")
+
+
+@contextmanager
+def understood(*runs: RunFolder) -> Iterator[None]:
+    """Reading what another program, or a damaged disk, may have written in the place of a run's files.
+
+    Raises:
+        RunError: they say something that this version has no meaning for.
+    """
+    try:
+        yield
+    except (AttributeError, KeyError, IndexError, OverflowError, TypeError, ValueError) as error:
+        names = " or ".join(run.name for run in runs)
+        raise RunError(
+            f"{names} cannot be understood by this version of rotnet-keras: its files are damaged, or not its own "
+            f"({type(error).__name__}: {error})"
+        ) from None
 
 
 def summary(run: RunFolder) -> dict[str, Any]:
     """What is worth knowing of a run at a glance, from the end of its events; None where not known.
 
     The object accuracy is that of the tap and head that are best on validation; of a classifier in training it
-    is that of the last validation, and after its end that on test.
+    is that of the last validation, and after its end that on test. One folder that cannot be understood does not keep
+    others from being listed: its state is "unknown".
     """
+    known = {"name": run.name, "path": str(run.path)}
+    try:
+        with understood(run):
+            found = _summary(run)
+    except RunError as error:
+        facts = run.facts()
+        found = {"recipe": facts.get("recipe"), "created": facts.get("created"), "state": "unknown", "message": error}
+    numbers = {key: found[key] if _is_number(found.get(key)) else None for key in NUMBERS}
+    words = {key: None if found.get(key) is None else str(found[key]) for key in WORDS}
+    return {**known, "state": str(found["state"]), **numbers, **words}
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one that everybody can count with, and that is a time of day if need be."""
+    return isinstance(value, (int, float)) and abs(value) < 1e11
+
+
+def _summary(run: RunFolder) -> dict[str, Any]:
     tail, facts = run.tail(), run.facts()
     state = run.state(tail)
     steps = [e for e in tail if e["kind"] == "step"]
@@ -33,8 +76,6 @@ def summary(run: RunFolder) -> dict[str, Any]:
     objects = (tested[-1] if tested else trained) if classifies else best["top1"] if best else None
     per_epoch, total = facts.get("steps_per_epoch"), facts.get("steps")
     return {
-        "name": run.name,
-        "path": str(run.path),
         "state": state,
         "recipe": facts.get("recipe"),
         "step": last_step,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rotnet_keras.errors import DataError, RecipeError, RotnetError
-from rotnet_keras.shell import AsJson, RunName, RunsDir, backbone_spec, find, print_rows
+from rotnet_keras.shell import AsJson, RunName, RunsDir, backbone_spec, find, print_rows, tell
 
 
 def backbones(
@@ -61,7 +61,7 @@ def export(
     from rotnet_keras.exports import convert
 
     convert(source, to, target)
-    typer.echo(target)
+    tell(target)
 
 
 def convert(
@@ -77,7 +77,7 @@ def convert(
     from rotnet_keras.original import convert_original
 
     for path in convert_original(checkpoint, backbone, to):
-        typer.echo(path)
+        tell(path)
 
 
 def rescale(
@@ -94,7 +94,7 @@ def rescale(
 
     factors = rescale_file(backbone, images, to)
     print_rows(["layer", "multiplied by"], [[name, f"{factor:.3g}"] for name, factor in factors.items()])
-    typer.echo(to)
+    tell(to)
 
 
 def doctor(as_json: AsJson = False) -> None:

@@ -1,8 +1,13 @@
 import importlib.metadata
 import json
+import os
+import pty
+import subprocess
+from contextlib import suppress
 
 import pytest
-from command_line import run_cli, run_python
+from command_line import command, run_cli, run_python
+from fake_runs import fake_run
 
 HEAVY = ("tensorflow", "keras", "numpy", "sklearn", "matplotlib")
 LIGHT_COMMAND = """
@@ -88,6 +93,29 @@ def test_doctor_names_the_versions():
     assert found["keras"].startswith("3.") and "device" in found
 
 
-def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path):
-    result = run_cli("resume", "\x1b[2Jx", cwd=tmp_path)
-    assert "\x1b" not in result.stderr
+def in_a_terminal(*arguments, cwd):
+    """What a command writes to a terminal; to a pipe it would write no escapes anyway."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command(*arguments), cwd=cwd, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    written = b""
+    with suppress(OSError):  # The other end is closed.
+        while part := os.read(ours, 4096):
+            written += part
+    os.close(ours)
+    process.wait(10)
+    return written
+
+
+@pytest.mark.parametrize(
+    "arguments", ["runs", "status", "report", "logs", "stop", "queue remove", "compare {} {}", "resume no-{}"]
+)
+def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path, arguments):
+    name = "\x1b[2J\x1b]0;x\x07y"
+    run = fake_run(tmp_path / "runs", "y", epochs=1, message="\x1b[2J", outcome="finished")
+    run.path.rename(run.path.with_name(name))
+    words = [word.format(name, name) for word in arguments.split()]
+    if arguments != "runs" and "{}" not in arguments:
+        words.append(name)
+    written = in_a_terminal(*words, cwd=tmp_path)
+    assert b"y" in written and b"\x1b" not in written and b"\x07" not in written

@@ -1,15 +1,17 @@
 import json
 import os
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
 from command_line import run_cli
 
+from rotnet_keras.errors import RunError
 from rotnet_keras.memory import advice, ran_out
 from rotnet_keras.processes import marks
-from rotnet_keras.runs import create_run
-from rotnet_keras.status import comparison, explanation, judgement, summary
+from rotnet_keras.runs import RunFolder, create_run
+from rotnet_keras.status import as_row, comparison, explanation, in_lines, judgement, summary, understood
 
 RECIPE = """\
 kind = "pretrain"
@@ -128,3 +130,39 @@ def test_status_judges_a_pretraining_by_its_number_of_turns(make):
 def test_a_run_without_steps_is_not_judged(make):
     run = make({"kind": "start"})
     assert judgement(run) is None and "verdict" not in run_cli("status", run.path).stdout
+
+
+# What a damaged disk, another program or a stranger may have left in a run folder: recipe, facts and events.
+ODD = {
+    "no keys": (RECIPE, {}, [{"kind": "step"}, {"kind": "probe", "weights": "rotnet", "labels_per_class": None}]),
+    "no outcome": (RECIPE, {}, [{"kind": "end"}]),
+    "null": (RECIPE, {}, [{**epoch(1, None), "validation": None}]),
+    "other types": (RECIPE, {}, [step("x", loss=[1]), {"kind": "end", "outcome": [1], "message": {}}]),
+    "facts": (RECIPE, {"created": "x", "queued": "y", "steps_per_epoch": "a", "steps": [], "host": 1}, []),
+    "an age to come": (RECIPE, {"created": 1e300, "steps": float("inf")}, [step(1, loss=1e300, time=float("inf"))]),
+    "recipe": ("train = [1]\n", {}, []),
+    "no recipe": ("\0", {}, []),
+}
+
+
+def test_folders_that_make_no_sense_are_listed_among_the_others_and_each_is_told(make, tmp_path):
+    good = make(step(1))
+    for name, (recipe, facts, events) in ODD.items():
+        folder = good.path.with_name(name)
+        folder.mkdir()
+        (folder / "recipe.toml").write_text(recipe)
+        (folder / "run.json").write_text(json.dumps({"pid": NO_SUCH_PID, "host": os.uname().nodename, **facts}))
+        (folder / "events.jsonl").write_text("".join(json.dumps({"time": 1.0, **e}) + "\n" for e in events))
+    listed = run_cli("runs", cwd=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert {"a", *ODD} <= {line.split("  ")[0] for line in listed.stdout.splitlines()}
+    assert len(json.loads(run_cli("runs", "--json", cwd=tmp_path).stdout)) == len(ODD) + 1
+    for arguments in (("status",), ("report",), ("compare", "a")):
+        told = run_cli(*arguments, "no keys", cwd=tmp_path)
+        assert "Traceback" not in told.stderr
+        assert "no keys cannot be understood by this version of rotnet-keras" in told.stdout + told.stderr
+    for name in ODD:
+        run = RunFolder(good.path.with_name(name))
+        with suppress(RunError), understood(run):
+            judgement(run)
+        assert in_lines(summary(run)) and as_row(summary(run))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rotnet_keras.errors import RotnetError
+from rotnet_keras.plain_text import printable
 from rotnet_keras.runs import default_runs_dir, find_run
 from rotnet_keras.shell import Version
 
@@ -56,5 +57,5 @@ def main() -> None:
     try:
         app()
     except RotnetError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         sys.exit(error.exit_code)

@@ -6,15 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rotnet_keras.runs import RunFolder, list_runs
-from rotnet_keras.status import summary
+from rotnet_keras.status import WORDS, summary
 from rotnet_tui.words import LIVE, printable
 
 SLICE_SECONDS = 0.02
-NUMBERS = (
-    *("step", "steps", "epoch", "epochs", "loss", "rotation_accuracy", "object_accuracy", "images_per_s"),
-    *("seconds_left", "data_wait", "learning_rate", "created"),
-)
-WORDS = ("recipe", "device", "message")
 
 
 class RunIndex:
@@ -40,7 +35,7 @@ class RunIndex:
                 signature = _signature(run)
                 known = self.summaries.get(name)
                 if known is None or signature != self._signatures[name] or known["state"] in LIVE:
-                    self.summaries[name] = tolerant_summary(run)
+                    self.summaries[name] = shown_summary(run)
                     self._signatures[name] = signature
                 if time.perf_counter() - started > SLICE_SECONDS:
                     await asyncio.sleep(0)
@@ -58,18 +53,10 @@ class RunIndex:
         )
 
 
-def tolerant_summary(run: RunFolder) -> dict[str, Any]:
-    """A summary; of a run whose events say something that this version does not understand, only that."""
-    try:
-        found = summary(run)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        facts = run.facts()
-        message = f"Its events cannot be understood by this version of rotnet-keras ({type(error).__name__}: {error})."
-        found = {"recipe": facts.get("recipe"), "created": facts.get("created"), "state": "unknown", "message": message}
-    numbers = {key: found[key] if isinstance(found.get(key), (int, float)) else None for key in NUMBERS}
-    words = {key: printable(str(found.get(key) or "")) for key in WORDS}
-    known = {"name": run.name, "path": str(run.path), "state": found["state"]}
-    return numbers | words | known | {"step": numbers["step"] or 0}
+def shown_summary(run: RunFolder) -> dict[str, Any]:
+    """A summary whose words are fit for the screen."""
+    found = summary(run)
+    return {**found, **{key: printable(found[key] or "") for key in WORDS}, "step": found["step"] or 0}
 
 
 def _signature(run: RunFolder) -> tuple:

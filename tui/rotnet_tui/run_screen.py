@@ -18,7 +18,7 @@ from rotnet_tui.control import ControlScreen
 from rotnet_tui.curves import Curves
 from rotnet_tui.features import Features
 from rotnet_tui.history import History
-from rotnet_tui.index import tolerant_summary
+from rotnet_tui.index import shown_summary
 from rotnet_tui.log_view import LogView
 from rotnet_tui.pane import Pane
 from rotnet_tui.recipe_view import RecipeView
@@ -140,7 +140,7 @@ and the mouse.
             lines = Text(f"? gone   {run.name}\n\nThis run's folder is not there any more.")
             self._tell(lines)
             return
-        found = tolerant_summary(run)
+        found = shown_summary(run)
         if found["state"] != self._state:
             self._state = found["state"]
             self._stale |= set(TABS)
