@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from rotnet_keras import control, own_features, own_images, tools
+from rotnet_keras import control, own_features, own_images, own_turns, tools
 from rotnet_keras.errors import RecipeError, RotnetError
 from rotnet_keras.plain_text import printable
 from rotnet_keras.shell import (
@@ -266,8 +266,8 @@ def collect(
 
 
 app.add_typer(control.queue, name="queue")
-for _commands in (control.COMMANDS, own_images.COMMANDS, own_features.COMMANDS, tools.COMMANDS):
-    for _command in _commands:
+for _module in (control, own_images, own_turns, own_features, tools):
+    for _command in _module.COMMANDS:
         app.command()(_command)
 
 

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -74,7 +75,7 @@ def turn_pixels(file: Path, quarters: int) -> None:
             raise UnreadableImage(f"turning the pixels of {image.format} loses some: --write exif turns JPEG files")
         if getattr(image, "is_animated", False):
             raise UnreadableImage("it is an animation, of which only the first picture would be left")
-        kept = {key: image.info[key] for key in ("dpi", "icc_profile") if key in image.info}
+        kept: dict[str, Any] = {key: image.info[key] for key in ("dpi", "icc_profile") if key in image.info}
         upright = ImageOps.exif_transpose(image)
         if image.format == "PNG":
             kept |= {"pnginfo": _kept(content), "exif": upright.getexif()}

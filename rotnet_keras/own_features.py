@@ -1,9 +1,7 @@
 """The commands about features of one's own pictures."""
 
-import base64
 import json
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,13 +9,11 @@ import typer
 
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.runs import write_atomically
-from rotnet_keras.shell import AsJson, RunsDir, find, print_rows, some, tell_progress
+from rotnet_keras.shell import AsJson, RunsDir, check_places, find, print_rows, some, tell_progress
 
 if TYPE_CHECKING:
     from rotnet_keras.few_labels import Accuracy
 
-# Of a picture on a page, in pixels.
-THUMBNAIL = 160
 NAMES = {"pretrained": "pretrained", "random": "random weights", "pixels": "raw pixels"}
 
 
@@ -35,6 +31,7 @@ def embed(
 
     if to.suffix not in SUFFIXES:
         raise RecipeError(f"--to: expected a name that ends in {' or '.join(SUFFIXES)}, got {to}")
+    check_places(to)
     file = _backbone(network, runs_dir)
     features, unreadable = features_of(file, tap, files_of(paths), tell_progress)
     features.save(to)
@@ -43,6 +40,7 @@ def embed(
     if unreadable:
         typer.echo(f"Skipped {some([f'{file} ({why})' for file, why in unreadable], 'files')}")
     typer.echo(f"Look-alikes: rotnet-keras alike {to} PICTURE --page alike.html")
+    typer.echo(f"All in a plane: rotnet-keras plot {to} --to features.png")
 
 
 def alike(
@@ -53,6 +51,7 @@ def alike(
     as_json: AsJson = False,
 ) -> None:
     """Find the pictures whose features are most like those of others."""
+    check_places(page)
     from rotnet_keras.embedding import load_features, nearest, rows_of
 
     known = load_features(features)
@@ -67,9 +66,11 @@ def alike(
         found.append({"picture": str(picture), "alike": others[:top]})
     if page:
         from rotnet_keras.report import render
+        from rotnet_keras.thumbnails import thumbnail
 
         shown = [
-            {"picture": _shown(one["picture"]), "alike": [_shown(**other) for other in one["alike"]]} for one in found
+            [{**one, "base64": thumbnail(Path(one["file"]))} for one in [{"file": each["picture"]}, *each["alike"]]]
+            for each in found
         ]
         about = {"title": f"Like {', '.join(picture.name for picture in pictures[:3])}", "tap": known.tap}
         write_atomically(page, render("alike.html", {**about, "found": shown}).encode())
@@ -81,6 +82,20 @@ def alike(
         print_rows(["similarity", "picture"], [[f"{each['similarity']:.3f}", each["file"]] for each in one["alike"]])
     if page:
         typer.echo(f"Page: {page}")
+
+
+def plot(
+    features: Annotated[Path, typer.Argument(help="A file that `embed` wrote.")],
+    to: Annotated[Path, typer.Option(help="What to write: .png, .svg or .pdf.")],
+) -> None:
+    """Draw features in the plane, by PCA and by t-SNE, coloured by the folders that the pictures lie in."""
+    if to.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise RecipeError(f"--to: expected a name that ends in .png, .svg or .pdf, got {to}")
+    check_places(to)
+    from rotnet_keras.embedding import load_features
+    from rotnet_keras.projections import draw_projections
+
+    typer.echo(f"Wrote {to}: {draw_projections(load_features(features), to)}.")
 
 
 def probe(
@@ -140,20 +155,4 @@ def _backbone(network: str, runs_dir: Path | None) -> Path:
     return file
 
 
-def _shown(file: str, similarity: float | None = None) -> dict[str, Any]:
-    """A picture's name and itself, small, for a page."""
-    from PIL import Image
-
-    from rotnet_keras.images import UnreadableImage, read_image
-
-    content = ""
-    try:
-        written = BytesIO()
-        Image.fromarray(read_image(Path(file), THUMBNAIL, 3)).save(written, "JPEG", quality=85)
-        content = base64.b64encode(written.getvalue()).decode()
-    except UnreadableImage:
-        pass
-    return {"name": file, "similarity": similarity, "base64": content}
-
-
-COMMANDS = (probe, embed, alike)
+COMMANDS = (probe, embed, alike, plot)

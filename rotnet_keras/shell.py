@@ -91,7 +91,20 @@ def print_rows(columns: list[str], rows: list[list[str]]) -> None:
     widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
     for row in table:
         cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
-        typer.echo(printable("  ".join([*cells, row[-1]]).rstrip()))
+        tell("  ".join([*cells, row[-1]]).rstrip())
+
+
+def check_places(*files: Path | None) -> None:
+    """See to it, before anything is computed, that files have a folder to be written into.
+
+    Raises:
+        RecipeError: one has none.
+    """
+    from rotnet_keras.errors import RecipeError
+
+    for file in files:
+        if file and not file.absolute().parent.is_dir():
+            raise RecipeError(f"{file}: there is no folder {file.parent} to write into; make it first")
 
 
 def tell_progress(what: str, done: int, total: int) -> None:

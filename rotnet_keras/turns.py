@@ -1,8 +1,9 @@
 """How a network that tells turns sees single pictures: their turns, how sure they are, how unusual that makes them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -153,8 +154,17 @@ class Seen:
     unreadable: list[tuple[Path, str]]
 
 
-def see(judge: Judge, files: Sequence[Path], progress: Progress = lambda what, done, total: None) -> Seen:
-    """Show a network pictures."""
+def see(
+    judge: Judge,
+    files: Sequence[Path],
+    progress: Progress = lambda what, done, total: None,
+    quarters: Mapping[Path, int] = MappingProxyType({}),
+) -> Seen:
+    """Show a network pictures.
+
+    Args:
+        quarters: turns by 90 degrees, counter-clockwise, that some are given first.
+    """
     count = len(judge.angles)
     readable: list[Path] = []
     unreadable: list[tuple[Path, str]] = []
@@ -163,7 +173,10 @@ def see(judge: Judge, files: Sequence[Path], progress: Progress = lambda what, d
         readable += batch.files
         unreadable += batch.unreadable
         if batch.files:
-            parts.append(judge.log_probabilities(np.stack(batch.pictures)))
+            lying = [
+                np.rot90(each, quarters.get(file, 0)) for file, each in zip(batch.files, batch.pictures, strict=True)
+            ]
+            parts.append(judge.log_probabilities(np.stack(lying)))
     return Seen(readable, np.concatenate(parts), unreadable)
 
 

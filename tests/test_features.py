@@ -9,8 +9,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rotnet_keras.cli import app
-from rotnet_keras.embedding import load_features, nearest
+from rotnet_keras.embedding import Features, load_features, nearest
 from rotnet_keras.errors import DataError, RecipeError
+from rotnet_keras.projections import groups_of
 
 
 @pytest.fixture
@@ -67,6 +68,34 @@ def test_pictures_that_are_alike_are_found_and_shown(finished, pictures):
     assert told.startswith(f"Like {asked}:") and len(told.splitlines()) == 4
 
 
+@pytest.mark.parametrize(("count", "folders", "words"), [
+    (20, 3, "t-SNE of 20, coloured by 3 folders"),
+    (80, 30, "t-SNE of 60 of the 80, coloured by 21 folders"),
+    (5, 1, "t-SNE of 5."),
+])  # fmt: skip
+def test_features_are_drawn_in_the_plane(tmp_path, monkeypatch, count, folders, words):
+    monkeypatch.setattr("rotnet_keras.projections.MOST", 60)
+    rng = np.random.default_rng(0)
+    values = (rng.normal(size=(count, 8)) + 4 * np.arange(count)[:, None] % folders).astype(np.float32)
+    values[1] = values[0]
+    names = [f"/data/{'train' if n % 2 else 'test'}/_a$^{n % folders}/{n}.png" for n in range(count)]
+    Features("backbone.keras", "conv2", names, values).save(tmp_path / "features.npz")
+    result = invoke("plot", tmp_path / "features.npz", "--to", tmp_path / "plot.png")
+    assert result.exit_code == 0, result.output
+    assert words in result.output
+    with Image.open(tmp_path / "plot.png") as image:
+        assert image.width > 1000 and len(set(np.asarray(image.convert("RGB")).reshape(-1, 3).sum(1))) > 20
+
+
+def test_the_smallest_groups_share_a_colour():
+    files = [f"/data/{'train' if n % 2 else 'test'}/{n % (n // 25 + 1)}/{n}.png" for n in range(600)]
+    groups = groups_of(files)
+    assert len(groups) == 21 and list(groups)[-1] == "4 other folders"
+    assert np.sort(np.concatenate(list(groups.values()))).tolist() == list(range(600))
+    assert min(len(rows) for rows in list(groups.values())[:-1]) >= 600 // 24 - 25
+    assert all(files[row].split("/")[-2] == "0" for row in groups["0"])
+
+
 def test_the_nearest_by_cosine():
     class Known:
         files = ("a", "b", "c")
@@ -83,7 +112,13 @@ def test_mistakes_are_told(finished, pictures):
         (["embed", finished[1].path, pictures, "--to", file, "--tap", "conv9"], DataError, "no layer called conv9"),
         (["embed", finished[1].path, pictures / "text.png", "--to", file], DataError, "no picture can be read"),
         (["alike", pictures / "text.png", pictures / "0-0.png"], DataError, "no features of rotnet-keras embed"),
+        (["embed", finished[1].path, pictures, "--to", "none/a.npz"], RecipeError, "there is no folder none"),
+        (["plot", pictures / "text.png", "--to", "a.jpg"], RecipeError, ".png, .svg or .pdf"),
+        (["plot", pictures / "text.png", "--to", file.with_suffix(".png")], DataError, "no features of rotnet-keras"),
     ):
         error = invoke(*arguments).exception
         assert isinstance(error, kind) and message in str(error), error
     assert not file.exists()
+    Features("backbone.keras", "conv2", ["a", "b", "c", "d"], np.ones((4, 2), np.float32)).save(file)
+    error = invoke("plot", file, "--to", file.with_suffix(".png")).exception
+    assert isinstance(error, DataError) and "pictures that differ" in str(error)

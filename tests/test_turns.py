@@ -1,7 +1,10 @@
 """Single pictures shown to a network that tells turns."""
 
+import base64
 import csv
 import json
+import re
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from typer.testing import CliRunner
 from rotnet_keras.cli import app
 from rotnet_keras.errors import DataError
 from rotnet_keras.turns import Judge, fitted_temperature, judge, see, turns_of, unlikeliness
+from rotnet_keras.uprightness import bins_of, calibration_error
 from rotnet_keras.viewing import Viewer
 
 
@@ -120,6 +124,78 @@ def test_pictures_are_set_upright_when_asked_to(finished, photos):
     assert changed == {"1.jpg", "2.jpg", "3.jpg"}
     assert "Turned 1 files." in upright(*arguments, "--write", "pixels")
     assert "0 of 9 pictures are turned" in upright(*arguments)
+
+
+def test_a_protected_file_is_told_and_the_others_are_turned(finished, photos):
+    before = {file.name: file.read_bytes() for file in photos.iterdir()}
+    (photos / "2.jpg").chmod(0o444)
+    told = upright(photos, "--network", finished[1].path, "--min-confidence", "0.5", "--write", "exif")
+    assert "2.jpg (it is read-only)" in told and "Turned 2 files." in told
+    changed = {name for name, content in before.items() if (photos / name).read_bytes() != content}
+    assert changed == {"1.jpg", "3.jpg"} and len(list(photos.iterdir())) == len(before)
+
+
+def test_a_page_shows_what_is_turned_and_what_is_doubtful(finished, photos, monkeypatch):
+    page, named = photos.parent / "page.html", photos / "<b>&.jpg"
+    (photos / "1.jpg").rename(named)
+    arguments = [photos, "--network", finished[1].path, "--page", page]
+    told = upright(*arguments, "--min-confidence", "0.5", "--write", "exif")
+    content = page.read_text()
+    assert f"Page: {page}" in told and "4 of 9 pictures are turned" in content and "4 pictures, the least" in content
+    assert content.count("data:image/jpeg;base64,/9j/") == 8 and "http" not in content
+    assert "<b>" not in content and "&lt;b&gt;&amp;.jpg" in content
+    before, after = (
+        np.asarray(Image.open(BytesIO(base64.b64decode(part.split('"')[0]))), float)
+        for part in content.split('src="data:image/jpeg;base64,')[1:3]
+    )
+    quarters = int(re.search(r"turned (\d+)° clockwise", content).group(1)) // 90
+    assert np.abs(np.rot90(before, -quarters) - after).mean() < 4
+    monkeypatch.setattr("rotnet_keras.upright_page.MOST", 2)
+    upright(*[photos, "--network", finished[1].export / "rotnet.keras", "--page", page], "--min-confidence", "1")
+    content = page.read_text()
+    assert "Doubtful, left alone" in content and "None." in content
+
+
+def test_uprightness_is_measured(finished, photos, tmp_path):
+    images, _ = upright_images(40, seed=7)
+    folder = tmp_path / "upright"
+    folder.mkdir()
+    for number, pixels in enumerate(images):
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    (folder / "text.png").write_text("no picture")
+    to = tmp_path / "measured"
+    arguments = ["measure-upright", folder, "--network", finished[1].path, "--to", to, "--min-confidence", 0.6]
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    assert "40 pictures" in result.output and "text.png (" in result.output
+    found = json.loads((to / "upright.json").read_text())
+    network = judge(finished[1])
+    said = network.log_probabilities(images)
+    answers = turns_of(said, found["temperature"])
+    # A turned picture is answered as an upright one is, turned.
+    right = answers.argmax(axis=1) == 0
+    assert found["accuracy"]["value"] == pytest.approx(right.mean()) and found["accuracy"]["of"] == 40
+    assert found["decided"]["value"] == pytest.approx((answers.max(axis=1).round(4) >= 0.6).mean())
+    assert found["covered"]["of"] == 36 and found["covered"]["value"] >= found["accuracy"]["value"]
+    assert found["accuracy"]["low"] < found["accuracy"]["value"] <= found["accuracy"]["high"] <= 1
+    assert [each["counter_clockwise"] for each in found["angles"]] == [0, 90, 180, 270]
+    assert sum(each["accuracy"]["of"] for each in found["angles"]) == 40
+    text = (to / "upright.md").read_text()
+    assert "temperature" in text and "| 270° | " in text and str(tmp_path) not in text
+    with Image.open(to / "reliability.png") as image:
+        assert image.width > 400
+    before = (to / "upright.json").read_bytes()
+    assert CliRunner().invoke(app, [*map(str, arguments)]).exit_code == 0
+    assert (to / "upright.json").read_bytes() == before
+
+
+def test_the_calibration_error_of_known_answers():
+    """Of those that are 0.95 sure 80 % are right, of those that are 0.55 sure 60 %."""
+    confidence = np.repeat([0.95, 0.55], [10, 30])
+    right = np.array([True] * 8 + [False] * 2 + [True] * 18 + [False] * 12)
+    bins = bins_of(confidence, right)
+    assert [each.accuracy.of for each in bins] == [30, 10]
+    assert calibration_error(bins) == pytest.approx((30 * 0.05 + 10 * 0.15) / 40)
 
 
 def test_what_is_not_sure_is_left_alone(finished, photos):
