@@ -20,6 +20,8 @@ from rotnet_keras.stores import Decoded, Split, Store, cache_for, store_images
 Progress = Callable[[str, int, int], None]
 # The features that hold image and label.
 Keys = tuple[str, str | None]
+# More classes than images are a mistake, and tables of so many would not fit into memory.
+MANY_CLASSES = 1000
 # So many of the images that cannot be read are named.
 NAMED = 20
 
@@ -58,6 +60,12 @@ def read_arrays(source: ArraySource, data: Data, notes: list[str]) -> tuple[dict
     known = max((int(split.labels.max()) + 1 for split in splits.values() if split.labels is not None), default=0)
     if class_names and known > len(class_names):
         raise DataError(f"{source.path}: labels go up to {known - 1}, class_names has {len(class_names)}")
+    labelled = sum(len(split) for split in splits.values() if split.labels is not None)
+    if not class_names and known > max(MANY_CLASSES, labelled):
+        raise DataError(
+            f"{source.path}: labels go up to {known - 1}, for {labelled} images: expected the numbers of classes, from "
+            "0 on without large gaps; numpy.unique(labels, return_inverse=True)[1] makes such of any labels"
+        )
     return splits, (class_names or [str(i) for i in range(known)]) if known else []
 
 

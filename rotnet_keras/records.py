@@ -19,7 +19,7 @@ from rotnet_keras.encoded import EncodedImages
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.runs import write_atomically
-from rotnet_keras.stores import cache_folder
+from rotnet_keras.stores import cache_folder, read_index
 
 # A record is its length, 8 bytes, a checksum of that, 4, the data, and a checksum of those, 4.
 HEADER, FOOTER = 12, 4
@@ -106,9 +106,9 @@ def open_records(
         buffer = BytesIO()
         np.savez(buffer, **_index(parts, image_key, label_key, progress))
         write_atomically(file, buffer.getvalue())
-    with np.load(file, allow_pickle=False) as index:
-        shapes, plain, places, labels = (index[name] for name in ("shapes", "plain", "places", "labels"))
-        bad = [str(why) for why in index["bad"]]
+    index = read_index(file)
+    shapes, plain, places, labels = (index[name] for name in ("shapes", "plain", "places", "labels"))
+    bad = [str(why) for why in index["bad"]]
     paths = [path for path, _, _ in parts]
     return RecordImages(paths, places, image_key, shapes=shapes, plain=plain, **options), labels, bad
 

@@ -129,10 +129,22 @@ def store_images(
     pixels_file, index_file = cache_folder() / f"{name}.pixels", cache_folder() / f"{name}.index.npz"
     if not index_file.is_file():
         _write(pixels_file, index_file, fill())
-    with np.load(index_file, allow_pickle=False) as index:
-        kept = index["labels"]
-        bad = [(int(i), str(w)) for i, w in zip(index["bad"], index["why"], strict=True)]
+    index = read_index(index_file)
+    kept, bad = index["labels"], [(int(i), str(w)) for i, w in zip(index["bad"], index["why"], strict=True)]
     return DiskStore(pixels_file, (len(kept), *shape)), kept, bad
+
+
+def read_index(file: Path) -> dict[str, np.ndarray]:
+    """Arrays that are kept on disk from one run to the next.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as error:  # A damaged archive raises nearly anything.
+        raise DataError(f"{file}: damaged ({error}); remove it, and run again") from None
 
 
 def _write(pixels_file: Path, index_file: Path, decoded: Iterable[Decoded]) -> None:
