@@ -129,8 +129,8 @@ def store_images(
     pixels_file, index_file = cache_folder() / f"{name}.pixels", cache_folder() / f"{name}.index.npz"
     if not index_file.is_file():
         _write(pixels_file, index_file, fill())
-    index = read_index(index_file)
-    kept, bad = index["labels"], [(int(i), str(w)) for i, w in zip(index["bad"], index["why"], strict=True)]
+    stored = read_index(index_file)
+    kept, bad = stored["labels"], [(int(i), str(w)) for i, w in zip(stored["bad"], stored["why"], strict=True)]
     return DiskStore(pixels_file, (len(kept), *shape)), kept, bad
 
 

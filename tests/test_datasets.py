@@ -81,7 +81,7 @@ def test_few_images_and_labels_in_a_column(tmp_path, count):
 def test_labels_that_are_no_numbers_of_classes_are_refused(tmp_path):
     arrays = {"x_train": np.zeros((4, 8, 8, 3), np.uint8), "y_train": np.array([7, 7, 20_000_001, 9])}
     np.savez(tmp_path / "ids.npz", **arrays)
-    with pytest.raises(DataError, match="labels go up to 20000001, for 4 images: .* numpy.unique"):
+    with pytest.raises(DataError, match="labels go up to 20000001, for 4 images"):
         load(Data(name=str(tmp_path / "ids.npz")))
 
 
@@ -167,7 +167,7 @@ def test_a_disk_cache_that_was_cut_off_is_an_error(folder, tmp_path, monkeypatch
         data.train.images(slice(None))
     (index,) = (tmp_path / "cache").glob("*.index.npz")
     index.write_bytes(index.read_bytes()[:-1])
-    with pytest.raises(DataError, match="damaged .*; remove it, and run again"):
+    with pytest.raises(DataError, match="remove it, and run again"):
         load(Data(name=str(folder), size=16, validation=0, cache="disk"))
 
 
