@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def load_backbone(path: Path) -> keras.Model:
 
 
 def convert(source: Path, to: str, target: Path) -> None:
-    """Write an exported model in another format.
+    """Write an exported model in another format, whole or not at all.
 
     Args:
         source: a `.keras` file.
@@ -49,10 +50,15 @@ def convert(source: Path, to: str, target: Path) -> None:
         raise RotnetError(f"{target} exists already; remove it or choose another place with --output")
     model = keras.models.load_model(source, compile=False)
     model(np.zeros((1, *model.input.shape[1:]), np.float32))  # Keras exports to ONNX only what was called.
-    try:
-        model.export(target, format={"savedmodel": "tf_saved_model", "onnx": "onnx"}[to], verbose=False)
-    except ImportError as error:
-        raise RotnetError(f"the format {to} needs more packages: pip install 'rotnet-keras[onnx]' ({error})") from None
+    # In a folder of its own until it is whole.
+    with TemporaryDirectory(prefix=".export-", dir=target.absolute().parent) as folder:
+        written = Path(folder) / target.name
+        try:
+            model.export(written, format={"savedmodel": "tf_saved_model", "onnx": "onnx"}[to], verbose=False)
+        except ImportError as error:
+            needed = "pip install 'rotnet-keras[onnx]'"
+            raise RotnetError(f"the format {to} needs more packages: {needed} ({error})") from None
+        written.rename(target)
 
 
 def with_softmax(backbone: keras.Model, head: keras.Model, name: str) -> keras.Model:

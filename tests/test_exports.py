@@ -61,6 +61,25 @@ def test_the_exported_rotnet_knows_its_angles(finished, tiny_data):
     assert right.mean() == pytest.approx(events_of(run, "test")[0]["accuracy"], abs=0.01)
 
 
+@pytest.mark.parametrize("to", ["savedmodel", "onnx"])
+def test_an_export_is_there_whole_or_not_at_all(tmp_path, monkeypatch, to):
+    from rotnet_keras.engine import keras
+    from rotnet_keras.exports import convert
+
+    source, target = tmp_path / "model.keras", tmp_path / "target"
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(source)
+
+    def ends_half_way(model, path, **options):
+        path.write_bytes(b"half")
+        assert not target.exists()
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(keras.Model, "export", ends_half_way)
+    with pytest.raises(OSError, match="No space left"):
+        convert(source, to, target)
+    assert list(tmp_path.iterdir()) == [source]
+
+
 @pytest.mark.slow
 def test_export_to_savedmodel(finished, tmp_path):
     _, run = finished
