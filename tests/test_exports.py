@@ -61,13 +61,14 @@ def test_the_exported_rotnet_knows_its_angles(finished, tiny_data):
     assert right.mean() == pytest.approx(events_of(run, "test")[0]["accuracy"], abs=0.01)
 
 
-@pytest.mark.parametrize("to", ["savedmodel", "onnx"])
+@pytest.mark.parametrize("to", ["savedmodel", "onnx", "litert"])
 def test_an_export_is_there_whole_or_not_at_all(tmp_path, monkeypatch, to):
     from rotnet_keras.engine import keras
     from rotnet_keras.exports import convert
 
     source, target = tmp_path / "model.keras", tmp_path / "target"
-    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(source)
+    inputs = keras.Input((4,))
+    keras.Model(inputs, keras.layers.Dense(2)(inputs)).save(source)
 
     def ends_half_way(model, path, **options):
         path.write_bytes(b"half")
@@ -80,31 +81,44 @@ def test_an_export_is_there_whole_or_not_at_all(tmp_path, monkeypatch, to):
     assert list(tmp_path.iterdir()) == [source]
 
 
-@pytest.mark.slow
-def test_export_to_savedmodel(finished, tmp_path):
-    _, run = finished
-    target = tmp_path / "saved"
-    result = run_cli("export", run.path, "--to", "savedmodel", "--output", target)
-    assert result.returncode == 0, result.stderr
+def by_savedmodel(target, pixels):
     import tensorflow as tf
 
-    assert tf.saved_model.load(str(target)).serve(np.zeros((1, 16, 16, 3), np.float32)).shape == (1, 8, 8, 32)
-    again = run_cli("export", run.path, "--to", "savedmodel", "--output", target)
-    assert again.returncode == 1 and "exists already" in again.stderr
+    return tf.saved_model.load(str(target)).serve(pixels)
+
+
+def by_onnx(target, pixels):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(target)
+    return session.run(None, {session.get_inputs()[0].name: pixels})[0]
+
+
+def by_litert(target, pixels):
+    import tensorflow as tf
+
+    interpreter = tf.lite.Interpreter(str(target))
+    (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(inputs["index"], pixels.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(inputs["index"], pixels)
+    interpreter.invoke()
+    return interpreter.get_tensor(outputs["index"])
 
 
 @pytest.mark.slow
-def test_export_to_onnx_computes_the_same(finished, tmp_path):
-    import onnxruntime
-
+@pytest.mark.filterwarnings("ignore:.*Interpreter is deprecated")
+@pytest.mark.parametrize(("to", "by"), [("savedmodel", by_savedmodel), ("onnx", by_onnx), ("litert", by_litert)])
+def test_an_export_to_another_format_computes_the_same(finished, tmp_path, to, by):
     from rotnet_keras.engine import keras
 
     _, run = finished
-    target = tmp_path / "rotnet.onnx"
-    result = run_cli("export", run.path, "--to", "onnx", "--model", "rotnet", "--output", target)
+    target = tmp_path / "exported"
+    command = ("export", run.path, "--to", to, "--model", "rotnet", "--output", target)
+    result = run_cli(*command)
     assert result.returncode == 0, result.stderr
     pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype(np.float32)
-    session = onnxruntime.InferenceSession(target)
-    (ours,) = session.run(None, {session.get_inputs()[0].name: pixels})
-    theirs = keras.models.load_model(run.export / "rotnet.keras").predict(pixels, verbose=0)
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    expected = keras.models.load_model(run.export / "rotnet.keras").predict(pixels, verbose=0)
+    np.testing.assert_allclose(by(target, pixels), expected, atol=1e-5)
+    again = run_cli(*command)
+    assert again.returncode == 1 and "exists already" in again.stderr

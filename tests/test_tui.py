@@ -208,3 +208,15 @@ def test_in_a_browser_on_this_machine_only(runs_dir):
     finally:
         server.terminate()
         server.wait(10)
+
+
+def test_a_port_that_is_taken_is_told(runs_dir):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "rotnet_tui", "--serve", "--port", port]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"cannot listen on port {port}, choose another with --port")
+    assert "Traceback" not in result.stderr

@@ -21,7 +21,9 @@ def tui(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run to open at once.")] = None,
     runs_dir: Annotated[Path | None, typer.Option(help="Where runs are; ROTNET_RUNS_DIR or ./runs by default.")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Show it in a browser of this machine instead.")] = False,
-    port: Annotated[int, typer.Option(help="With --serve: where it listens, on 127.0.0.1 only.")] = 8617,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="With --serve: where it listens, on 127.0.0.1 only.")
+    ] = 8617,
     version: Version = False,
 ) -> None:
     """Launch runs and watch them live. Quitting never stops a run."""
@@ -49,7 +51,10 @@ def _serve(arguments: list[str], runs_dir: Path, port: int) -> None:
     except ImportError:
         raise RotnetError("--serve needs another package: pip install 'rotnet-keras[web]'") from None
     words = [sys.executable, "-m", "rotnet_tui", *arguments, "--runs-dir", str(runs_dir.absolute())]
-    Server(shlex.join(words), host="127.0.0.1", port=port, title="rotnet-tui").serve()
+    try:
+        Server(shlex.join(words), host="127.0.0.1", port=port, title="rotnet-tui").serve()
+    except OSError as error:
+        raise RotnetError(f"cannot listen on port {port}, choose another with --port: {error.strerror}") from None
 
 
 def main() -> None:
