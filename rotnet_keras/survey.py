@@ -1,13 +1,14 @@
 """A look at a folder of images or a file of arrays, before anything is trained on it."""
 
 import hashlib
+import math
 import os
 import statistics
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -160,7 +161,7 @@ def _of_arrays(source: ArraySource) -> Survey:
     kinds: dict[str, int] = {}
     sides: list[int] = []
     square, channels = True, 0
-    with zipfile.ZipFile(source.path) as archive, np.load(source.path, allow_pickle=False) as arrays:
+    with _opened(source.path) as (archive, arrays):
         for split, names in ARRAY_NAMES.items():
             for pixels, labels in names:
                 if pixels not in arrays:
@@ -182,12 +183,30 @@ def _of_arrays(source: ArraySource) -> Survey:
     return Survey(source.path, images, classes, _sides(sides), square, channels, kinds)
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, Mapping[str, np.ndarray]]]:
+    """An .npz file, for its headers and for its arrays.
+
+    Raises:
+        DataError: it turns out to be damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as arrays:
+            yield archive, arrays
+    except DataError:
+        raise
+    except Exception as error:  # A damaged archive raises nearly anything.
+        raise DataError(f"{path}: cannot be read: {error}") from None
+
+
 def _header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype of an array, without reading it."""
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
+        if math.prod(shape) * dtype.itemsize != archive.getinfo(member).file_size - file.tell():
+            raise ValueError(f"{member} is not as long as its header says")
         return shape, dtype
 
 

@@ -1,6 +1,8 @@
 """A look at one's own images, and the recipe that is written for them."""
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 
 from rotnet_keras.cli import app
 from rotnet_keras.costs import Cost, Part
-from rotnet_keras.errors import RecipeError
+from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.proposal import propose
 from rotnet_keras.recipe import load_recipe
 from rotnet_keras.survey import survey
@@ -102,3 +104,15 @@ def test_what_is_no_data_set_is_told(tmp_path, what, message):
     result = run_cli("init", what, cwd=tmp_path)
     assert result.returncode == 3 and message in result.stderr
     assert not list(tmp_path.glob("*.toml"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00\x10\x00{'descr': '|u1', ", "long"])
+def test_arrays_that_are_not_what_their_headers_say_are_told(tmp_path, content):
+    if content == "long":
+        whole = io.BytesIO()
+        np.save(whole, np.zeros((9, 8, 8, 3), np.uint8))
+        content = whole.getvalue().replace(b"(9,", b"(7,")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x_train.npy", content)
+    with pytest.raises(DataError, match="cannot be read"):
+        survey(str(tmp_path / "a.npz"))
