@@ -12,6 +12,9 @@ from rotnet_keras.fused import stock
 
 layers = keras.layers
 
+# What Keras calls the formats that a model is converted to, and how their names have to end.
+FORMATS = {"savedmodel": ("tf_saved_model", ""), "onnx": ("onnx", ".onnx"), "litert": ("litert", ".tflite")}
+
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Write a `.keras` file, whole or not at all."""
@@ -40,7 +43,7 @@ def convert(source: Path, to: str, target: Path) -> None:
 
     Args:
         source: a `.keras` file.
-        to: "savedmodel" (a folder) or "onnx" (a file).
+        to: "savedmodel" (a folder), "onnx" or "litert" (a file).
         target: what to write; must not exist.
 
     Raises:
@@ -52,9 +55,10 @@ def convert(source: Path, to: str, target: Path) -> None:
     model(np.zeros((1, *model.input.shape[1:]), np.float32))  # Keras exports to ONNX only what was called.
     # In a folder of its own until it is whole.
     with TemporaryDirectory(prefix=".export-", dir=target.absolute().parent) as folder:
-        written = Path(folder) / target.name
+        name, suffix = FORMATS[to]
+        written = Path(folder) / f"model{suffix}"
         try:
-            model.export(written, format={"savedmodel": "tf_saved_model", "onnx": "onnx"}[to], verbose=False)
+            model.export(written, format=name, verbose=False)
         except ImportError as error:
             needed = "pip install 'rotnet-keras[onnx]'"
             raise RotnetError(f"the format {to} needs more packages: {needed} ({error})") from None

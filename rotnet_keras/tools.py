@@ -43,16 +43,16 @@ def backbones(
 
 def export(
     run: RunName,
-    to: Annotated[str, typer.Option(help="savedmodel or onnx; the run folder holds keras already.")],
+    to: Annotated[str, typer.Option(help="savedmodel, onnx or litert; the run folder holds keras already.")],
     model: Annotated[str, typer.Option(help="backbone, rotnet or classifier.")] = "backbone",
     output: Annotated[Path | None, typer.Option(help="What to write; beside the .keras file by default.")] = None,
     runs_dir: RunsDir = None,
 ) -> None:
     """Write an exported model of a run in another format."""
     folder = find(run, runs_dir)
-    suffixes = {"savedmodel": ".savedmodel", "onnx": ".onnx"}
+    suffixes = {"savedmodel": ".savedmodel", "onnx": ".onnx", "litert": ".tflite"}
     if to not in suffixes:
-        raise RecipeError(f"--to: expected savedmodel or onnx, got {to!r}")
+        raise RecipeError(f"--to: expected savedmodel, onnx or litert, got {to!r}")
     source = folder.export / f"{model}.keras"
     if not source.is_file():
         there = ", ".join(sorted(p.stem for p in folder.export.glob("*.keras"))) or "none yet"

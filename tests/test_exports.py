@@ -84,7 +84,8 @@ def test_an_export_is_there_whole_or_not_at_all(tmp_path, monkeypatch, to):
 def by_savedmodel(target, pixels):
     import tensorflow as tf
 
-    return tf.saved_model.load(str(target)).serve(pixels)
+    loaded = tf.saved_model.load(str(target))
+    return loaded.serve(pixels)
 
 
 def by_onnx(target, pixels):
