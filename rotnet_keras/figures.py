@@ -120,22 +120,36 @@ def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title:
 
 def draw_samples(event: Event, strip: Path, path: Path) -> None:
     """The sample tiles with true and predicted angle: the fixed ones, then the worst."""
+    titles = []
+    for tile in event["tiles"]:
+        right = tile["angle"] == tile["predicted"]
+        text = f"{'✓' if right else '✗'} {tile['angle']}° → {tile['predicted']}°\n{100 * tile['probability']:.0f} %"
+        titles.append((text, "#15803d" if right else "#b91c1c"))
+    _draw_tiles(strip, event["tile"], titles, path)
+
+
+def draw_ambiguous(event: Event, strip: Path, path: Path) -> None:
+    """The most ambiguous images with the two likeliest turns of each."""
+    titles = []
+    for tile in event["tiles"]:
+        text = "\n".join(f"{turn}°: {100 * probability:.0f} %" for turn, probability in tile["turns"])
+        titles.append((text, "black"))
+    _draw_tiles(strip, event["tile"], titles, path)
+
+
+def _draw_tiles(strip: Path, side: int, titles: Sequence[tuple[str, str]], path: Path) -> None:
+    """Tiles of a strip under their titles, (text, colour) each."""
     with Image.open(strip) as image:
         pixels = np.asarray(image)
-    side, columns = event["tile"], 8
-    tiles = event["tiles"]
-    rows = -(-len(tiles) // columns)
+    columns = 8
+    rows = -(-len(titles) // columns)
     with plt.rc_context({**STYLE, "axes.grid": False}):
         figure, axes = plt.subplots(rows, columns, figsize=(1.35 * columns, 1.62 * rows), squeeze=False)
         for n, axis in enumerate(axes.flat):
             axis.axis("off")
-            if n >= len(tiles):
-                continue
-            tile = tiles[n]
-            axis.imshow(pixels[:, n * side : (n + 1) * side], cmap="gray", vmin=0, vmax=255)
-            right = tile["angle"] == tile["predicted"]
-            text = f"{'✓' if right else '✗'} {tile['angle']}° → {tile['predicted']}°\n{100 * tile['probability']:.0f} %"
-            axis.set_title(text, fontsize=8, color="#15803d" if right else "#b91c1c")
+            if n < len(titles):
+                axis.imshow(pixels[:, n * side : (n + 1) * side], cmap="gray", vmin=0, vmax=255)
+                axis.set_title(titles[n][0], fontsize=8, color=titles[n][1])
         figure.tight_layout()
         figure.savefig(path)
         plt.close(figure)

@@ -19,6 +19,7 @@ from rotnet_keras.schema import PretrainRecipe
 from rotnet_keras.session import Session
 from rotnet_keras.stages import finish, network_input, prepare_data
 from rotnet_keras.stores import Split
+from rotnet_keras.suitability import look_into
 from rotnet_keras.training import set_up
 
 
@@ -37,6 +38,7 @@ def pretrain(session: Session) -> None:
     with engine.under("float32"):
         with training.counting():
             backbone = training.export()
+            training.look_into_suitability()
         if recipe.probe:
             probes = list(enumerate(recipe.probe))
             run_probes(session, dataset, backbone, recipe.augment, probes, training.position.step)
@@ -141,3 +143,9 @@ class Pretraining(ClassifierTraining):
         draw_filters(first_kernels(backbone), self.session.folder.figures / "filters.png")
         self.test("rotation accuracy on test")
         return backbone
+
+    def look_into_suitability(self) -> None:
+        """Tell whether rotation is a sensible task for these images, once in the life of a run."""
+        if not any(event["kind"] == "suitability" for event in self.session.earlier):
+            step, batch = self.position.step, self.evaluation_batch
+            look_into(self.session, self.dataset, self.measured, self.recipe.augment, batch, step)

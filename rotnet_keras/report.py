@@ -9,6 +9,7 @@ from typing import Any
 
 import tomlkit
 
+from rotnet_keras import sense
 from rotnet_keras.catalogue import PACKAGE
 from rotnet_keras.events import Event, probe_images
 from rotnet_keras.paper import table_1
@@ -125,6 +126,7 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
     events = run.events()
     recipe = run.settings()
     end = next((e for e in reversed(events) if e["kind"] == "end"), None)
+    suitability = sense.suitability_of(events)
     values = {
         "run": run,
         "title": recipe.get("title", run.name),
@@ -132,6 +134,7 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
         "message": end["message"] if end and not state else "",
         "warnings": [e["message"] for e in events if e["kind"] == "warning"],
         "tables": result_tables(run),
+        "sense": sense.section(suitability) if suitability else None,
         "figures": figures_of(run, events),
         "snippet": SNIPPET.format(tap=_best_tap(events)) if run.backbone.is_file() else "",
         "recipe": tomlkit.dumps(without_places(recipe)).strip(),
@@ -193,6 +196,11 @@ def figures_of(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
             "What the network sees",
             "Validation images, turned: true → predicted angle and its probability. The last row is the worst.",
         )
+    suitability = sense.suitability_of(events)
+    if suitability and (run.samples / str(suitability["file"])).is_file():
+        figures.draw_ambiguous(suitability, run.samples / suitability["file"], run.figures / "ambiguous.png")
+        caption = "By how much each may be turned as it is shown, by what the network says of all its copies."
+        add("ambiguous.png", "The most ambiguous images", caption)
     if (run.figures / "filters.png").is_file():
         caption = "Kernels of the first convolution, scaled by its batch normalisation; grey is zero."
         add("filters.png", "First-layer filters", caption, True)

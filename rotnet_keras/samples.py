@@ -35,10 +35,8 @@ def write_samples(
     of_truth = probabilities[np.arange(len(labels)), labels]
     worst = [int(i) for i in np.argsort(of_truth, kind="stable")[:SHOWN_WORST]]
     chosen = fixed + worst
-    strip = np.concatenate([_displayable(inputs[i]) for i in chosen], axis=1)
-    folder.mkdir(exist_ok=True)
     name = f"step-{step:08d}.png"
-    Image.fromarray(strip[..., 0] if strip.shape[2] == 1 else strip).save(folder / name)
+    write_strip(folder, name, inputs[chosen])
     tiles = [
         {
             "pick": "fixed" if n < len(fixed) else "worst",
@@ -49,6 +47,13 @@ def write_samples(
         for n, i in enumerate(chosen)
     ]
     return {"file": name, "tile": int(inputs.shape[1]), "tiles": tiles}
+
+
+def write_strip(folder: Path, name: str, images: np.ndarray) -> None:
+    """Write images, (N, T, T, C) uint8, side by side into one file."""
+    folder.mkdir(exist_ok=True)
+    strip = np.concatenate([_displayable(image) for image in images], axis=1)
+    Image.fromarray(strip[..., 0] if strip.shape[2] == 1 else strip).save(folder / name)
 
 
 def _displayable(image: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from rotnet_keras.errors import DataError
 from rotnet_keras.report import result_tables, write_report
 from rotnet_keras.schema import RunRecipe
 from rotnet_keras.sections import Augment
+from rotnet_keras.sense import QUESTION, suitability_of, summary
 from rotnet_keras.session import Session
 
 
@@ -88,6 +89,8 @@ def finish(session: Session) -> None:
     for title, columns, rows in result_tables(session.folder):
         session.console.table(title, columns, rows)
     folder = session.folder
+    if event := suitability_of(folder.events()):
+        session.say(f"{QUESTION} {summary(event)}")
     session.say(f"Report:   {folder.path / 'report.html'}")
     if folder.backbone.is_file():
         session.say(f"Backbone: {folder.backbone}, a plain Keras file: keras.models.load_model(...)")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rotnet_keras import sense
 from rotnet_keras.errors import RunError
 from rotnet_keras.events import Event, probe_images, usual_pause
 from rotnet_keras.memory import advice
@@ -119,11 +120,13 @@ def explanation(run: RunFolder, state: str, tail: Sequence[Event]) -> str:
 
 
 def judgement(run: RunFolder) -> str | None:
-    """Whether a pretraining learns, from all of its events; None where none has made a step."""
+    """Whether a pretraining learns, and should; from all of its events. None where none has made a step."""
     events = run.events()
     if not any(e["kind"] == "step" for e in events):
         return None
-    return verdict(events, task_of(run).count).text
+    text = verdict(events, task_of(run).count).text
+    suitability = sense.suitability_of(events)
+    return f"{text} {sense.QUESTION} {sense.summary(suitability)}" if suitability else text
 
 
 def as_row(found: dict[str, Any]) -> list[str]:
