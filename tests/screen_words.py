@@ -18,6 +18,11 @@ def shown(app, selector):
     return console.file.getvalue()
 
 
+def drawn(app):
+    """All that is on the screen, as it would be sent to a terminal but for the colours."""
+    return "".join(segment.text for line in app.screen._compositor.render_strips() for segment in line)
+
+
 async def until(pilot, condition, seconds=15):
     """Wait until something holds; the clock of the app goes on meanwhile."""
     end = time.monotonic() + seconds

@@ -7,9 +7,11 @@ import zipfile
 
 import pytest
 from command_line import run_cli
+from fake_runs import fake_run
 
 from rotnet_keras.errors import DataError
 from rotnet_keras.exports import load_backbone
+from rotnet_keras.report import write_report
 
 
 def with_code_in_a_layer(path, marker):
@@ -86,3 +88,16 @@ def test_a_pickled_checkpoint_of_pytorch_is_not_opened(tmp_path):
     result = run_cli("convert", path, "--backbone", "nin", "--to", tmp_path / "backbone.keras")
     assert result.returncode == 1 and "not a PyTorch checkpoint that can be read safely" in result.stderr
     assert not marker.exists()
+
+
+def test_what_a_run_of_a_stranger_says_is_text_in_its_report(tmp_path):
+    said = "<script>alert(1)</script>\x1b[2J"
+    run = fake_run(tmp_path, "run", f"title={json.dumps(said)}", epochs=1, outcome="failed", message=said)
+    with run.events_file.open("a") as file:
+        for kind in ("warning", "end"):
+            file.write(json.dumps({"kind": kind, "time": 1, "message": said, "outcome": said, "exit_code": 1}) + "\n")
+    run.facts_file.write_text(json.dumps({**run.facts(), "device": said, "classes": [said] * 10}))
+    write_report(run)
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert" in page and "<script>alert" not in page and "\x1b" not in page
+    assert "\x1b" not in (run.path / "report.md").read_text(encoding="utf-8")

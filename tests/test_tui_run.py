@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fake_runs import fake_run
 from rotnet_tui.app import RotnetApp
-from screen_words import shown, text_of, until
+from screen_words import drawn, shown, text_of, until
 
 from rotnet_keras.launch import load_for_run
 from rotnet_keras.recipe import to_toml
@@ -73,6 +73,32 @@ async def test_events_of_another_kind_of_world_do_not_end_it(runs_dir):
             await pilot.press(key)
             await pilot.pause(0.1)
         await until(pilot, lambda: "odd" in text_of(app, "#strip"))
+
+
+async def test_what_a_stranger_wrote_is_text_on_the_screen(runs_dir):
+    """Neither escapes, which are the terminal's own language, nor markup, which is Textual's."""
+    said = "\x1b[2J[/nope] [red]x\x07"
+    run = fake_run(runs_dir, "odd", f"title={json.dumps(said)}", epochs=2, outcome="failed", message=said)
+    run.log.write_text(f"10:00:00 {said}\n")
+    run.facts_file.write_text(json.dumps({**run.facts(), "recipe": said, "device": said}))
+    fake_run(runs_dir, "other", epochs=1).path.rename(runs_dir / "[red]x[@click=y]z")
+    create_run(runs_dir, "waits", "", {"recipe": said, "queued": 1.0}).path.rename(runs_dir / said.replace("/", ""))
+    app = RotnetApp(runs_dir)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await until(pilot, lambda: app.index.ready)
+        await pilot.press("3")
+        await until(pilot, lambda: "1 waiting" in text_of(app, "#queue-head"))
+        await pilot.pause(0.1)
+        assert "\x1b" not in drawn(app)
+        await pilot.press("1")
+        assert set(app.index.summaries) == {"odd", "[red]x[@click=y]z"}
+        for _ in range(2):
+            await pilot.press("enter")
+            for key in "1234567":
+                await pilot.press(key)
+                await pilot.pause(0.1)
+                assert "\x1b" not in drawn(app) and "\x07" not in drawn(app)
+            await pilot.press("escape", "down")
 
 
 async def test_a_folder_of_a_newer_version_can_only_be_looked_at(runs_dir):

@@ -17,7 +17,7 @@ from rotnet_tui import recipes
 from rotnet_tui.control import ControlScreen
 from rotnet_tui.run_preview import run_preview
 from rotnet_tui.run_table import RunTable, highlighted
-from rotnet_tui.words import LIVE, age, duration, epochs, percent
+from rotnet_tui.words import LIVE, age, duration, epochs, percent, plain
 
 
 class Home(ControlScreen):
@@ -137,7 +137,8 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         table = self.query_one("#recipe-table", DataTable)
         table.clear()
         for entry in self._recipes:
-            table.add_row(entry.name, entry.kind, entry.time, entry.title, key=entry.argument)
+            cells = map(plain, (entry.name, entry.kind, entry.time, entry.title))
+            table.add_row(*cells, key=entry.argument)
 
     def _fill_queue(self) -> None:
         table = self.query_one("#queue-table", DataTable)
@@ -147,8 +148,8 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         at = min(table.cursor_row, max(0, len(names) - 1))
         table.clear()
         for place, run in enumerate(waiting, 1):
-            facts = run.facts()
-            table.add_row(str(place), run.name, facts.get("recipe") or "", age(facts.get("queued")), key=run.name)
+            recipe = str(run.facts().get("recipe") or "")
+            table.add_row(str(place), plain(run.name), plain(recipe), age(run.queued()), key=run.name)
         table.move_cursor(row=at, animate=False)
         if not waiting:
             words = "Nothing waits. The form (n) can queue a run: queued ones train one after the other."

@@ -66,8 +66,9 @@ class RecipeView(Pane):
             return
         facts = run.facts()
         overrides = facts.get("overrides") or {}
-        head = Text(f"Run from {facts.get('recipe', '?')}", style="bold")
+        origin = f"Run from {facts.get('recipe', '?')}"
         if overrides:
-            head.append(f", with {' '.join(f'{key}={value}' for key, value in overrides.items())}")
+            origin += f", with {' '.join(f'{key}={value}' for key, value in overrides.items())}"
+        head = Text(printable(origin), style="bold")
         body = toml_text(toml, colors, frozenset(overrides))
         self.query_one("#recipe-text", Static).update(Text.assemble(head, "\n\n", body))

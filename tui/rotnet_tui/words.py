@@ -27,6 +27,11 @@ def printable(text: str) -> str:
     return "".join(c for c in text.replace("\t", "    ") if c.isprintable() or c == "\n")
 
 
+def plain(text: str) -> Text:
+    """Text from elsewhere for a cell of a table, which would take it for markup."""
+    return Text(printable(text))
+
+
 def state_text(state: str, colors: dict[str, str], word: bool = True) -> Text:
     """A state's glyph, and its word if wanted, in its colour."""
     glyph, color = STATES.get(state, ("?", "text-muted"))
