@@ -45,6 +45,7 @@ def init(
         return
     length = f"{proposal.epochs} epochs in batches of {proposal.batch} images"
     typer.echo(f"Wrote {file}: {length}. Begin: rotnet-keras run {file}")
+    typer.echo("Its report says whether rotation is a sensible task for these images; a trial: add train.epochs=2.")
 
 
 def _words(found: "Survey") -> list[list[str]]:
