@@ -49,7 +49,8 @@ def main() -> int:
             for tally in drill(Path(folder), random.Random(SEED), max(1, round(chosen.share * count))):
                 tallies.append(tally)
                 minutes = (time.time() - began) / 60
-                print(f"{minutes:.1f} min: {tally.what}: tried {tally.tried}, lost {len(tally.lost)}", flush=True)
+                told = f"tried {tally.tried}, lost {len(tally.lost)}; {tally.note}"
+                print(f"{minutes:.1f} min: {tally.what}: {told}", flush=True)
                 for word in tally.lost[:20]:
                     print(f"    {word}", flush=True)
     lost = sum(len(tally.lost) for tally in tallies)

@@ -21,28 +21,49 @@ from whole_runs import assert_same_end, events_of
 
 from rotnet_keras.runs import RunFolder
 from soak.tally import Tally
+from soak.terminal import Terminal
 
 # Runs at a time: as many as there are cores here.
 TOGETHER = 2
+CTRL_C = b"\x03"
 # From the start of a process, in seconds, beyond what a whole run takes.
 BEYOND = 2.0
 
-# What Python runs first where a disk takes its time, as one on a network does.
+# What Python runs first where a disk takes its time, as one on a network does: an event comes there in two halves.
 SLOW_DISK = """\
-import os, random, time
+import io, os, random, time
 
 def late(call):
     def called(*arguments, **settings):
-        time.sleep(random.uniform(0, 0.5))
+        time.sleep(random.uniform(0, 0.1))
         return call(*arguments, **settings)
     return called
 
-os.fsync, os.replace = late(os.fsync), late(os.replace)
+class Halves:
+    def __init__(self, file):
+        self._file = file
+
+    def write(self, line):
+        self._file.write(line[: len(line) // 2])
+        self._file.flush()
+        time.sleep(random.uniform(0, 0.05))
+        self._file.write(line[len(line) // 2 :])
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+plainly = io.open
+
+def opened(path, mode="r", *arguments, **settings):
+    file = plainly(path, mode, *arguments, **settings)
+    return Halves(file) if mode == "ab" and str(path).endswith("events.jsonl") else file
+
+os.fsync, os.replace, io.open = late(os.fsync), late(os.replace), opened
 """
 
 Process = subprocess.Popen[bytes]
-# Does something to a process; the exit codes that may come of it, 0 where it was at its end already.
-Blow = Callable[[Process, Random], set[int]]
+# Does something to a process or its terminal; the exit codes that may come of it, 0 where it was at its end already.
+Blow = Callable[[Process, Terminal, Random], set[int]]
 
 
 def kills(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
@@ -62,26 +83,29 @@ def slow(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
 def signals(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
     """Signals that ask, once and twice, and a closed terminal."""
 
-    def ask(number: int, twice: bool) -> Blow:
-        def blow(process: Process, rng: Random) -> set[int]:
-            process.send_signal(number)
-            if twice:
+    def ask(number: int, times: int) -> Blow:
+        def blow(process: Process, terminal: Terminal, rng: Random) -> set[int]:
+            for _ in range(times):
+                if number == signal.SIGINT:
+                    terminal.type(CTRL_C)
+                else:
+                    process.send_signal(number)
                 time.sleep(rng.uniform(0, 0.5))
-                process.send_signal(number)
             # Python itself is ended by a signal that comes before the run listens.
             return {128 + number, -number, 0}
 
         return blow
 
-    def hang_up(process: Process, rng: Random) -> set[int]:
-        process.send_signal(signal.SIGHUP)
+    def hang_up(process: Process, terminal: Terminal, rng: Random) -> set[int]:
+        terminal.close()
         return {0, -signal.SIGHUP}
 
     blows = {
-        "SIGTERM": ask(signal.SIGTERM, False),
-        "SIGINT": ask(signal.SIGINT, False),
-        "SIGTERM, and again": ask(signal.SIGTERM, True),
-        "SIGHUP (a closed terminal)": hang_up,
+        "SIGTERM": ask(signal.SIGTERM, 1),
+        "SIGTERM, and again": ask(signal.SIGTERM, 2),
+        "Ctrl-C in a terminal": ask(signal.SIGINT, 1),
+        "Ctrl-C, and again": ask(signal.SIGINT, 2),
+        "the terminal closed (SIGHUP)": hang_up,
     }
     for what, blow in blows.items():
         yield _chains(folder / what, rng, max(1, count // len(blows)), what, blow)
@@ -151,7 +175,7 @@ def damage(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
     yield tally
 
 
-def _kill(process: Process, rng: Random) -> set[int]:
+def _kill(process: Process, terminal: Terminal, rng: Random) -> set[int]:
     process.kill()
     return {-signal.SIGKILL, 0}
 
@@ -171,15 +195,18 @@ def _chains(
         own, name = Random(f"{rng.random()}{number}"), f"run{number}"
         run, arguments = RunFolder(folder / "runs" / name), ["run", recipe, "--name", name]
         while True:
-            process = _start(arguments, folder, environment)
+            terminal = Terminal()
+            process = _start(arguments, folder, environment, terminal)
             if _ended(process, own.uniform(0, usual + BEYOND)):
+                terminal.close()
                 break
             stage = _stage(run)
-            codes = blow(process, own)
+            codes = blow(process, terminal, own)
+            code = process.wait(120)
+            terminal.close()
             with lock:
                 tally.tried += 1
-                stages[stage] += 1
-            code = process.wait(120)
+                stages[_write(run) or stage] += 1
             if code not in codes:
                 with lock:
                     tally.lost.append(f"{name}, in {stage}: exit code {code}")
@@ -219,7 +246,11 @@ def _whole(recipe: Path, environment: Mapping[str, str] | None = None) -> RunFol
     return RunFolder(recipe.parent / "runs" / "whole")
 
 
-def _start(arguments: list, folder: Path, environment: Mapping[str, str] | None = None) -> Process:
+def _start(
+    arguments: list, folder: Path, environment: Mapping[str, str] | None = None, terminal: Terminal | None = None
+) -> Process:
+    if terminal:
+        return terminal.start(command(*arguments), cwd=folder, env={**os.environ, **(environment or {})})
     with (folder / "output.txt").open("ab") as output:
         return subprocess.Popen(
             command(*arguments),
@@ -267,6 +298,19 @@ def _stage(run: RunFolder) -> str:
     if "test" in since or run.export.exists():
         return "export and probes"
     return "training" if "step" in since else "tracing"
+
+
+def _write(run: RunFolder) -> str:
+    """What a run was writing when it ended, by what that left; empty where it was writing nothing."""
+    left = [path.name for path in run.path.rglob(".*")]
+    if any(name.endswith(".npz.tmp") for name in left):
+        return "a checkpoint's write"
+    if any(name.endswith(".tmp.keras") for name in left):
+        return "an export's write"
+    if left:
+        return "another file's write"
+    torn = run.events_file.exists() and run.events_file.read_bytes()[-1:] not in (b"", b"\n")
+    return "an event's write" if torn else ""
 
 
 def _differs(run: RunFolder, whole: RunFolder) -> str:

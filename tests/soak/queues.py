@@ -1,11 +1,13 @@
-"""A drill of the queue: its worker and its runs are killed while it is drained."""
+"""A drill of the queue: its worker, its runs and the UI that shows them are killed while it is drained."""
 
 import os
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from command_line import run_cli
 from whole_runs import events_of
@@ -15,28 +17,63 @@ from rotnet_keras.launch import load_for_run
 from rotnet_keras.runs import list_runs
 from soak.kills import end, small_recipe
 from soak.tally import Tally
+from soak.terminal import Terminal
+
+# Keys of the UI: to the queue, and start its worker.
+START_WORKER = b"3g"
+# Seconds that a worker is given to come up after its key was pressed.
+COMES_UP = 30.0
+
+
+class _Screen:
+    """The terminal UI on a runs folder, as somebody has it open."""
+
+    def __init__(self, folder: Path, runs_dir: Path) -> None:
+        ours = {"TERM": "xterm-256color", "XDG_STATE_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+        self.terminal = Terminal()
+        command = [sys.executable, "-m", "rotnet_tui", "--runs-dir", str(runs_dir)]
+        self.process = self.terminal.start(command, env=os.environ | ours)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.terminal.close()
 
 
 def drained(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
-    """Many short runs wait; now and then the worker, or the run that it has started, is killed."""
-    tally = Tally("queued runs, with kills of worker and runs")
+    """Many short runs wait; now and then the worker, the run that it has started, or the UI is killed."""
+    tally = Tally("queued runs, with kills of worker, UI and runs")
     recipe, runs_dir = small_recipe(folder), folder / "runs"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     killed: Counter[str] = Counter()
+    by_key = 0
     for number in range(count):
         loaded, facts = load_for_run(str(recipe), {"train.steps": 4, "data.validation": 0, "probe": []}, runs_dir)
         queue.enqueue(loaded, facts, f"run{number}", runs_dir)
+    screen = _Screen(folder, runs_dir)
     while queue.queued_runs(runs_dir):
         if queue.worker(runs_dir) is None:
-            queue.spawn_worker(runs_dir)
+            screen.terminal.type(START_WORKER)
+            if _comes(lambda: queue.worker(runs_dir)):
+                by_key += 1
+            else:
+                queue.spawn_worker(runs_dir)
         time.sleep(rng.uniform(0, 15))
         worker, alive = queue.worker(runs_dir), [run for run in list_runs(runs_dir) if run.alive()]
-        if rng.random() < 0.5 and worker:
-            killed["worker"] += 1
+        victim = rng.choice(["worker", "UI", "run"])
+        if victim == "worker" and worker:
             end(worker)
-        elif alive:
-            killed["run"] += 1
+        elif victim == "run" and alive:
             end(alive[0].facts()["pid"])
+        elif victim == "UI":
+            screen.kill()
+            if worker and queue.worker(runs_dir) is None and queue.queued_runs(runs_dir):
+                tally.lost.append("with the UI its worker ended")
+            screen = _Screen(folder, runs_dir)
+        else:
+            continue
+        killed[victim] += 1
+    screen.kill()
     while queue.worker(runs_dir) or any(run.alive() for run in list_runs(runs_dir)):
         time.sleep(0.2)
     runs = list_runs(runs_dir)
@@ -54,5 +91,16 @@ def drained(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
     if listed.returncode or listed.stdout.count("\n") < count:
         tally.lost.append(f"they cannot be listed: {listed.stderr[-300:]}")
     tally.note = ", ".join(f"{state} {times}" for state, times in states.items())
-    tally.note += f"; {killed['worker']} kills of the worker and {killed['run']} of runs"
+    tally.note += f"; {killed['worker']} kills of the worker, {killed['UI']} of the UI and {killed['run']} of runs; "
+    tally.note += f"{by_key} workers were started by the UI's key"
     yield tally
+
+
+def _comes(condition: Callable[[], Any]) -> bool:
+    """Whether something becomes true before long."""
+    deadline = time.monotonic() + COMES_UP
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
