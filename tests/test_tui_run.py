@@ -42,6 +42,18 @@ async def test_a_killed_run_says_why_and_how_to_go_on(runs_dir):
         assert "step 120" in text_of(app, "#strip") and "resume dead" in text_of(app, "#strip").replace("\n", " ")
 
 
+async def test_a_shortcut_that_is_likely_is_told(runs_dir):
+    run = fake_run(runs_dir, "boxed", epochs=1, outcome="finished")
+    found = {"angles": [0, 90, 180, 270], "images": 20, "split": "validation", "right": [1, 1, 1, 1, 16]}
+    found |= {"undecided": 0.0, "half_turns": 0.5, "giveaways": {"bars": {"share": 0.3}}, "reliance": {}}
+    *lines, end = run.events_file.read_text().splitlines()
+    lines.append(json.dumps({"kind": "suitability", "time": json.loads(end)["time"], "step": 60, **found}))
+    run.events_file.write_text("\n".join([*lines, end, ""]))
+    app = RotnetApp(runs_dir, run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "a shortcut is likely, by bars of one" in text_of(app, "#strip").replace("\n", " "))
+
+
 async def test_unreadable_lines_are_counted_and_a_deleted_folder_is_told(runs_dir):
     run = fake_run(runs_dir, "odd", epochs=1, outcome="finished")
     with run.events_file.open("ab") as file:

@@ -14,7 +14,7 @@ COLUMNS = ("step", "epoch", "seconds", "loss", "accuracy", "learning_rate", "ima
 KEPT = 8000
 STEP_BYTES = 200
 STEPPED = ("step", "epoch", "samples", "probe", "checkpoint", "resume")
-KEPT_KINDS = ("epoch", "samples", "probe", "warning", "resume", "run", "picture")
+KEPT_KINDS = ("epoch", "samples", "probe", "suitability", "warning", "resume", "run", "picture")
 STEP_START = b'{"kind":"step"'
 
 

@@ -11,6 +11,7 @@ from textual.binding import Binding
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from rotnet_keras.runs import RunFolder
+from rotnet_keras.sense import findings, suitability_of, summary
 from rotnet_keras.verdict import verdict
 from rotnet_tui.chart import SMOOTHING
 from rotnet_tui.confusion import Confusion
@@ -292,6 +293,9 @@ def _judgement(history: History) -> tuple[str, str]:
     try:
         if history.is_study:
             return "unknown", _study_so_far(history)
+        event = suitability_of(history.kept["suitability"])
+        if event and any(finding.likely for finding in findings(event)):
+            return "flat", summary(event)
         judged = verdict(history.judged(), history.task.count)
     except (KeyError, TypeError, ValueError) as error:
         return "unknown", f"Its events do not tell how it learns ({type(error).__name__}: {error})."
