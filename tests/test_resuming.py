@@ -63,7 +63,7 @@ def test_its_recipe_repeats_a_run_in_a_terminal_whose_closing_does_not_end_it(fi
 
 def test_a_detached_run_is_watched_and_stopped_from_elsewhere(tiny_recipe):
     folder = tiny_recipe.parent
-    result, run = start(tiny_recipe, "train.steps=100000", "--detach")
+    result, run = start(tiny_recipe, "train.steps=1000000", "--detach")
     assert result.returncode == 0 and "runs as process" in result.stdout
     wait_for_step(run, 2)
     status = json.loads(run_cli("status", "run", "--json", cwd=folder).stdout)
@@ -73,6 +73,7 @@ def test_a_detached_run_is_watched_and_stopped_from_elsewhere(tiny_recipe):
     assert run_cli("stop", "run", cwd=folder).returncode == 0
     logs = run_cli("logs", "-f", "run", cwd=folder).stdout
     assert "Stopped. Go on with: rotnet-keras resume run" in logs
+    assert "Warning: train.log_every is 2, but of 1,000,000 steps an event averages 10" in logs
     assert run.state() == "stopped"
     assert "stopped" in run_cli("runs", cwd=folder).stdout
 
