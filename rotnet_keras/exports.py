@@ -9,6 +9,7 @@ import numpy as np
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError, RotnetError
 from rotnet_keras.fused import stock
+from rotnet_keras.shipped import find_shipped
 
 layers = keras.layers
 
@@ -36,6 +37,18 @@ def load_backbone(path: Path) -> keras.Model:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises many types for files that are not its own.
         raise DataError(f"{path}: not a Keras model that can be loaded safely: {error}") from None
+
+
+def load(name: str) -> keras.Model:
+    """The backbone of a pretrained network that comes with the package, as `rotnet-keras weights` lists them.
+
+    A plain functional model of Keras's own layers, to be read at any of them, fine-tuned or saved. It takes raw pixels,
+    0 to 255, of the size that its card tells.
+
+    Raises:
+        RotnetError: there is none of this name; the message has the nearest.
+    """
+    return load_backbone(find_shipped(name).backbone)
 
 
 def convert(source: Path, to: str, target: Path) -> None:

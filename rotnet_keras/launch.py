@@ -14,8 +14,9 @@ from rotnet_keras.catalogue import find_recipe
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
 from rotnet_keras.host import check_backend
 from rotnet_keras.recipe import load_recipe, to_toml
-from rotnet_keras.runs import RunFolder, create_run, default_runs_dir, find_run, list_runs
+from rotnet_keras.runs import RunFolder, create_run, default_runs_dir, list_runs
 from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe, SeededRecipe, Source
+from rotnet_keras.shipped import find_network
 from rotnet_keras.sources import find_annotated, find_source, pinned, pinned_annotated
 from rotnet_keras.study_runs import planned_runs, with_absolute_paths
 from rotnet_keras.study_schema import StudyRecipe
@@ -86,12 +87,12 @@ def find_backbone(source: Source, runs_dir: Path) -> Path:
 
     Raises:
         DataError: there is none.
-        RunError: no such run.
+        RunError: no such run, nor weights that ship.
     """
     if source.file is not None:
         path = Path(source.file).expanduser()
     elif source.run is not None:
-        path = find_run(source.run, runs_dir).backbone
+        path = find_network(source.run, runs_dir).backbone
     else:
         wanted = Path(str(source.recipe)).stem
         made = [run for run in list_runs(runs_dir) if run.facts().get("recipe") == wanted and run.backbone.is_file()]

@@ -9,7 +9,7 @@ import typer
 
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.runs import write_atomically
-from rotnet_keras.shell import AsJson, RunsDir, check_places, find, print_rows, some, tell_progress
+from rotnet_keras.shell import AsJson, RunsDir, check_places, find_network, print_rows, some, tell_progress
 
 if TYPE_CHECKING:
     from rotnet_keras.few_labels import Accuracy
@@ -18,7 +18,7 @@ NAMES = {"pretrained": "pretrained", "random": "random weights", "pixels": "raw 
 
 
 def embed(
-    network: Annotated[str, typer.Argument(help="A finished run, or a backbone.keras file.")],
+    network: Annotated[str, typer.Argument(help="A finished run, weights that ship, or a backbone.keras file.")],
     paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
     to: Annotated[Path, typer.Option(help="What to write: .npz or .parquet.")],
     tap: Annotated[str | None, typer.Option(help="The layer to read; the middle one by default.")] = None,
@@ -99,7 +99,7 @@ def plot(
 
 
 def probe(
-    network: Annotated[str, typer.Argument(help="A finished run, or a backbone.keras file.")],
+    network: Annotated[str, typer.Argument(help="A finished run, weights that ship, or a backbone.keras file.")],
     labels: Annotated[Path, typer.Option(help="A CSV file with the columns file,label, or a folder per class.")],
     tap: Annotated[str | None, typer.Option(help="The layer to read; the middle one by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the parts held out and of the random weights.")] = 0,
@@ -149,7 +149,7 @@ def _percent(share: float) -> str:
 
 
 def _backbone(network: str, runs_dir: Path | None) -> Path:
-    file = Path(network) if network.endswith(".keras") else find(network, runs_dir).backbone
+    file = Path(network) if network.endswith(".keras") else find_network(network, runs_dir).backbone
     if not file.is_file():
         raise DataError(f"no file {file}")
     return file

@@ -12,7 +12,7 @@ import typer
 
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.runs import write_atomically
-from rotnet_keras.shell import AsJson, RunsDir, check_places, find, print_rows, some, tell_progress
+from rotnet_keras.shell import AsJson, RunsDir, check_places, find_network, print_rows, some, tell_progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from rotnet_keras.runs import RunFolder
     from rotnet_keras.turns import Judge, Turn
 
-Network = Annotated[str, typer.Option(help="A finished pretraining run, or a rotnet.keras file.")]
+NETWORKS = "A finished pretraining run, weights that ship, or a rotnet.keras file."
+Network = Annotated[str, typer.Option(help=NETWORKS)]
 MinConfidence = Annotated[float, typer.Option(min=0, max=1, help="Of less sure turns nothing is done.")]
 
 
 def anomalies(
-    network: Annotated[str, typer.Argument(help="A finished pretraining run, or a rotnet.keras file.")],
+    network: Annotated[str, typer.Argument(help=NETWORKS)],
     paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
     against: Annotated[
         list[Path] | None, typer.Option(help="Pictures known to be unusual: tells how well the two are told apart.")
@@ -149,6 +150,7 @@ def measure_upright(
 def _calibrated(source: "Path | RunFolder") -> "tuple[Judge, float, str]":
     """The network, the temperature that its run's validation images ask for, and why there is none, or nothing."""
     from rotnet_keras.rotation import RIGHT_ANGLES
+    from rotnet_keras.shipped import card_of
     from rotnet_keras.turns import judge, temperature_of
 
     told = judge(source)
@@ -157,6 +159,9 @@ def _calibrated(source: "Path | RunFolder") -> "tuple[Judge, float, str]":
         raise DataError(f"{name}: expected a network that knows 0, 90, 180 and 270 degrees, not {told.angles}")
     if isinstance(source, Path):
         return told, 1.0, "a file alone holds no images to do so; name its run"
+    if card := card_of(source):
+        fitted = card["temperature"]
+        return told, fitted or 1.0, "" if fitted else "its card has no temperature"
     try:
         return told, temperature_of(source, told), ""
     except DataError as error:
@@ -198,9 +203,9 @@ def _turned(turn: "Turn", write: str) -> str:
 
 
 def _network(name: str, runs_dir: Path | None) -> "Path | RunFolder":
-    """The run, or the .keras file, of this name."""
+    """The run, the network that ships, or the .keras file, of this name."""
     if not name.endswith(".keras"):
-        return find(name, runs_dir)
+        return find_network(name, runs_dir)
     if not Path(name).is_file():
         raise DataError(f"no file {name}")
     return Path(name)

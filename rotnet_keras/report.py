@@ -204,7 +204,7 @@ def figures_of(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
     if (run.figures / "filters.png").is_file():
         caption = "Kernels of the first convolution, scaled by its batch normalisation; grey is zero."
         add("filters.png", "First-layer filters", caption, True)
-    probe = _best_probe(events)
+    probe = best_probe(events)
     if probe:
         names = run.facts().get("data", {}).get("classes", [])
         if len(names) <= MOST_NAMES:
@@ -214,14 +214,14 @@ def figures_of(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
     return found
 
 
-def _best_probe(events: Sequence[Event]) -> Event | None:
+def best_probe(events: Sequence[Event]) -> Event | None:
     """The probe result on our features that is best on validation: never chosen by test accuracy."""
     ours = [e for e in events if e["kind"] == "probe" and e["weights"] == "rotnet" and "validation_top1" in e]
     return max(ours, key=lambda e: (e["labels_per_class"] is None, e["validation_top1"]), default=None)
 
 
 def _best_tap(events: Sequence[Event]) -> str:
-    best = _best_probe(events)
+    best = best_probe(events)
     return str(best["tap"]) if best else "conv2"
 
 

@@ -69,7 +69,7 @@ class Source(Section):
 
     WAYS: ClassVar = ("run", "recipe", "file")
 
-    run: str | None = None
+    run: str | None = Field(None, description="Its name or folder; or weights that ship, see `rotnet-keras weights`.")
     recipe: str | None = None
     file: str | None = None
 

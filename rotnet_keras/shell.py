@@ -56,6 +56,13 @@ def find(name: str, runs_dir: Path | None) -> Any:
     return find_run(name, chosen(runs_dir))
 
 
+def find_network(name: str, runs_dir: Path | None) -> Any:
+    """The run of this name, or at this path, or the network of this name that ships."""
+    from rotnet_keras.shipped import find_network
+
+    return find_network(name, chosen(runs_dir))
+
+
 def backbone_spec(name: str, blocks: int | None, width: float, size: int) -> Any:
     """The backbone of these options, as a recipe describes it.
 

@@ -1,4 +1,4 @@
-"""The commands about models and about the machine: backbones, exports, what is installed, and how fast it is."""
+"""The commands about models and about the machine: backbones, weights, exports, what is installed, how fast it is."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from rotnet_keras.errors import DataError, RecipeError, RotnetError
-from rotnet_keras.shell import AsJson, RunName, RunsDir, backbone_spec, find, print_rows, tell
+from rotnet_keras.shell import (
+    AsJson,
+    Overrides,
+    RunName,
+    RunsDir,
+    backbone_spec,
+    check_places,
+    chosen,
+    find,
+    print_rows,
+    tell,
+    tell_progress,
+)
 
 
 def backbones(
@@ -80,6 +92,65 @@ def convert(
         tell(path)
 
 
+def weights(
+    name: Annotated[str | None, typer.Argument(help="Tell all that is known of these.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Copy their files into this new folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the pretrained networks that come with the package, or tell of one, or copy its files."""
+    from rotnet_keras.report import HEADS
+    from rotnet_keras.shipped import card_of, copy_out, find_shipped, megabytes, shipped
+
+    if name is None:
+        if to:
+            raise RecipeError("--to copies one network: say which")
+        cards = {network: card_of(network) for network in shipped().values()}
+        if as_json:
+            typer.echo(json.dumps([{**card, "megabytes": megabytes(each)} for each, card in cards.items()], indent=2))
+            return
+        if not cards:
+            tell("No weights come with this version. A run makes your own: rotnet-keras run quickstart")
+            return
+        rows = []
+        for network, card in cards.items():
+            best = card["best_probe"]
+            rows.append([
+                network.name, f"{megabytes(network):.1f}", card["data"]["name"],
+                f"{100 * card['rotation']['accuracy']:.1f}",
+                f"{100 * best['top1']:.1f} ({HEADS[best['head']]}, {best['tap']})" if best else "",
+                card["title"],
+            ])  # fmt: skip
+        print_rows(["weights", "MB", "data", "rotation, %", "best probe, %", "what"], rows)
+        return
+    network = find_shipped(name)
+    if to:
+        check_places(to)
+        copy_out(network, to)
+        tell(to)
+    elif as_json:
+        typer.echo(json.dumps(card_of(network), indent=2))
+    else:
+        tell((network.path / "card.md").read_text(encoding="utf-8").rstrip())
+
+
+def measure_weights(
+    name: Annotated[str, typer.Argument(help="One of `rotnet-keras weights`.")],
+    overrides: Overrides = None,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Measure pretrained networks that come with the package again, and set that beside their cards."""
+    from rotnet_keras.recipe import parse_override
+    from rotnet_keras.shipped import find_shipped
+
+    network, given = find_shipped(name), dict(map(parse_override, overrides or []))
+    from rotnet_keras.remeasuring import measure_again
+
+    found = measure_again(network, given, chosen(runs_dir), tell_progress)
+    rows = [[f"{100 * each.card:.2f}", f"{100 * each.here:.2f}", each.what] for each in found]
+    print_rows(["card, %", "here, %", "what"], rows)
+    tell(f"Largest difference: {100 * max(abs(each.card - each.here) for each in found):.2f} points.")
+
+
 def rescale(
     backbone: Annotated[Path, typer.Argument(help="A .keras file: a chain of layers, as nin and alexnet are.")],
     images: Annotated[Path, typer.Option(help="A folder of images to go by.")],
@@ -141,4 +212,13 @@ def bench(
         print_rows(*in_rows(found))
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (backbones, export, convert, rescale, doctor, bench)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    backbones,
+    weights,
+    measure_weights,
+    export,
+    convert,
+    rescale,
+    doctor,
+    bench,
+)

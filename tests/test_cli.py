@@ -25,7 +25,7 @@ assert not loaded, loaded
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["recipes"], ["runs"], ["runs", "--json"], ["queue", "--help"], ["queue", "list"]],
+    [["--help"], ["run", "--help"], ["recipes"], ["runs"], ["runs", "--json"], ["weights"], ["queue", "list"]],
 )
 def test_light_commands_load_nothing_heavy(arguments):
     assert run_python(LIGHT_COMMAND.format(heavy=HEAVY), *arguments)

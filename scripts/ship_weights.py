@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Write the folder of a network that ships with the package, from the finished run that made it:
+
+    python scripts/ship_weights.py runs/NAME nin4_cifar10
+
+The files are the run's, with weights in half the bits and packed; any Keras loads them, in float32. Every number of
+the card comes from the run's recipe, facts and events, or is measured here, on the run's own data. Nothing is written
+unless the files tell turns as well as the run's, to within 0.1 points.
+"""
+
+import argparse
+import io
+import json
+import re
+import sys
+import zipfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import h5py
+import numpy as np
+import tomlkit
+
+from rotnet_keras import shipped
+from rotnet_keras.collection import KEPT_FACTS
+from rotnet_keras.datasets import load
+from rotnet_keras.errors import DataError, RotnetError, RunError
+from rotnet_keras.recipe import load_recipe
+from rotnet_keras.remeasuring import rotation_accuracy
+from rotnet_keras.report import best_probe, facts_of, pretraining_seconds, render, result_tables, without_places
+from rotnet_keras.rotation import RIGHT_ANGLES
+from rotnet_keras.runs import RunFolder
+from rotnet_keras.turns import judge, temperature_of
+
+MODELS = ("backbone", "rotnet")
+# Of a probe's event, what its card does without.
+LEFT_OUT = ("kind", "time", "step", "confusion", "per_class", "seconds")
+MOST_APART = 0.001
+
+
+def ship(run: RunFolder, name: str, folder: Path) -> Path:
+    """Write the network's folder, whole or not at all, and return it."""
+    if not re.fullmatch(r"[a-z]\w{0,59}", name):
+        raise RunError(f"{name!r} cannot name weights: use small letters, digits and '_'")
+    if run.settings().get("kind") != "pretrain" or run.state() != "finished":
+        raise RunError(f"{run.name} is not a finished pretraining")
+    target = folder / name
+    if target.exists():
+        raise RunError(f"{target} exists already; delete it first")
+    folder.mkdir(exist_ok=True)
+    with TemporaryDirectory(prefix=".new-", dir=folder) as place:
+        network = RunFolder(Path(place) / name)
+        network.export.mkdir(parents=True)
+        network.recipe.write_text(tomlkit.dumps(without_places(run.settings())), encoding="utf-8")
+        for model in MODELS:
+            packed = pack((run.export / f"{model}.keras").read_bytes())
+            (network.export / f"{model}.keras").write_bytes(packed)
+        card = card_of(run, network, name)
+        (network.path / shipped.CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        values = {
+            "card": card,
+            "size": shipped.megabytes(network),
+            "side": judge(network).viewer.side,
+            "tables": result_tables(run),
+            "facts": facts_of(run, run.events()),
+            "recipe": network.recipe.read_text(encoding="utf-8").strip(),
+        }
+        (network.path / "card.md").write_text(render("card.md", values) + "\n", encoding="utf-8")
+        network.path.rename(target)
+    return target
+
+
+def pack(model: bytes) -> bytes:
+    """A `.keras` file with kernels as float16; vectors, a hundredth of all, batch normalisation's among them, stay."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(model)) as old, zipfile.ZipFile(packed, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            member = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            member.compress_type = zipfile.ZIP_DEFLATED
+            new.writestr(member, packed_weights(content) if name.endswith(".h5") else content, compresslevel=9)
+    return packed.getvalue()
+
+
+def packed_weights(content: bytes) -> bytes:
+    """The same of the HDF5 file in it."""
+    packed = io.BytesIO()
+    with h5py.File(io.BytesIO(content)) as old, h5py.File(packed, "w") as new:
+
+        def copy(name: str, node: Any) -> None:
+            if isinstance(node, h5py.Group):
+                copied = new.require_group(name)
+            elif node.ndim < 2:
+                copied = new.create_dataset(name, data=node[()])
+            else:
+                half = node[()].astype(np.float16)
+                if not np.isfinite(half).all():
+                    raise DataError(f"{name}: a weight is too large for float16")
+                copied = new.create_dataset(name, data=half, compression="gzip", compression_opts=9, shuffle=True)
+            copied.attrs.update(node.attrs)
+
+        new.attrs.update(old.attrs)
+        old.visititems(copy)
+    return packed.getvalue()
+
+
+def card_of(run: RunFolder, network: RunFolder, name: str) -> dict[str, Any]:
+    """What is known of the network."""
+    facts, events, recipe = run.facts(), run.events(), load_recipe(str(run.recipe))
+    dataset = load(recipe.data)
+    kind = "validation" if dataset.test is None else "test"
+    split = getattr(dataset, kind)
+    if split is None:
+        raise DataError(f"{run.name} held no images out to measure it on")
+    theirs, ours = judge(run), judge(network)
+    before, after = (rotation_accuracy(each, split, recipe.augment, told) for each in (theirs, ours))
+    if abs(before - after) > MOST_APART:
+        raise DataError(f"{run.name}: rotation accuracy of the files that would ship is {after}, of the run's {before}")
+    tests, epochs = ([e for e in events if e["kind"] == wanted] for wanted in ("test", "epoch"))
+    told_by_run = tests[-1] if kind == "test" else epochs[-1]["validation"]
+    calibrated = ours.angles == RIGHT_ANGLES and dataset.validation is not None
+    return {
+        "name": name,
+        "title": run.settings()["title"],
+        "parameters": facts["parameters"],
+        "data": {**facts["data"], "name": Path(facts["data"]["name"]).name},
+        "rotation": {
+            "angles": list(ours.angles),
+            "split": kind,
+            "accuracy": told_by_run["accuracy"],
+            "per_class": told_by_run["per_class"],
+            "of_the_runs_files": before,
+            "of_these_files": after,
+        },
+        "temperature": temperature_of(run, ours) if calibrated else None,
+        "best_probe": without(best_probe(events)),
+        "probes": [without(event) for event in last_probes(events)],
+        "made": {
+            **{key: facts[key] for key in (*KEPT_FACTS, "precision", "inputs_per_step") if key in facts},
+            "pretraining_seconds": round(pretraining_seconds(events)),
+            "seed": facts["seed"],
+        },
+    }
+
+
+def last_probes(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The probes of the finished network."""
+    probes = [event for event in events if event["kind"] == "probe"]
+    last = max((event["step"] for event in probes), default=0)
+    return [event for event in probes if event["step"] == last]
+
+
+def without(event: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A probe's event without what a card needs not tell."""
+    return event and {key: value for key, value in event.items() if key not in LEFT_OUT}
+
+
+def told(what: str, done: int, total: int) -> None:
+    print(f"{what}: {done:,}/{total:,}", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the folder of a finished pretraining")
+    parser.add_argument("name", help="what the network is to be called")
+    parser.add_argument("--to", type=Path, default=shipped.FOLDER, help="the folder for networks")
+    chosen = parser.parse_args()
+    try:
+        target = ship(RunFolder(chosen.run), chosen.name, chosen.to)
+    except RotnetError as error:
+        sys.exit(str(error))
+    print(f"{target}: {shipped.megabytes(RunFolder(target)):.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The networks that come with the package: here in a folder that the maintainer's script fills from a tiny run."""
+
+import io
+import json
+import os
+import runpy
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import upright_images
+from PIL import Image
+from typer.testing import CliRunner
+from whole_runs import events_of
+
+import rotnet_keras
+from rotnet_keras.cli import app
+from rotnet_keras.errors import RotnetError, RunError
+from rotnet_keras.launch import load_for_run
+from rotnet_keras.runs import RunFolder
+from rotnet_keras.shipped import card_of, find_network
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "ship_weights.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    return runpy.run_path(str(SCRIPT))
+
+
+@pytest.fixture(scope="module")
+def folder(finished, script, tmp_path_factory):
+    """A folder for networks, with the network of the finished run."""
+    folder = tmp_path_factory.mktemp("shipped") / "weights"
+    assert script["ship"](finished[1], "tiny_upright", folder) == folder / "tiny_upright"
+    assert [path.name for path in folder.iterdir()] == ["tiny_upright"]
+    return folder
+
+
+@pytest.fixture
+def network(folder, monkeypatch):
+    monkeypatch.setattr("rotnet_keras.shipped.FOLDER", folder)
+    return RunFolder(folder / "tiny_upright")
+
+
+def told(*arguments):
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output or result.exception
+    return result.output
+
+
+def weights_of(archive):
+    found = {}
+    with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
+        file.visititems(lambda name, node: found.update({name: node[()]} if isinstance(node, h5py.Dataset) else {}))
+    return found
+
+
+@pytest.mark.parametrize("model", ["backbone", "rotnet"])
+def test_the_files_are_the_runs_with_kernels_in_float16(finished, network, model):
+    from rotnet_keras.engine import keras
+
+    files = [place.export / f"{model}.keras" for place in (finished[1], network)]
+    with zipfile.ZipFile(files[0]) as theirs, zipfile.ZipFile(files[1]) as ours:
+        assert ours.read("config.json") == theirs.read("config.json")
+        before, after = weights_of(theirs), weights_of(ours)
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        expected = value.astype(np.float16) if value.ndim > 1 else value
+        assert after[name].dtype == expected.dtype and np.array_equal(after[name], expected), name
+    pixels, _ = upright_images(40, seed=1)
+    expected, found = (keras.models.load_model(file).predict(pixels, verbose=0) for file in files)
+    assert found.dtype == np.float32 and not np.array_equal(found, expected)
+    # A part in 2,000 is what float16 rounds a weight by.
+    np.testing.assert_allclose(found, expected, atol=0.002 * np.abs(expected).max())
+
+
+def test_the_card_tells_what_the_run_did_and_nothing_of_its_machine(finished, network):
+    run, card = finished[1], card_of(network)
+    (test,), probes = events_of(run, "test"), events_of(run, "probe")
+    assert card["rotation"]["accuracy"] == test["accuracy"]
+    assert abs(card["rotation"]["of_these_files"] - card["rotation"]["of_the_runs_files"]) <= 0.001
+    assert card["rotation"]["of_these_files"] == pytest.approx(test["accuracy"], abs=0.02)
+    assert [probe["top1"] for probe in card["probes"]] == [probe["top1"] for probe in probes]
+    assert card["best_probe"]["weights"] == "rotnet" and 0.02 <= card["temperature"] <= 20
+    text = (network.path / "card.md").read_text(encoding="utf-8")
+    assert f"{100 * test['accuracy']:.1f}" in text and "conv2" in text and "## Licence" in text
+    for file in ("card.md", "card.json", "recipe.toml"):
+        content = (network.path / file).read_text(encoding="utf-8")
+        assert not [place for place in (str(run.path.parents[1]), "/tmp", os.uname().nodename) if place in content]
+
+
+def test_they_are_listed_told_and_copied(network, tmp_path):
+    listed = told("weights").splitlines()
+    assert len(listed) == 2 and listed[1].startswith("tiny_upright  0.1  tiny.npz ")
+    (card,) = json.loads(told("weights", "--json"))
+    assert card["name"] == "tiny_upright" and 0 < card["megabytes"] < 0.2
+    assert told("weights", "tiny_upright").startswith("# tiny_upright\n")
+    told("weights", "tiny_upright", "--to", tmp_path / "mine")
+    copied = sorted(path.relative_to(tmp_path / "mine") for path in (tmp_path / "mine").rglob("*") if path.is_file())
+    assert copied == sorted(path.relative_to(network.path) for path in network.path.rglob("*") if path.is_file())
+    result = CliRunner().invoke(app, ["weights", "tiny_upright", "--to", str(tmp_path / "mine")])
+    assert isinstance(result.exception, RotnetError) and "exists already" in str(result.exception)
+    with pytest.raises(RotnetError, match="no weights called 'tiny_uprite' ship; did you mean 'tiny_upright'"):
+        rotnet_keras.load("tiny_uprite")
+    with pytest.raises(RotnetError, match="did you mean 'tiny_upright'"):
+        find_network("tiny_uprit", tmp_path)
+
+
+def test_without_any_all_this_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("rotnet_keras.shipped.FOLDER", tmp_path / "nothing")
+    assert told("weights").startswith("No weights come with this version") and told("weights", "--json").strip() == "[]"
+    result = CliRunner().invoke(app, ["measure-weights", "any"])
+    assert isinstance(result.exception, RotnetError) and "none yet" in str(result.exception)
+    with pytest.raises(RunError, match="no run called 'any'"):
+        find_network("any", tmp_path)
+
+
+def test_a_name_serves_where_a_run_does(network, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images, _ = upright_images(6, seed=2)
+    (tmp_path / "pictures").mkdir()
+    for number, pixels in enumerate(images):
+        Image.fromarray(np.rot90(pixels, number % 4)).save(tmp_path / "pictures" / f"{number}.png")
+    found = json.loads(told("upright", "pictures", "--network", "tiny_upright", "--min-confidence", "0.5", "--json"))
+    assert found["temperature"] == card_of(network)["temperature"]
+    assert [picture["clockwise"] for picture in found["pictures"]] == [0, 90, 180, 270, 0, 90]
+    assert "5.png" in told("anomalies", "tiny_upright", "pictures")
+    assert "6 pictures, 16 features each, of conv1" in told("embed", "tiny_upright", "pictures", "--to", "f.npz")
+    model = rotnet_keras.load("tiny_upright")
+    assert model.input_shape == (None, 16, 16, 3) and model.get_layer("conv2")
+    for recipe, key in (("probe", "backbone"), ("finetune", "pretrained")):
+        loaded, _ = load_for_run(recipe, {f"{key}.run": "tiny_upright", "data.name": str(tiny_data)}, tmp_path)
+        assert getattr(loaded, key).file == str(network.backbone)
+    (tmp_path / "tiny_upright").mkdir()
+    (tmp_path / "tiny_upright" / "recipe.toml").touch()
+    assert find_network("tiny_upright", tmp_path).path == tmp_path / "tiny_upright"
+
+
+def test_only_a_finished_pretraining_ships_under_a_name_of_its_own(finished, folder, script, tmp_path):
+    with pytest.raises(RunError, match="exists already"):
+        script["ship"](finished[1], "tiny_upright", folder)
+    with pytest.raises(RunError, match="cannot name weights"):
+        script["ship"](finished[1], "../up", folder)
+    with pytest.raises(RunError, match="not a finished pretraining"):
+        script["ship"](RunFolder(tmp_path), "other", folder)
+    assert [path.name for path in folder.iterdir()] == ["tiny_upright"]
+
+
+@pytest.mark.slow
+def test_the_figures_of_the_card_are_measured_again(network, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = told("measure-weights", "tiny_upright", f"data.name={tiny_data}").splitlines()
+    figures = [line.split()[:2] for line in lines if " rotation accuracy" in line or "probe" in line or "k-NN" in line]
+    assert len(figures) == 1 + len(card_of(network)["probes"])
+    rotation = figures[0]
+    assert rotation[0] == rotation[1]
+    # Forty test images: one is 2.5 points.
+    assert all(abs(float(card) - float(here)) <= 5 for card, here in figures)
+    other = tmp_path / "other.npz"
+    images, labels = upright_images(200, seed=8)
+    np.savez(other, x_train=images, y_train=labels)
+    result = CliRunner().invoke(app, ["measure-weights", "tiny_upright", f"data.name={other}"])
+    assert "other data than those of the card" in str(result.exception)
