@@ -22,7 +22,7 @@ DRILLS = {
     "recipes": (inputs.recipes, 10_000),
     "images": (inputs.images, 10_000),
     "kills": (kills.kills, 200),
-    "slow": (kills.slow, 8),
+    "slow": (kills.slow, 16),
     "signals": (kills.signals, 40),
     "studies": (kills.studies, 10),
     "checkpoints": (kills.damage, 10),

@@ -307,7 +307,7 @@ def _write(run: RunFolder) -> str:
         return "a checkpoint's write"
     if any(name.endswith(".tmp.keras") for name in left):
         return "an export's write"
-    if left:
+    if any(name.endswith(".tmp") for name in left):
         return "another file's write"
     torn = run.events_file.exists() and run.events_file.read_bytes()[-1:] not in (b"", b"\n")
     return "an event's write" if torn else ""

@@ -58,7 +58,7 @@ def drained(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
                 by_key += 1
             else:
                 queue.spawn_worker(runs_dir)
-        time.sleep(rng.uniform(0, 15))
+        time.sleep(rng.uniform(0, 8))
         worker, alive = queue.worker(runs_dir), [run for run in list_runs(runs_dir) if run.alive()]
         victim = rng.choice(["worker", "UI", "run"])
         if victim == "worker" and worker:
