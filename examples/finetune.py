@@ -1,9 +1,10 @@
 """From an exported backbone to a classifier, with a few labels of each class, in Keras alone.
 
-    python finetune.py backbone.keras --data cifar10.npz --labels-per-class 100
+    python finetune.py backbone.keras --data cifar10.npz --labels-per-class 20 100 --seeds 3
 
 The data are an .npz file with x_train, y_train, x_test, y_test; without --data, Keras downloads CIFAR-10. The same
-network is also trained from random weights, for comparison.
+network is also trained from random weights, for comparison. Each seed draws other labels and other first weights; what
+is printed in the end is accuracy on test, the mean over the seeds and, of several, the standard deviation.
 """
 
 import argparse
@@ -36,14 +37,34 @@ def classifier(backbone: keras.Model, tap: str, classes: int) -> keras.Model:
 
 
 def train(model: keras.Model, x: np.ndarray, y: np.ndarray, steps: int, rate: float) -> None:
-    """Adam with a rate that falls to nothing along a cosine."""
+    """Adam with a rate that falls to nothing along a cosine, for so many steps or a few more: whole epochs."""
+    batch = min(64, len(x))
+    epochs = -(-steps * batch // len(x))
+    steps = epochs * -(-len(x) // batch)
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    batch = min(64, len(x))
-    model.fit(x, y, batch, epochs=max(1, steps * batch // len(x)), verbose=2)
+    model.fit(x, y, batch, epochs, verbose=0)
+
+
+def fine_tune(model: keras.Model, x: np.ndarray, y: np.ndarray, steps: int) -> None:
+    """First the new head alone, so that its random weights do not spoil the trunk; then everything, gently."""
+    model.get_layer("trunk").trainable = False
+    train(model, x, y, steps, 1e-3)
+    model.get_layer("trunk").trainable = True
+    train(model, x, y, steps, 1e-4)
+
+
+def load_data(file: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Training images, (N, S, S, C) from 0 to 255, and their labels, (N,); test images and theirs."""
+    if file is None:
+        (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data()
+    else:
+        with np.load(file, allow_pickle=False) as data:
+            x_train, y_train, x_test, y_test = (data[name] for name in ("x_train", "y_train", "x_test", "y_test"))
+    return x_train, y_train.reshape(-1), x_test, y_test.reshape(-1)
 
 
 def main() -> None:
@@ -52,34 +73,31 @@ def main() -> None:
     parser.add_argument("backbone", help="a backbone.keras file, as a run exports it")
     parser.add_argument("--data", help="an .npz file")
     parser.add_argument("--tap", default="conv2", help="the layer below the new head")
-    parser.add_argument("--labels-per-class", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=1000, help="of each of the three trainings")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--labels-per-class", type=int, nargs="+", default=[100])
+    parser.add_argument("--steps", type=int, default=1000, help="of each half: a new head, then all; 2 x from scratch")
+    parser.add_argument("--seeds", type=int, default=1, help="how many")
     chosen = parser.parse_args()
 
-    if chosen.data:
-        with np.load(chosen.data, allow_pickle=False) as data:
-            x_train, y_train, x_test, y_test = (data[name] for name in ("x_train", "y_train", "x_test", "y_test"))
-    else:
-        (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data()
-    y_train, y_test = y_train.reshape(-1), y_test.reshape(-1)
-    rows = few_of_each(y_train, chosen.labels_per_class, chosen.seed)
-    x, y, classes = x_train[rows], y_train[rows], len(np.unique(y_train))
-
-    keras.utils.set_random_seed(chosen.seed)
-    backbone = keras.models.load_model(chosen.backbone)
-    scratch = classifier(keras.models.clone_model(backbone), chosen.tap, classes)
-    tuned = classifier(backbone, chosen.tap, classes)
-
-    # First the new head alone, so that its random weights do not spoil the trunk; then everything, gently.
-    tuned.get_layer("trunk").trainable = False
-    train(tuned, x, y, chosen.steps, 1e-3)
-    tuned.get_layer("trunk").trainable = True
-    train(tuned, x, y, chosen.steps, 1e-4)
-    train(scratch, x, y, 2 * chosen.steps, 1e-3)
-
-    for name, model in (("fine-tuned", tuned), ("from scratch", scratch)):
-        print(f"{name}: {100 * model.evaluate(x_test, y_test, 256, verbose=0)[1]:.1f} % on test")
+    x_train, y_train, x_test, y_test = load_data(chosen.data)
+    lines = ["labels of each class  fine-tuned, %  from scratch, %"]
+    for count in chosen.labels_per_class:
+        found = []
+        for seed in range(chosen.seeds):
+            rows = few_of_each(y_train, count, seed)
+            keras.utils.clear_session()
+            keras.utils.set_random_seed(seed)
+            backbone, classes = keras.models.load_model(chosen.backbone), len(np.unique(y_train))
+            scratch = classifier(keras.models.clone_model(backbone), chosen.tap, classes)
+            tuned = classifier(backbone, chosen.tap, classes)
+            fine_tune(tuned, x_train[rows], y_train[rows], chosen.steps)
+            train(scratch, x_train[rows], y_train[rows], 2 * chosen.steps, 1e-3)
+            found.append([100 * model.evaluate(x_test, y_test, 256, verbose=0)[1] for model in (tuned, scratch)])
+            print(f"{count} of each, seed {seed}: {found[-1][0]:.1f} and {found[-1][1]:.1f} %", flush=True)
+        told = [f"{mean:.1f}" for mean in np.mean(found, axis=0)]
+        if len(found) > 1:
+            told = [f"{mean} ± {spread:.1f}" for mean, spread in zip(told, np.std(found, axis=0, ddof=1), strict=True)]
+        lines.append(f"{count:<22}{told[0]:<15}{told[1]}")
+    print(*lines, sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """What a run gives away, where this package is not at hand."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from command_line import run_cli, run_python
@@ -32,21 +30,6 @@ print("fine")
 def test_exports_work_where_this_package_cannot_be_imported(finished):
     _, run = finished
     assert run_python(EXPORT_CODE, run.export).strip().endswith("fine")
-
-
-@pytest.mark.slow
-def test_the_example_of_fine_tuning_needs_keras_alone(finished, tiny_data):
-    example = Path(__file__).parents[1] / "examples" / "finetune.py"
-    code = f"""
-import runpy, sys
-sys.modules["rotnet_keras"] = None
-sys.argv[0] = "finetune.py"
-runpy.run_path({str(example)!r}, run_name="__main__")
-"""
-    options = ("--data", tiny_data, "--labels-per-class", 10, "--steps", 20, "--tap", "conv1")
-    told = run_python(code, finished[1].backbone, *options).splitlines()[-2:]
-    assert [line.split(":")[0] for line in told] == ["fine-tuned", "from scratch"]
-    assert all(line.endswith(" % on test") for line in told) and float(told[0].split()[1]) > 25
 
 
 def test_the_exported_rotnet_knows_its_angles(finished, tiny_data):
