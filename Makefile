@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow soak lint docs lock clean
+.PHONY: quickstart test test-slow soak lint docs wheel-check lock clean
 
 quickstart: .venv/.installed
 	$(BIN)/rotnet-keras run quickstart
@@ -27,6 +27,10 @@ lint: .venv/.installed-dev
 # The documentation as a site, in build/site; any warning is an error.
 docs: .venv/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
+
+# Build the wheel and run it where nothing of the checkout is seen.
+wheel-check: .venv/.installed-dev
+	scripts/check_wheel.sh
 
 # Write the versions of a fresh environment to constraints.txt.
 lock:

@@ -1,0 +1,43 @@
+"""What the packages import is what pyproject.toml declares."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import rotnet_tui
+
+import rotnet_keras
+
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+# The packages themselves, and a part of pydantic that is distributed by itself.
+KNOWN = {"rotnet_keras", "rotnet_tui", "pydantic_core"} | sys.stdlib_module_names
+
+
+def names(requirements):
+    return {re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-") for requirement in requirements}
+
+
+def imported():
+    for package in (rotnet_keras, rotnet_tui):
+        for file in sorted(Path(package.__file__).parent.rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    yield from ((alias.name.split(".")[0], file) for alias in node.names)
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    yield node.module.split(".")[0], file
+
+
+def test_what_is_imported_is_declared():
+    """Where nothing else is installed, an import that rests on another package's dependency may fail one day."""
+    extras = (each for name, each in PROJECT["optional-dependencies"].items() if name != "dev")
+    declared = names([*PROJECT["dependencies"], *(requirement for each in extras for requirement in each)])
+    homes = packages_distributions()
+    missing = {
+        f"{file.name}: {module}"
+        for module, file in imported()
+        if module not in KNOWN and not names(homes.get(module, [module])) & declared
+    }
+    assert not missing
