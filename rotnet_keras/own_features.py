@@ -9,7 +9,7 @@ import typer
 
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.runs import write_atomically
-from rotnet_keras.shell import AsJson, RunsDir, check_places, find_network, print_rows, some, tell_progress
+from rotnet_keras.shell import AsJson, RunsDir, check_places, find_network, print_rows, some, tell, tell_progress
 
 if TYPE_CHECKING:
     from rotnet_keras.few_labels import Accuracy
@@ -36,11 +36,11 @@ def embed(
     features, unreadable = features_of(file, tap, files_of(paths), tell_progress)
     features.save(to)
     count, length = features.values.shape
-    typer.echo(f"Wrote {to}: {count:,} pictures, {length:,} features each, of {features.tap}.")
+    tell(f"Wrote {to}: {count:,} pictures, {length:,} features each, of {features.tap}.")
     if unreadable:
-        typer.echo(f"Skipped {some([f'{file} ({why})' for file, why in unreadable], 'files')}")
-    typer.echo(f"Look-alikes: rotnet-keras alike {to} PICTURE --page alike.html")
-    typer.echo(f"All in a plane: rotnet-keras plot {to} --to features.png")
+        tell(f"Skipped {some([f'{file} ({why})' for file, why in unreadable], 'files')}")
+    tell(f"Look-alikes: rotnet-keras alike {to} PICTURE --page alike.html")
+    tell(f"All in a plane: rotnet-keras plot {to} --to features.png")
 
 
 def alike(
@@ -78,10 +78,10 @@ def alike(
         typer.echo(json.dumps(found, indent=2))
         return
     for one in found:
-        typer.echo(f"Like {one['picture']}:")
+        tell(f"Like {one['picture']}:")
         print_rows(["similarity", "picture"], [[f"{each['similarity']:.3f}", each["file"]] for each in one["alike"]])
     if page:
-        typer.echo(f"Page: {page}")
+        tell(f"Page: {page}")
 
 
 def plot(
@@ -95,7 +95,7 @@ def plot(
     from rotnet_keras.embedding import load_features
     from rotnet_keras.projections import draw_projections
 
-    typer.echo(f"Wrote {to}: {draw_projections(load_features(features), to)}.")
+    tell(f"Wrote {to}: {draw_projections(load_features(features), to)}.")
 
 
 def probe(
@@ -119,7 +119,7 @@ def probe(
         failures = [{"file": str(path), "reason": why} for path, why in unreadable]
         typer.echo(json.dumps({**asdict(found), "tap": layer, "pictures": len(classes), "failed": failures}, indent=2))
         return
-    typer.echo(
+    tell(
         f"Linear classifiers on {layer}, {len(classes):,} pictures of {len(set(classes)):,} classes, held out in turn:"
     )
     rows = [[NAMES[name], _percent(each.mean), f"{_percent(each.low)} to {_percent(each.high)}"]
@@ -127,9 +127,9 @@ def probe(
     print_rows(
         ["features", "accuracy, %", "95 % interval"], [*rows, ["most frequent class", _percent(found.chance), ""]]
     )
-    typer.echo(_verdict(found.gain["random"], found.gain["pixels"]))
+    tell(_verdict(found.gain["random"], found.gain["pixels"]))
     if unreadable:
-        typer.echo(f"Skipped {some([f'{path} ({why})' for path, why in unreadable], 'files')}")
+        tell(f"Skipped {some([f'{path} ({why})' for path, why in unreadable], 'files')}")
 
 
 def _verdict(over_random: "Accuracy", over_pixels: "Accuracy") -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rotnet_keras.errors import DataError, RecipeError
-from rotnet_keras.shell import AsJson, print_rows, some, tell_progress
+from rotnet_keras.runs import write_atomically
+from rotnet_keras.shell import AsJson, check_places, print_rows, some, tell, tell_progress
 
 if TYPE_CHECKING:
     from rotnet_keras.survey import Survey
@@ -28,6 +29,7 @@ def init(
     file = output or Path(f"{stem}.toml")
     if file.exists():
         raise RecipeError(f"{file} is there already: move it away, or write elsewhere with --output FILE")
+    check_places(file)
     try:
         images.encode()
     except UnicodeEncodeError:
@@ -35,17 +37,17 @@ def init(
     found = survey(images, tell_progress)
     if not as_json:
         print_rows(["", ""], _words(found))
-        typer.echo("Timing a few steps; this takes half a minute.")
+        tell("Timing a few steps; this takes half a minute.")
     from rotnet_keras.proposal import propose
 
     proposal = propose(found, file, minutes)
-    file.write_text(proposal.text, encoding="utf-8")
+    write_atomically(file, proposal.text.encode())
     if as_json:
         typer.echo(json.dumps({**asdict(found), "recipe": str(file), "epochs": proposal.epochs}, indent=2, default=str))
         return
     length = f"{proposal.epochs} epochs in batches of {proposal.batch} images"
-    typer.echo(f"Wrote {file}: {length}. Begin: rotnet-keras run {file}")
-    typer.echo("Its report says whether rotation is a sensible task for these images; a trial: add train.epochs=2.")
+    tell(f"Wrote {file}: {length}. Begin: rotnet-keras run {file}")
+    tell("Its report says whether rotation is a sensible task for these images; a trial: add train.epochs=2.")
 
 
 def _words(found: "Survey") -> list[list[str]]:

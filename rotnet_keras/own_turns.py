@@ -12,7 +12,7 @@ import typer
 
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.runs import write_atomically
-from rotnet_keras.shell import AsJson, RunsDir, check_places, find_network, print_rows, some, tell_progress
+from rotnet_keras.shell import AsJson, RunsDir, check_places, find_network, print_rows, some, tell, tell_progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,9 +58,9 @@ def anomalies(
         return
     print_rows(["score", "picture"], [[f"{score:.3f}", name] for score, name in rows[:top]])
     if auroc is not None:
-        typer.echo(f"AUROC {auroc:.3f}: 1 if every picture of --against scores above every other, 0.5 by chance.")
+        tell(f"AUROC {auroc:.3f}: 1 if every picture of --against scores above every other, 0.5 by chance.")
     if seen.unreadable:
-        typer.echo(f"Skipped {some([f'{file} ({why})' for file, why in seen.unreadable], 'files')}")
+        tell(f"Skipped {some([f'{file} ({why})' for file, why in seen.unreadable], 'files')}")
 
 
 def upright(
@@ -108,11 +108,11 @@ def upright(
         rows = [[str(turn.clockwise), f"{turn.confidence:.3f}", str(turn.file)] for turn in needed]
         print_rows(["clockwise", "confidence", "picture"], rows)
     for line in _told(turns, failed, write):
-        typer.echo(line)
+        tell(line)
     if doubt:
-        typer.echo(f"Confidences are not calibrated: {doubt}.")
+        tell(f"Confidences are not calibrated: {doubt}.")
     if page:
-        typer.echo(f"Page: {page}")
+        tell(f"Page: {page}")
 
 
 def measure_upright(
@@ -141,10 +141,10 @@ def measure_upright(
         return
     print_rows([f"{found.accuracy.of:,} pictures", "%", "95 % interval"], found.rows())
     if found.unreadable:
-        typer.echo(f"Skipped {some([f'{name} ({why})' for name, why in found.unreadable], 'files')}")
+        tell(f"Skipped {some([f'{name} ({why})' for name, why in found.unreadable], 'files')}")
     if doubt:
-        typer.echo(f"Confidences are not calibrated: {doubt}.")
-    typer.echo(f"Wrote {to / 'upright.md'}, with a plot and the figures as JSON beside it.")
+        tell(f"Confidences are not calibrated: {doubt}.")
+    tell(f"Wrote {to / 'upright.md'}, with a plot and the figures as JSON beside it.")
 
 
 def _calibrated(source: "Path | RunFolder") -> "tuple[Judge, float, str]":

@@ -70,6 +70,7 @@ def export(
         there = ", ".join(sorted(p.stem for p in folder.export.glob("*.keras"))) or "none yet"
         raise RotnetError(f"{folder.name} has no exported model {model!r} (there: {there})")
     target = output or source.with_suffix(suffixes[to])
+    check_places(target)
     from rotnet_keras.exports import convert
 
     convert(source, to, target)
@@ -86,6 +87,7 @@ def convert(
         raise RecipeError(f"--backbone: expected nin or alexnet, got {backbone!r}")
     if not checkpoint.is_file():
         raise DataError(f"no file {checkpoint.absolute()}")
+    check_places(to)
     from rotnet_keras.original import convert_original
 
     for path in convert_original(checkpoint, backbone, to):
@@ -161,6 +163,7 @@ def rescale(
         raise DataError(f"no file {backbone.absolute()}")
     if to.exists():
         raise RotnetError(f"{to} exists already; remove it or choose another place with --to")
+    check_places(to)
     from rotnet_keras.rescaling import rescale_file
 
     factors = rescale_file(backbone, images, to)
