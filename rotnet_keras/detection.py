@@ -24,7 +24,8 @@ from rotnet_keras.transfer_schema import DetectionRecipe
 
 # Of an object, what has to be left on a canvas for it to count.
 LEFT = 0.3
-# Test pictures that are shown: as many of the best as of the worst. Boxes less sure are not drawn.
+# Test pictures that are shown: as many of the best as of the worst. Less sure boxes are drawn only as long as there are
+# fewer than objects.
 SHOWN, DRAWN = 4, 0.5
 
 
@@ -176,9 +177,11 @@ class Detection(Training[AnnotatedDataset]):
         for position in dict.fromkeys([*order[::-1][:SHOWN], *order[:SHOWN]]):
             boxes = found[position]
             assert boxes.scores is not None
-            sure = boxes.scores >= DRAWN
-            drawn = Boxes(boxes.corners[sure], boxes.classes[sure], scores=boxes.scores[sure])
-            shown.append(Detected(split.picture(position), split.objects[position], drawn, scores[position]))
+            objects = split.objects[position]
+            most = max(int((boxes.scores >= DRAWN).sum()), len(objects.classes))
+            surest = np.argsort(-boxes.scores, kind="stable")[:most]
+            drawn = Boxes(boxes.corners[surest], boxes.classes[surest], scores=boxes.scores[surest])
+            shown.append(Detected(split.picture(position), objects, drawn, scores[position]))
         self.session.folder.figures.mkdir(exist_ok=True)
         draw_detected(shown, self.dataset.class_names, self.session.folder.figures / "pictures.png")
 
