@@ -32,8 +32,11 @@ def find_recipe(name: str) -> Path:
     shipped = shipped_recipes()
     if name in shipped:
         return shipped[name]
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:  # A name that no file can have.
+        raise RecipeError(f"{name}: no such recipe: {error.strerror}") from None
     known = ", ".join(shipped)
     raise RecipeError(f"{name}: no such recipe{did_you_mean(path.stem, shipped)} (shipped: {known})")
 

@@ -31,10 +31,19 @@ def load_for_run(recipe: str, overrides: Mapping[str, Any], runs_dir: Path) -> t
     Raises:
         RotnetError: the environment asks for another backend of Keras.
         RecipeError: the recipe is wrong.
-        DataError: its data, or the backbone it is about, are missing.
+        DataError: its data, or the backbone it is about, are missing, or cannot be looked for.
     """
     check_backend()
     loaded = load_recipe(recipe, overrides)
+    try:
+        return _with_what_it_names(loaded, recipe, overrides, runs_dir)
+    except OSError as error:  # A name that no file can have, or a place that may not be read.
+        raise DataError(f"{recipe}: what it names cannot be looked for: {error}") from None
+
+
+def _with_what_it_names(
+    loaded: Recipe, recipe: str, overrides: Mapping[str, Any], runs_dir: Path
+) -> tuple[Recipe, dict[str, Any]]:
     facts = {
         "recipe": find_recipe(recipe).stem,
         "overrides": dict(overrides),

@@ -72,3 +72,19 @@ def test_the_command_ends_with_one_message_and_no_run_folder(tmp_path, content):
     result = run_cli("run", "recipe.toml", cwd=tmp_path)
     assert result.returncode == 2 and result.stderr.startswith("recipe.toml") and "Traceback" not in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
+
+
+def test_a_name_that_no_file_can_have_ends_in_one_message(tmp_path):
+    long = "a" * 300
+    (tmp_path / "study.toml").write_text(f"""\
+kind = "study"
+title = "t"
+paper = "p"
+scales.full = {{ note = "n", recipes = {{ pretrain = "{long}" }} }}
+run = [{{ name = "a", recipe = "pretrain" }}]
+""")
+    for recipe, *overrides in (("study.toml",), (long,), ("quickstart", f"data.name={long}")):
+        result = run_cli("run", recipe, *overrides, cwd=tmp_path)
+        assert result.returncode in (2, 3) and "too long" in result.stderr, result.stderr
+        assert result.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["study.toml"]

@@ -1,6 +1,7 @@
 """Drills of what a user, or a stranger, may hand in: recipes and images."""
 
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -23,6 +24,7 @@ def recipes(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
 
 def images(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
     """Image files of all kinds, whole and spoilt."""
+    warnings.filterwarnings("ignore", module="PIL")
     yield _fuzzed("fuzzed image files", bad_images(), lambda image: check_image(folder, *image), rng, count)
 
 
@@ -39,7 +41,7 @@ def _fuzzed(what: str, examples: SearchStrategy[Any], check: Callable[[Any], boo
         try:
             good += check(example)
         except Exception:  # Whatever comes of it is what the drill is for.
-            tally.lost.append(f"{example!r:.300}: {traceback.format_exc(limit=-2)}")
+            tally.lost.append(f"{traceback.format_exc(limit=-2)[-600:]} of {repr(example)[:600]}")
 
     one()
     tally.note = f"{good:,} were usable, {tally.tried - good:,} ended with one message"
