@@ -14,6 +14,8 @@ from rich.text import Text
 from rotnet_keras.plain_text import printable
 
 PLAIN_SECONDS = 15.0
+# More columns of text than any table has.
+WIDEST = 10_000
 
 
 class _Tolerant:
@@ -92,15 +94,15 @@ class Console:
         self._plain(what, done, total, text, now - self._started)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Show a table; all columns but the first are aligned to the right."""
+        """Show a table, on its side where it is too wide and not as high as that."""
         self._close_bar()
-        table = Table()
-        for i, column in enumerate(columns):
-            table.add_column(column, justify="left" if i == 0 else "right")
-        for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
         log = RichConsole(file=self._log, width=100, highlight=False)
         for console in filter(None, (log, self._terminal)):
+            table = _as_table(columns, rows)
+            width = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
+            if width > console.width and len(columns) > len(rows) + 1:
+                first, *others = zip(columns, *rows, strict=True)
+                table = _as_table(first, others)
             console.print(title, style="bold", markup=False, soft_wrap=True)
             console.print(table)
 
@@ -156,3 +158,13 @@ def _is_open(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _as_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """All columns but the first are aligned to the right."""
+    table = Table()
+    for i, column in enumerate(columns):
+        table.add_column(Text(printable(column)), justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table

@@ -1,0 +1,24 @@
+"""What a run says while it works."""
+
+from command_line import run_python
+
+TABLE = """
+import sys
+from pathlib import Path
+from rotnet_keras.console import Console
+
+columns = int(sys.argv[2])
+names = [f"class {number}" for number in range(columns)]
+rows = [["ours", *["12.3"] * columns], ["theirs", *["45.6"] * columns]]
+Console(Path(sys.argv[1])).table("Results", ["", *names], rows)
+"""
+
+
+def test_a_table_that_is_too_wide_lies_on_its_side(tmp_path):
+    for columns in (4, 20):
+        log = tmp_path / f"{columns}.txt"
+        run_python(TABLE, log, columns)
+        lines = [line for line in log.read_text().splitlines() if "12.3" in line]
+        assert len(lines) == {4: 1, 20: 20}[columns]
+        if columns == 20:
+            assert "class 19" in lines[-1] and "45.6" in lines[-1]
