@@ -8,7 +8,7 @@ from PIL import Image
 from whole_runs import events_of, run_of
 
 TWENTY = 'data.splits={train="train[:20]", validation="validation[:4]", test="train[:20]"}'
-CLOSER = ('taps=["conv2"]', "canvas.side=192")
+CLOSER = ('taps=["conv2"]', "cells=8", "canvas.side=192")
 STARTS = {"rotnet": "pretrained.run=rotnet", "random": "backbone.name=compact"}
 
 
