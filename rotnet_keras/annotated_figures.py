@@ -62,6 +62,7 @@ def draw_segmented(shown: Sequence[Segmented], names: Sequence[str], path: Path)
         )
         for axis in axes.flat:
             axis.axis("off")
+            axis.set_anchor("N")
         for number, one in enumerate(shown):
             row, column = divmod(number, COLUMNS)
             three = axes[row, 3 * column : 3 * column + 3]
@@ -91,6 +92,7 @@ def draw_detected(shown: Sequence[Detected], names: Sequence[str], path: Path) -
         figure, axes = plt.subplots(rows, 2 * COLUMNS, figsize=(13, 3.0 * rows), layout="constrained", squeeze=False)
         for axis in axes.flat:
             axis.axis("off")
+            axis.set_anchor("N")
         for number, one in enumerate(shown):
             row, column = divmod(number, COLUMNS)
             for axis, boxes, title in zip(
