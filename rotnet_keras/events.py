@@ -18,6 +18,9 @@ Event = dict[str, Any]
 
 # How much of a file's end is read where the newest events are enough.
 TAIL_BYTES = 65536
+# How a step's line begins, so that millions of them can be passed over, and how many a verdict needs.
+STEP_START = b'{"kind":"step"'
+NEWEST_STEPS = 20
 
 
 @dataclass

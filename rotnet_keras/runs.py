@@ -11,6 +11,7 @@ import shlex
 import shutil
 import time
 import tomllib
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,15 @@ from typing import Any
 
 from rotnet_keras import processes
 from rotnet_keras.errors import RunError
-from rotnet_keras.events import TAIL_BYTES, Event, EventReader, usual_pause
+from rotnet_keras.events import (
+    NEWEST_STEPS,
+    STEP_START,
+    TAIL_BYTES,
+    Event,
+    EventReader,
+    parse_event,
+    usual_pause,
+)
 
 # Grows when a run folder changes in a way that an older reader would misunderstand.
 FORMAT = 1
@@ -91,9 +100,23 @@ class RunFolder:
         events: list[Event] = []
         for event in EventReader(self.events_file).new():
             if event["kind"] == "resume":
-                events = [e for e in events if e.get("step", 0) <= event.get("step", 0)]
+                events = [each for each in events if _stays(each, event)]
             events.append(event)
         return events
+
+    def milestones(self) -> list[Event]:
+        """The newest steps, and then all other events: enough for a verdict, however long the run."""
+        steps: deque[bytes] = deque(maxlen=NEWEST_STEPS)
+        others: list[Event] = []
+        for line in EventReader(self.events_file).lines():
+            if line.startswith(STEP_START):
+                steps.append(line)
+            elif event := parse_event(line):
+                if event["kind"] == "resume":
+                    steps = deque((step for step in steps if _stays(parse_event(step), event)), NEWEST_STEPS)
+                    others = [each for each in others if _stays(each, event)]
+                others.append(event)
+        return [*filter(None, map(parse_event, steps)), *others]
 
     def tail(self) -> list[Event]:
         """The last events, from the file's last 64 KiB: enough for the state, however long the run."""
@@ -231,6 +254,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _stays(event: Event | None, resume: Event) -> bool:
+    """Whether an event is of the time before the checkpoint that the run went back to."""
+    return event is not None and event.get("step", 0) <= resume.get("step", 0)
 
 
 def _stalled(tail: list[Event]) -> bool:

@@ -121,7 +121,7 @@ def explanation(run: RunFolder, state: str, tail: Sequence[Event]) -> str:
 
 def judgement(run: RunFolder) -> str | None:
     """Whether a pretraining learns, and should; from all of its events. None where none has made a step."""
-    events = run.events()
+    events = run.milestones()
     if not any(e["kind"] == "step" for e in events):
         return None
     text = verdict(events, task_of(run).count).text

@@ -5,6 +5,7 @@ import time
 
 import psutil
 import pytest
+from fake_runs import fake_run, write_steps
 
 from rotnet_keras.errors import RunError
 from rotnet_keras.events import EventReader, EventWriter, parse_event
@@ -17,6 +18,7 @@ from rotnet_keras.runs import (
     list_runs,
     write_atomically,
 )
+from rotnet_keras.verdict import verdict
 
 
 @pytest.fixture
@@ -193,3 +195,18 @@ def test_a_file_that_cannot_be_written_whole_stays_as_it_was(tmp_path, monkeypat
     with pytest.raises(OSError, match="No space left"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_milestones_of_a_long_run_are_judged_as_all_of_its_events(tmp_path):
+    """A verdict on millions of steps must not take their memory."""
+    run = fake_run(tmp_path, "long", epochs=6, outcome="stopped")
+    write_steps(run, 5000)
+    with run.events_file.open("a") as file:
+        file.write('{"kind":"resume","time":501,"step":4100}\n')
+        for step in range(4101, 4111):
+            file.write(f'{{"kind":"step","time":{step},"step":{step},"loss":0.5,"accuracy":0.9}}\n')
+    milestones, events = run.milestones(), run.events()
+    assert len(milestones) < 40 < len(events)
+    assert [e["step"] for e in milestones if e["kind"] == "epoch"] == [1000, 2000, 3000, 4000]
+    assert [e["step"] for e in milestones if e["kind"] == "step"][-10:] == [*range(4101, 4111)]
+    assert verdict(milestones) == verdict(events)

@@ -5,7 +5,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from rotnet_keras.events import Event, EventReader, parse_event
+from rotnet_keras.events import NEWEST_STEPS, STEP_START, Event, EventReader, parse_event
 from rotnet_keras.runs import RunFolder
 from rotnet_keras.tasks import Task, task_of
 
@@ -15,7 +15,6 @@ KEPT = 8000
 STEP_BYTES = 200
 STEPPED = ("step", "epoch", "samples", "probe", "checkpoint", "resume")
 KEPT_KINDS = ("epoch", "samples", "probe", "suitability", "warning", "resume", "run", "picture")
-STEP_START = b'{"kind":"step"'
 
 
 class History:
@@ -106,7 +105,7 @@ class History:
 
     def judged(self) -> list[Event]:
         """The events that a verdict needs: the epochs, the newest steps, the end."""
-        start = max(0, len(self.columns["step"]) - 20)
+        start = max(0, len(self.columns["step"]) - NEWEST_STEPS)
         steps: list[Event] = [
             {"kind": "step", **{name: self.columns[name][i] for name in ("step", "loss", "accuracy")}}
             for i in range(start, len(self.columns["step"]))
