@@ -86,6 +86,7 @@ def test_a_batch_fits_into_the_memory_that_is_free(photos, monkeypatch):
     assert propose(survey(str(photos)), Path("a.toml"), 2).batch == 3
 
 
+@pytest.mark.slow
 def test_small_arrays_are_seen_whole_and_a_trial_tells_the_time(tmp_path):
     images, _ = upright_images(20, channels=2)
     np.savez(tmp_path / "tönes.npz", images=images)

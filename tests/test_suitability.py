@@ -179,6 +179,7 @@ def test_a_run_tells_and_its_report_shows(finished):
         assert strip.size == (16 * event["tile"], event["tile"])
 
 
+@pytest.mark.slow
 def test_with_few_images_a_run_tells_how_each_fares(tiny_recipe, tmp_path):
     np.savez(tmp_path / "few.npz", images=textures(12, 16))
     result, run = start(tiny_recipe, f"data.name={tmp_path / 'few.npz'}", "train.steps=2", "rotation.angles=[90,270]")
