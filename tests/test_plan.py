@@ -130,6 +130,7 @@ def test_a_plan_of_a_study_lists_its_runs(runs_dir):
     assert rows[-1][-1] == duration(sum(cost.seconds for cost in found))
 
 
+@pytest.mark.slow
 def test_a_plan_of_a_study_knows_the_backbones_that_its_runs_will_make(runs_dir):
     study = load_recipe("studies/table7_voc", {"scale": "cpu", "scales.cpu.seeds": [0]})
     found = {cost.name: cost for cost in costs(study, runs_dir, parse("H100"))}
@@ -165,7 +166,7 @@ def test_a_plan_of_this_machine_times_a_transfer_and_one_of_a_backbone_that_is_n
     for name in ("pretrained-s0", "random-s0"):
         training, evaluation = found[name].parts
         assert training.seconds > 0 and evaluation.seconds > 0 and training.steps == 4
-    assert found["pretrained-s0"].parts[0].flop < found["random-s0"].parts[0].flop, "a backbone of half the width"
+    assert found["pretrained-s0"].parts[0].flop == found["random-s0"].parts[0].flop > 0, "the same backbone"
 
 
 def test_the_command_prints_parts_and_what_they_assume(runs_dir):

@@ -65,6 +65,7 @@ def test_a_loss_that_explodes_stops_the_run_with_a_way_on(tiny_recipe):
     assert "optimizer.learning_rate=" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -73,13 +74,10 @@ def test_a_loss_that_explodes_stops_the_run_with_a_way_on(tiny_recipe):
             *("train.label_smoothing=0.1", "train.precision=mixed_bfloat16"),
             'probe=[{head = "linear", steps = 2, every = 1}]',
         ],
-        pytest.param(
-            [
-                *("rotation.copies=one", "rotation.angles=[90, 270]", "train.precision=mixed_float16"),
-                *("backbone.name=nin", "optimizer.name=adamw", "data.validation=0"),
-            ],
-            marks=pytest.mark.slow,
-        ),
+        [
+            *("rotation.copies=one", "rotation.angles=[90, 270]", "train.precision=mixed_float16"),
+            *("backbone.name=nin", "optimizer.name=adamw", "data.validation=0"),
+        ],
     ],
 )
 def test_the_variants_train_and_export(tiny_recipe, options):
