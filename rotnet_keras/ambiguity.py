@@ -28,7 +28,7 @@ def by_image(probabilities: np.ndarray, angles: Sequence[int]) -> dict[str, Any]
     right = labels == predicted
     degrees = np.array(angles)
     opposite = (degrees[predicted] - degrees[labels])[~right] % 360 == 180
-    likely = turn_probabilities(probabilities, angles)[1]
+    likely = turn_probabilities(logarithms(probabilities), angles)[1]
     return {
         "right": np.bincount(right.reshape(len(angles), count).sum(axis=0), minlength=len(angles) + 1).tolist(),
         "half_turns": round(float(opposite.mean()), 4) if len(opposite) else None,
@@ -36,23 +36,38 @@ def by_image(probabilities: np.ndarray, angles: Sequence[int]) -> dict[str, Any]
     }
 
 
-def turn_probabilities(probabilities: np.ndarray, angles: Sequence[int]) -> tuple[list[int], np.ndarray]:
+def logarithms(probabilities: np.ndarray) -> np.ndarray:
+    """What is said of each image's copies: [n, i, j] of image n, turned by angle i, that it was turned by angle j.
+
+    Args:
+        probabilities: see `by_image`.
+
+    Returns:
+        (N, K, K) float64.
+    """
+    number = probabilities.shape[1]
+    said = np.log(np.clip(probabilities.astype(np.float64), LEAST, None))
+    return said.reshape(number, -1, number).transpose(1, 0, 2)
+
+
+def turn_probabilities(
+    said: np.ndarray, angles: Sequence[int], temperature: float = 1.0
+) -> tuple[list[int], np.ndarray]:
     """By how much each image may be turned as it is, by what is said of all its copies.
 
     A copy at angle i that is taken for angle j tells of an image that is turned by j - i. The logarithms of what all
     copies say of a turn are averaged.
 
     Args:
-        probabilities: see `by_image`.
+        said: (N, K, K), see `logarithms`.
+        temperature: the larger, the less sure.
 
     Returns:
         The turns, degrees in [0, 360), and (N, turns), their sum 1.
     """
-    number = len(angles)
-    said = np.log(np.clip(probabilities.astype(np.float64), LEAST, None)).reshape(number, -1, number)
     turned = (np.array(angles) - np.array(angles)[:, None]) % 360
     turns = sorted(set(turned.ravel().tolist()))
-    mean = np.stack([said.transpose(1, 0, 2)[:, turned == turn].mean(axis=1) for turn in turns], axis=1)
+    mean = np.stack([said[:, turned == turn].mean(axis=1) for turn in turns], axis=1) / temperature
     likely = np.exp(mean - mean.max(axis=1, keepdims=True))
     return turns, likely / likely.sum(axis=1, keepdims=True)
 
@@ -63,7 +78,7 @@ def most_ambiguous(probabilities: np.ndarray, angles: Sequence[int]) -> list[dic
     Args:
         probabilities: see `by_image`.
     """
-    turns, likely = turn_probabilities(probabilities, angles)
+    turns, likely = turn_probabilities(logarithms(probabilities), angles)
     entropy = -(likely * np.log(likely + LEAST)).sum(axis=1)
     found = []
     for image in np.argsort(-entropy, kind="stable")[:SHOWN].tolist():

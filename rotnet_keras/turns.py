@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from rotnet_keras.ambiguity import LEAST, logarithms, turn_probabilities
 from rotnet_keras.batches import centred
 from rotnet_keras.datasets import load
 from rotnet_keras.engine import keras, tf
@@ -18,8 +19,6 @@ from rotnet_keras.runs import RunFolder
 from rotnet_keras.schema import PretrainRecipe
 from rotnet_keras.viewing import BATCH, Progress, Viewer, batches, viewer
 
-# Probabilities below it are taken for it.
-LEAST = 1e-7
 TEMPERATURES = np.geomspace(0.02, 20, 300)
 # Images of a run's validation that calibrate it, at most.
 CALIBRATED = 2000
@@ -54,9 +53,7 @@ class Judge:
 
     def _of_batch(self, pictures: np.ndarray) -> np.ndarray:
         copies, _ = rotate_batch(tf.constant(pictures, tf.float32), self.angles)
-        probable = np.asarray(self.model(copies, training=False), np.float64)
-        by_copy = probable.reshape(len(self.angles), len(pictures), len(self.angles))
-        return np.log(np.clip(by_copy, LEAST, None)).transpose(1, 0, 2)
+        return logarithms(np.asarray(self.model(copies, training=False)))
 
 
 def judge(source: RunFolder | Path) -> Judge:
@@ -97,20 +94,14 @@ def unlikeliness(log_probabilities: np.ndarray) -> np.ndarray:
 def turns_of(log_probabilities: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """How probable each turn of pictures is, by what is said of all their copies.
 
-    A picture that was turned by angle j before, and is turned by angle i now, is turned by both.
-
     Args:
-        log_probabilities: (N, K, K) for K right angles in order, see `Judge`.
+        log_probabilities: (N, 4, 4) for right angles, see `Judge`.
         temperature: the larger, the less sure.
 
     Returns:
-        (N, K), their sum 1.
+        (N, 4), their sum 1.
     """
-    count = log_probabilities.shape[1]
-    copies = np.arange(count)[:, None]
-    turned = log_probabilities[:, copies, (copies + np.arange(count)) % count].mean(axis=1) / temperature
-    likely = np.exp(turned - turned.max(axis=1, keepdims=True))
-    return likely / likely.sum(axis=1, keepdims=True)
+    return turn_probabilities(log_probabilities, RIGHT_ANGLES, temperature)[1]
 
 
 def fitted_temperature(log_probabilities: np.ndarray) -> float:

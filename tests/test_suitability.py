@@ -8,7 +8,7 @@ from conftest import shared_data
 from PIL import Image, ImageDraw
 from whole_runs import events_of, start
 
-from rotnet_keras.ambiguity import by_image, most_ambiguous, turn_probabilities
+from rotnet_keras.ambiguity import by_image, logarithms, most_ambiguous, turn_probabilities
 from rotnet_keras.giveaways import giveaways
 from rotnet_keras.reliance import reliance
 from rotnet_keras.sense import NAMES, findings, summary
@@ -154,7 +154,7 @@ def test_a_network_that_goes_by_scan_lines_loses_them_in_smoothing():
 def test_images_with_two_uprights_are_the_most_ambiguous():
     sure, either = [0.94, 0.02, 0.02, 0.02], [0.49, 0.01, 0.49, 0.01]
     probabilities = np.array([np.roll(p, turn) for turn in range(4) for p in (sure, either, sure)])
-    turns, likely_turns = turn_probabilities(probabilities, ANGLES)
+    turns, likely_turns = turn_probabilities(logarithms(probabilities), ANGLES)
     assert turns == list(ANGLES) and likely_turns.argmax(axis=1).tolist() == [0, 0, 0]
     assert most_ambiguous(probabilities, ANGLES)[0] == {"image": 1, "turns": [[0, 0.49], [180, 0.49]]}
     assert by_image(probabilities, ANGLES) == {"right": [0, 0, 1, 0, 2], "half_turns": 1.0, "undecided": 0.3333}
@@ -163,7 +163,7 @@ def test_images_with_two_uprights_are_the_most_ambiguous():
 @pytest.mark.parametrize("angles", [(0, 180), (90, 270), (0, 90), (180, 45, 0)])
 def test_copies_agree_on_a_turn_whatever_the_angles(angles):
     """A network that is always right says 0 of every image."""
-    turns, likely_turns = turn_probabilities(np.repeat(np.eye(len(angles)), 5, axis=0), angles)
+    turns, likely_turns = turn_probabilities(logarithms(np.repeat(np.eye(len(angles)), 5, axis=0)), angles)
     assert [turns[i] for i in likely_turns.argmax(axis=1)] == [0] * 5
 
 
