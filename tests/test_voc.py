@@ -16,7 +16,7 @@ STARTS = {"rotnet": "pretrained.run=rotnet", "random": "backbone.name=compact"}
 def folder(tmp_path_factory):
     """Where a brief pretraining on CIFAR-10 is."""
     folder = tmp_path_factory.mktemp("voc")
-    settings = (f"data.data_dir={shared_data('tfds')}", "data.splits.test=test[:500]", "train.steps=400")
+    settings = (f"data.data_dir={shared_data('tfds')}", 'data.splits.test="test[:500]"', "train.steps=400")
     result = run_cli("run", "studies/cpu/pretrain", *settings, "--name", "rotnet", cwd=folder, timeout=1200)
     assert result.returncode == 0, result.stdout + result.stderr
     return folder
