@@ -20,7 +20,8 @@ from rotnet_keras.cli import app
 from rotnet_keras.errors import RotnetError, RunError
 from rotnet_keras.launch import load_for_run
 from rotnet_keras.runs import RunFolder
-from rotnet_keras.shipped import card_of, find_network
+from rotnet_keras.shipped import card_of, find_network, megabytes, shipped
+from rotnet_keras.turns import judge
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "ship_weights.py"
 
@@ -90,6 +91,21 @@ def test_the_card_tells_what_the_run_did_and_nothing_of_its_machine(finished, ne
     for file in ("card.md", "card.json", "recipe.toml"):
         content = (network.path / file).read_text(encoding="utf-8")
         assert not [place for place in (str(run.path.parents[1]), "/tmp", os.uname().nodename) if place in content]
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_those_of_the_package_are_as_their_cards_say(name):
+    network = shipped()[name]
+    card, told = card_of(network), judge(network)
+    text = (network.path / "card.md").read_text(encoding="utf-8")
+    assert card["name"] == name and f"rotnet_keras.load({name!r})".replace("'", '"') in text
+    assert list(told.angles) == card["rotation"]["angles"] and megabytes(network) < 10
+    assert rotnet_keras.load(name).input_shape == told.model.input_shape
+    assert told.model.count_params() > card["parameters"] > 0
+    # More cannot be told without the data: `rotnet-keras measure-weights` measures the figures again.
+    side, _, channels = told.model.input_shape[1:]
+    said = told.log_probabilities(np.random.default_rng(0).integers(0, 256, (2, side, side, channels), np.uint8))
+    np.testing.assert_allclose(np.exp(said).sum(axis=2), 1, atol=1e-3)
 
 
 def test_they_are_listed_told_and_copied(network, tmp_path):
