@@ -1,0 +1,33 @@
+"""The command line as it is, but whatever a recipe trains is a few steps on a few images: for commands of documents."""
+
+import sys
+
+from test_full_size import PARTS
+
+from rotnet_keras.cli import main
+from rotnet_keras.recipe import load_recipe, parse_override
+
+FEW = PARTS | {"cifar10": {"train": "train[:400]", "test": "test[:100]"}}
+
+
+def settings_of(name, overrides):
+    """Settings that make a recipe small; of a study only what it would run."""
+    recipe = load_recipe(name, dict(map(parse_override, overrides)))
+    if recipe.kind == "study":
+        yield "--dry-run"
+        return
+    if hasattr(recipe, "train"):
+        yield from ("train.steps=3", "train.batch=4")
+    if hasattr(recipe, "canvas"):
+        yield "canvas.side=192"
+    yield from (
+        f"probe.{number}.steps=3" for number, probe in enumerate(getattr(recipe, "probe", [])) if probe.head != "knn"
+    )
+    yield from (f"data.splits.{split}={part!r}" for split, part in FEW.get(recipe.data.name, {}).items())
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    if arguments[0] == "run":
+        sys.argv += settings_of(arguments[1], [word for word in arguments[2:] if "=" in word])
+    main()
