@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 NETWORKS = "A finished pretraining run, weights that ship, or a rotnet.keras file."
 Network = Annotated[str, typer.Option(help=NETWORKS)]
+# The network that ships for photos.
+PHOTOS = "compact5_photos"
 MinConfidence = Annotated[float, typer.Option(min=0, max=1, help="Of less sure turns nothing is done.")]
 
 
@@ -65,7 +67,7 @@ def anomalies(
 
 def upright(
     paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
-    network: Network,
+    network: Network = PHOTOS,
     write: Annotated[
         str | None, typer.Option(help="exif turns JPEG files, pixels PNG and BMP files, neither with a loss.")
     ] = None,
@@ -117,8 +119,8 @@ def upright(
 
 def measure_upright(
     paths: Annotated[list[Path], typer.Argument(help="Upright pictures, or folders of them, not trained on.")],
-    network: Network,
     to: Annotated[Path, typer.Option(help="The folder for upright.md, upright.json and reliability.png.")],
+    network: Network = PHOTOS,
     min_confidence: MinConfidence = 0.9,
     seed: Annotated[int, typer.Option(min=0, help="Of the turns.")] = 0,
     runs_dir: RunsDir = None,

@@ -15,6 +15,9 @@ from rotnet_keras.survey import Survey
 # Up to this short side, in pixels, images are seen whole; larger ones are resized and cropped as recipe `folder` does.
 SMALL = 48
 LARGE, CROP = 72, 64
+# With it a network of 5,002 photos told 81.6 % of the turns of 556 other ones after 39 epochs (in training 88.3 %),
+# without it 78.8 % (98.5 %).
+AREA = [0.35, 1.0]
 # Most images that are held out to follow the training with.
 VALIDATION = 5000
 BATCH = 64
@@ -129,6 +132,7 @@ def _text(found: Survey, file: Path, epochs: int, batch: int, timing: str) -> st
     if short > SMALL:
         size = f"# Central squares, resized to so many pixels from {found.extent}.\nsize = {LARGE}\n"
         crop = f"# What the network sees of them. Raise both for fine detail; time grows with it.\ncrop = {CROP}\n"
+        crop += f"# It is shown parts of so much of their area, or it learns a small set by heart.\narea = {AREA}\n"
     else:
         side = max(16, short // 4 * 4)
         size = "" if found.square and found.sides[0] == found.sides[2] == side else f"size = {side}\n"

@@ -1,7 +1,8 @@
-"""Every block of code in the README is run, in order, on less data and for fewer steps."""
+"""Every block of code in the README and in the tutorial is run, in order, on less data and for fewer steps."""
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from voc_kit import make_kit
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-# What the page types, and what is run of it. What installs is tried by `make wheel-check`, what draws on a terminal by
+# What the pages type, and what is run of it. What installs is tried by `make wheel-check`, what draws on a terminal by
 # test_tui_tmux.py.
 PROGRAMS = {
     "rotnet-keras": f'exec "{sys.executable}" "{HERE}/smaller.py" "$@"',
@@ -65,7 +66,7 @@ def stand_ins(folder):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder to type in, in which the programs that the page names are the ones above."""
+    """An empty folder to type in, in which the programs that the pages name are the ones above."""
     programs = tmp_path / "programs"
     programs.mkdir()
     for name, script in PROGRAMS.items():
@@ -137,3 +138,27 @@ def test_those_of_the_readme(folder, tiny_data, monkeypatch):
             assert all(line.split()[0] in output for line in told if line != "...")
         found += kind != "text"
     assert found >= 10
+
+
+@pytest.mark.slow
+def test_those_of_the_tutorial(folder):
+    """Where it shows output, each line begins with a word, or with a number where a number stands here."""
+    scenes = shared_data("scenes15")
+    (folder / "photos").mkdir()
+    for number, file in enumerate(sorted(scenes.glob("train/*/*.jpg"))[::8]):
+        (folder / "photos" / f"{number:03d}.jpg").symlink_to(file)
+    for number, file in enumerate(sorted(scenes.glob("test/*/*.jpg"))):
+        place = folder / ("new" if number % 4 else "labelled") / file.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        (place / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folder / "new" / "tallbuilding", folder / "album")
+    found = 0
+    for kind, block in blocks("docs/tutorial.md"):
+        assert kind == "console", block
+        commands, told = commands_of(kind, block)
+        output = type_in(commands)
+        for line in told:
+            word = line.split()[0]
+            assert word == "..." or re.search(r"\d", word) or word in output, f"{line}\n{output}"
+        found += 1
+    assert found >= 8

@@ -139,6 +139,12 @@ def test_whether_a_network_goes_by_the_rim_is_found(looks_at, shown, rim):
     assert ("rim" in likely(event_of(images, told=told))) == rim
 
 
+@pytest.mark.parametrize(("part", "rest", "found"), [(0.44, 0.32, set()), (0.7, 0.2, {"rim"}), (0.3, 0.1, set())])
+def test_a_rim_may_tell_as_much_as_its_part_of_the_picture(part, rest, found):
+    told = {"rim": {"part": part, "rest": rest}}
+    assert likely(event_of(textures(), told=told)) == found
+
+
 def test_a_network_that_goes_by_scan_lines_loses_them_in_smoothing():
     def network(copies):
         grey = copies.astype(float).mean(3)
