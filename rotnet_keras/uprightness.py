@@ -225,7 +225,7 @@ def draw_reliability(found: Uprightness, path: Path) -> None:
                        color=BLUE, label="pictures, 95 % intervals")  # fmt: skip
         above.set(ylabel="share that is right", ylim=(0, 1.02), xlim=(0.2, 1.02))
         above.set_title(f"{found.accuracy.of:,} pictures, calibration error {100 * found.calibration_error:.1f} %")
-        above.legend(loc="upper left")
+        above.legend(loc="lower right")
         below.set_axisbelow(True)
         below.bar(confidence, [share.of for share in shares], width=0.8 / BINS, color=BLUE)
         below.set(xlabel="confidence", ylabel="pictures")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Gather the photos that `photos` learned from, in one flat folder:
+"""Gather the photos that `compact5_photos` learned from, in one flat folder:
 
     python scripts/make_photos.py --tfds DIR --scenes DIR/scenes15 --to photos
 
