@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import upright_images
+from conftest import shared_data, upright_images
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -124,6 +124,14 @@ def test_pictures_are_set_upright_when_asked_to(finished, photos):
     assert changed == {"1.jpg", "2.jpg", "3.jpg"}
     assert "Turned 1 files." in upright(*arguments, "--write", "pixels")
     assert "0 of 9 pictures are turned" in upright(*arguments)
+
+
+def test_unless_told_otherwise_the_network_that_ships_is_asked_and_knows_real_photos(tmp_path):
+    scenes = sorted(shared_data("scenes15").glob("test/*/*.jpg"))[::12]
+    result = CliRunner().invoke(app, ["measure-upright", *map(str, scenes), "--to", str(tmp_path / "to"), "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["accuracy"]["of"] == 50 and found["accuracy"]["value"] > 0.7
 
 
 def test_a_protected_file_is_told_and_the_others_are_turned(finished, photos):
