@@ -141,7 +141,7 @@ def test_those_of_the_readme(folder, tiny_data, monkeypatch):
 
 @pytest.mark.slow
 def test_those_of_the_tutorial(folder):
-    """Where it shows output, each line begins with a word, or with a number where a number stands here."""
+    """The first word of every line that it says is printed is printed here, too, unless it is a number."""
     scenes = shared_data("scenes15")
     (folder / "photos").mkdir()
     for number, file in enumerate(sorted(scenes.glob("train/*/*.jpg"))[::8]):
