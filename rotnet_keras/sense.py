@@ -16,8 +16,8 @@ KNOWN = {"marks": 0.6, "grid": 0.65, "sharpness": 0.8}
 # The share of images with bars from which these count.
 BARRED = 0.1
 # By how much more than by chance a part must be followed, and how many times as often as the rest: a rim has sky and
-# ground in it, too, and a network of photos without a shortcut followed it in 0.44 of cases and the rest in 0.32; one of
-# such photos with a white line along their upper edge, in 0.996 and never.
+# ground in it, too, and a network of photos without a shortcut followed it in 0.44 of cases and the rest in 0.32; one
+# of such photos with a white line along their upper edge, in 0.996 and never.
 FOLLOWED, TIMES = 0.1, 2
 # The share of its knowledge that a network loses with the finest traces.
 LOST = 0.8
