@@ -11,7 +11,7 @@ import numpy as np
 
 from rotnet_keras import images as image_files
 from rotnet_keras.errors import DataError
-from rotnet_keras.records import RecordImages, open_records
+from rotnet_keras.records import FILES_AT_ONCE, RECORDS_IN_TURN, RecordImages, open_records
 from rotnet_keras.sections import Data, Splits
 from rotnet_keras.sources import ARRAY_NAMES, ArraySource, TfdsSource, asked_for
 from rotnet_keras.stores import Decoded, Split, Store, cache_for, store_images
@@ -208,7 +208,10 @@ def _decoded(
     import tensorflow_datasets as tfds
 
     image_key, label_key = keys
-    stream = iter(tfds.as_numpy(builder.as_dataset(split=name)))
+    in_turn = tfds.ReadConfig(
+        interleave_cycle_length=_files_at_once(builder.info), interleave_block_length=RECORDS_IN_TURN
+    )
+    stream = iter(tfds.as_numpy(builder.as_dataset(split=name, read_config=in_turn)))
     done = 0
     while chunk := list(islice(stream, 256)):
         for example in chunk:
@@ -236,6 +239,11 @@ def left_in_files(
     parts = [(Path(part.filename), part.skip, part.examples_in_shard - part.skip if part.take < 0 else part.take)
              for part in info.splits[name].file_instructions]  # fmt: skip
     looked = partial(progress, f"looking at {name} images")
-    store, labels, unread = open_records(parts, *keys, _key(info, name), looked, **options)
+    store, labels, unread = open_records(parts, *keys, _key(info, name), looked, _files_at_once(info), **options)
     bad += unread
     return store, labels
+
+
+def _files_at_once(info: Any) -> int:
+    """How many files of a data set are read in turn: one, in order, where tfds was asked not to shuffle it."""
+    return 1 if info.disable_shuffling else FILES_AT_ONCE

@@ -24,6 +24,9 @@ from rotnet_keras.stores import cache_folder, read_index
 # A record is its length, 8 bytes, a checksum of that, 4, the data, and a checksum of those, 4.
 HEADER, FOOTER = 12, 4
 
+# tfds reads so many files at once, so many records of each in turn. That is the order of a split, wherever it is kept.
+FILES_AT_ONCE, RECORDS_IN_TURN = 16, 16
+
 # A file, how many of its records to pass over, and how many to take.
 Part = tuple[Path, int, int]
 
@@ -84,12 +87,14 @@ def open_records(
     label_key: str | None,
     key: str,
     progress: Callable[[int, int], None],
+    files_at_once: int = FILES_AT_ONCE,
     **options: Any,
 ) -> tuple[RecordImages, np.ndarray, list[str]]:
     """Find the records of a split, once; the next time it is known where they are.
 
     Args:
         parts: what the split takes of which files.
+        files_at_once: how many files tfds reads in turn: 1 for a data set that it was asked not to shuffle.
         key: tells this split from all others in the cache.
         progress: told how many records are found, of how many.
         **options: those of `EncodedImages`, but for the shapes.
@@ -100,11 +105,11 @@ def open_records(
     Raises:
         DataError: a file ends within a record.
     """
-    file = cache_folder() / f"{''.join(c if c.isalnum() or c in '-.' else '_' for c in key)}.records.npz"
+    file = cache_folder() / f"{''.join(c if c.isalnum() or c in '-.' else '_' for c in key)}.records-2.npz"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         buffer = BytesIO()
-        np.savez(buffer, **_index(parts, image_key, label_key, progress))
+        np.savez(buffer, **_index(parts, image_key, label_key, files_at_once, progress))
         write_atomically(file, buffer.getvalue())
     index = read_index(file)
     shapes, plain, places, labels = (index[name] for name in ("shapes", "plain", "places", "labels"))
@@ -113,34 +118,60 @@ def open_records(
     return RecordImages(paths, places, image_key, shapes=shapes, plain=plain, **options), labels, bad
 
 
+def reading_order(counts: Sequence[int], files_at_once: int = FILES_AT_ONCE) -> np.ndarray:
+    """The order in which tfds reads the records of several files.
+
+    Args:
+        counts: how many records are read of each file.
+
+    Returns:
+        (sum of counts,) int64: record numbers, where those of the first file come first and so on.
+    """
+    ends = np.cumsum(counts, dtype=np.int64)
+    ranges = tf.data.Dataset.from_tensor_slices((ends - counts, ends))
+    numbers = ranges.interleave(tf.data.Dataset.range, files_at_once, RECORDS_IN_TURN)
+    return np.concatenate([np.zeros(0, np.int64), *numbers.batch(1 << 16).as_numpy_iterator()])
+
+
 def _index(
-    parts: Sequence[Part], image_key: str, label_key: str | None, progress: Callable[[int, int], None]
+    parts: Sequence[Part],
+    image_key: str,
+    label_key: str | None,
+    files_at_once: int,
+    progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     total = sum(take for _, _, take in parts)
+    numbers: list[int] = []
     shapes: list[tuple[int, int]] = []
     plain: list[bool] = []
     places: list[tuple[int, int, int]] = []
     labels: list[int] = []
     bad: list[str] = []
+    first = 0
     for number, (path, skip, take) in enumerate(parts):
-        for start, record in _records(path, skip, take):
+        for position, (start, record) in enumerate(_records(path, skip, take)):
             try:
                 seen = image_files.look_at(BytesIO(image_of(record, image_key)))
             except (image_files.UnreadableImage, OSError) as error:
                 bad.append(f"{path.name} at byte {start} ({error})")
                 continue
+            numbers.append(first + position)
             shapes.append((seen.width, seen.height))
             plain.append(seen.plain)
             places.append((number, start, len(record)))
             labels.append(_label(record, label_key))
             if len(places) % 256 == 0:
                 progress(len(places) + len(bad), total)
+        first += take
     progress(total, total)
+    rank = np.empty(total, np.int64)
+    rank[reading_order([take for _, _, take in parts], files_at_once)] = np.arange(total)
+    order = np.argsort(rank[np.array(numbers, np.int64)])
     return {
-        "shapes": np.array(shapes, np.int32).reshape(-1, 2),
-        "plain": np.array(plain, bool),
-        "places": np.array(places, np.int64).reshape(-1, 3),
-        "labels": np.array(labels, np.int64),
+        "shapes": np.array(shapes, np.int32).reshape(-1, 2)[order],
+        "plain": np.array(plain, bool)[order],
+        "places": np.array(places, np.int64).reshape(-1, 3)[order],
+        "labels": np.array(labels, np.int64)[order],
         "bad": np.array(bad, dtype=str),
     }
 

@@ -331,15 +331,27 @@ def test_the_real_cifar10():
 
 def test_real_scenes_and_a_tfds_set_whose_test_is_called_validation():
     scenes = load(Data(name=str(shared_data("scenes15")), size=32))
-    assert (len(scenes.test), len(scenes.class_names), scenes.image_shape) == (600, 15, (32, 32, 3))
-    section = Data(name="imagenet2012", data_dir=str(shared_data("tfds")), size=32)
-    imagenet = load(section)
-    assert (len(imagenet.train), len(imagenet.test)) == (3600, 1000)
+    files = list((shared_data("scenes15") / "test").glob("*/*.jpg"))
+    classes = sorted({file.parent.name for file in files})
+    assert (len(scenes.test), scenes.class_names, scenes.image_shape) == (len(files), classes, (32, 32, 3))
+    section = Data(name="imagenet2012", data_dir=str(shared_data("tfds")), size=32, validation=0.1)
+    imagenet, stated = load(section), stated_counts(section)
+    assert len(imagenet.train) + len(imagenet.validation) == stated["train"]
+    assert len(imagenet.validation) == round(0.1 * stated["train"]) and len(imagenet.test) == stated["validation"]
     assert training_images(section) == len(imagenet.train)
+
+
+def stated_counts(section):
+    """How many images of each split the files of a tfds data set state."""
+    import tensorflow_datasets as tfds
+
+    splits = tfds.builder(section.name, data_dir=section.data_dir).info.splits
+    return {name: split.num_examples for name, split in splits.items()}
 
 
 def test_real_pictures_of_many_sizes_come_to_one():
     section = Data(name="voc/2007", data_dir=str(shared_data("tfds")), size=48)
-    voc = load(section)
-    assert voc.image_shape == (48, 48, 3) and (len(voc.train), len(voc.validation)) == (190, 170)
+    voc, stated = load(section), stated_counts(section)
+    assert voc.image_shape == (48, 48, 3)
+    assert (len(voc.train), len(voc.validation)) == (stated["train"], stated["validation"])
     assert training_images(section) == len(voc.train)

@@ -59,6 +59,13 @@ def losses(run):
     return np.array([event["loss"] for event in events_of(run, "step")])
 
 
+def assert_same_losses(run, other):
+    """Steps of one training on other devices: sums of float32 differ in their last bits, and more from step to step."""
+    assert len(losses(run)) == len(losses(other)) == 50
+    np.testing.assert_allclose(losses(run)[:5], losses(other)[:5], atol=1e-5)
+    np.testing.assert_allclose(losses(run), losses(other), atol=5e-3)
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, tiny_data):
     from conftest import TINY_RECIPE
@@ -76,12 +83,11 @@ def test_two_replicas_learn_what_one_device_learns(alone, tiny_recipe):
     result = run_cli("run", tiny_recipe, "--name", "run", *WHOLE_BATCH, "devices.replicas=2", cwd=folder)
     assert result.returncode == 0, result.stdout + result.stderr
     run = run_of(folder, "run")
-    assert len(losses(run)) == 50
-    np.testing.assert_allclose(losses(run), losses(alone), atol=1e-4)
+    assert_same_losses(run, alone)
     np.testing.assert_allclose(
         [e["validation"]["loss"] for e in events_of(run, "epoch")],
         [e["validation"]["loss"] for e in events_of(alone, "epoch")],
-        atol=1e-3,
+        atol=5e-3,
     )
 
 
@@ -91,7 +97,7 @@ def test_two_processes_learn_what_one_learns(alone, tiny_recipe):
     assert [code for code, _ in results] == [0, 0], results
     run = run_of(folder, "run")
     assert [p.name for p in (folder / "runs").iterdir()] == ["run"]
-    np.testing.assert_allclose(losses(run), losses(alone), atol=1e-4)
+    assert_same_losses(run, alone)
     assert run.backbone.is_file() and events_of(run, "test")
 
 
@@ -107,7 +113,7 @@ def test_two_processes_stop_together_and_go_on(alone, tiny_recipe):
     assert run.state() == "stopped" and len(losses(run)) < 50
     results = ends(start_workers("resume", "run", cwd=folder))
     assert [code for code, _ in results] == [0, 0], results
-    np.testing.assert_allclose(losses(run), losses(alone), atol=1e-4)
+    assert_same_losses(run, alone)
 
 
 @pytest.mark.slow

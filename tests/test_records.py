@@ -17,39 +17,47 @@ from rotnet_keras.sections import Augment, Data
 
 
 def encoded(number, shape=(24, 36), kind="jpeg"):
-    """An image whose brightness tells its number."""
+    """An image whose brightness tells its number, up to 23."""
     file = io.BytesIO()
-    Image.fromarray(np.full((*shape, 3), 20 + 10 * number, np.uint8)).save(file, kind)
+    Image.fromarray(np.full((*shape, 3), 20 + 10 * (number % 24), np.uint8)).save(file, kind)
     return file.getvalue()
 
 
 @pytest.fixture
 def prepared(tmp_path, monkeypatch):
     """A tfds data set of 16 images of three sizes, in two shards, one PNG among them: its folder."""
+    monkeypatch.setenv("ROTNET_CACHE_DIR", str(tmp_path / "cache"))
+    return prepare(tmp_path / "tfds", [9, 7])
+
+
+def prepare(data_dir, shard_lengths):
+    """Write the data set `pictures`, of shards of these lengths."""
     import tensorflow_datasets as tfds
 
-    monkeypatch.setenv("ROTNET_CACHE_DIR", str(tmp_path / "cache"))
     features = tfds.features.FeaturesDict(
         {"image": tfds.features.Image(shape=(None, None, 3)), "label": tfds.features.ClassLabel(num_classes=4)}
     )
     shapes = [(24, 36), (36, 24), (30, 30)]
-    folder = tmp_path / "tfds" / "pictures" / "1.0.0"
+    folder = data_dir / "pictures" / "1.0.0"
     folder.mkdir(parents=True)
-    for shard, numbers in enumerate((range(9), range(9, 16))):
-        with tf.io.TFRecordWriter(str(folder / f"pictures-train.tfrecord-0000{shard}-of-00002")) as writer:
-            for n in numbers:
+    first = 0
+    for shard, length in enumerate(shard_lengths):
+        name = f"pictures-train.tfrecord-{shard:05}-of-{len(shard_lengths):05}"
+        with tf.io.TFRecordWriter(str(folder / name)) as writer:
+            for n in range(first, first + length):
                 kind = "png" if n == 4 else "jpeg"
                 image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded(n, shapes[n % 3], kind)]))
                 label = tf.train.Feature(int64_list=tf.train.Int64List(value=[n % 4]))
                 example = tf.train.Example(features=tf.train.Features(feature={"image": image, "label": label}))
                 writer.write(example.SerializeToString())
+        first += length
     tfds.folder_dataset.write_metadata(
         data_dir=str(folder),
         features=features,
-        split_infos=[tfds.core.SplitInfo(name="train", shard_lengths=[9, 7], num_bytes=0)],
+        split_infos=[tfds.core.SplitInfo(name="train", shard_lengths=shard_lengths, num_bytes=0)],
         filename_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
     )
-    return tmp_path / "tfds"
+    return data_dir
 
 
 def spec(folder, **options):
@@ -93,6 +101,20 @@ def test_parts_of_a_split_and_kept_images_are_the_same(prepared):
     )
 
 
+@pytest.mark.parametrize("shard_lengths", [[40], [40, 23, 5], [17] * 18])
+@pytest.mark.parametrize("part", ["train", "train[3:38]"])
+def test_wherever_images_are_kept_their_order_is_that_of_tfds(tmp_path, monkeypatch, shard_lengths, part):
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setenv("ROTNET_CACHE_DIR", str(tmp_path / "cache"))
+    folder = prepare(tmp_path / "tfds", shard_lengths)
+    stream = tfds.load("pictures", data_dir=str(folder), download=False, split=part)
+    expected = [round((example["image"].mean() - 20) / 10) for example in tfds.as_numpy(stream)]
+    for cache in ("memory", "disk", "none"):
+        split = load(spec(folder, splits={"train": part}, cache=cache)).train
+        assert brightness(split.images(slice(None))) == expected, cache
+
+
 def test_crops_may_lie_in_the_whole_image(prepared):
     split = load(spec(prepared, whole=True)).train
     frames = split.store.frames(np.arange(3))
@@ -121,7 +143,7 @@ def test_the_imagenet_stand_in_is_read_where_it_lies(tmp_path, monkeypatch):
     monkeypatch.setenv("ROTNET_CACHE_DIR", str(tmp_path))
     options = {"name": "imagenet2012", "data_dir": str(shared_data("tfds")), "size": 64, "validation": 0}
     near, far = (load(Data(**options, cache=cache)) for cache in ("memory", "none"))
-    rows = np.arange(0, 4000, 97)
+    rows = np.arange(0, len(near.train), 997)
     np.testing.assert_array_equal(near.train.labels, far.train.labels)
     difference = np.abs(near.train.images(rows).astype(int) - far.train.images(rows))
     assert difference.mean() < 2
