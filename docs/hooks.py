@@ -5,7 +5,7 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from rotnet_keras.kinds import KINDS
+from rotnet_keras.config.kinds import KINDS
 
 START = """\
 # Recipes: every key

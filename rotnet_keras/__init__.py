@@ -7,21 +7,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rotnet_keras.backbones import backbone
-    from rotnet_keras.exports import load
-    from rotnet_keras.launch import run
-    from rotnet_keras.recipe import load_recipe
-    from rotnet_keras.rotation import rotate_batch
+    from rotnet_keras.config.loading import load_recipe
+    from rotnet_keras.models.backbones.registry import backbone
+    from rotnet_keras.models.export import load
+    from rotnet_keras.models.rotation import rotate_batch
+    from rotnet_keras.runs.launch import run
 
 __all__ = ["backbone", "load", "load_recipe", "rotate_batch", "run"]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "backbone": "rotnet_keras.backbones",
-    "load": "rotnet_keras.exports",
-    "load_recipe": "rotnet_keras.recipe",
-    "rotate_batch": "rotnet_keras.rotation",
-    "run": "rotnet_keras.launch",
+    "backbone": "rotnet_keras.models.backbones.registry",
+    "load": "rotnet_keras.models.export",
+    "load_recipe": "rotnet_keras.config.loading",
+    "rotate_batch": "rotnet_keras.models.rotation",
+    "run": "rotnet_keras.runs.launch",
 }
 
 

@@ -1,5 +1,5 @@
 """`python -m rotnet_keras` is `rotnet-keras`."""
 
-from rotnet_keras.cli import main
+from rotnet_keras.cli.main import main
 
 main()

@@ -22,16 +22,16 @@ import h5py
 import numpy as np
 import tomlkit
 
-from rotnet_keras import shipped
-from rotnet_keras.collection import KEPT_FACTS
-from rotnet_keras.datasets import load
+from rotnet_keras.config.loading import load_recipe
+from rotnet_keras.data.datasets import load
 from rotnet_keras.errors import DataError, RotnetError, RunError
-from rotnet_keras.recipe import load_recipe
-from rotnet_keras.remeasuring import rotation_accuracy
-from rotnet_keras.report import best_probe, facts_of, pretraining_seconds, render, result_tables, without_places
-from rotnet_keras.rotation import RIGHT_ANGLES
-from rotnet_keras.runs import RunFolder
-from rotnet_keras.turns import judge, temperature_of
+from rotnet_keras.inference.orientation import judge, temperature_of
+from rotnet_keras.inference.zoo_check import rotation_accuracy
+from rotnet_keras.models.rotation import RIGHT_ANGLES
+from rotnet_keras.reports.report import best_probe, facts_of, pretraining_seconds, render, result_tables, without_places
+from rotnet_keras.reports.study_pages import KEPT_FACTS
+from rotnet_keras.runs import zoo
+from rotnet_keras.runs.folder import RunFolder
 
 MODELS = ("backbone", "rotnet")
 # Of a probe's event, what its card does without.
@@ -57,10 +57,10 @@ def ship(run: RunFolder, name: str, folder: Path) -> Path:
             packed = pack((run.export / f"{model}.keras").read_bytes())
             (network.export / f"{model}.keras").write_bytes(packed)
         card = card_of(run, network, name)
-        (network.path / shipped.CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        (network.path / zoo.CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         values = {
             "card": card,
-            "size": shipped.megabytes(network),
+            "size": zoo.megabytes(network),
             "side": judge(network).viewer.side,
             "tables": result_tables(run),
             "facts": facts_of(run, run.events()),
@@ -164,13 +164,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of a finished pretraining")
     parser.add_argument("name", help="what the network is to be called")
-    parser.add_argument("--to", type=Path, default=shipped.FOLDER, help="the folder for networks")
+    parser.add_argument("--to", type=Path, default=zoo.FOLDER, help="the folder for networks")
     chosen = parser.parse_args()
     try:
         target = ship(RunFolder(chosen.run), chosen.name, chosen.to)
     except RotnetError as error:
         sys.exit(str(error))
-    print(f"{target}: {shipped.megabytes(RunFolder(target)):.1f} MB")
+    print(f"{target}: {zoo.megabytes(RunFolder(target)):.1f} MB")
 
 
 if __name__ == "__main__":

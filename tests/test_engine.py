@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from rotnet_keras import engine
-from rotnet_keras.training import run_precision
+from rotnet_keras.training.trainer import run_precision
 
 AMX = ["avx512f", "avx512_bf16", "amx_bf16"]
 

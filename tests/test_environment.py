@@ -4,10 +4,10 @@ import shutil
 import subprocess
 
 import pytest
-from command_line import command, run_cli
-from whole_runs import events_of
+from support.command_line import command, run_cli
+from support.whole_runs import events_of
 
-from rotnet_keras.runs import list_runs
+from rotnet_keras.runs.folder import list_runs
 
 # What Python runs first where nothing may be sent or listened to.
 OFFLINE = """\

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from rotnet_keras.engine import device_name
-from rotnet_keras.runs import default_runs_dir
+from rotnet_keras.runs.folder import default_runs_dir
 
 
 def diagnosis() -> dict[str, str]:

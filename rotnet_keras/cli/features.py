@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rotnet_keras.cli.options import AsJson, RunsDir, check_places, find_network, print_rows, some, tell, tell_progress
 from rotnet_keras.errors import DataError, RecipeError
-from rotnet_keras.runs import write_atomically
-from rotnet_keras.shell import AsJson, RunsDir, check_places, find_network, print_rows, some, tell, tell_progress
+from rotnet_keras.files import write_atomically
 
 if TYPE_CHECKING:
-    from rotnet_keras.few_labels import Accuracy
+    from rotnet_keras.inference.few_labels import Accuracy
 
 NAMES = {"pretrained": "pretrained", "random": "random weights", "pixels": "raw pixels"}
 
@@ -25,9 +25,9 @@ def embed(
     runs_dir: RunsDir = None,
 ) -> None:
     """Write the features of pictures to a file, for search, plots and classifiers."""
-    from rotnet_keras.embedding import SUFFIXES
-    from rotnet_keras.embedding import embed as features_of
-    from rotnet_keras.viewing import files_of
+    from rotnet_keras.inference.embeddings import SUFFIXES
+    from rotnet_keras.inference.embeddings import embed as features_of
+    from rotnet_keras.inference.loading import files_of
 
     if to.suffix not in SUFFIXES:
         raise RecipeError(f"--to: expected a name that ends in {' or '.join(SUFFIXES)}, got {to}")
@@ -52,7 +52,7 @@ def alike(
 ) -> None:
     """Find the pictures whose features are most like those of others."""
     check_places(page)
-    from rotnet_keras.embedding import load_features, nearest, rows_of
+    from rotnet_keras.inference.embeddings import load_features, nearest, rows_of
 
     known = load_features(features)
     rows, similarity = nearest(known, rows_of(known, pictures), top + 1)
@@ -65,8 +65,8 @@ def alike(
         ]
         found.append({"picture": str(picture), "alike": others[:top]})
     if page:
-        from rotnet_keras.report import render
-        from rotnet_keras.thumbnails import thumbnail
+        from rotnet_keras.reports.report import render
+        from rotnet_keras.reports.thumbnails import thumbnail
 
         shown = [
             [{**one, "base64": thumbnail(Path(one["file"]))} for one in [{"file": each["picture"]}, *each["alike"]]]
@@ -92,8 +92,8 @@ def plot(
     if to.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise RecipeError(f"--to: expected a name that ends in .png, .svg or .pdf, got {to}")
     check_places(to)
-    from rotnet_keras.embedding import load_features
-    from rotnet_keras.projections import draw_projections
+    from rotnet_keras.inference.embeddings import load_features
+    from rotnet_keras.inference.projections import draw_projections
 
     tell(f"Wrote {to}: {draw_projections(load_features(features), to)}.")
 
@@ -107,7 +107,7 @@ def probe(
     as_json: AsJson = False,
 ) -> None:
     """Tell by a handful of labels whether pretraining helped: against random weights and raw pixels."""
-    from rotnet_keras.few_labels import compare, features_of, read_labels
+    from rotnet_keras.inference.few_labels import compare, features_of, read_labels
 
     file = _backbone(network, runs_dir)
     known = dict(read_labels(labels))

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rotnet_keras.cli.options import AsJson, check_places, print_rows, some, tell, tell_progress
 from rotnet_keras.errors import DataError, RecipeError
-from rotnet_keras.runs import write_atomically
-from rotnet_keras.shell import AsJson, check_places, print_rows, some, tell, tell_progress
+from rotnet_keras.files import write_atomically
 
 if TYPE_CHECKING:
-    from rotnet_keras.survey import Survey
+    from rotnet_keras.data.audit import Survey
 
 
 def init(
@@ -23,7 +23,7 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Look at images of your own and write a recipe that fits them and this machine."""
-    from rotnet_keras.survey import survey
+    from rotnet_keras.data.audit import survey
 
     stem = re.sub(r"[^\w.+-]+", "-", Path(images).expanduser().absolute().stem).strip(".+-") or "images"
     file = output or Path(f"{stem}.toml")
@@ -38,7 +38,7 @@ def init(
     if not as_json:
         print_rows(["", ""], _words(found))
         tell("Timing a few steps; this takes half a minute.")
-    from rotnet_keras.proposal import propose
+    from rotnet_keras.planning.proposal import propose
 
     proposal = propose(found, file, minutes)
     write_atomically(file, proposal.text.encode())

@@ -10,10 +10,9 @@ from typing import Annotated
 
 import typer
 
-from rotnet_keras import control, own_features, own_images, own_turns, tools
-from rotnet_keras.errors import RecipeError, RotnetError
-from rotnet_keras.plain_text import printable
-from rotnet_keras.shell import (
+from rotnet_keras.cli import features, init, models, orientation
+from rotnet_keras.cli import runs as run_commands
+from rotnet_keras.cli.options import (
     AsJson,
     Detach,
     NewName,
@@ -28,6 +27,8 @@ from rotnet_keras.shell import (
     print_rows,
     tell,
 )
+from rotnet_keras.errors import RecipeError, RotnetError
+from rotnet_keras.text import printable
 
 app = typer.Typer(
     name="rotnet-keras",
@@ -53,11 +54,11 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check recipe and data; start nothing.")] = False,
 ) -> None:
     """Run a recipe."""
-    from rotnet_keras.launch import prepare, spawn
+    from rotnet_keras.runs.launch import prepare, spawn
 
     loaded, facts = load(recipe, overrides, chosen(runs_dir))
     if dry_run:
-        from rotnet_keras.recipe import to_toml
+        from rotnet_keras.config.loading import to_toml
 
         tell(to_toml(loaded))
         tell("The recipe is valid and its data are there. Nothing was started.")
@@ -65,28 +66,29 @@ def run(
             tell("Its runs, timed by a short trial:")
             plan(recipe, overrides, runs_dir=runs_dir)
         return
-    from rotnet_keras.cluster import place
+    from rotnet_keras.training.cluster import place
 
     if not place(loaded).chief:
-        from rotnet_keras.train import follow
+        from rotnet_keras.tasks.run import follow
 
         raise typer.Exit(follow(loaded))
     folder = prepare(loaded, facts, name, chosen(runs_dir))
     if detach:
-        from rotnet_keras.runs import command_line
+        from rotnet_keras.runs.folder import command_line
 
         process = spawn(folder)
         tell(f"{folder.name} runs as process {process.pid}. Watch: {command_line('logs -f', folder)}")
         return
-    from rotnet_keras.train import run_and_exit
+    from rotnet_keras.planning.costs import tell_study_cost
+    from rotnet_keras.tasks.run import run_and_exit
 
-    run_and_exit(folder)
+    run_and_exit(folder, tell_study_cost)
 
 
 @app.command()
 def recipes(as_json: AsJson = False) -> None:
     """List the shipped recipes."""
-    from rotnet_keras.catalogue import describe, shipped_recipes
+    from rotnet_keras.config.finder import describe, shipped_recipes
 
     found = {name: describe(path) for name, path in shipped_recipes().items()}
     if as_json:
@@ -98,7 +100,7 @@ def recipes(as_json: AsJson = False) -> None:
 @app.command()
 def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Print a recipe with every default filled in."""
-    from rotnet_keras.recipe import load_recipe, parse_override, to_toml
+    from rotnet_keras.config.loading import load_recipe, parse_override, to_toml
 
     loaded = load_recipe(recipe, dict(map(parse_override, overrides or [])))
     tell(loaded.model_dump_json(indent=2, exclude_none=True) if as_json else to_toml(loaded).rstrip())
@@ -107,9 +109,9 @@ def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = Fals
 @app.command()
 def check(files: Annotated[list[str], typer.Argument(metavar="RECIPE...")]) -> None:
     """Check recipes, without looking at their data."""
-    from rotnet_keras.recipe import load_recipe
-    from rotnet_keras.study_runs import planned_runs, with_absolute_paths
-    from rotnet_keras.study_schema import StudyRecipe
+    from rotnet_keras.config.loading import load_recipe
+    from rotnet_keras.config.study import StudyRecipe
+    from rotnet_keras.runs.study_runs import planned_runs, with_absolute_paths
 
     complaints = []
     for file in files:
@@ -140,11 +142,11 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what a recipe computes, reads and takes: here, from a short trial, or on devices elsewhere."""
-    from rotnet_keras.catalogue import find_recipe
-    from rotnet_keras.hardware import parse
-    from rotnet_keras.recipe import load_recipe, parse_override
-    from rotnet_keras.study_runs import with_absolute_paths
-    from rotnet_keras.study_schema import StudyRecipe
+    from rotnet_keras.config.finder import find_recipe
+    from rotnet_keras.config.loading import load_recipe, parse_override
+    from rotnet_keras.config.study import StudyRecipe
+    from rotnet_keras.planning.hardware import parse
+    from rotnet_keras.runs.study_runs import with_absolute_paths
 
     cluster = parse(devices) if devices else None
     if cores and not cluster:
@@ -152,13 +154,13 @@ def plan(
     loaded = load_recipe(recipe, dict(map(parse_override, overrides or [])))
     if isinstance(loaded, StudyRecipe):
         loaded = with_absolute_paths(loaded, find_recipe(recipe).parent)
-    from rotnet_keras.costs import costs
+    from rotnet_keras.planning.costs import costs
 
     found = list(costs(loaded, chosen(runs_dir), cluster, cores))
     if as_json:
         typer.echo(json.dumps([asdict(cost) for cost in found], indent=2))
         return
-    from rotnet_keras.plan import notes, table
+    from rotnet_keras.planning.plan import notes, table
 
     print_rows(*table(found))
     for note in notes(found, cluster, cores):
@@ -168,7 +170,7 @@ def plan(
 @app.command()
 def schema() -> None:
     """Print the JSON schema of recipes."""
-    from rotnet_keras.recipe import json_schema
+    from rotnet_keras.config.loading import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))
 
@@ -176,8 +178,8 @@ def schema() -> None:
 @app.command()
 def runs(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
     """List the runs and what they came to."""
-    from rotnet_keras.runs import list_runs
-    from rotnet_keras.status import summary
+    from rotnet_keras.runs.folder import list_runs
+    from rotnet_keras.runs.status import summary
 
     found = [summary(folder) for folder in list_runs(chosen(runs_dir))]
     if as_json:
@@ -185,7 +187,7 @@ def runs(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
     elif not found:
         tell(f"No runs in {chosen(runs_dir)}. Start one: rotnet-keras run quickstart")
     else:
-        from rotnet_keras.status import COLUMNS, as_row
+        from rotnet_keras.runs.status import COLUMNS, as_row
 
         print_rows(list(COLUMNS), [as_row(s) for s in found])
 
@@ -193,7 +195,7 @@ def runs(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
 @app.command()
 def status(run: RunName, runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
     """Say how one run is."""
-    from rotnet_keras.status import in_lines, judgement, summary, understood
+    from rotnet_keras.runs.status import in_lines, judgement, summary, understood
 
     folder = find(run, runs_dir)
     with understood(folder):
@@ -228,7 +230,7 @@ def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...")], runs_dir: RunsDir = None, as_json: AsJson = False
 ) -> None:
     """Set runs side by side: results, and the recipe keys in which they differ."""
-    from rotnet_keras.status import comparison, understood
+    from rotnet_keras.runs.status import comparison, understood
 
     folders = [find(name, runs_dir) for name in runs]
     with understood(*folders):
@@ -242,8 +244,8 @@ def compare(
 @app.command()
 def report(run: RunName, runs_dir: RunsDir = None) -> None:
     """Write report.html and report.md of a run as it is now."""
-    from rotnet_keras.report import write_report
-    from rotnet_keras.status import understood
+    from rotnet_keras.reports.report import write_report
+    from rotnet_keras.runs.status import understood
 
     folder = find(run, runs_dir)
     with understood(folder):
@@ -260,13 +262,13 @@ def collect(
     runs_dir: RunsDir = None,
 ) -> None:
     """Write the tables and figures of finished studies to one place."""
-    from rotnet_keras.collection import collect as write
+    from rotnet_keras.reports.study_pages import collect as write
 
     tell(write([find(study, runs_dir) for study in studies], output, name, title))
 
 
-app.add_typer(control.queue, name="queue")
-for _module in (control, own_images, own_turns, own_features, tools):
+app.add_typer(run_commands.queue, name="queue")
+for _module in (run_commands, init, orientation, features, models):
     for _command in _module.COMMANDS:
         app.command()(_command)
 

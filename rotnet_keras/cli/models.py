@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rotnet_keras.errors import DataError, RecipeError, RotnetError
-from rotnet_keras.shell import (
+from rotnet_keras.cli.options import (
     AsJson,
     Overrides,
     RunName,
@@ -21,6 +20,7 @@ from rotnet_keras.shell import (
     tell,
     tell_progress,
 )
+from rotnet_keras.errors import DataError, RecipeError, RotnetError
 
 
 def backbones(
@@ -32,7 +32,7 @@ def backbones(
     as_json: AsJson = False,
 ) -> None:
     """List the backbones, or the taps of one with their shapes, its parameters and its arithmetic."""
-    from rotnet_keras.architectures import ARCHITECTURES, described
+    from rotnet_keras.config.architectures import ARCHITECTURES, described
 
     if name is None:
         rows = [described(known) for known in ARCHITECTURES]
@@ -42,7 +42,7 @@ def backbones(
             print_rows(["backbone", "taps", "blocks", "width", "what"], [list(row.values()) for row in rows])
         return
     spec = backbone_spec(name, blocks, width, size)
-    from rotnet_keras.arithmetic import anatomy
+    from rotnet_keras.models.flops import anatomy
 
     found = anatomy(spec, (size, size, channels))
     if as_json:
@@ -71,7 +71,7 @@ def export(
         raise RotnetError(f"{folder.name} has no exported model {model!r} (there: {there})")
     target = output or source.with_suffix(suffixes[to])
     check_places(target)
-    from rotnet_keras.exports import convert
+    from rotnet_keras.models.export import convert
 
     convert(source, to, target)
     tell(target)
@@ -88,7 +88,7 @@ def convert(
     if not checkpoint.is_file():
         raise DataError(f"no file {checkpoint.absolute()}")
     check_places(to)
-    from rotnet_keras.original import convert_original
+    from rotnet_keras.models.torch_import import convert_original
 
     for path in convert_original(checkpoint, backbone, to):
         tell(path)
@@ -100,8 +100,8 @@ def weights(
     as_json: AsJson = False,
 ) -> None:
     """List the pretrained networks that come with the package, or tell of one, or copy its files."""
-    from rotnet_keras.report import HEADS
-    from rotnet_keras.shipped import card_of, copy_out, find_shipped, megabytes, shipped
+    from rotnet_keras.reports.report import HEADS
+    from rotnet_keras.runs.zoo import card_of, copy_out, find_shipped, megabytes, shipped
 
     if name is None:
         if to:
@@ -141,11 +141,11 @@ def measure_weights(
     runs_dir: RunsDir = None,
 ) -> None:
     """Measure pretrained networks that come with the package again, and set that beside their cards."""
-    from rotnet_keras.recipe import parse_override
-    from rotnet_keras.shipped import find_shipped
+    from rotnet_keras.config.loading import parse_override
+    from rotnet_keras.runs.zoo import find_shipped
 
     network, given = find_shipped(name), dict(map(parse_override, overrides or []))
-    from rotnet_keras.remeasuring import measure_again
+    from rotnet_keras.inference.zoo_check import measure_again
 
     found = measure_again(network, given, chosen(runs_dir), tell_progress)
     rows = [[f"{100 * each.card:.2f}", f"{100 * each.here:.2f}", each.what] for each in found]
@@ -164,7 +164,7 @@ def rescale(
     if to.exists():
         raise RotnetError(f"{to} exists already; remove it or choose another place with --to")
     check_places(to)
-    from rotnet_keras.rescaling import rescale_file
+    from rotnet_keras.models.rescaling import rescale_file
 
     factors = rescale_file(backbone, images, to)
     print_rows(["layer", "multiplied by"], [[name, f"{factor:.3g}"] for name, factor in factors.items()])
@@ -173,7 +173,7 @@ def rescale(
 
 def doctor(as_json: AsJson = False) -> None:
     """Check the installation and say what a run would use."""
-    from rotnet_keras.doctor import diagnosis
+    from rotnet_keras.cli.doctor import diagnosis
 
     found = diagnosis()
     if as_json:
@@ -200,7 +200,7 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure how fast this machine trains, probes, reads images and starts."""
-    from rotnet_keras.bench import Settings, chosen_parts, in_rows, measure
+    from rotnet_keras.planning.bench.registry import Settings, chosen_parts, in_rows, measure
 
     settings = Settings(
         backbone, blocks, width, size, batch, precision, rounds, None if images is None else str(images), against

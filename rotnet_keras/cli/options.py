@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from rotnet_keras import __version__
-from rotnet_keras.plain_text import printable
+from rotnet_keras.text import printable
 
 # Of a list of files, so many are named.
 NAMED = 5
@@ -36,29 +36,29 @@ Version = Annotated[
 
 def load(recipe: str, overrides: list[str] | None, runs_dir: Path) -> tuple[Any, dict[str, Any]]:
     """The checked recipe with its data pinned, and the first facts of its run."""
-    from rotnet_keras.launch import load_for_run
-    from rotnet_keras.recipe import parse_override
+    from rotnet_keras.config.loading import parse_override
+    from rotnet_keras.runs.launch import load_for_run
 
     return load_for_run(recipe, dict(map(parse_override, overrides or [])), runs_dir)
 
 
 def chosen(runs_dir: Path | None) -> Path:
     """The runs folder that was given, or the default."""
-    from rotnet_keras.runs import default_runs_dir
+    from rotnet_keras.runs.folder import default_runs_dir
 
     return runs_dir or default_runs_dir()
 
 
 def find(name: str, runs_dir: Path | None) -> Any:
     """The run of this name, or at this path."""
-    from rotnet_keras.runs import find_run
+    from rotnet_keras.runs.folder import find_run
 
     return find_run(name, chosen(runs_dir))
 
 
 def find_network(name: str, runs_dir: Path | None) -> Any:
     """The run of this name, or at this path, or the network of this name that ships."""
-    from rotnet_keras.shipped import find_network
+    from rotnet_keras.runs.zoo import find_network
 
     return find_network(name, chosen(runs_dir))
 
@@ -71,10 +71,10 @@ def backbone_spec(name: str, blocks: int | None, width: float, size: int) -> Any
     """
     from pydantic import ValidationError
 
-    from rotnet_keras.architectures import ARCHITECTURES
-    from rotnet_keras.catalogue import did_you_mean
+    from rotnet_keras.config.architectures import ARCHITECTURES
+    from rotnet_keras.config.finder import did_you_mean
+    from rotnet_keras.config.sections import Backbone
     from rotnet_keras.errors import RecipeError
-    from rotnet_keras.sections import Backbone
 
     if name not in ARCHITECTURES:
         hint = did_you_mean(name, ARCHITECTURES)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rotnet_keras.cli.options import AsJson, RunsDir, check_places, find_network, print_rows, some, tell, tell_progress
 from rotnet_keras.errors import DataError, RecipeError
-from rotnet_keras.runs import write_atomically
-from rotnet_keras.shell import AsJson, RunsDir, check_places, find_network, print_rows, some, tell, tell_progress
+from rotnet_keras.files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from rotnet_keras.runs import RunFolder
-    from rotnet_keras.turns import Judge, Turn
+    from rotnet_keras.inference.orientation import Judge, Turn
+    from rotnet_keras.runs.folder import RunFolder
 
 NETWORKS = "A finished pretraining run, weights that ship, or a rotnet.keras file."
 Network = Annotated[str, typer.Option(help=NETWORKS)]
@@ -41,8 +41,8 @@ def anomalies(
     """Rank pictures by how badly a network recognises their turns: what it has never seen comes first."""
     check_places(csv)
     source = _network(network, runs_dir)
-    from rotnet_keras.turns import judge, see, unlikeliness
-    from rotnet_keras.viewing import files_of
+    from rotnet_keras.inference.loading import files_of
+    from rotnet_keras.inference.orientation import judge, see, unlikeliness
 
     files, others = files_of(paths), files_of(against or [])
     seen = see(judge(source), [*files, *others], tell_progress)
@@ -82,15 +82,15 @@ def upright(
         raise RecipeError(f"--write: expected exif or pixels, got {write!r}")
     check_places(page, csv)
     source = _network(network, runs_dir)
-    from rotnet_keras.turns import needed_turns, see
-    from rotnet_keras.viewing import files_of
+    from rotnet_keras.inference.loading import files_of
+    from rotnet_keras.inference.orientation import needed_turns, see
 
     files = files_of(paths)
     told, temperature, doubt = _calibrated(source)
     seen = see(told, files, tell_progress)
     turns = needed_turns(seen, temperature, min_confidence)
     if page:
-        from rotnet_keras.upright_page import upright_page
+        from rotnet_keras.inference.upright_page import upright_page
 
         write_atomically(page, upright_page(turns, _summary(turns)).encode())
     failed = [(str(file), why) for file, why in seen.unreadable]
@@ -129,8 +129,8 @@ def measure_upright(
     """Measure how well `upright` does: turn upright pictures at random and see what it makes of them."""
     check_places(to)
     source = _network(network, runs_dir)
-    from rotnet_keras.uprightness import measure
-    from rotnet_keras.viewing import files_of
+    from rotnet_keras.inference.loading import files_of
+    from rotnet_keras.inference.orientation_metrics import measure
 
     files = files_of(paths)
     told, temperature, doubt = _calibrated(source)
@@ -151,9 +151,9 @@ def measure_upright(
 
 def _calibrated(source: "Path | RunFolder") -> "tuple[Judge, float, str]":
     """The network, the temperature that its run's validation images ask for, and why there is none, or nothing."""
-    from rotnet_keras.rotation import RIGHT_ANGLES
-    from rotnet_keras.shipped import card_of
-    from rotnet_keras.turns import judge, temperature_of
+    from rotnet_keras.inference.orientation import judge, temperature_of
+    from rotnet_keras.models.rotation import RIGHT_ANGLES
+    from rotnet_keras.runs.zoo import card_of
 
     told = judge(source)
     if told.angles != RIGHT_ANGLES:
@@ -194,8 +194,8 @@ def _told(turns: "list[Turn]", failed: list[tuple[str, str]], write: str | None)
 
 def _turned(turn: "Turn", write: str) -> str:
     """Turn a picture's file; why it could not be, or nothing."""
-    from rotnet_keras.images import UnreadableImage
-    from rotnet_keras.orientation import turn_by_exif, turn_pixels
+    from rotnet_keras.data.decoding import UnreadableImage
+    from rotnet_keras.inference.lossless_rotation import turn_by_exif, turn_pixels
 
     try:
         (turn_by_exif if write == "exif" else turn_pixels)(turn.file, -turn.clockwise // 90)

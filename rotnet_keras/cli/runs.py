@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rotnet_keras.errors import RecipeError, RotnetError
-from rotnet_keras.plain_text import printable
-from rotnet_keras.shell import (
+from rotnet_keras.cli.options import (
     AsJson,
     Detach,
     NewName,
@@ -24,9 +22,11 @@ from rotnet_keras.shell import (
     print_rows,
     tell,
 )
+from rotnet_keras.errors import RecipeError, RotnetError
+from rotnet_keras.text import printable
 
 if TYPE_CHECKING:
-    from rotnet_keras.runs import RunFolder
+    from rotnet_keras.runs.folder import RunFolder
 
 KILL_SECONDS = 10
 # From a run's last event to the end of its process.
@@ -39,11 +39,12 @@ queue = typer.Typer(help="Runs that wait for their turn, one at a time on each G
 
 def resume(run: RunName, runs_dir: RunsDir = None, detach: Detach = False) -> None:
     """Go on with a run that was stopped or killed, exactly where its last checkpoint is."""
-    from rotnet_keras.cluster import place
+    from rotnet_keras.config.loading import load_recipe
     from rotnet_keras.host import check_backend
-    from rotnet_keras.launch import spawn
-    from rotnet_keras.recipe import load_recipe
-    from rotnet_keras.train import follow, run_and_exit
+    from rotnet_keras.planning.costs import tell_study_cost
+    from rotnet_keras.runs.launch import spawn
+    from rotnet_keras.tasks.run import follow, run_and_exit
+    from rotnet_keras.training.cluster import place
 
     check_backend()
     folder = find(run, runs_dir)
@@ -60,12 +61,12 @@ def resume(run: RunName, runs_dir: RunsDir = None, detach: Detach = False) -> No
     if detach:
         tell(f"{folder.name} goes on as process {spawn(folder).pid}.")
         return
-    run_and_exit(folder)
+    run_and_exit(folder, tell_study_cost)
 
 
 def stop(run: RunName, runs_dir: RunsDir = None) -> None:
     """Ask a run to stop after its step, with a checkpoint."""
-    from rotnet_keras.runs import command_line
+    from rotnet_keras.runs.folder import command_line
 
     folder = find(run, runs_dir)
     if folder.queued() is not None:
@@ -79,7 +80,7 @@ def kill(run: RunName, runs_dir: RunsDir = None, yes: Yes = False) -> None:
     """End a run at once, without a checkpoint. What came after its last one is lost."""
     import psutil
 
-    from rotnet_keras.runs import command_line
+    from rotnet_keras.runs.folder import command_line
 
     folder = find(run, runs_dir)
     _require_alive(folder)
@@ -107,7 +108,7 @@ def kill(run: RunName, runs_dir: RunsDir = None, yes: Yes = False) -> None:
 
 def delete(run: RunName, runs_dir: RunsDir = None, yes: Yes = False) -> None:
     """Delete a run's folder and all that is in it."""
-    from rotnet_keras.runs import command_line, remove_run
+    from rotnet_keras.runs.folder import command_line, remove_run
 
     folder = find(run, runs_dir)
     _let_exit(folder)
@@ -124,8 +125,8 @@ def delete(run: RunName, runs_dir: RunsDir = None, yes: Yes = False) -> None:
 @queue.command()
 def add(recipe: RecipeName, overrides: Overrides = None, name: NewName = None, runs_dir: RunsDir = None) -> None:
     """Put a run at the end of the queue; it starts when its turn comes."""
-    from rotnet_keras.queue import enqueue, queued_runs
-    from rotnet_keras.runs import runs_dir_option
+    from rotnet_keras.runs.folder import runs_dir_option
+    from rotnet_keras.runs.queue import enqueue, queued_runs
 
     where = chosen(runs_dir)
     loaded, facts = load(recipe, overrides, where)
@@ -138,8 +139,8 @@ def add(recipe: RecipeName, overrides: Overrides = None, name: NewName = None, r
 @queue.command("list")
 def list_(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
     """List the runs that wait, the next one first, and say whether the queue is worked on."""
-    from rotnet_keras.queue import queued_runs, worker
-    from rotnet_keras.runs import runs_dir_option
+    from rotnet_keras.runs.folder import runs_dir_option
+    from rotnet_keras.runs.queue import queued_runs, worker
 
     where = chosen(runs_dir)
     pid, waiting = worker(where), [(run.name, run.facts()) for run in queued_runs(where)]
@@ -163,7 +164,7 @@ def list_(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
 @queue.command()
 def remove(run: RunName, runs_dir: RunsDir = None) -> None:
     """Take a run out of the queue, and delete its folder."""
-    from rotnet_keras.queue import remove as remove_from_queue
+    from rotnet_keras.runs.queue import remove as remove_from_queue
 
     folder = find(run, runs_dir)
     remove_from_queue(folder)
@@ -173,8 +174,8 @@ def remove(run: RunName, runs_dir: RunsDir = None) -> None:
 @queue.command()
 def work(runs_dir: RunsDir = None, detach: Detach = False) -> None:
     """Start the runs of the queue in their turn, until none is left. The runs survive this process."""
-    from rotnet_keras.queue import spawn_worker, worker
-    from rotnet_keras.queue import work as drain
+    from rotnet_keras.runs.queue import spawn_worker, worker
+    from rotnet_keras.runs.queue import work as drain
 
     where = chosen(runs_dir)
     pid = worker(where)

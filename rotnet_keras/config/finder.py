@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rotnet_keras.errors import RecipeError
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 def recipes_dir() -> Path:

@@ -10,11 +10,11 @@ import tomlkit
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from rotnet_keras.catalogue import did_you_mean, find_recipe
-from rotnet_keras.consistency import Location, cross_errors
+from rotnet_keras.config.finder import did_you_mean, find_recipe
+from rotnet_keras.config.kinds import KINDS, TASKS
+from rotnet_keras.config.schema import Recipe, Source
+from rotnet_keras.config.validation import Location, cross_errors
 from rotnet_keras.errors import RecipeError
-from rotnet_keras.kinds import KINDS, TASKS
-from rotnet_keras.schema import Recipe, Source
 
 # So many of the names that are allowed a message spells out.
 MOST_NAMES = 5

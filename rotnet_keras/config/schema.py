@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rotnet_keras.sections import (
+from rotnet_keras.config.sections import (
     Augment,
     Backbone,
     Data,

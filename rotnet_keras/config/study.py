@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from rotnet_keras.schema import Recipe
-from rotnet_keras.sections import Control, PositiveFloat, Section
+from rotnet_keras.config.schema import Recipe
+from rotnet_keras.config.sections import Control, PositiveFloat, Section
 
 
 class StudyRun(Section):

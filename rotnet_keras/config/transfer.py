@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rotnet_keras.schema import Head, Pretrained, SeededRecipe
-from rotnet_keras.sections import (
+from rotnet_keras.config.schema import Head, Pretrained, SeededRecipe
+from rotnet_keras.config.sections import (
     AnnotatedData,
     Augment,
     Backbone,

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from rotnet_keras.schema import Head
-from rotnet_keras.sections import AnnotatedData, Augment, Backbone, Data, Section
-from rotnet_keras.study_schema import StudyRecipe
+from rotnet_keras.config.schema import Head
+from rotnet_keras.config.sections import AnnotatedData, Augment, Backbone, Data, Section
+from rotnet_keras.config.study import StudyRecipe
 
 Location = tuple[str | int, ...]
 

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rotnet_keras import images as image_files
-from rotnet_keras.average_precision import Boxes
-from rotnet_keras.encoded import EncodedImages
+from rotnet_keras.config.sections import AnnotatedData
+from rotnet_keras.data import decoding
+from rotnet_keras.data.boxes import Boxes
+from rotnet_keras.data.file_lists import FileList
+from rotnet_keras.data.folders import FolderImages
+from rotnet_keras.data.lazy_images import EncodedImages
+from rotnet_keras.data.npz import Progress, chosen_splits, left_in_files, open_builder, some
+from rotnet_keras.data.sources import TfdsSource, VocSource, find_annotated
 from rotnet_keras.errors import DataError
-from rotnet_keras.file_lists import FileList
-from rotnet_keras.folders import FolderImages
-from rotnet_keras.readers import Progress, chosen_splits, left_in_files, open_builder, some
-from rotnet_keras.sections import AnnotatedData
-from rotnet_keras.sources import TfdsSource, VocSource, find_annotated
 
 VOID = 255
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -257,10 +257,10 @@ def _of_kit(
     return splits, source.fingerprint(data, masks)
 
 
-def _look_at(picture: Path) -> image_files.Header:
+def _look_at(picture: Path) -> decoding.Header:
     try:
-        return image_files.look_at(picture)
-    except image_files.UnreadableImage as error:
+        return decoding.look_at(picture)
+    except decoding.UnreadableImage as error:
         raise BrokenAnnotation(f"the picture {_why(picture, error)}") from None
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from rotnet_keras.config.sections import Data
+from rotnet_keras.data.decoding import Header, UnreadableImage, look_at, read_image
+from rotnet_keras.data.file_lists import FileList
+from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, FolderSource, find_source
 from rotnet_keras.errors import DataError
-from rotnet_keras.file_lists import FileList
-from rotnet_keras.images import Header, UnreadableImage, look_at, read_image
-from rotnet_keras.sections import Data
-from rotnet_keras.sources import ARRAY_NAMES, ArraySource, FolderSource, find_source
 
 # Damage behind a file's header shows only when it is decoded; of more files, so many in even distances are.
 DECODED = 2000

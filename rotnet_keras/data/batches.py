@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras.crops import anywhere, resized
-from rotnet_keras.encoded import EncodedImages
+from rotnet_keras.config.sections import Augment
+from rotnet_keras.data.crops import anywhere, resized
+from rotnet_keras.data.decoding import cut_array
+from rotnet_keras.data.lazy_images import EncodedImages
+from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import tf
-from rotnet_keras.images import cut_array
-from rotnet_keras.sections import Augment
-from rotnet_keras.stores import Split
 
 PARALLEL_LOADS = 2
 # Of an array, without its number of rows: shape and type.

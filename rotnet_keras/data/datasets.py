@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rotnet_keras.config.sections import Data
+from rotnet_keras.data.folders import read_folder
+from rotnet_keras.data.npz import Progress, read_arrays, read_tfds
+from rotnet_keras.data.sources import ArraySource, FolderSource, find_source
+from rotnet_keras.data.stores import Split
 from rotnet_keras.errors import DataError
-from rotnet_keras.folders import read_folder
-from rotnet_keras.readers import Progress, read_arrays, read_tfds
-from rotnet_keras.sections import Data
-from rotnet_keras.sources import ArraySource, FolderSource, find_source
-from rotnet_keras.stores import Split
 
 # Per channel on the scale 0-255: CIFAR from the released code, ImageNet from torchvision.
 IMAGENET_STATISTICS = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras import images as image_files
-from rotnet_keras.encoded import EncodedImages
+from rotnet_keras.config.sections import Data
+from rotnet_keras.data import decoding
+from rotnet_keras.data.file_lists import FileList
+from rotnet_keras.data.lazy_images import EncodedImages
+from rotnet_keras.data.npz import Progress, some
+from rotnet_keras.data.sources import FolderSource
+from rotnet_keras.data.stores import Decoded, Split, Store, cache_for, store_images
 from rotnet_keras.errors import DataError
-from rotnet_keras.file_lists import FileList
-from rotnet_keras.readers import Progress, some
-from rotnet_keras.sections import Data
-from rotnet_keras.sources import FolderSource
-from rotnet_keras.stores import Decoded, Split, Store, cache_for, store_images
 
 DEFAULT_SIZE = 64
 CHUNK = 256
@@ -91,8 +91,8 @@ def _channels(source: FolderSource) -> int:
     files = source.splits["train"]
     found = set()
     for i in range(0, len(files), max(1, len(files) // SAMPLE)):
-        with suppress(image_files.UnreadableImage):
-            found.add(image_files.look_at(files[i]).channels)
+        with suppress(decoding.UnreadableImage):
+            found.add(decoding.look_at(files[i]).channels)
     return max(found, default=1)
 
 
@@ -101,10 +101,10 @@ def _opened(
 ) -> tuple[FolderImages, list[tuple[int, str]]]:
     """A store that decodes, and the files that are no images at first sight."""
 
-    def look(position: int) -> image_files.Header | str:
+    def look(position: int) -> decoding.Header | str:
         try:
-            return image_files.look_at(files[position])
-        except image_files.UnreadableImage as error:
+            return decoding.look_at(files[position])
+        except decoding.UnreadableImage as error:
             return str(error)
 
     shapes, plain = np.ones((len(files), 2), np.int32), np.zeros(len(files), bool)

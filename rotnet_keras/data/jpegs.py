@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from rotnet_keras.data.decoding import Box, place
 from rotnet_keras.engine import tf
-from rotnet_keras.images import Box, place
 
 # What the decoder can divide both sides of an image by, at a fraction of the cost.
 REDUCTIONS = (8, 4, 2, 1)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from rotnet_keras.datasets import Dataset
+from rotnet_keras.config.sections import Labels
+from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.errors import DataError
-from rotnet_keras.sections import Labels
 
 
 def labelled_subset(dataset: Dataset, wanted: Labels, seed: tuple[int, int]) -> np.ndarray:

@@ -8,9 +8,8 @@ from io import BytesIO
 
 import numpy as np
 
-from rotnet_keras import images as image_files
-from rotnet_keras import jpegs
-from rotnet_keras.crops import central
+from rotnet_keras.data import decoding, jpegs
+from rotnet_keras.data.crops import central
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DataError
 
@@ -77,9 +76,9 @@ class EncodedImages(ABC):
         source = self._contents(row)
         try:
             if isinstance(source, str):
-                raise image_files.UnreadableImage(source)
-            return image_files.read_whole(BytesIO(source), self.channels)
-        except image_files.UnreadableImage as error:
+                raise decoding.UnreadableImage(source)
+            return decoding.read_whole(BytesIO(source), self.channels)
+        except decoding.UnreadableImage as error:
             raise DataError(f"{self.name(row)} cannot be read ({error})") from None
 
     def cut(self, rows: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
@@ -136,6 +135,6 @@ class EncodedImages(ABC):
         assert isinstance(source, bytes)
         try:
             top, left, height, width = box.tolist()
-            return image_files.read_image(BytesIO(source), self.size, self.channels, (top, left, height, width), side)
-        except image_files.UnreadableImage as error:
+            return decoding.read_image(BytesIO(source), self.size, self.channels, (top, left, height, width), side)
+        except decoding.UnreadableImage as error:
             return str(error)

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras import images as image_files
+from rotnet_keras.config.sections import Data, Splits
+from rotnet_keras.data import decoding
+from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, TfdsSource, asked_for
+from rotnet_keras.data.stores import Decoded, Split, Store, cache_for, store_images
+from rotnet_keras.data.tfrecords import FILES_AT_ONCE, RECORDS_IN_TURN, RecordImages, open_records
 from rotnet_keras.errors import DataError
-from rotnet_keras.records import FILES_AT_ONCE, RECORDS_IN_TURN, RecordImages, open_records
-from rotnet_keras.sections import Data, Splits
-from rotnet_keras.sources import ARRAY_NAMES, ArraySource, TfdsSource, asked_for
-from rotnet_keras.stores import Decoded, Split, Store, cache_for, store_images
 
 # (what, done, total): called now and then during long work; may raise to stop it.
 Progress = Callable[[str, int, int], None]
@@ -111,7 +111,7 @@ def _square_store(pixels: np.ndarray, data: Data, path: Path) -> np.ndarray:
     size = data.size or height
     if (height, width) == (size, size) and wanted == channels:
         return pixels
-    return np.stack([image_files.match_channels(image_files.square_array(p, size), wanted) for p in pixels])
+    return np.stack([decoding.match_channels(decoding.square_array(p, size), wanted) for p in pixels])
 
 
 def read_tfds(
@@ -215,8 +215,8 @@ def _decoded(
     done = 0
     while chunk := list(islice(stream, 256)):
         for example in chunk:
-            image = image_files.square_array(example[image_key], shape[0])
-            yield image_files.match_channels(image, shape[2]), int(example[label_key]) if label_key else -1
+            image = decoding.square_array(example[image_key], shape[0])
+            yield decoding.match_channels(image, shape[2]), int(example[label_key]) if label_key else -1
         done += len(chunk)
         progress("reading images", done, count)
 

@@ -5,8 +5,8 @@ import json
 import struct
 import zipfile
 
-from rotnet_keras.sections import Data
-from rotnet_keras.sources import ARRAY_NAMES, ArraySource, FolderSource, TfdsSource, find_source
+from rotnet_keras.config.sections import Data
+from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, FolderSource, TfdsSource, find_source
 
 PREFIX = struct.Struct("<6sBB")
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rotnet_keras.catalogue import PACKAGE, did_you_mean
+from rotnet_keras.config.finder import PACKAGE, did_you_mean
+from rotnet_keras.config.sections import AnnotatedData, Data, Splits
+from rotnet_keras.data.file_lists import FileList
 from rotnet_keras.errors import DataError
-from rotnet_keras.file_lists import FileList
-from rotnet_keras.sections import AnnotatedData, Data, Splits
 
 EMBEDDED = {"fashion_mini": PACKAGE / "data" / "fashion_mini.npz"}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras import images as image_files
-from rotnet_keras.encoded import EncodedImages
+from rotnet_keras.data import decoding
+from rotnet_keras.data.lazy_images import EncodedImages
+from rotnet_keras.data.stores import cache_folder, read_index
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.runs import write_atomically
-from rotnet_keras.stores import cache_folder, read_index
+from rotnet_keras.files import write_atomically
 
 # A record is its length, 8 bytes, a checksum of that, 4, the data, and a checksum of those, 4.
 HEADER, FOOTER = 12, 4
@@ -151,8 +151,8 @@ def _index(
     for number, (path, skip, take) in enumerate(parts):
         for position, (start, record) in enumerate(_records(path, skip, take)):
             try:
-                seen = image_files.look_at(BytesIO(image_of(record, image_key)))
-            except (image_files.UnreadableImage, OSError) as error:
+                seen = decoding.look_at(BytesIO(image_of(record, image_key)))
+            except (decoding.UnreadableImage, OSError) as error:
                 bad.append(f"{path.name} at byte {start} ({error})")
                 continue
             numbers.append(first + position)

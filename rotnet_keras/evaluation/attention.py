@@ -3,8 +3,8 @@
 import numpy as np
 
 from rotnet_keras.engine import keras
-from rotnet_keras.features import frozen_taps
-from rotnet_keras.rotation import rotate_batch
+from rotnet_keras.evaluation.features import frozen_taps
+from rotnet_keras.models.rotation import rotate_batch
 
 RIGHT_TURNS = (0, 90, 180, 270)
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from rotnet_keras.backbones import outputs_of
-from rotnet_keras.backbones.blocks import normalization
-from rotnet_keras.batches import centred, evaluation_images
-from rotnet_keras.datasets import Dataset
+from rotnet_keras.config.sections import Augment
+from rotnet_keras.data.batches import centred, evaluation_images
+from rotnet_keras.data.datasets import Dataset
+from rotnet_keras.data.npz import Progress
+from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.fused import fused
-from rotnet_keras.readers import Progress
-from rotnet_keras.sections import Augment
-from rotnet_keras.stores import Split
+from rotnet_keras.models.backbones.blocks import normalization
+from rotnet_keras.models.backbones.registry import outputs_of
+from rotnet_keras.models.fused_batch_norm import fused
 
 CALIBRATION_STEPS = 60
 # So many images at a time, or as many as have so many pixels, but never fewer than the least.

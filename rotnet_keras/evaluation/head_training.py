@@ -7,18 +7,18 @@ import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 
 from rotnet_keras import engine
-from rotnet_keras.batches import augmented, centred, pipeline, positions_of_step
-from rotnet_keras.callbacks import AfterStep, LearningRate
-from rotnet_keras.datasets import Dataset
+from rotnet_keras.config.sections import Augment, Probe
+from rotnet_keras.data.batches import augmented, centred, pipeline, positions_of_step
+from rotnet_keras.data.datasets import Dataset
+from rotnet_keras.data.label_subsets import labelled_subset
+from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.features import Features, frozen_taps
-from rotnet_keras.fused import fused
-from rotnet_keras.heads import build_head
-from rotnet_keras.labels import labelled_subset
-from rotnet_keras.optimizers import build_optimizer, keep_averages
-from rotnet_keras.sections import Augment, Probe
-from rotnet_keras.session import Session
-from rotnet_keras.stores import Split
+from rotnet_keras.evaluation.features import Features, frozen_taps
+from rotnet_keras.models.fused_batch_norm import fused
+from rotnet_keras.models.heads import build_head
+from rotnet_keras.training.callbacks import AfterStep, LearningRate
+from rotnet_keras.training.optimizers import build_optimizer, keep_averages
+from rotnet_keras.training.session import Session
 
 EVALUATION_BATCH = 500
 

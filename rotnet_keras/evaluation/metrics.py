@@ -5,30 +5,14 @@ same object is a mistake.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+
+from rotnet_keras.data.boxes import Boxes
 
 OVERLAP = 0.5
 COCO_OVERLAPS = np.linspace(0.5, 0.95, 10)
 COCO_BOXES = 100
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """The objects of a picture, or what was found there.
-
-    Attributes:
-        corners: (n, 4) float, top, left, bottom, right in pixels; a box of one pixel is 1 high and wide.
-        classes: (n,) int.
-        difficult: (n,) bool; of objects only.
-        scores: (n,) float; of what was found only.
-    """
-
-    corners: np.ndarray
-    classes: np.ndarray
-    difficult: np.ndarray | None = None
-    scores: np.ndarray | None = None
 
 
 def curve(scores: np.ndarray, right: np.ndarray, positives: int) -> tuple[np.ndarray, np.ndarray]:

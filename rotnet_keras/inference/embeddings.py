@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras.errors import DataError
-from rotnet_keras.runs import write_atomically
-from rotnet_keras.viewing import Progress, Viewer, batches, viewer
+from rotnet_keras.files import write_atomically
+from rotnet_keras.inference.loading import Progress, Viewer, batches, viewer
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -125,7 +125,7 @@ def embed(
     Raises:
         DataError: the backbone or the layer is not there, or no picture can be read.
     """
-    from rotnet_keras.exports import load_backbone
+    from rotnet_keras.models.export import load_backbone
 
     backbone = load_backbone(file)
     tap = tap or middle_tap(backbone)
@@ -137,7 +137,7 @@ def embed(
 
 def middle_tap(backbone: Any) -> str:
     """The layer that knows objects best (paper, Tables 1 and 5): the middle one of those made to be read."""
-    from rotnet_keras.backbones import taps
+    from rotnet_keras.models.backbones.registry import taps
 
     known = taps(backbone)
     return known[(len(known) - 1) // 2] if known else str(backbone.layers[-1].name)
@@ -145,7 +145,7 @@ def middle_tap(backbone: Any) -> str:
 
 def shown_to(file: Path, backbone: Any) -> Viewer:
     """How a backbone is shown pictures: as its run did where the file lies in a run folder."""
-    from rotnet_keras.recipe import load_recipe
+    from rotnet_keras.config.loading import load_recipe
 
     made_by = file.absolute().parent.parent / "recipe.toml"
     side, _, channels = backbone.input_shape[1:]
@@ -160,8 +160,8 @@ def averages(
     Raises:
         DataError: the backbone has no such layer.
     """
-    from rotnet_keras.backbones import outputs_of
     from rotnet_keras.engine import keras, tf
+    from rotnet_keras.models.backbones.registry import outputs_of
 
     output = outputs_of(backbone, [tap])[tap]
     trunk, places = keras.Model(backbone.input, output), list(range(1, len(output.shape) - 1))

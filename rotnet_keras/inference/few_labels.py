@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from rotnet_keras.config.sections import Data
+from rotnet_keras.data.sources import FolderSource, find_source
 from rotnet_keras.errors import DataError
-from rotnet_keras.sections import Data
-from rotnet_keras.sources import FolderSource, find_source
-from rotnet_keras.viewing import BATCH, Progress, batches
+from rotnet_keras.inference.loading import BATCH, Progress, batches
 
 # Raw pixels are compared at this side.
 PIXELS = 16
@@ -105,10 +105,10 @@ def features_of(
     Returns:
         (N, D) by name, of the pictures that can be read; the layer; the other pictures, and why.
     """
-    from rotnet_keras.embedding import averages, middle_tap, shown_to
-    from rotnet_keras.exports import load_backbone
-    from rotnet_keras.features import random_backbone
-    from rotnet_keras.rescaling import take_statistics
+    from rotnet_keras.evaluation.features import random_backbone
+    from rotnet_keras.inference.embeddings import averages, middle_tap, shown_to
+    from rotnet_keras.models.export import load_backbone
+    from rotnet_keras.models.rescaling import take_statistics
 
     backbone = load_backbone(backbone_file)
     tap, shown = tap or middle_tap(backbone), shown_to(backbone_file, backbone)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, Recipe
+from rotnet_keras.data.decoding import UnreadableImage, read_image
+from rotnet_keras.data.sources import image_files
 from rotnet_keras.errors import DataError
-from rotnet_keras.images import UnreadableImage, read_image
-from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, Recipe
-from rotnet_keras.sources import image_files
 
 BATCH = 64
 

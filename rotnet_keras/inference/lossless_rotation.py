@@ -11,8 +11,8 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from rotnet_keras.images import UnreadableImage
-from rotnet_keras.runs import write_atomically
+from rotnet_keras.data.decoding import UnreadableImage
+from rotnet_keras.files import write_atomically
 
 TAG = int(ExifTags.Base.Orientation)
 SHORT = 3

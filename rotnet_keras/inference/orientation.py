@@ -7,17 +7,17 @@ from types import MappingProxyType
 
 import numpy as np
 
-from rotnet_keras.ambiguity import LEAST, logarithms, turn_probabilities
-from rotnet_keras.batches import centred
-from rotnet_keras.datasets import load
+from rotnet_keras.config.loading import load_recipe
+from rotnet_keras.config.schema import PretrainRecipe
+from rotnet_keras.data.batches import centred
+from rotnet_keras.data.datasets import load
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.exports import load_backbone
-from rotnet_keras.recipe import load_recipe
-from rotnet_keras.rotation import RIGHT_ANGLES, rotate_batch, rotated_size
-from rotnet_keras.runs import RunFolder
-from rotnet_keras.schema import PretrainRecipe
-from rotnet_keras.viewing import BATCH, Progress, Viewer, batches, viewer
+from rotnet_keras.evaluation.suitability.ambiguity import LEAST, logarithms, turn_probabilities
+from rotnet_keras.inference.loading import BATCH, Progress, Viewer, batches, viewer
+from rotnet_keras.models.export import load_backbone
+from rotnet_keras.models.rotation import RIGHT_ANGLES, rotate_batch, rotated_size
+from rotnet_keras.runs.folder import RunFolder
 
 TEMPERATURES = np.geomspace(0.02, 20, 300)
 # Images of a run's validation that calibrate it, at most.

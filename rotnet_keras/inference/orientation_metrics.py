@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from rotnet_keras.errors import DataError
-from rotnet_keras.figures import BLUE, GREY, STYLE, save
-from rotnet_keras.report import render
-from rotnet_keras.runs import write_atomically
-from rotnet_keras.turns import Judge, needed_turns, see, turns_of
-from rotnet_keras.viewing import Progress
+from rotnet_keras.files import write_atomically
+from rotnet_keras.inference.loading import Progress
+from rotnet_keras.inference.orientation import Judge, needed_turns, see, turns_of
+from rotnet_keras.reports.figures import BLUE, GREY, STYLE, save
+from rotnet_keras.reports.report import render
 
 # Of equal width, from 0 to 1 (Guo et al., 2017, section 2).
 BINS = 15

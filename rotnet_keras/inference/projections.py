@@ -14,11 +14,11 @@ from sklearn.manifold import TSNE
 from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
-from rotnet_keras.embedding import Features
 from rotnet_keras.errors import DataError
-from rotnet_keras.figures import GREY, STYLE
-from rotnet_keras.plain_text import printable
-from rotnet_keras.runs import write_atomically
+from rotnet_keras.files import write_atomically
+from rotnet_keras.inference.embeddings import Features
+from rotnet_keras.reports.figures import GREY, STYLE
+from rotnet_keras.text import printable
 
 FEWEST = 4
 # Pictures that t-SNE takes, for its time grows faster than their number, and components of PCA that it is given.

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rotnet_keras.report import render
-from rotnet_keras.thumbnails import thumbnail
-from rotnet_keras.turns import Turn
+from rotnet_keras.inference.orientation import Turn
+from rotnet_keras.reports.report import render
+from rotnet_keras.reports.thumbnails import thumbnail
 
 # Pictures of each kind that are shown, so that a browser opens the page of many thousands.
 MOST = 120

@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras.batches import centred
-from rotnet_keras.datasets import load
+from rotnet_keras.config.loading import load_recipe, to_toml
+from rotnet_keras.config.schema import PretrainRecipe, ProbeRecipe, Source
+from rotnet_keras.config.sections import Augment
+from rotnet_keras.data.batches import centred
+from rotnet_keras.data.datasets import load
+from rotnet_keras.data.sources import pinned
+from rotnet_keras.data.stores import Split
 from rotnet_keras.errors import DataError
-from rotnet_keras.events import probe_images
-from rotnet_keras.launch import run
-from rotnet_keras.recipe import load_recipe, to_toml
-from rotnet_keras.report import HEADS, WEIGHTS
-from rotnet_keras.runs import RunFolder
-from rotnet_keras.schema import PretrainRecipe, ProbeRecipe, Source
-from rotnet_keras.sections import Augment
-from rotnet_keras.shipped import card_of
-from rotnet_keras.sources import pinned
-from rotnet_keras.stores import Split
-from rotnet_keras.turns import Judge, judge
-from rotnet_keras.viewing import Progress
+from rotnet_keras.inference.loading import Progress
+from rotnet_keras.inference.orientation import Judge, judge
+from rotnet_keras.reports.report import HEADS, WEIGHTS
+from rotnet_keras.runs.events import probe_images
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.launch import run
+from rotnet_keras.runs.zoo import card_of
 
 # Images that are held in memory at once.
 AT_ONCE = 1024

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from rotnet_keras.accumulation import accumulated_step
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.train_functions import on_one_device, on_replicas
+from rotnet_keras.models.accumulation import accumulated_step
+from rotnet_keras.models.step import on_one_device, on_replicas
 
 
 class Trained(keras.Model):

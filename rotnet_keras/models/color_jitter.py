@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
-from rotnet_keras.draws import uniform
 from rotnet_keras.engine import tf
+from rotnet_keras.models.stateless_random import uniform
 
 LUMA = (0.299, 0.587, 0.114)
 # From RGB to luma and two chroma axes, in which a turn about the luma axis is a change of hue.

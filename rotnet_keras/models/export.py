@@ -8,8 +8,8 @@ import numpy as np
 
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError, RotnetError
-from rotnet_keras.fused import stock
-from rotnet_keras.shipped import find_shipped
+from rotnet_keras.models.fused_batch_norm import stock
+from rotnet_keras.runs.zoo import find_shipped
 
 layers = keras.layers
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras.backbones import build
+from rotnet_keras.config.sections import Backbone
 from rotnet_keras.engine import keras
-from rotnet_keras.sections import Backbone
+from rotnet_keras.models.backbones.registry import build
 
 layers = keras.layers
 

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 
-from rotnet_keras.backbones.blocks import BATCH_NORM
 from rotnet_keras.engine import keras
+from rotnet_keras.models.backbones.blocks import BATCH_NORM
 
 layers = keras.layers
 

@@ -1,7 +1,7 @@
 """A classifier of pictures in which several classes may be."""
 
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.models import Classifier
+from rotnet_keras.models.rotnet import Classifier
 
 # A class that is there, but that nobody is asked for.
 DIFFICULT = -1

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rotnet_keras.datasets import load
+from rotnet_keras.config.sections import Data
+from rotnet_keras.data.datasets import load
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.exports import load_backbone, save_model
-from rotnet_keras.fused import stock
-from rotnet_keras.sections import Data
+from rotnet_keras.models.export import load_backbone, save_model
+from rotnet_keras.models.fused_batch_norm import stock
 
 layers = keras.layers
 

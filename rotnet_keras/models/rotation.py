@@ -7,8 +7,8 @@ angle in `angles` (Gidaris, Singh and Komodakis, ICLR 2018, section 3.1).
 import math
 from collections.abc import Sequence
 
-from rotnet_keras.draws import uniform
 from rotnet_keras.engine import tf
+from rotnet_keras.models.stateless_random import uniform
 
 RIGHT_ANGLES = (0, 90, 180, 270)
 

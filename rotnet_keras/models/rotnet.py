@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rotnet_keras.colours import recolour
+from rotnet_keras.config.sections import Augment
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.fused import fused
-from rotnet_keras.heads import build_head
-from rotnet_keras.rotation import RIGHT_ANGLES, rotate_batch, rotate_one_each
-from rotnet_keras.sections import Augment
-from rotnet_keras.trained import Trained
+from rotnet_keras.models.base import Trained
+from rotnet_keras.models.color_jitter import recolour
+from rotnet_keras.models.fused_batch_norm import fused
+from rotnet_keras.models.heads import build_head
+from rotnet_keras.models.rotation import RIGHT_ANGLES, rotate_batch, rotate_one_each
 
 
 class Confusion(keras.metrics.Metric):

@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from rotnet_keras.config.schema import Auxiliary
+from rotnet_keras.config.sections import Augment
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.heads import build_head
-from rotnet_keras.models import Classifier
-from rotnet_keras.rotation import rotate_batch
-from rotnet_keras.schema import Auxiliary
-from rotnet_keras.sections import Augment
+from rotnet_keras.models.heads import build_head
+from rotnet_keras.models.rotation import rotate_batch
+from rotnet_keras.models.rotnet import Classifier
 
 UNLABELLED = -1
 

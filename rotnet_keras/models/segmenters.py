@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from rotnet_keras.backbones import for_images, outputs_of
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.trained import Trained
+from rotnet_keras.models.backbones.registry import for_images, outputs_of
+from rotnet_keras.models.base import Trained
 
 layers = keras.layers
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras import backbones
-from rotnet_keras.datasets import PUBLISHED_STATISTICS
+from rotnet_keras.data.datasets import PUBLISHED_STATISTICS
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError, RotnetError
-from rotnet_keras.exports import save_model, with_softmax
-from rotnet_keras.heads import build_head
+from rotnet_keras.models.backbones import registry
+from rotnet_keras.models.export import save_model, with_softmax
+from rotnet_keras.models.heads import build_head
 
 Arrays = dict[str, np.ndarray]
 
@@ -53,7 +53,7 @@ def convert_original(checkpoint: Path, name: str, target: Path) -> list[Path]:
     shape = (side, side, _channels(values, checkpoint))
     options = {"blocks": len({key[:6] for key in values if key.startswith("block")})} if name == "nin" else {}
     width = values["block1_conv1/kernel"].shape[0] / {"nin": 192, "alexnet": 64}[name]
-    backbone = backbones.backbone(name, shape, width=width, mean=mean, std=std, **options)
+    backbone = registry.backbone(name, shape, width=width, mean=mean, std=std, **options)
     _fill(backbone, values, checkpoint, name)
     target.parent.mkdir(parents=True, exist_ok=True)
     save_model(backbone, target)

@@ -9,17 +9,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rotnet_keras.config.loading import load_recipe
+from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe, Source
+from rotnet_keras.config.sections import Backbone, Data
+from rotnet_keras.config.study import StudyRecipe
+from rotnet_keras.config.transfer import TransferRecipe
+from rotnet_keras.data.sources import find_source
 from rotnet_keras.errors import DataError, RecipeError, RunError
-from rotnet_keras.hardware import Cluster
-from rotnet_keras.launch import find_backbone, load_for_run
-from rotnet_keras.recipe import load_recipe
-from rotnet_keras.runs import RunFolder, list_runs
-from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe, Source
-from rotnet_keras.sections import Backbone, Data
-from rotnet_keras.sources import find_source
-from rotnet_keras.study_runs import Planned, planned_runs, run_of
-from rotnet_keras.study_schema import StudyRecipe
-from rotnet_keras.transfer_schema import TransferRecipe
+from rotnet_keras.planning.hardware import Cluster
+from rotnet_keras.reports.report import clock
+from rotnet_keras.runs.folder import RunFolder, list_runs
+from rotnet_keras.runs.launch import find_backbone, load_for_run
+from rotnet_keras.runs.study_runs import Planned, planned_runs, run_of
+from rotnet_keras.training.session import Session
 
 # From the start of a run's process to its first step, and from its last to its end.
 AROUND_SECONDS = 25.0
@@ -122,6 +124,22 @@ def finished_runs(planned: list[Planned], runs_dir: Path) -> dict[tuple[str, int
     return found
 
 
+def tell_study_cost(session: Session) -> None:
+    """Say how long a study is going to take here, once in its life; nothing of other kinds of run."""
+    if not isinstance(session.recipe, StudyRecipe):
+        return
+    planned, runs_dir = planned_runs(session.recipe), session.folder.path.parent
+    if session.earlier or len(finished_runs(planned, runs_dir)) == len(planned):
+        return
+    session.say("Timing a few steps of each run; this takes a minute or two.")
+    found = costs_apart(session.folder.recipe, runs_dir)
+    missing = [cost for cost in found if not cost.finished]
+    if missing:
+        total = clock(sum(cost.seconds for cost in missing))
+        session.say(f"{len(missing)} of {len(found)} runs are to be made, which takes about {total} on this machine.")
+    session.stop.check()
+
+
 def _cost(
     name: str,
     recipe: RunRecipe | TransferRecipe,
@@ -130,10 +148,10 @@ def _cost(
     known: dict[str, list[float]],
 ) -> Cost:
     """Of one run, on a cluster with so many cores a machine, or here; `known` are the trials so far."""
-    from rotnet_keras import roofline
     from rotnet_keras.engine import precision_here
-    from rotnet_keras.trial import Trial, seconds
-    from rotnet_keras.workload import workload
+    from rotnet_keras.planning import roofline
+    from rotnet_keras.planning.trial import Trial, seconds
+    from rotnet_keras.planning.workload import workload
 
     if isinstance(recipe, TransferRecipe) and spec:
         recipe = recipe.model_copy(update={"backbone": spec})
@@ -160,8 +178,8 @@ def _cost(
 
 @cache
 def _dataset_of(data: str) -> tuple[Any, bool]:
-    from rotnet_keras.datasets import load
-    from rotnet_keras.known_data import KNOWN, on_paper
+    from rotnet_keras.data.datasets import load
+    from rotnet_keras.planning.published_sizes import KNOWN, on_paper
 
     wanted = Data.model_validate_json(data)
     try:
@@ -176,7 +194,7 @@ def _dataset_of(data: str) -> tuple[Any, bool]:
 def _dataset(recipe: RunRecipe | TransferRecipe) -> tuple[Any, bool]:
     """The images, or noise of their shapes where they are not there, and whether they are; read once."""
     if isinstance(recipe, TransferRecipe):
-        from rotnet_keras.transfers import dataset_of
+        from rotnet_keras.planning.transfers import dataset_of
 
         return dataset_of(recipe)
     return _dataset_of(recipe.data.model_dump_json())

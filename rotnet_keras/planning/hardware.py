@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rotnet_keras.catalogue import did_you_mean
+from rotnet_keras.config.finder import did_you_mean
 from rotnet_keras.errors import RecipeError
 
 # [MACHINES x] DEVICES x NAME

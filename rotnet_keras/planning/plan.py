@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 import psutil
 from rich.filesize import decimal
 
-from rotnet_keras import roofline
-from rotnet_keras.costs import Cost
-from rotnet_keras.hardware import Cluster
-from rotnet_keras.report import clock
+from rotnet_keras.planning import roofline
+from rotnet_keras.planning.costs import Cost
+from rotnet_keras.planning.hardware import Cluster
+from rotnet_keras.reports.report import clock
 
 Rows = tuple[list[str], list[list[str]]]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import tomlkit
 
-from rotnet_keras.costs import Cost, costs_apart
-from rotnet_keras.plain_text import printable
-from rotnet_keras.survey import Survey
+from rotnet_keras.data.audit import Survey
+from rotnet_keras.planning.costs import Cost, costs_apart
+from rotnet_keras.text import printable
 
 # Up to this short side, in pixels, images are seen whole; larger ones are resized and cropped as recipe `folder` does.
 SMALL = 48

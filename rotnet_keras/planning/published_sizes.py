@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rotnet_keras.datasets import Dataset
+from rotnet_keras.config.sections import Data
+from rotnet_keras.data.datasets import Dataset
+from rotnet_keras.data.sources import asked_for
+from rotnet_keras.data.stores import Split
 from rotnet_keras.errors import DataError
-from rotnet_keras.sections import Data
-from rotnet_keras.sources import asked_for
-from rotnet_keras.stores import Split
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras.annotations import AnnotatedDataset, AnnotatedSplit
-from rotnet_keras.average_precision import Boxes
-from rotnet_keras.known_data import NoImages, counts_of
-from rotnet_keras.sections import AnnotatedData
-from rotnet_keras.sources import asked_for
+from rotnet_keras.config.sections import AnnotatedData
+from rotnet_keras.data.annotations import AnnotatedDataset, AnnotatedSplit
+from rotnet_keras.data.boxes import Boxes
+from rotnet_keras.data.sources import asked_for
+from rotnet_keras.planning.published_sizes import NoImages, counts_of
 
 # Pictures, by the name that a recipe gives the data set or the last part of it, and by the name of the split; of VOC
 # 2012 those with masks. The kit calls tfds's `validation` `val`.

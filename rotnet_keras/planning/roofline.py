@@ -9,8 +9,8 @@ with TensorFlow and XLA to within 18 %: V100 412 images/s in float32 and 1,270 i
 import math
 from collections.abc import Iterator
 
-from rotnet_keras.hardware import Cluster, Device
-from rotnet_keras.workload import FORWARD_AND_BACK, Memory, Pass, Phase
+from rotnet_keras.planning.hardware import Cluster, Device
+from rotnet_keras.planning.workload import FORWARD_AND_BACK, Memory, Pass, Phase
 
 TRAFFIC = 0.75
 # What is left of the rate of one device on each of several: 0.92 to 0.94 on eight in the same publication.

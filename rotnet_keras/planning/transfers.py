@@ -2,29 +2,29 @@
 
 from typing import Any
 
-from rotnet_keras import canvases
-from rotnet_keras.annotations import AnnotatedDataset, load_annotated
-from rotnet_keras.batches import training_images
-from rotnet_keras.classification import multi_labelled
-from rotnet_keras.classify import backbone_of, classifier
-from rotnet_keras.datasets import Dataset
-from rotnet_keras.detection import detector, laid
-from rotnet_keras.detection import training_canvases as detection_canvases
-from rotnet_keras.detectors import Detector
-from rotnet_keras.engine import tf
-from rotnet_keras.errors import DataError
-from rotnet_keras.known_pictures import is_known, pictures_on_paper
-from rotnet_keras.segmentation import segmenter
-from rotnet_keras.segmentation import training_canvases as segmentation_canvases
-from rotnet_keras.sources import find_annotated
-from rotnet_keras.trained import Trained
-from rotnet_keras.transfer_schema import (
+from rotnet_keras.config.transfer import (
     CanvasRecipe,
     ClassificationRecipe,
     DetectionRecipe,
     SegmentationRecipe,
     TransferRecipe,
 )
+from rotnet_keras.data import letterbox
+from rotnet_keras.data.annotations import AnnotatedDataset, load_annotated
+from rotnet_keras.data.batches import training_images
+from rotnet_keras.data.datasets import Dataset
+from rotnet_keras.data.sources import find_annotated
+from rotnet_keras.engine import tf
+from rotnet_keras.errors import DataError
+from rotnet_keras.models.base import Trained
+from rotnet_keras.models.detectors.base import Detector
+from rotnet_keras.planning.published_voc import is_known, pictures_on_paper
+from rotnet_keras.tasks.finetune import backbone_of, classifier
+from rotnet_keras.tasks.voc.classification import multi_labelled
+from rotnet_keras.tasks.voc.detection import detector, laid
+from rotnet_keras.tasks.voc.detection import training_canvases as detection_canvases
+from rotnet_keras.tasks.voc.segmentation import segmenter
+from rotnet_keras.tasks.voc.segmentation import training_canvases as segmentation_canvases
 
 
 def dataset_of(recipe: TransferRecipe) -> tuple[Dataset | AnnotatedDataset, bool]:
@@ -80,10 +80,10 @@ def looks(recipe: TransferRecipe) -> tuple[int, int]:
 def look(recipe: CanvasRecipe, dataset: AnnotatedDataset, model: Trained) -> None:
     """Do with a picture what validation and test do."""
     side, split = recipe.canvas.side, dataset.train
-    where = canvases.fitted(split.size(0), side)
+    where = letterbox.fitted(split.size(0), side)
     if isinstance(model, Detector):
         pixels, objects = laid(split, [(0, where)], side, model.objects)
         model.loss_of(pixels, objects)
         model.finder.predict_on_batch(pixels)
     else:
-        model.predict_on_batch(canvases.lay(split.picture(0), where, side)[None])
+        model.predict_on_batch(letterbox.lay(split.picture(0), where, side)[None])

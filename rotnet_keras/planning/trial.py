@@ -8,24 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras import backbones, engine
-from rotnet_keras.batches import evaluation_images, training_images
-from rotnet_keras.classify import classifier
-from rotnet_keras.datasets import Dataset
+from rotnet_keras import engine
+from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, RunRecipe
+from rotnet_keras.config.sections import Augment, Backbone, Probe
+from rotnet_keras.config.transfer import CanvasRecipe, TransferRecipe
+from rotnet_keras.data.batches import evaluation_images, training_images
+from rotnet_keras.data.datasets import Dataset
+from rotnet_keras.data.label_subsets import labelled_subset
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.exports import load_backbone
-from rotnet_keras.features import frozen_taps
-from rotnet_keras.head_training import from_pixels, labelled_splits, probe_model
-from rotnet_keras.labels import labelled_subset
-from rotnet_keras.models import Classifier
-from rotnet_keras.pretrain import rotnet
-from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, RunRecipe
-from rotnet_keras.sections import Augment, Backbone, Probe
-from rotnet_keras.stages import network_input
-from rotnet_keras.training import compile_model
-from rotnet_keras.transfer_schema import CanvasRecipe, TransferRecipe
-from rotnet_keras.transfers import batches_of, look, looks, model_of
-from rotnet_keras.workload import probe_rounds
+from rotnet_keras.evaluation.features import frozen_taps
+from rotnet_keras.evaluation.head_training import from_pixels, labelled_splits, probe_model
+from rotnet_keras.models.backbones import registry
+from rotnet_keras.models.export import load_backbone
+from rotnet_keras.models.rotnet import Classifier
+from rotnet_keras.planning.transfers import batches_of, look, looks, model_of
+from rotnet_keras.planning.workload import probe_rounds
+from rotnet_keras.tasks.finetune import classifier
+from rotnet_keras.tasks.pretrain import rotnet
+from rotnet_keras.training.setup import network_input
+from rotnet_keras.training.trainer import compile_model
 
 # So long, and at least so many steps after the first, which traces the graph.
 SECONDS, STEPS = 1.0, 3
@@ -100,7 +101,7 @@ def _work(trial: Trial) -> list[float]:
 
 
 def _fresh(spec: Backbone, dataset: Dataset, augment: Augment) -> keras.Model:
-    return backbones.build(spec, network_input(dataset, augment), dataset.mean, dataset.std)
+    return registry.build(spec, network_input(dataset, augment), dataset.mean, dataset.std)
 
 
 def _loaded(source: Any) -> keras.Model:
@@ -146,7 +147,7 @@ def _transfer(recipe: TransferRecipe, dataset: Any) -> list[float]:
 
 def _probe(probe: Probe, backbone: keras.Model, dataset: Dataset, augment: Augment) -> float:
     """Seconds of one probe with its controls, k-NN by the features alone."""
-    taps = backbones.taps(backbone) if probe.tap == ["all"] else list(probe.tap)
+    taps = registry.taps(backbone) if probe.tap == ["all"] else list(probe.tap)
     trunks = 1 + len([c for c in probe.controls if c != "pixels"])
     # Features of all splits, or of the views and the splits that are not for training.
     splits = {name: len(split) for name, split in labelled_splits(dataset).items()}

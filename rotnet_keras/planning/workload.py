@@ -6,22 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras import backbones
-from rotnet_keras.arithmetic import LayerWork, layer_work
-from rotnet_keras.classify import classifier
-from rotnet_keras.datasets import Dataset
+from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, RunRecipe
+from rotnet_keras.config.sections import Backbone, Optimizer, Probe
+from rotnet_keras.config.transfer import TransferRecipe
+from rotnet_keras.data.datasets import Dataset
+from rotnet_keras.data.label_subsets import labelled_subset
 from rotnet_keras.engine import keras
-from rotnet_keras.exports import load_backbone
-from rotnet_keras.features import frozen_taps
-from rotnet_keras.head_training import from_pixels, labelled_splits, probe_model
-from rotnet_keras.labels import labelled_subset
-from rotnet_keras.pretrain import rotnet
-from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, RunRecipe
-from rotnet_keras.sections import Backbone, Optimizer, Probe
-from rotnet_keras.stages import network_input
-from rotnet_keras.trained import Trained
-from rotnet_keras.transfer_schema import TransferRecipe
-from rotnet_keras.transfers import looks, model_of
+from rotnet_keras.evaluation.features import frozen_taps
+from rotnet_keras.evaluation.head_training import from_pixels, labelled_splits, probe_model
+from rotnet_keras.models.backbones import registry
+from rotnet_keras.models.base import Trained
+from rotnet_keras.models.export import load_backbone
+from rotnet_keras.models.flops import LayerWork, layer_work
+from rotnet_keras.planning.transfers import looks, model_of
+from rotnet_keras.tasks.finetune import classifier
+from rotnet_keras.tasks.pretrain import rotnet
+from rotnet_keras.training.setup import network_input
 
 # A training step against a forward pass: the way back multiplies by the weights and by what they saw.
 FORWARD_AND_BACK = 3
@@ -183,7 +183,7 @@ def _probe(
     number: int, probe: Probe, backbone: keras.Model, recipe: PretrainRecipe | ProbeRecipe, dataset: Dataset
 ) -> Phase:
     """One probe with its controls, as often as it is made."""
-    taps = backbones.taps(backbone) if probe.tap == ["all"] else list(probe.tap)
+    taps = registry.taps(backbone) if probe.tap == ["all"] else list(probe.tap)
     trunk = tuple(layer_work(frozen_taps(backbone, taps)))
     trunks = 1 + len([control for control in probe.controls if control != "pixels"])
     rounds = probe_rounds(probe, recipe, dataset)
@@ -228,7 +228,7 @@ def _backbone(recipe: ProbeRecipe | ClassifyRecipe, dataset: Dataset, spec: Back
 
 
 def _fresh(spec: Backbone, recipe: PretrainRecipe | ClassifyRecipe | ProbeRecipe, dataset: Dataset) -> keras.Model:
-    return backbones.build(spec, network_input(dataset, recipe.augment), dataset.mean, dataset.std)
+    return registry.build(spec, network_input(dataset, recipe.augment), dataset.mean, dataset.std)
 
 
 def _parameters(model: keras.Model) -> int:

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from rotnet_keras.study_results import Grid
+from rotnet_keras.reports.study_results import Grid
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from rotnet_keras.figures import STYLE
+from rotnet_keras.reports.figures import STYLE
 
 ENLARGED = 96
 # Of an image's brightness, what is left where its map is 0.

@@ -9,14 +9,15 @@ from typing import Any
 
 import tomlkit
 
-from rotnet_keras import sense
-from rotnet_keras.catalogue import PACKAGE
-from rotnet_keras.events import Event, probe_images
-from rotnet_keras.paper import table_1
-from rotnet_keras.plain_text import printable
-from rotnet_keras.runs import RunFolder, write_atomically
-from rotnet_keras.study_results import grids, pictures, study_tables
-from rotnet_keras.tasks import OTHER_SCORES, Task, recalls_of, score_of, task_of
+from rotnet_keras.config.finder import PACKAGE
+from rotnet_keras.files import write_atomically
+from rotnet_keras.reports.paper import table_1
+from rotnet_keras.reports.study_results import grids, pictures, study_tables
+from rotnet_keras.runs import suitability
+from rotnet_keras.runs.events import Event, probe_images
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.task_labels import OTHER_SCORES, Task, recalls_of, score_of, task_of
+from rotnet_keras.text import printable
 
 Table = tuple[str, list[str], list[list[str]]]
 
@@ -126,7 +127,7 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
     events = run.events()
     recipe = run.settings()
     end = next((e for e in reversed(events) if e["kind"] == "end"), None)
-    suitability = sense.suitability_of(events)
+    suits = suitability.suitability_of(events)
     values = {
         "run": run,
         "title": recipe.get("title", run.name),
@@ -134,7 +135,7 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
         "message": end["message"] if end and not state else "",
         "warnings": [e["message"] for e in events if e["kind"] == "warning"],
         "tables": result_tables(run),
-        "sense": sense.section(suitability) if suitability else None,
+        "sense": suitability.section(suits) if suits else None,
         "figures": figures_of(run, events),
         "snippet": SNIPPET.format(tap=_best_tap(events)) if run.backbone.is_file() else "",
         "recipe": tomlkit.dumps(without_places(recipe)).strip(),
@@ -149,7 +150,7 @@ def render(name: str, values: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
     environment = Environment(
-        loader=FileSystemLoader(PACKAGE / "templates"),
+        loader=FileSystemLoader(PACKAGE / "reports" / "templates"),
         autoescape=select_autoescape(["html.jinja"]),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -160,7 +161,7 @@ def render(name: str, values: dict[str, Any]) -> str:
 
 def figures_of(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
     """Draw a run's figures: {file, title, caption, base64, pixels} of each."""
-    from rotnet_keras import figures
+    from rotnet_keras.reports import figures
 
     run.figures.mkdir(exist_ok=True)
     found: list[dict[str, Any]] = []
@@ -196,9 +197,9 @@ def figures_of(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
             "What the network sees",
             "Validation images, turned: true → predicted angle and its probability. The last row is the worst.",
         )
-    suitability = sense.suitability_of(events)
-    if suitability and (run.samples / str(suitability["file"])).is_file():
-        figures.draw_ambiguous(suitability, run.samples / suitability["file"], run.figures / "ambiguous.png")
+    suits = suitability.suitability_of(events)
+    if suits and (run.samples / str(suits["file"])).is_file():
+        figures.draw_ambiguous(suits, run.samples / suits["file"], run.figures / "ambiguous.png")
         caption = "By how much each may be turned as it is shown, by what the network says of all its copies."
         add("ambiguous.png", "The most ambiguous images", caption)
     if (run.figures / "filters.png").is_file():

@@ -9,10 +9,11 @@ from typing import Any
 
 import tomlkit
 
-from rotnet_keras.catalogue import shipped_recipes
+from rotnet_keras.config.finder import shipped_recipes
 from rotnet_keras.errors import RunError
-from rotnet_keras.report import facts_of, figures_of, render, result_tables, without_places
-from rotnet_keras.runs import RunFolder, write_atomically
+from rotnet_keras.files import write_atomically
+from rotnet_keras.reports.report import facts_of, figures_of, render, result_tables, without_places
+from rotnet_keras.runs.folder import RunFolder
 
 # What others are told of a study: not its process, folders and command line.
 KEPT_FACTS = ("format", "recipe", "created", "cpus", "processor", "device", "python", "versions", "steps", "scale")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rotnet_keras.runs import RunFolder
-from rotnet_keras.tasks import recalls_of, score_of, task_of
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.task_labels import recalls_of, score_of, task_of
 
 
 def measures(run: RunFolder) -> list[dict[str, Any]]:

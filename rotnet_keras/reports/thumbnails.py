@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rotnet_keras.images import UnreadableImage, read_image
+from rotnet_keras.data.decoding import UnreadableImage, read_image
 
 # In pixels.
 SIDE = 160

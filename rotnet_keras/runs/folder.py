@@ -17,9 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rotnet_keras import processes
 from rotnet_keras.errors import RunError
-from rotnet_keras.events import (
+from rotnet_keras.runs import processes
+from rotnet_keras.runs.events import (
     NEWEST_STEPS,
     STEP_START,
     TAIL_BYTES,
@@ -193,7 +193,7 @@ def find_run(name: str, runs_dir: Path) -> RunFolder:
     Raises:
         RunError: there is none; the message lists the nearest.
     """
-    from rotnet_keras.catalogue import did_you_mean
+    from rotnet_keras.config.finder import did_you_mean
 
     for path in (Path(name), runs_dir / name):
         if (path / "recipe.toml").is_file():
@@ -233,27 +233,6 @@ def runs_dir_option(runs_dir: Path) -> str:
     if runs_dir.resolve() == default_runs_dir().resolve():
         return ""
     return f" --runs-dir {shlex.quote(str(runs_dir))}"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader, or a crash, finds the old content or the new, never a part; its mode stays.
-
-    Raises:
-        OSError: it cannot be written; nothing is left of the attempt.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, temporary)
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def _stays(event: Event | None, resume: Event) -> bool:

@@ -10,17 +10,25 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rotnet_keras.catalogue import find_recipe
+from rotnet_keras.config.finder import find_recipe
+from rotnet_keras.config.loading import load_recipe, to_toml
+from rotnet_keras.config.schema import (
+    ClassifyRecipe,
+    PretrainRecipe,
+    ProbeRecipe,
+    Recipe,
+    RunRecipe,
+    SeededRecipe,
+    Source,
+)
+from rotnet_keras.config.study import StudyRecipe
+from rotnet_keras.config.transfer import TransferRecipe
+from rotnet_keras.data.sources import find_annotated, find_source, pinned, pinned_annotated
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
 from rotnet_keras.host import check_backend
-from rotnet_keras.recipe import load_recipe, to_toml
-from rotnet_keras.runs import RunFolder, create_run, default_runs_dir, list_runs
-from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe, SeededRecipe, Source
-from rotnet_keras.shipped import find_network
-from rotnet_keras.sources import find_annotated, find_source, pinned, pinned_annotated
-from rotnet_keras.study_runs import planned_runs, with_absolute_paths
-from rotnet_keras.study_schema import StudyRecipe
-from rotnet_keras.transfer_schema import TransferRecipe
+from rotnet_keras.runs.folder import RunFolder, create_run, default_runs_dir, list_runs
+from rotnet_keras.runs.study_runs import planned_runs, with_absolute_paths
+from rotnet_keras.runs.zoo import find_network
 
 S = TypeVar("S", bound=Source)
 

@@ -1,6 +1,6 @@
 """What to try when a training needs more memory than there is."""
 
-from rotnet_keras.runs import RunFolder
+from rotnet_keras.runs.folder import RunFolder
 
 # What TensorFlow, its devices and Python call it.
 SIGNS = ("ResourceExhausted", "OOM", "MemoryError", "out of memory", "Unable to allocate", "bad_alloc")

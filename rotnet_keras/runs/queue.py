@@ -17,12 +17,12 @@ from typing import Any
 
 import psutil
 
-from rotnet_keras import processes
+from rotnet_keras.config.schema import Recipe
 from rotnet_keras.errors import RunError
-from rotnet_keras.launch import prepare, spawn
-from rotnet_keras.plain_text import printable
-from rotnet_keras.runs import RunFolder, list_runs, remove_run
-from rotnet_keras.schema import Recipe
+from rotnet_keras.runs import processes
+from rotnet_keras.runs.folder import RunFolder, list_runs, remove_run
+from rotnet_keras.runs.launch import prepare, spawn
+from rotnet_keras.text import printable
 
 LOCK = ".queue.lock"
 LOG = ".queue.log"

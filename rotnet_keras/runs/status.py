@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rotnet_keras import sense
 from rotnet_keras.errors import RunError
-from rotnet_keras.events import Event, probe_images, usual_pause
-from rotnet_keras.memory import advice
-from rotnet_keras.runs import RunFolder, command_line
-from rotnet_keras.tasks import score_of, task_of
-from rotnet_keras.verdict import verdict
+from rotnet_keras.runs import suitability
+from rotnet_keras.runs.events import Event, probe_images, usual_pause
+from rotnet_keras.runs.folder import RunFolder, command_line
+from rotnet_keras.runs.oom_advice import advice
+from rotnet_keras.runs.task_labels import score_of, task_of
+from rotnet_keras.runs.verdict import verdict
 
 NUMBERS = (
     *("step", "steps", "epoch", "epochs", "loss", "rotation_accuracy", "object_accuracy", "images_per_s"),
@@ -125,8 +125,8 @@ def judgement(run: RunFolder) -> str | None:
     if not any(e["kind"] == "step" for e in events):
         return None
     text = verdict(events, task_of(run).count).text
-    suitability = sense.suitability_of(events)
-    return f"{text} {sense.QUESTION} {sense.summary(suitability)}" if suitability else text
+    suits = suitability.suitability_of(events)
+    return f"{text} {suitability.QUESTION} {suitability.summary(suits)}" if suits else text
 
 
 def as_row(found: dict[str, Any]) -> list[str]:

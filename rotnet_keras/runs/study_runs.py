@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rotnet_keras.catalogue import describe, find_recipe, shipped_recipes
+from rotnet_keras.config.finder import describe, find_recipe, shipped_recipes
+from rotnet_keras.config.loading import flattened, load_recipe
+from rotnet_keras.config.schema import Recipe
+from rotnet_keras.config.sections import Backbone
+from rotnet_keras.config.study import StudyRecipe
 from rotnet_keras.errors import RecipeError
-from rotnet_keras.recipe import flattened, load_recipe
-from rotnet_keras.runs import RunFolder
-from rotnet_keras.schema import Recipe
-from rotnet_keras.sections import Backbone
-from rotnet_keras.study_schema import StudyRecipe
+from rotnet_keras.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

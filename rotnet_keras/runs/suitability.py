@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rotnet_keras.events import Event
-from rotnet_keras.verdict import ABOVE_CHANCE
+from rotnet_keras.runs.events import Event
+from rotnet_keras.runs.verdict import ABOVE_CHANCE
 
 QUESTION = "Is rotation a sensible task for these images?"
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from rotnet_keras.events import Event
-from rotnet_keras.runs import RunFolder
+from rotnet_keras.runs.events import Event
+from rotnet_keras.runs.folder import RunFolder
 
 # With more answers than this a table of what was taken for what would be megabytes of every event.
 MOST_COUNTED = 256

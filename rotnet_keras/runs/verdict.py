@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rotnet_keras.events import Event
+from rotnet_keras.runs.events import Event
 
 # In points of accuracy: what counts as above chance, as a gap to the training images, as progress.
 ABOVE_CHANCE = 5.0

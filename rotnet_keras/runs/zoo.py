@@ -11,9 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rotnet_keras.catalogue import PACKAGE, did_you_mean
+from rotnet_keras.config.finder import PACKAGE, did_you_mean
 from rotnet_keras.errors import RotnetError, RunError
-from rotnet_keras.runs import RunFolder, find_run, list_runs
+from rotnet_keras.runs.folder import RunFolder, find_run, list_runs
 
 FOLDER = PACKAGE / "weights"
 CARD = "card.json"

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras.datasets import Dataset
+from rotnet_keras.data.datasets import Dataset
+from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.models import Classifier
-from rotnet_keras.stores import Split
-from rotnet_keras.tasks import counted
-from rotnet_keras.training import Training
+from rotnet_keras.models.rotnet import Classifier
+from rotnet_keras.runs.task_labels import counted
+from rotnet_keras.training.trainer import Training
 
 # Images: so many at most, and so many times what training shows a device, which keeps more of each for gradients.
 EVALUATION_BATCH, EVALUATION_SHARE = 125, 4

@@ -5,27 +5,27 @@ from pathlib import Path
 
 import numpy as np
 
-from rotnet_keras.auxiliary import UNLABELLED, SemiSupervised
-from rotnet_keras.backbones import build, for_images, freeze, outputs_of
-from rotnet_keras.batches import centred, evaluation_images, training_images
-from rotnet_keras.classifier_training import ClassifierTraining
-from rotnet_keras.datasets import Dataset
+from rotnet_keras.config.schema import ClassifyRecipe
+from rotnet_keras.config.transfer import ClassificationRecipe
+from rotnet_keras.data.batches import centred, evaluation_images, training_images
+from rotnet_keras.data.datasets import Dataset
+from rotnet_keras.data.label_subsets import labelled_subset
+from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.exports import first_kernels, load_backbone, save_model, with_softmax
-from rotnet_keras.figures import draw_filters
-from rotnet_keras.fused import fused, stock
-from rotnet_keras.heads import build_head
-from rotnet_keras.labels import labelled_subset
-from rotnet_keras.models import Classifier
-from rotnet_keras.multi_label import MultiLabelClassifier
-from rotnet_keras.rescaling import evenly, rescaled
-from rotnet_keras.schema import ClassifyRecipe
-from rotnet_keras.session import Session
-from rotnet_keras.stages import network_input, prepare_data
-from rotnet_keras.stores import Split
-from rotnet_keras.training import set_up
-from rotnet_keras.transfer_schema import ClassificationRecipe
+from rotnet_keras.models.backbones.registry import build, for_images, freeze, outputs_of
+from rotnet_keras.models.export import first_kernels, load_backbone, save_model, with_softmax
+from rotnet_keras.models.fused_batch_norm import fused, stock
+from rotnet_keras.models.heads import build_head
+from rotnet_keras.models.multi_label import MultiLabelClassifier
+from rotnet_keras.models.rescaling import evenly, rescaled
+from rotnet_keras.models.rotnet import Classifier
+from rotnet_keras.models.s4l import UNLABELLED, SemiSupervised
+from rotnet_keras.reports.figures import draw_filters
+from rotnet_keras.tasks.classifier_training import ClassifierTraining
+from rotnet_keras.training.session import Session
+from rotnet_keras.training.setup import network_input, prepare_data
+from rotnet_keras.training.trainer import set_up
 
 # What makes the seed of one stream of images that of another; no recipe's own seed reaches so far.
 OTHER_SEED = 2**31

@@ -3,24 +3,24 @@
 import numpy as np
 
 from rotnet_keras import engine
-from rotnet_keras.backbones import build
-from rotnet_keras.batches import crop_size, evaluation_images, training_images
-from rotnet_keras.classifier_training import ClassifierTraining
-from rotnet_keras.datasets import Dataset
+from rotnet_keras.config.schema import PretrainRecipe
+from rotnet_keras.data.batches import crop_size, evaluation_images, training_images
+from rotnet_keras.data.datasets import Dataset
+from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.exports import first_kernels, save_model, with_softmax
-from rotnet_keras.figures import draw_filters
-from rotnet_keras.fused import fused
-from rotnet_keras.models import RotNet
-from rotnet_keras.probing import check_probes, run_probes
-from rotnet_keras.rotation import rotate_batch, rotated_size
-from rotnet_keras.samples import SAMPLES, WORST, write_samples
-from rotnet_keras.schema import PretrainRecipe
-from rotnet_keras.session import Session
-from rotnet_keras.stages import finish, network_input, prepare_data
-from rotnet_keras.stores import Split
-from rotnet_keras.suitability import look_into
-from rotnet_keras.training import set_up
+from rotnet_keras.evaluation.suitability.suitability import look_into
+from rotnet_keras.models.backbones.registry import build
+from rotnet_keras.models.export import first_kernels, save_model, with_softmax
+from rotnet_keras.models.fused_batch_norm import fused
+from rotnet_keras.models.rotation import rotate_batch, rotated_size
+from rotnet_keras.models.rotnet import RotNet
+from rotnet_keras.reports.figures import draw_filters
+from rotnet_keras.reports.samples import SAMPLES, WORST, write_samples
+from rotnet_keras.tasks.classifier_training import ClassifierTraining
+from rotnet_keras.tasks.probe import check_probes, run_probes
+from rotnet_keras.training.session import Session
+from rotnet_keras.training.setup import finish, network_input, prepare_data
+from rotnet_keras.training.trainer import set_up
 
 
 def pretrain(session: Session) -> None:

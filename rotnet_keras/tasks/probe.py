@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras import backbones, engine
-from rotnet_keras.batches import crop_size
-from rotnet_keras.datasets import Dataset
+from rotnet_keras import engine
+from rotnet_keras.config.schema import ProbeRecipe
+from rotnet_keras.config.sections import Augment, Probe
+from rotnet_keras.data.batches import crop_size
+from rotnet_keras.data.datasets import Dataset
+from rotnet_keras.data.label_subsets import labelled_subset
+from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
-from rotnet_keras.exports import load_backbone, save_model, with_softmax
-from rotnet_keras.features import (
+from rotnet_keras.evaluation.features import (
     Features,
     check_room,
     estimate_statistics,
@@ -23,14 +26,12 @@ from rotnet_keras.features import (
     pixels_backbone,
     random_backbone,
 )
-from rotnet_keras.head_training import HeadTraining, Trunk, labelled_splits, nearest_neighbours, top1
-from rotnet_keras.labels import labelled_subset
-from rotnet_keras.schema import ProbeRecipe
-from rotnet_keras.sections import Augment, Probe
-from rotnet_keras.session import Session
-from rotnet_keras.stages import check_shape, finish, prepare_data
-from rotnet_keras.stores import Split
-from rotnet_keras.tasks import counted
+from rotnet_keras.evaluation.head_training import HeadTraining, Trunk, labelled_splits, nearest_neighbours, top1
+from rotnet_keras.models.backbones import registry
+from rotnet_keras.models.export import load_backbone, save_model, with_softmax
+from rotnet_keras.runs.task_labels import counted
+from rotnet_keras.training.session import Session
+from rotnet_keras.training.setup import check_shape, finish, prepare_data
 
 
 def probe_backbone(session: Session) -> None:
@@ -167,7 +168,7 @@ def _trunk(
 ) -> Trunk:
     if weights == "pixels":
         return Trunk(weights, pixels_backbone(dataset, side), ["pixels"])
-    every = backbones.taps(backbone)
+    every = registry.taps(backbone)
     asked = [tap for probe in probes for tap in (every if probe.tap == ["all"] else probe.tap)]
     if not asked:
         raise DataError("the backbone has no layers called conv1, conv2, ...: name the taps in the recipe")
@@ -183,7 +184,7 @@ def _trunk(
 def _taps(trunk: Trunk, probe: Probe) -> list[str]:
     if trunk.weights == "pixels":
         return trunk.taps
-    return backbones.taps(trunk.model) if probe.tap == ["all"] else list(probe.tap)
+    return registry.taps(trunk.model) if probe.tap == ["all"] else list(probe.tap)
 
 
 def _taps_of_all(trunk: Trunk, probes: list[Probe]) -> list[str]:

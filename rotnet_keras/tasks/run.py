@@ -1,6 +1,5 @@
 """From a run folder with a recipe to a run folder with results: the one way every run takes."""
 
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -8,33 +7,89 @@ import shutil
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
 import psutil
 
-from rotnet_keras import processes
-from rotnet_keras.cluster import place, scratch
-from rotnet_keras.console import Console
+from rotnet_keras.config.kinds import kind_of, name_of
+from rotnet_keras.config.loading import load_recipe
+from rotnet_keras.config.schema import Recipe
 from rotnet_keras.errors import RotnetError, RunStopped
-from rotnet_keras.events import EventWriter
 from rotnet_keras.host import processor
-from rotnet_keras.kinds import kind_of
-from rotnet_keras.memory import advice, ran_out
-from rotnet_keras.recipe import load_recipe
-from rotnet_keras.runs import RunFolder, command_line
-from rotnet_keras.schema import Recipe
-from rotnet_keras.session import Session
-from rotnet_keras.stopping import Stop
+from rotnet_keras.runs import processes
+from rotnet_keras.runs.events import EventWriter
+from rotnet_keras.runs.folder import RunFolder, command_line
+from rotnet_keras.runs.oom_advice import advice, ran_out
+from rotnet_keras.training.cluster import place, scratch
+from rotnet_keras.training.console import Console
+from rotnet_keras.training.session import Session
+from rotnet_keras.training.stopping import Stop
 
 RECORDED_PACKAGES = ("rotnet-keras", "keras", "tensorflow", "numpy")
 
 
-def run(folder: RunFolder) -> int:
+def _pretrain(session: Session) -> None:
+    from rotnet_keras.tasks.pretrain import pretrain
+
+    pretrain(session)
+
+
+def _classify(session: Session) -> None:
+    from rotnet_keras.tasks.finetune import classify
+
+    classify(session)
+
+
+def _probe(session: Session) -> None:
+    from rotnet_keras.tasks.probe import probe_backbone
+
+    probe_backbone(session)
+
+
+def _classification(session: Session) -> None:
+    from rotnet_keras.tasks.voc.classification import classify_pictures
+
+    classify_pictures(session)
+
+
+def _detection(session: Session) -> None:
+    from rotnet_keras.tasks.voc.detection import detect
+
+    detect(session)
+
+
+def _segmentation(session: Session) -> None:
+    from rotnet_keras.tasks.voc.segmentation import segment
+
+    segment(session)
+
+
+def _study(session: Session) -> None:
+    from rotnet_keras.tasks.study.study import study
+
+    study(session)
+
+
+# What each kind of recipe does. Imported when called: most of them load TensorFlow.
+TASKS: dict[str, Callable[[Session], None]] = {
+    "pretrain": _pretrain,
+    "classify": _classify,
+    "probe": _probe,
+    "transfer classification": _classification,
+    "transfer detection": _detection,
+    "transfer segmentation": _segmentation,
+    "study": _study,
+}
+
+
+def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: None) -> int:
     """Start or resume the run in a folder, in this process, to its end.
 
     Args:
         folder: holds at least a resolved `recipe.toml`.
+        before: called in the session before the task is; may raise what the task may.
 
     Returns:
         The exit code: 0 finished, 130 or 143 stopped with a checkpoint, otherwise an error's.
@@ -50,7 +105,7 @@ def run(folder: RunFolder) -> int:
     session = Session(folder, recipe, events, console, stop)
     try:
         session.record(**_process_facts())
-        outcome, code, message = _work(session)
+        outcome, code, message = _work(session, before)
         if message:
             session.say(message)
         with suppress(OSError):  # A disk may be full; the run then counts as killed, and goes on as such.
@@ -61,14 +116,14 @@ def run(folder: RunFolder) -> int:
         events.close()
 
 
-def run_and_exit(folder: RunFolder) -> NoReturn:
+def run_and_exit(folder: RunFolder, before: Callable[[Session], None] = lambda session: None) -> NoReturn:
     """The same, and the end of this process with its exit code.
 
     By itself a process ends at once: all is written, and threads of TensorFlow that want the interpreter while that
     goes could hold it up for ever. One of several takes leave of the others first.
     """
     alone = place(load_recipe(folder.recipe)).count == 1
-    code = run(folder)
+    code = run(folder, before)
     sys.stdout.flush()
     sys.stderr.flush()
     if alone:
@@ -85,11 +140,10 @@ def follow(recipe: Recipe) -> int:
     return code
 
 
-def _work(session: Session) -> tuple[str, int, str]:
+def _work(session: Session, before: Callable[[Session], None]) -> tuple[str, int, str]:
     """Do what the recipe says; (outcome, exit code, message)."""
     way_on = command_line("resume", session.folder)
     session.event("start", pid=os.getpid())
-    module, function = kind_of(session.recipe).runner.split(":")
     try:
         if session.place.chief:
             session.say(f"Run {session.folder.name} in {session.folder.path}")
@@ -97,7 +151,8 @@ def _work(session: Session) -> tuple[str, int, str]:
             session.say(f"Process {session.place.index + 1} of {session.place.count}; waiting until all are there.")
         if kind_of(session.recipe).trains:
             session.say("Starting TensorFlow; the first step takes longer, it traces the graph.")
-        getattr(importlib.import_module(module), function)(session)
+        before(session)
+        TASKS[name_of(session.recipe)](session)
     except RunStopped as stopped:
         return "stopped", stopped.exit_code, f"Stopped. Go on with: {way_on}" if session.place.chief else "Stopped."
     except RotnetError as error:

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rotnet_keras.config.sections import Length, Optimizer, Schedule
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DivergedError
-from rotnet_keras.schedules import learning_rate
-from rotnet_keras.sections import Length, Optimizer, Schedule
+from rotnet_keras.training.schedules import learning_rate
 
 
 class LearningRate(keras.callbacks.Callback):

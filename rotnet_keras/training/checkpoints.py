@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras.engine import keras
-from rotnet_keras.runs import write_atomically
+from rotnet_keras.files import write_atomically
 
 KEPT = 2
 

@@ -10,11 +10,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from rotnet_keras.config.loading import to_toml
+from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, Recipe
+from rotnet_keras.config.sections import Devices
 from rotnet_keras.errors import RecipeError
-from rotnet_keras.recipe import to_toml
-from rotnet_keras.runs import RunFolder, create_run
-from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, Recipe
-from rotnet_keras.sections import Devices
+from rotnet_keras.runs.folder import RunFolder, create_run
 
 CHIEF_FIRST = ("chief", "worker")
 

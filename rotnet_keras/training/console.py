@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from rotnet_keras.plain_text import printable
+from rotnet_keras.text import printable
 
 PLAIN_SECONDS = 15.0
 # More columns of text than any table has.

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras.cluster import Place, spans_machines
+from rotnet_keras.config.sections import Devices
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError, RecipeError
-from rotnet_keras.sections import Devices
+from rotnet_keras.training.cluster import Place, spans_machines
 
 SLURM_PORT = 8470
 

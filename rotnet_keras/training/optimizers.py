@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from rotnet_keras.config.sections import Optimizer
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.sections import Optimizer
 
 UNDECAYED = ("bias", "gamma", "beta")
 

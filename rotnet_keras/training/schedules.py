@@ -3,7 +3,7 @@
 import bisect
 import math
 
-from rotnet_keras.sections import Schedule
+from rotnet_keras.config.sections import Schedule
 
 
 def learning_rate(schedule: Schedule, peak: float, step: int, steps_per_epoch: int, total_steps: int) -> float:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rotnet_keras.cluster import place
-from rotnet_keras.console import Console
-from rotnet_keras.events import Event, EventWriter
-from rotnet_keras.runs import RunFolder, write_atomically
-from rotnet_keras.schema import Recipe, RunRecipe
-from rotnet_keras.stopping import Stop
+from rotnet_keras.config.schema import Recipe, RunRecipe
+from rotnet_keras.files import write_atomically
+from rotnet_keras.runs.events import Event, EventWriter
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.training.cluster import place
+from rotnet_keras.training.console import Console
+from rotnet_keras.training.stopping import Stop
 
 
 class Session:

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from rotnet_keras import datasets
-from rotnet_keras.annotations import AnnotatedDataset
-from rotnet_keras.batches import crop_size
+from rotnet_keras.config.schema import RunRecipe
+from rotnet_keras.config.sections import Augment
+from rotnet_keras.data import datasets
+from rotnet_keras.data.annotations import AnnotatedDataset
+from rotnet_keras.data.batches import crop_size
 from rotnet_keras.engine import device_name, keras
 from rotnet_keras.errors import DataError
-from rotnet_keras.report import result_tables, write_report
-from rotnet_keras.schema import RunRecipe
-from rotnet_keras.sections import Augment
-from rotnet_keras.sense import QUESTION, suitability_of, summary
-from rotnet_keras.session import Session
+from rotnet_keras.reports.report import result_tables, write_report
+from rotnet_keras.runs.suitability import QUESTION, suitability_of, summary
+from rotnet_keras.training.session import Session
 
 
 def prepare_data(session: Session) -> datasets.Dataset:

@@ -10,22 +10,22 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from rotnet_keras import engine
-from rotnet_keras.annotations import AnnotatedDataset
-from rotnet_keras.batches import Replicas
-from rotnet_keras.callbacks import AfterStep, LearningRate, StepEvents
-from rotnet_keras.checkpoints import Position, restore_checkpoint, save_checkpoint, step_checkpoints
-from rotnet_keras.datasets import Dataset
-from rotnet_keras.devices import check_all_agree, give_all_the_chiefs, replicas_here, shared_out, strategy_for
+from rotnet_keras.config.loading import to_toml
+from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe
+from rotnet_keras.config.transfer import TransferRecipe
+from rotnet_keras.data.annotations import AnnotatedDataset
+from rotnet_keras.data.batches import Replicas
+from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DivergedError, RecipeError, RotnetError
-from rotnet_keras.optimizers import averaged, build_optimizer
-from rotnet_keras.recipe import to_toml
-from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe
-from rotnet_keras.session import Session
-from rotnet_keras.stages import finish
-from rotnet_keras.tensorboard import TensorBoard
-from rotnet_keras.trained import Trained
-from rotnet_keras.transfer_schema import TransferRecipe
+from rotnet_keras.models.base import Trained
+from rotnet_keras.training.callbacks import AfterStep, LearningRate, StepEvents
+from rotnet_keras.training.checkpoints import Position, restore_checkpoint, save_checkpoint, step_checkpoints
+from rotnet_keras.training.devices import check_all_agree, give_all_the_chiefs, replicas_here, shared_out, strategy_for
+from rotnet_keras.training.optimizers import averaged, build_optimizer
+from rotnet_keras.training.session import Session
+from rotnet_keras.training.setup import finish
+from rotnet_keras.training.tensorboard import TensorBoard
 
 TrainedRecipe = PretrainRecipe | ClassifyRecipe | TransferRecipe
 # What TensorFlow raises in the processes that are left when one of several is gone.

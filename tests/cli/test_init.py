@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from command_line import run_cli
-from conftest import upright_images
 from PIL import Image
+from support.command_line import run_cli
+from support.tiny import upright_images
 from typer.testing import CliRunner
 
-from rotnet_keras.cli import app
-from rotnet_keras.costs import Cost, Part
+from rotnet_keras.cli.main import app
+from rotnet_keras.config.loading import load_recipe
+from rotnet_keras.data.audit import survey
 from rotnet_keras.errors import DataError, RecipeError
-from rotnet_keras.proposal import propose
-from rotnet_keras.recipe import load_recipe
-from rotnet_keras.survey import survey
+from rotnet_keras.planning.costs import Cost, Part
+from rotnet_keras.planning.proposal import propose
 
 
 @pytest.fixture
@@ -62,7 +62,9 @@ def test_arrays_are_looked_through(tmp_path):
 def test_a_recipe_is_written_that_fits(photos, monkeypatch):
     """An epoch takes 20 s, so three of them a minute."""
     part = Part("pretraining", 2, 24, 1e9, 12, 20.0)
-    monkeypatch.setattr("rotnet_keras.proposal.costs_apart", lambda *_: [Cost("a", None, 30.0, (part,), 0.0, 1e6)])
+    monkeypatch.setattr(
+        "rotnet_keras.planning.proposal.costs_apart", lambda *_: [Cost("a", None, 30.0, (part,), 0.0, 1e6)]
+    )
     monkeypatch.chdir(photos.parent)
     result = CliRunner().invoke(app, ["init", "my photos", "--minutes", "2"])
     assert result.exit_code == 0, result.output
@@ -83,7 +85,9 @@ def test_a_recipe_is_written_that_fits(photos, monkeypatch):
 def test_a_batch_fits_into_the_memory_that_is_free(photos, monkeypatch):
     part = Part("pretraining", 2, 24, 1e9, 12, 20.0)
     needed = 0.7 * psutil.virtual_memory().available
-    monkeypatch.setattr("rotnet_keras.proposal.costs_apart", lambda *_: [Cost("a", None, 30.0, (part,), 0.0, needed)])
+    monkeypatch.setattr(
+        "rotnet_keras.planning.proposal.costs_apart", lambda *_: [Cost("a", None, 30.0, (part,), 0.0, needed)]
+    )
     assert propose(survey(str(photos)), Path("a.toml"), 2).batch == 3
 
 

@@ -6,13 +6,13 @@ import subprocess
 from contextlib import suppress
 
 import pytest
-from command_line import command, run_cli, run_python
-from fake_runs import fake_run
+from support.command_line import command, run_cli, run_python
+from support.fake_runs import fake_run
 
 HEAVY = ("tensorflow", "keras", "numpy", "sklearn", "matplotlib")
 LIGHT_COMMAND = """
 import sys
-from rotnet_keras.cli import main
+from rotnet_keras.cli.main import main
 sys.argv = ["rotnet-keras", *sys.argv[1:]]
 try:
     main()

@@ -7,10 +7,10 @@ import time
 
 import psutil
 import pytest
-from command_line import command, run_cli
+from support.command_line import command, run_cli
 
-from rotnet_keras.processes import marks
-from rotnet_keras.runs import FORMAT, RunFolder, create_run
+from rotnet_keras.runs.folder import FORMAT, RunFolder, create_run
+from rotnet_keras.runs.processes import marks
 
 TREE = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(300)'])"
 

@@ -1,43 +1,17 @@
 """Whatever a recipe says: it is one, or there is one clear error, soon, and nothing is left behind."""
 
-import re
-import time
-
 import pytest
-from bad_recipes import bad_recipes, values, words
-from command_line import run_cli
 from hypothesis import HealthCheck, given, settings
+from support.bad_recipes import bad_recipes, check_recipe, values, words
+from support.command_line import run_cli
 
-from rotnet_keras.errors import RecipeError, RotnetError
-from rotnet_keras.launch import load_for_run
-from rotnet_keras.recipe import load_recipe, parse_override, to_toml
+from rotnet_keras.config.loading import load_recipe, parse_override
+from rotnet_keras.errors import RecipeError
 
 # No examples are kept between runs, and the same are tried each time.
 FAST = settings(
     max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
-# Seconds that a person would wait for a word on a recipe.
-SOON = 5.0
-
-
-def check_recipe(folder, content):
-    """Read a recipe as a run does; whether it is one."""
-    recipe = folder / "recipe.toml"
-    recipe.write_bytes(content)
-    start = time.monotonic()
-    try:
-        loaded = load_recipe(str(recipe))
-        recipe.write_text(to_toml(loaded), encoding="utf-8")
-        # Infinite numbers and those that are none are not what training can go by.
-        assert load_recipe(str(recipe)) == loaded and not re.search(r"= -?(nan|inf)\b", recipe.read_text())
-        load_for_run(str(recipe), {}, folder / "runs")
-        return True
-    except RotnetError as error:
-        assert str(error).strip() and "Traceback" not in str(error)
-        return False
-    finally:
-        assert time.monotonic() - start < SOON, "slow"
-        assert sorted(path.name for path in folder.iterdir()) == ["recipe.toml"]
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@ import json
 import tomllib
 
 import pytest
-from command_line import run_cli
-from conftest import TINY_RECIPE
+from support.command_line import run_cli
+from support.tiny import TINY_RECIPE
 
-from rotnet_keras.catalogue import expected_minutes, find_recipe, shipped_recipes
+from rotnet_keras.config.finder import expected_minutes, find_recipe, shipped_recipes
+from rotnet_keras.config.loading import load_recipe, parse_override, to_toml
 from rotnet_keras.errors import RecipeError
-from rotnet_keras.recipe import load_recipe, parse_override, to_toml
 
 FIVE_MISTAKES = """\
 kind = "pretrain"

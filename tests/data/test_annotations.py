@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from conftest import shared_data
 from PIL import Image
-from voc_kit import OBJECT
+from support.tiny import shared_data
+from support.voc_kit import OBJECT
 
-from rotnet_keras.annotations import load_annotated
+from rotnet_keras.config.sections import AnnotatedData, Splits
+from rotnet_keras.data.annotations import load_annotated
 from rotnet_keras.errors import DataError
-from rotnet_keras.sections import AnnotatedData, Splits
 
 CAT = OBJECT.format("cat", 0, 1, 1, 30, 20)
 

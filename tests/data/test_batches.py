@@ -1,10 +1,17 @@
 import numpy as np
 import pytest
 
-from rotnet_keras.batches import Replicas, augmented, centred, evaluation_images, positions_of_step, training_images
-from rotnet_keras.rotation import rotate_batch
-from rotnet_keras.sections import Augment
-from rotnet_keras.stores import Split
+from rotnet_keras.config.sections import Augment
+from rotnet_keras.data.batches import (
+    Replicas,
+    augmented,
+    centred,
+    evaluation_images,
+    positions_of_step,
+    training_images,
+)
+from rotnet_keras.data.stores import Split
+from rotnet_keras.models.rotation import rotate_batch
 
 FLIP_AND_CROP = Augment(pad=1, flip=True)
 

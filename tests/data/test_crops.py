@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rotnet_keras.batches import augmented, centred
-from rotnet_keras.crops import anywhere, central, resized
-from rotnet_keras.datasets import load
-from rotnet_keras.sections import Augment, Data
-from rotnet_keras.stores import Split
+from rotnet_keras.config.sections import Augment, Data
+from rotnet_keras.data.batches import augmented, centred
+from rotnet_keras.data.crops import anywhere, central, resized
+from rotnet_keras.data.datasets import load
+from rotnet_keras.data.stores import Split
 
 FRAMES = np.array([[0, 0, 10, 15], [2, 4, 10, 10], [0, 0, 40, 10]], float).repeat(500, axis=0)
 

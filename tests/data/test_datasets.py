@@ -3,19 +3,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import shared_data, upright_images
 from PIL import Image
+from support.tiny import shared_data, upright_images
 
-from rotnet_keras.batches import augmented
-from rotnet_keras.datasets import load
+from rotnet_keras.config.sections import Augment, Data
+from rotnet_keras.data.batches import augmented
+from rotnet_keras.data.datasets import load
+from rotnet_keras.data.decoding import UnreadableImage, look_at, read_image
+from rotnet_keras.data.folders import FolderImages
+from rotnet_keras.data.jpegs import decode
+from rotnet_keras.data.sizes import training_images
+from rotnet_keras.data.sources import find_source, pinned
+from rotnet_keras.data.stores import DiskStore, cache_for
 from rotnet_keras.errors import DataError
-from rotnet_keras.folders import FolderImages
-from rotnet_keras.images import UnreadableImage, look_at, read_image
-from rotnet_keras.jpegs import decode
-from rotnet_keras.sections import Augment, Data
-from rotnet_keras.sizes import training_images
-from rotnet_keras.sources import find_source, pinned
-from rotnet_keras.stores import DiskStore, cache_for
 
 
 def save_image(path, array, **options):
@@ -149,7 +149,7 @@ def test_the_disk_cache_holds_the_same_images_and_is_used_again(folder, tmp_path
     in_memory = load(Data(cache="memory", **spec))
     first = load(Data(cache="disk", **spec))
     decoded = []
-    monkeypatch.setattr("rotnet_keras.images.look_at", lambda *a: decoded.append(a))
+    monkeypatch.setattr("rotnet_keras.data.decoding.look_at", lambda *a: decoded.append(a))
     second = load(Data(cache="disk", **spec))
     assert isinstance(second.train.store, DiskStore) and not decoded
     for data in (first, second):

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from conftest import shared_data, upright_images
 from PIL import Image
+from support.tiny import shared_data, upright_images
 
-from rotnet_keras.datasets import load
+from rotnet_keras.config.sections import Data, Splits
+from rotnet_keras.data.datasets import load
+from rotnet_keras.data.sizes import training_images
 from rotnet_keras.errors import DataError
-from rotnet_keras.sections import Data, Splits
-from rotnet_keras.sizes import training_images
 
 
 def arrays(**counts):

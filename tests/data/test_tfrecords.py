@@ -5,15 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import shared_data
 from PIL import Image
+from support.tiny import shared_data
 
-from rotnet_keras.batches import augmented
-from rotnet_keras.datasets import load
+from rotnet_keras.config.sections import Augment, Data
+from rotnet_keras.data.batches import augmented
+from rotnet_keras.data.datasets import load
+from rotnet_keras.data.tfrecords import RecordImages
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.records import RecordImages
-from rotnet_keras.sections import Augment, Data
 
 
 def encoded(number, shape=(24, 36), kind="jpeg"):
@@ -75,7 +75,7 @@ def test_records_are_read_where_they_lie_in_any_order(prepared, monkeypatch):
     assert brightness(split.images(order)) == list(order)
     assert list(split.required_labels()[order]) == [n % 4 for n in order]
     # The second time nothing is looked for.
-    monkeypatch.setattr("rotnet_keras.records._records", None)
+    monkeypatch.setattr("rotnet_keras.data.tfrecords._records", None)
     assert brightness(load(spec(prepared)).train.images(order)) == list(order)
 
 

@@ -8,19 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import run_cli, run_python
-from conftest import TINY_RECIPE, shared_data, upright_images
 from PIL import Image
-from test_study import PROBE, STUDY
-from voc_kit import make_kit
+from support.command_line import run_cli, run_python
+from support.tiny import TINY_RECIPE, shared_data, upright_images
+from support.tiny_recipes import PROBE, STUDY
+from support.voc_kit import make_kit
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
+TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What the pages type, and what is run of it. What installs is tried by `make wheel-check`, what draws on a terminal by
 # test_tui_tmux.py.
 PROGRAMS = {
-    "rotnet-keras": f'exec "{sys.executable}" "{HERE}/smaller.py" "$@"',
+    "rotnet-keras": f'exec "{sys.executable}" "{TESTS}/support/smaller.py" "$@"',
     "rotnet-tui": f'exec "{sys.executable}" -c "from rotnet_tui.cli import main; main()" --version',
     "make": f'exec /usr/bin/env -i PATH=/usr/bin:/bin make --dry-run --directory "{ROOT}" "$@"',
     "pip": f'test "$*" = "install ." && test -f "{ROOT}/pyproject.toml"',
@@ -72,7 +72,7 @@ def folder(tmp_path, monkeypatch):
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
     folder = tmp_path / "place"
     folder.mkdir()
     monkeypatch.chdir(folder)

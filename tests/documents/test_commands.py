@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from rotnet_keras.catalogue import shipped_recipes
-from rotnet_keras.cli import app
-from rotnet_keras.recipe import load_recipe, parse_override
+from rotnet_keras.cli.main import app
+from rotnet_keras.config.finder import shipped_recipes
+from rotnet_keras.config.loading import load_recipe, parse_override
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parents[2]
 PAGES = [HERE / "README.md", *sorted((HERE / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What stands for something of the reader's: a word in capitals, or a place.

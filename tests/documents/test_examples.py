@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import run_python
+from support.command_line import run_python
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 ALONE = "import sys; sys.modules['rotnet_keras'] = None\n"
 
 

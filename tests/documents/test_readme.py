@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-HERE = Path(__file__).parent
-README = (HERE.parent / "README.md").read_text(encoding="utf-8")
+TESTS = Path(__file__).parents[1]
+README = (TESTS.parent / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_promise_names_a_test():
@@ -15,4 +15,4 @@ def test_every_promise_names_a_test():
         named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", promise)
         assert named, promise
         for file, name in named:
-            assert re.search(rf"^(async )?def {name}\(", (HERE / file).read_text(encoding="utf-8"), re.MULTILINE), name
+            assert re.search(rf"^(async )?def {name}\(", (TESTS / file).read_text(encoding="utf-8"), re.MULTILINE), name

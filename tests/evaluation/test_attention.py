@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from rotnet_keras.attention import attention, turned_maps, turning_scores
 from rotnet_keras.engine import keras
+from rotnet_keras.evaluation.attention import attention, turned_maps, turning_scores
 
 
 def test_a_map_is_the_sum_of_powers_scaled_to_one():

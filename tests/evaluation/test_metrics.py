@@ -5,14 +5,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rotnet_keras.average_precision import (
-    Boxes,
-    class_overlaps,
-    coco_of_boxes,
-    intersection_over_union,
-    of_boxes,
-    of_ranking,
-)
+from rotnet_keras.data.boxes import Boxes
+from rotnet_keras.evaluation.metrics import class_overlaps, coco_of_boxes, intersection_over_union, of_boxes, of_ranking
 
 CAT = 0
 

@@ -4,14 +4,14 @@ import io
 
 import numpy as np
 import pytest
-from conftest import shared_data
 from PIL import Image, ImageDraw
-from whole_runs import events_of, start
+from support.tiny import shared_data
+from support.whole_runs import events_of, start
 
-from rotnet_keras.ambiguity import by_image, logarithms, most_ambiguous, turn_probabilities
-from rotnet_keras.giveaways import giveaways
-from rotnet_keras.reliance import reliance
-from rotnet_keras.sense import NAMES, findings, summary
+from rotnet_keras.evaluation.suitability.ambiguity import by_image, logarithms, most_ambiguous, turn_probabilities
+from rotnet_keras.evaluation.suitability.image_shortcuts import giveaways
+from rotnet_keras.evaluation.suitability.network_shortcuts import reliance
+from rotnet_keras.runs.suitability import NAMES, findings, summary
 
 ANGLES = (0, 90, 180, 270)
 
@@ -106,8 +106,8 @@ def test_what_tells_axes_alone_is_nothing_where_all_turns_share_one():
 
 @pytest.mark.slow
 def test_real_images_give_nothing_away():
-    from rotnet_keras.datasets import load
-    from rotnet_keras.sections import Data
+    from rotnet_keras.config.sections import Data
+    from rotnet_keras.data.datasets import load
 
     cifar = load(Data(name="cifar10", data_dir=str(shared_data("tfds"))))
     scenes = load(Data(name=str(shared_data("scenes15")), size=64))

@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from conftest import upright_images
 from PIL import Image
+from support.tiny import upright_images
 from typer.testing import CliRunner
 
-from rotnet_keras.cli import app
-from rotnet_keras.embedding import Features, load_features, nearest
+from rotnet_keras.cli.main import app
 from rotnet_keras.errors import DataError, RecipeError
-from rotnet_keras.projections import groups_of
+from rotnet_keras.inference.embeddings import Features, load_features, nearest
+from rotnet_keras.inference.projections import groups_of
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_pictures_that_are_alike_are_found_and_shown(finished, pictures):
     (5, 1, "t-SNE of 5."),
 ])  # fmt: skip
 def test_features_are_drawn_in_the_plane(tmp_path, monkeypatch, count, folders, words):
-    monkeypatch.setattr("rotnet_keras.projections.MOST", 60)
+    monkeypatch.setattr("rotnet_keras.inference.projections.MOST", 60)
     rng = np.random.default_rng(0)
     values = (rng.normal(size=(count, 8)) + 4 * np.arange(count)[:, None] % folders).astype(np.float32)
     values[1] = values[0]

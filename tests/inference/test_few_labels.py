@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from conftest import upright_images
 from PIL import Image
+from support.tiny import upright_images
 from typer.testing import CliRunner
 
-from rotnet_keras.cli import app
+from rotnet_keras.cli.main import app
 from rotnet_keras.errors import DataError
-from rotnet_keras.few_labels import compare, read_labels
+from rotnet_keras.inference.few_labels import compare, read_labels
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from rotnet_keras.images import UnreadableImage
-from rotnet_keras.orientation import composed, turn_by_exif, turn_pixels, with_orientation
+from rotnet_keras.data.decoding import UnreadableImage
+from rotnet_keras.inference.lossless_rotation import composed, turn_by_exif, turn_pixels, with_orientation
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 MAKE, GPS, LATITUDE_REF, EXPOSURE = 271, 0x8825, 1, 0x829A

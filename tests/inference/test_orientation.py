@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import shared_data, upright_images
 from PIL import Image
+from support.tiny import shared_data, upright_images
 from typer.testing import CliRunner
 
-from rotnet_keras.cli import app
+from rotnet_keras.cli.main import app
 from rotnet_keras.errors import DataError
-from rotnet_keras.turns import Judge, fitted_temperature, judge, see, turns_of, unlikeliness
-from rotnet_keras.uprightness import bins_of, calibration_error
-from rotnet_keras.viewing import Viewer
+from rotnet_keras.inference.loading import Viewer
+from rotnet_keras.inference.orientation import Judge, fitted_temperature, judge, see, turns_of, unlikeliness
+from rotnet_keras.inference.orientation_metrics import bins_of, calibration_error
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_a_page_shows_what_is_turned_and_what_is_doubtful(finished, photos, monk
     )
     quarters = int(re.search(r"turned (\d+)° clockwise", content).group(1)) // 90
     assert np.abs(np.rot90(before, -quarters) - after).mean() < 4
-    monkeypatch.setattr("rotnet_keras.upright_page.MOST", 2)
+    monkeypatch.setattr("rotnet_keras.inference.upright_page.MOST", 2)
     upright(*[photos, "--network", finished[1].export / "rotnet.keras", "--page", page], "--min-confidence", "1")
     content = page.read_text()
     assert "Doubtful, left alone" in content and "None." in content

@@ -5,16 +5,16 @@ import sys
 
 import numpy as np
 import pytest
-from command_line import run_cli
+from support.command_line import run_cli
 
-from rotnet_keras.architectures import APPLICATIONS, ARCHITECTURES
-from rotnet_keras.arithmetic import anatomy, forward_gflop
-from rotnet_keras.backbones import backbone, build, taps
+from rotnet_keras.config.architectures import APPLICATIONS, ARCHITECTURES
+from rotnet_keras.config.sections import Backbone
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
-from rotnet_keras.exports import first_kernels, save_model
-from rotnet_keras.models import RotNet
-from rotnet_keras.sections import Backbone
+from rotnet_keras.models.backbones.registry import backbone, build, taps
+from rotnet_keras.models.export import first_kernels, save_model
+from rotnet_keras.models.flops import anatomy, forward_gflop
+from rotnet_keras.models.rotnet import RotNet
 
 
 def trainable_parameters(model):

@@ -3,11 +3,11 @@ import colorsys
 import numpy as np
 import pytest
 
-from rotnet_keras.backbones import backbone
-from rotnet_keras.colours import recolour
+from rotnet_keras.config.sections import Augment
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.models import RotNet, softmax_loss
-from rotnet_keras.sections import Augment
+from rotnet_keras.models.backbones.registry import backbone
+from rotnet_keras.models.color_jitter import recolour
+from rotnet_keras.models.rotnet import RotNet, softmax_loss
 
 SEED = tf.constant([1, 2], tf.int64)
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from command_line import run_cli, run_python
-from whole_runs import events_of
+from support.command_line import run_cli, run_python
+from support.whole_runs import events_of
 
 EXPORT_CODE = """
 import sys
@@ -47,7 +47,7 @@ def test_the_exported_rotnet_knows_its_angles(finished, tiny_data):
 @pytest.mark.parametrize("to", ["savedmodel", "onnx", "litert"])
 def test_an_export_is_there_whole_or_not_at_all(tmp_path, monkeypatch, to):
     from rotnet_keras.engine import keras
-    from rotnet_keras.exports import convert
+    from rotnet_keras.models.export import convert
 
     source, target = tmp_path / "model.keras", tmp_path / "target"
     inputs = keras.Input((4,))

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from rotnet_keras.backbones import backbone
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.fused import FusedBatchNormalization, fused, stock
+from rotnet_keras.models.backbones.registry import backbone
+from rotnet_keras.models.fused_batch_norm import FusedBatchNormalization, fused, stock
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("float32")
 

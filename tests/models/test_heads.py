@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from rotnet_keras.backbones import backbone
-from rotnet_keras.datasets import load
+from rotnet_keras.config.sections import Augment, Data
+from rotnet_keras.data.datasets import load
 from rotnet_keras.engine import keras
-from rotnet_keras.features import estimate_statistics, frozen_taps, random_backbone
-from rotnet_keras.heads import build_head
-from rotnet_keras.sections import Augment, Data
+from rotnet_keras.evaluation.features import estimate_statistics, frozen_taps, random_backbone
+from rotnet_keras.models.backbones.registry import backbone
+from rotnet_keras.models.heads import build_head
 
 
 @pytest.mark.parametrize(

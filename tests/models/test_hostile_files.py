@@ -6,12 +6,12 @@ import pickle
 import zipfile
 
 import pytest
-from command_line import run_cli
-from fake_runs import fake_run
+from support.command_line import run_cli
+from support.fake_runs import fake_run
 
 from rotnet_keras.errors import DataError
-from rotnet_keras.exports import load_backbone
-from rotnet_keras.report import write_report
+from rotnet_keras.models.export import load_backbone
+from rotnet_keras.reports.report import write_report
 
 
 def with_code_in_a_layer(path, marker):

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from command_line import run_cli
-from conftest import upright_images
 from PIL import Image
+from support.command_line import run_cli
+from support.tiny import upright_images
 
-from rotnet_keras.backbones import backbone
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
-from rotnet_keras.rescaling import AFFINE, folded, rescale, rescale_file
+from rotnet_keras.models.backbones.registry import backbone
+from rotnet_keras.models.rescaling import AFFINE, folded, rescale, rescale_file
 
 
 def trained_looking(name, shape, **options):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rotnet_keras.engine import tf
-from rotnet_keras.rotation import rotate_batch, rotate_one_each, rotated_size
+from rotnet_keras.models.rotation import rotate_batch, rotate_one_each, rotated_size
 
 EIGHT = (0, 45, 90, 135, 180, 225, 270, 315)
 

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from rotnet_keras.auxiliary import UNLABELLED, SemiSupervised
-from rotnet_keras.backbones import backbone
+from rotnet_keras.config.schema import Auxiliary
+from rotnet_keras.config.sections import Augment, Optimizer
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.heads import build_head
-from rotnet_keras.models import Classifier, RotNet, softmax_loss
-from rotnet_keras.optimizers import build_optimizer
-from rotnet_keras.rotation import rotate_batch
-from rotnet_keras.schema import Auxiliary
-from rotnet_keras.sections import Augment, Optimizer
+from rotnet_keras.models.backbones.registry import backbone
+from rotnet_keras.models.heads import build_head
+from rotnet_keras.models.rotation import rotate_batch
+from rotnet_keras.models.rotnet import Classifier, RotNet, softmax_loss
+from rotnet_keras.models.s4l import UNLABELLED, SemiSupervised
+from rotnet_keras.training.optimizers import build_optimizer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from command_line import run_cli
+from support.command_line import run_cli
 
 from rotnet_keras.engine import keras
 

@@ -2,13 +2,13 @@ import json
 import sys
 
 import pytest
-from command_line import run_cli
+from support.command_line import run_cli
 
-from rotnet_keras import bench
-from rotnet_keras.arithmetic import forward_gflop
-from rotnet_keras.backbones import backbone
-from rotnet_keras.bench import data, memory, probes, training
 from rotnet_keras.engine import keras
+from rotnet_keras.models.backbones.registry import backbone
+from rotnet_keras.models.flops import forward_gflop
+from rotnet_keras.planning.bench import registry
+from rotnet_keras.planning.bench.registry import data, memory, probes, training
 
 TINY = {"backbone": "compact", "blocks": 2, "width": 0.25, "batch": 4, "rounds": 2, "precision": "float32"}
 
@@ -28,7 +28,7 @@ def short(monkeypatch):
 
 
 def measured(parts, **settings):
-    found = bench.measure(parts, bench.Settings(**{**TINY, **settings}), lambda text: None)
+    found = registry.measure(parts, registry.Settings(**{**TINY, **settings}), lambda text: None)
     json.dumps(found)
     assert found["settings"]["batch"] == 4 and found["machine"]["cpus"] > 0
     return {one["name"]: one for one in found["measurements"]}
@@ -78,7 +78,7 @@ def test_the_command_measures_how_commands_start():
     found = json.loads(run_cli("bench", "startup", "--rounds", "1", "--json").stdout)
     names = [one["name"] for one in found["measurements"]]
     assert names == ["rotnet-keras --help", "rotnet-keras recipes", "rotnet-keras runs"]
-    columns, rows = bench.in_rows(found)
+    columns, rows = registry.in_rows(found)
     assert columns[:3] == ["part", "what", "median"] and [row[1] for row in rows] == names
 
 

@@ -1,22 +1,21 @@
 """Plans: what a run computes, counted; what it takes, by data sheets or by a trial."""
 
 import pytest
-from command_line import run_cli
-from conftest import TINY_RECIPE
-from test_study import TRANSFERS
-from test_transfer import SEGMENTATION
-from voc_kit import COLOURS, make_kit
+from support.command_line import run_cli
+from support.tiny import TINY_RECIPE
+from support.tiny_recipes import SEGMENTATION, TRANSFERS
+from support.voc_kit import COLOURS, make_kit
 
-from rotnet_keras.arithmetic import layer_work
-from rotnet_keras.backbones import backbone
-from rotnet_keras.costs import AROUND_SECONDS, costs
+from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.errors import DataError, RecipeError, RunError
-from rotnet_keras.hardware import parse
-from rotnet_keras.plan import duration, notes, table
-from rotnet_keras.recipe import load_recipe
-from rotnet_keras.roofline import DECODED, TOGETHER, seconds
-from rotnet_keras.study_runs import with_absolute_paths
-from rotnet_keras.workload import Pass, Phase
+from rotnet_keras.models.backbones.registry import backbone
+from rotnet_keras.models.flops import layer_work
+from rotnet_keras.planning.costs import AROUND_SECONDS, costs
+from rotnet_keras.planning.hardware import parse
+from rotnet_keras.planning.plan import duration, notes, table
+from rotnet_keras.planning.roofline import DECODED, TOGETHER, seconds
+from rotnet_keras.planning.workload import Pass, Phase
+from rotnet_keras.runs.study_runs import with_absolute_paths
 
 
 def cost_of(recipe, runs_dir, devices="H100", cores=None, **overrides):

@@ -5,20 +5,14 @@ import time
 
 import psutil
 import pytest
-from fake_runs import fake_run, write_steps
+from support.fake_runs import fake_run, write_steps
 
 from rotnet_keras.errors import RunError
-from rotnet_keras.events import EventReader, EventWriter, parse_event
-from rotnet_keras.processes import marks
-from rotnet_keras.runs import (
-    FORMAT,
-    RunFolder,
-    create_run,
-    find_run,
-    list_runs,
-    write_atomically,
-)
-from rotnet_keras.verdict import verdict
+from rotnet_keras.files import write_atomically
+from rotnet_keras.runs.events import EventReader, EventWriter, parse_event
+from rotnet_keras.runs.folder import FORMAT, RunFolder, create_run, find_run, list_runs
+from rotnet_keras.runs.processes import marks
+from rotnet_keras.runs.verdict import verdict
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import time
 
 import psutil
 import pytest
-from command_line import command, run_cli
+from support.command_line import command, run_cli
 
-from rotnet_keras import queue
 from rotnet_keras.errors import RunError
-from rotnet_keras.processes import marks
-from rotnet_keras.runs import create_run, list_runs
+from rotnet_keras.runs import queue
+from rotnet_keras.runs.folder import create_run, list_runs
+from rotnet_keras.runs.processes import marks
 
 SHORT = ("train.steps=4", "data.validation=0")
 

@@ -5,13 +5,13 @@ from contextlib import suppress
 
 import psutil
 import pytest
-from command_line import run_cli
+from support.command_line import run_cli
 
 from rotnet_keras.errors import RunError
-from rotnet_keras.memory import advice, ran_out
-from rotnet_keras.processes import marks
-from rotnet_keras.runs import RunFolder, create_run
-from rotnet_keras.status import as_row, comparison, explanation, in_lines, judgement, summary, understood
+from rotnet_keras.runs.folder import RunFolder, create_run
+from rotnet_keras.runs.oom_advice import advice, ran_out
+from rotnet_keras.runs.processes import marks
+from rotnet_keras.runs.status import as_row, comparison, explanation, in_lines, judgement, summary, understood
 
 RECIPE = """\
 kind = "pretrain"

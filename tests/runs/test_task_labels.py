@@ -1,4 +1,4 @@
-from rotnet_keras.tasks import MOST_COUNTED, counted, recalls_of
+from rotnet_keras.runs.task_labels import MOST_COUNTED, counted, recalls_of
 
 
 def test_events_of_many_answers_keep_the_recalls_alone():

@@ -1,6 +1,6 @@
 import pytest
 
-from rotnet_keras.verdict import verdict
+from rotnet_keras.runs.verdict import verdict
 
 
 def steps(*accuracies, loss=1.0):

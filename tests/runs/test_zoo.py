@@ -10,20 +10,20 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import upright_images
 from PIL import Image
+from support.tiny import upright_images
+from support.whole_runs import events_of
 from typer.testing import CliRunner
-from whole_runs import events_of
 
 import rotnet_keras
-from rotnet_keras.cli import app
+from rotnet_keras.cli.main import app
 from rotnet_keras.errors import RotnetError, RunError
-from rotnet_keras.launch import load_for_run
-from rotnet_keras.runs import RunFolder
-from rotnet_keras.shipped import card_of, find_network, megabytes, shipped
-from rotnet_keras.turns import judge
+from rotnet_keras.inference.orientation import judge
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.launch import load_for_run
+from rotnet_keras.runs.zoo import card_of, find_network, megabytes, shipped
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "ship_weights.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "ship_weights.py"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def folder(finished, script, tmp_path_factory):
 
 @pytest.fixture
 def network(folder, monkeypatch):
-    monkeypatch.setattr("rotnet_keras.shipped.FOLDER", folder)
+    monkeypatch.setattr("rotnet_keras.runs.zoo.FOLDER", folder)
     return RunFolder(folder / "tiny_upright")
 
 
@@ -126,7 +126,7 @@ def test_they_are_listed_told_and_copied(network, tmp_path):
 
 
 def test_without_any_all_this_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("rotnet_keras.shipped.FOLDER", tmp_path / "nothing")
+    monkeypatch.setattr("rotnet_keras.runs.zoo.FOLDER", tmp_path / "nothing")
     assert told("weights").startswith("No weights come with this version") and told("weights", "--json").strip() == "[]"
     result = CliRunner().invoke(app, ["measure-weights", "any"])
     assert isinstance(result.exception, RotnetError) and "none yet" in str(result.exception)

@@ -7,12 +7,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from bad_images import bad_images
-from bad_recipes import bad_recipes
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis.strategies import SearchStrategy
-from test_bad_images import check_image
-from test_bad_recipes import check_recipe
+from support.bad_images import bad_images, check_image
+from support.bad_recipes import bad_recipes, check_recipe
 
 from soak.tally import Tally
 

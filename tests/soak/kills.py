@@ -14,12 +14,12 @@ from random import Random
 
 import numpy as np
 import psutil
-from command_line import command, run_cli
-from conftest import PROBES, TINY_RECIPE, upright_images
-from test_study import PROBE, STUDY
-from whole_runs import assert_same_end, events_of
+from support.command_line import command, run_cli
+from support.tiny import PROBES, TINY_RECIPE, upright_images
+from support.tiny_recipes import PROBE, STUDY
+from support.whole_runs import assert_same_end, events_of
 
-from rotnet_keras.runs import RunFolder
+from rotnet_keras.runs.folder import RunFolder
 from soak.tally import Tally
 from soak.terminal import Terminal
 

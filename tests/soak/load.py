@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from command_line import run_cli
-from fake_runs import fake_run
+from support.command_line import run_cli
+from support.fake_runs import fake_run
 
 from soak.tally import Tally
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from command_line import run_cli
-from whole_runs import events_of
+from support.command_line import run_cli
+from support.whole_runs import events_of
 
-from rotnet_keras import queue
-from rotnet_keras.launch import load_for_run
-from rotnet_keras.runs import list_runs
+from rotnet_keras.runs import queue
+from rotnet_keras.runs.folder import list_runs
+from rotnet_keras.runs.launch import load_for_run
 from soak.kills import end, small_recipe
 from soak.tally import Tally
 from soak.terminal import Terminal

@@ -2,10 +2,14 @@
 
 import functools
 import io
+import time
 
 import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
+from support.bad_recipes import SOON
+
+from rotnet_keras.data.decoding import UnreadableImage, look_at, read_image, read_whole
 
 # What Pillow calls the formats, and the modes that each can hold.
 FORMATS = {
@@ -46,3 +50,25 @@ def bad_images(draw):
     if draw(st.booleans()):
         content = content[: draw(st.integers(0, len(content)))]
     return draw(st.sampled_from(SUFFIXES)), content
+
+
+def check_image(folder, suffix, content):
+    """Read a file in all ways; whether it is an image."""
+    path = folder / f"image.{suffix}"
+    path.write_bytes(content)
+    start = time.monotonic()
+    try:
+        seen = look_at(path)
+        assert seen.width > 0 and seen.height > 0
+        for channels in (1, 3):
+            pixels = read_image(path, 8, channels)
+            assert pixels.shape == (8, 8, channels) and pixels.dtype == "uint8"
+            whole = read_whole(path, channels)
+            assert whole.shape == (seen.height, seen.width, channels) and whole.dtype == "uint8"
+        return True
+    except UnreadableImage as error:
+        assert str(error).strip()
+        return False
+    finally:
+        assert time.monotonic() - start < SOON, "slow"
+        path.unlink()

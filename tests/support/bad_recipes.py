@@ -1,12 +1,17 @@
 """Recipes that nobody would write: shipped ones with something changed, and text that never was one."""
 
 import functools
+import re
+import time
 import tomllib
 
 import tomlkit
 from hypothesis import strategies as st
 
-from rotnet_keras.catalogue import shipped_recipes
+from rotnet_keras.config.finder import shipped_recipes
+from rotnet_keras.config.loading import load_recipe, to_toml
+from rotnet_keras.errors import RotnetError
+from rotnet_keras.runs.launch import load_for_run
 
 # Where things go wrong: at the ends of ranges, beyond them, in names that mean something elsewhere.
 NUMBERS = [0, -1, 1, 2**31, 2**63 - 1, -(2**63), 1e308, -1e308, 5e-324, float("inf"), float("nan"), -0.0, True]
@@ -104,3 +109,27 @@ def deep_recipes(draw):
 
 
 bad_recipes = st.one_of(changed_recipes(), changed_recipes(), torn_recipes(), deep_recipes(), st.binary(max_size=200))
+
+
+# Seconds that a person would wait for a word on a recipe.
+SOON = 5.0
+
+
+def check_recipe(folder, content):
+    """Read a recipe as a run does; whether it is one."""
+    recipe = folder / "recipe.toml"
+    recipe.write_bytes(content)
+    start = time.monotonic()
+    try:
+        loaded = load_recipe(str(recipe))
+        recipe.write_text(to_toml(loaded), encoding="utf-8")
+        # Infinite numbers and those that are none are not what training can go by.
+        assert load_recipe(str(recipe)) == loaded and not re.search(r"= -?(nan|inf)\b", recipe.read_text())
+        load_for_run(str(recipe), {}, folder / "runs")
+        return True
+    except RotnetError as error:
+        assert str(error).strip() and "Traceback" not in str(error)
+        return False
+    finally:
+        assert time.monotonic() - start < SOON, "slow"
+        assert sorted(path.name for path in folder.iterdir()) == ["recipe.toml"]

@@ -8,11 +8,11 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from rotnet_keras.launch import load_for_run
-from rotnet_keras.processes import marks
-from rotnet_keras.recipe import parse_override, to_toml
-from rotnet_keras.runs import create_run
-from rotnet_keras.samples import write_samples
+from rotnet_keras.config.loading import parse_override, to_toml
+from rotnet_keras.reports.samples import write_samples
+from rotnet_keras.runs.folder import create_run
+from rotnet_keras.runs.launch import load_for_run
+from rotnet_keras.runs.processes import marks
 
 ANGLES = (0, 90, 180, 270)
 # The time that the screens of the tests show.

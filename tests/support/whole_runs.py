@@ -3,9 +3,9 @@
 import time
 
 import numpy as np
-from command_line import run_cli
+from support.command_line import run_cli
 
-from rotnet_keras.runs import RunFolder
+from rotnet_keras.runs.folder import RunFolder
 
 
 def run_of(tmp_path, name):

@@ -3,18 +3,18 @@
 import keras_cv
 import numpy as np
 import pytest
-from command_line import run_cli, run_python
-from voc_kit import COLOURS, make_kit
-from whole_runs import events_of, start
+from support.command_line import run_cli, run_python
+from support.voc_kit import COLOURS, make_kit
+from support.whole_runs import events_of, start
 
-from rotnet_keras.backbones import backbone
-from rotnet_keras.box_targets import chosen, intersection_over_union, match, smooth_l1
-from rotnet_keras.detectors import NOTHING
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.faster_rcnn import FasterRCNN, cut_in_two
-from rotnet_keras.regions import RATIOS, anchors_on, moved, offsets_between, pieces
-from rotnet_keras.retinanet import RetinaNet, pyramid
+from rotnet_keras.models.backbones.registry import backbone
+from rotnet_keras.models.detectors.anchor_matching import chosen, intersection_over_union, match, smooth_l1
+from rotnet_keras.models.detectors.base import NOTHING
+from rotnet_keras.models.detectors.boxes import RATIOS, anchors_on, moved, offsets_between, pieces
+from rotnet_keras.models.detectors.faster_rcnn import FasterRCNN, cut_in_two
+from rotnet_keras.models.detectors.retinanet import RetinaNet, pyramid
 
 RECIPE = """\
 kind = "transfer"

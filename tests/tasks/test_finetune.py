@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from command_line import run_cli
-from whole_runs import events_of, run_of, start
+from support.command_line import run_cli
+from support.whole_runs import events_of, run_of, start
 
-from rotnet_keras.datasets import load
+from rotnet_keras.config.sections import Data, Labels
+from rotnet_keras.data.datasets import load
+from rotnet_keras.data.label_subsets import labelled_subset
 from rotnet_keras.errors import DataError
-from rotnet_keras.labels import labelled_subset
-from rotnet_keras.sections import Data, Labels
 
 RECIPE = """\
 kind = "classify"

@@ -1,21 +1,17 @@
 """The shipped recipes and studies with the networks as they are, on less data and for fewer steps."""
 
 import pytest
-from command_line import run_cli
-from conftest import shared_data
+from support.command_line import run_cli
+from support.smaller import PARTS
+from support.tiny import shared_data
 
-from rotnet_keras.catalogue import describe, shipped_recipes
-from rotnet_keras.recipe import load_recipe
+from rotnet_keras.config.finder import describe, shipped_recipes
+from rotnet_keras.config.loading import load_recipe
 
 STUDIES = [name for name, path in shipped_recipes().items() if describe(path)[0] == "study"]
 LARGE = ["studies/table4_imagenet", "studies/table5_imagenet", "studies/table6_places", "studies/table7_voc"]
 
 
-# What stands in for ImageNet and Places205, and a part of each.
-PARTS = {
-    "imagenet2012": {"train": "train[:400]", "validation": "train[400:432]", "test": "validation[:32]"},
-    "voc/2007": {"train": "train[:16]", "test": "test[:8]"},
-}
 FOLDERS = {"places205": "scenes15", "VOCdevkit/VOC2012": "VOCdevkit/VOC2012"}
 
 

@@ -5,8 +5,8 @@ import os
 
 import numpy as np
 import pytest
-from command_line import run_cli, run_python
-from whole_runs import events_of, start
+from support.command_line import run_cli, run_python
+from support.whole_runs import events_of, start
 
 
 def test_a_run_leaves_what_was_promised(finished):

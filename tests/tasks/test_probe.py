@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
-from command_line import run_cli
-from conftest import PROBES
-from whole_runs import assert_same_end, events_of, start
+from support.command_line import run_cli
+from support.tiny import PROBES
+from support.whole_runs import assert_same_end, events_of, start
 
-from rotnet_keras.catalogue import recipes_dir
+from rotnet_keras.config.finder import recipes_dir
 
 
 def test_probes_measure_ours_and_the_controls(finished):

@@ -7,34 +7,19 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command_line import command, run_cli
-from conftest import TINY_RECIPE
-from test_transfer import SEGMENTATION
-from voc_kit import COLOURS, make_kit
-from whole_runs import events_of, run_of, wait_for
+from support.command_line import command, run_cli
+from support.tiny import TINY_RECIPE
+from support.tiny_recipes import PROBE, SEGMENTATION, STUDY, TRANSFERS
+from support.voc_kit import COLOURS, make_kit
+from support.whole_runs import events_of, run_of, wait_for
 
+from rotnet_keras.config.loading import load_recipe, to_toml
 from rotnet_keras.errors import RecipeError
-from rotnet_keras.launch import load_for_run
-from rotnet_keras.recipe import load_recipe, to_toml
-from rotnet_keras.report import clock
-from rotnet_keras.runs import create_run, list_runs
-from rotnet_keras.study_runs import planned_runs
+from rotnet_keras.reports.report import clock
+from rotnet_keras.runs.folder import create_run, list_runs
+from rotnet_keras.runs.launch import load_for_run
+from rotnet_keras.runs.study_runs import planned_runs
 
-PROBE = """\
-kind = "probe"
-title = "tiny probe"
-[data]
-name = "{data}"
-validation = 0.2
-[augment]
-pad = 2
-[backbone]
-file = "backbone.keras"
-[[probe]]
-head = "linear"
-controls = ["random"]
-steps = 3
-"""
 PICTURES = """
 [[picture]]
 kind = "filters"
@@ -47,81 +32,6 @@ title = "Attention maps of the four copies"
 models = { RotNet = "rotnet" }
 taps = ["conv1"]
 powers = [2.0]
-"""
-STUDY = """\
-kind = "study"
-title = "tiny study"
-paper = "Table 1"
-
-[scales.full]
-note = "as large as it gets"
-seeds = [0, 1]
-recipes = { pretrain = "tiny.toml", probe = "probe.toml" }
-
-[scales.cpu]
-note = "two steps"
-recipes = { pretrain = "tiny.toml", probe = "probe.toml" }
-
-[[run]]
-name = "rotnet"
-recipe = "pretrain"
-set = { train.steps = 2 }
-
-[[run]]
-name = "probe"
-recipe = "probe"
-of = "rotnet"
-
-[[table]]
-title = "Object accuracy, %"
-entry = [
-    { row = "RotNet", run = "probe", probe = 0, paper = { conv1 = 85.07 } },
-    { row = "random", run = "probe", probe = 0, weights = "random" },
-    { row = "rotation", run = "rotnet", column = "conv2", paper = 91.73 },
-]
-
-[[table]]
-title = "By blocks"
-x = "epoch"
-entry = [{ row = "rotation", run = "rotnet", by = "epoch" }]
-
-[[finding]]
-claim = "Trained features beat random ones"
-higher = ["RotNet", "conv2"]
-lower = ["random", "conv2"]
-"""
-TRANSFERS = """\
-kind = "study"
-title = "tiny transfers"
-paper = "Table 7"
-
-[scales.full]
-note = "four steps"
-recipes = { pretrain = "tiny.toml", segmentation = "segmentation.toml" }
-
-[[run]]
-name = "rotnet"
-recipe = "pretrain"
-set = { train.steps = 2, data.size = 48, probe = [] }
-
-[[run]]
-name = "pretrained"
-recipe = "segmentation"
-of = "rotnet"
-set = { train.steps = 4 }
-
-[[run]]
-name = "random"
-recipe = "segmentation"
-like = "rotnet"
-set = { train.steps = 4 }
-
-[[table]]
-title = "Mean IoU, %"
-entry = [
-    { row = "RotNet", run = "pretrained", column = "segmentation", paper = 39.1 },
-    { row = "random", run = "random", column = "segmentation" },
-]
 """
 
 

@@ -4,23 +4,24 @@ import json
 
 import numpy as np
 import pytest
-from command_line import run_cli, run_python
-from voc_kit import COLOURS, make_kit
-from whole_runs import events_of, start
+from support.command_line import run_cli, run_python
+from support.tiny_recipes import SEGMENTATION
+from support.voc_kit import COLOURS, make_kit
+from support.whole_runs import events_of, start
 
-from rotnet_keras.annotations import load_annotated
-from rotnet_keras.average_precision import class_overlaps
-from rotnet_keras.backbones import backbone, for_images, freeze
-from rotnet_keras.canvases import fitted, lay, lay_mask
-from rotnet_keras.classification import multi_labelled
-from rotnet_keras.classify import classifier
+from rotnet_keras.config.loading import load_recipe
+from rotnet_keras.data.annotations import load_annotated
+from rotnet_keras.data.letterbox import fitted, lay, lay_mask
 from rotnet_keras.engine import keras, under
 from rotnet_keras.errors import DataError
-from rotnet_keras.multi_label import DIFFICULT, BestIsThere, sigmoid_loss
-from rotnet_keras.recipe import load_recipe
-from rotnet_keras.segmentation import segmenter
-from rotnet_keras.segmenters import VOID, PixelAccuracy, fcn, fresh_variables, pixel_loss
-from rotnet_keras.transfer import backbone_for
+from rotnet_keras.evaluation.metrics import class_overlaps
+from rotnet_keras.models.backbones.registry import backbone, for_images, freeze
+from rotnet_keras.models.multi_label import DIFFICULT, BestIsThere, sigmoid_loss
+from rotnet_keras.models.segmenters import VOID, PixelAccuracy, fcn, fresh_variables, pixel_loss
+from rotnet_keras.tasks.finetune import classifier
+from rotnet_keras.tasks.voc.classification import multi_labelled
+from rotnet_keras.tasks.voc.common import backbone_for
+from rotnet_keras.tasks.voc.segmentation import segmenter
 
 CLASSIFICATION = """\
 kind = "transfer"
@@ -48,36 +49,6 @@ clip = 10.0
 
 [train]
 steps = 40
-batch = 10
-precision = "float32"
-"""
-SEGMENTATION = """\
-kind = "transfer"
-task = "segmentation"
-title = "tiny transfer"
-tap = "conv1"
-
-[data]
-name = "{kit}"
-classes = {classes}
-splits = {{ train = "train+val", validation = "val", test = "train+val" }}
-
-[canvas]
-side = 48
-
-[backbone]
-name = "compact"
-blocks = 2
-width = 0.5
-
-[optimizer]
-learning_rate = 0.2
-
-[schedule]
-name = "cosine"
-
-[train]
-steps = 80
 batch = 10
 precision = "float32"
 """

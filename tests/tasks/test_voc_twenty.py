@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from command_line import run_cli
-from conftest import shared_data
 from PIL import Image
-from whole_runs import events_of, run_of
+from support.command_line import run_cli
+from support.tiny import shared_data
+from support.whole_runs import events_of, run_of
 
 TWENTY = 'data.splits={train="train[:20]", validation="validation[:2]", test="train[:20]"}'
 LARGER = ("canvas.side=256", "cells=8")

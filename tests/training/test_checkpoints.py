@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from rotnet_keras.checkpoints import Position, restore_checkpoint, save_checkpoint
 from rotnet_keras.engine import keras
+from rotnet_keras.training.checkpoints import Position, restore_checkpoint, save_checkpoint
 
 
 @pytest.fixture

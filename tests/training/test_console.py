@@ -1,11 +1,11 @@
 """What a run says while it works."""
 
-from command_line import run_python
+from support.command_line import run_python
 
 TABLE = """
 import sys
 from pathlib import Path
-from rotnet_keras.console import Console
+from rotnet_keras.training.console import Console
 
 columns = int(sys.argv[2])
 names = [f"class {number}" for number in range(columns)]

@@ -5,10 +5,10 @@ import time
 import numpy as np
 import pytest
 
-from rotnet_keras.backbones import backbone
-from rotnet_keras.callbacks import StepEvents
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.models import RotNet, softmax_loss
+from rotnet_keras.models.backbones.registry import backbone
+from rotnet_keras.models.rotnet import RotNet, softmax_loss
+from rotnet_keras.training.callbacks import StepEvents
 
 BATCH, BATCHES = 16, 6
 

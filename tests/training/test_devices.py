@@ -8,8 +8,8 @@ import subprocess
 
 import numpy as np
 import pytest
-from command_line import command, run_cli
-from whole_runs import assert_same_end, events_of, run_of, wait_for_step
+from support.command_line import command, run_cli
+from support.whole_runs import assert_same_end, events_of, run_of, wait_for_step
 
 # 160 images: the last batch of an epoch has 4, or 2 for each of two.
 SAME = ["train.precision='float32'", "train.batch=12", "train.steps=50", "train.log_every=1"]
@@ -68,7 +68,7 @@ def assert_same_losses(run, other):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, tiny_data):
-    from conftest import TINY_RECIPE
+    from support.tiny import TINY_RECIPE
 
     folder = tmp_path_factory.mktemp("alone")
     (folder / "tiny.toml").write_text(TINY_RECIPE.format(data=tiny_data))
@@ -147,9 +147,9 @@ def test_several_machines_that_nobody_described_are_refused(tiny_recipe):
 
 
 def test_a_process_knows_its_place(monkeypatch):
-    from rotnet_keras.cluster import Place, place
+    from rotnet_keras.config.loading import load_recipe
     from rotnet_keras.errors import RecipeError
-    from rotnet_keras.recipe import load_recipe
+    from rotnet_keras.training.cluster import Place, place
 
     training, study = load_recipe("quickstart"), load_recipe("studies/fig4_filters")
     assert place(training) == place(study) == Place(0, 1)

@@ -4,9 +4,9 @@ import shutil
 import subprocess
 
 import pytest
-from command_line import command, run_cli
-from small_disk import may_mount, small_disk
-from whole_runs import assert_same_end, events_of, run_of, wait_for, wait_for_step
+from support.command_line import command, run_cli
+from support.small_disk import may_mount, small_disk
+from support.whole_runs import assert_same_end, events_of, run_of, wait_for, wait_for_step
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from rotnet_keras.config.sections import Optimizer
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.optimizers import averaged, build_optimizer, keep_averages
-from rotnet_keras.sections import Optimizer
+from rotnet_keras.training.optimizers import averaged, build_optimizer, keep_averages
 
 
 def steps_of(optimizer, weight, gradients, rates):

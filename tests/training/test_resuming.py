@@ -10,9 +10,9 @@ import sys
 
 import numpy as np
 import pytest
-from command_line import command, run_cli
-from conftest import shared_data
-from whole_runs import assert_same_end, events_of, run_of, start, wait_for_step
+from support.command_line import command, run_cli
+from support.tiny import shared_data
+from support.whole_runs import assert_same_end, events_of, run_of, start, wait_for_step
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
-from rotnet_keras.schedules import learning_rate
-from rotnet_keras.sections import Schedule
+from rotnet_keras.config.sections import Schedule
+from rotnet_keras.training.schedules import learning_rate
 
 
 def rate(schedule, step, steps_per_epoch=10, total=100):

@@ -8,14 +8,14 @@ import time
 
 import psutil
 import pytest
-from command_line import run_python
-from fake_runs import fake_run, write_steps
 from rotnet_tui import settings
 from rotnet_tui.app import RotnetApp
-from screen_words import text_of, until
+from support.command_line import run_python
+from support.fake_runs import fake_run, write_steps
+from support.screen_words import text_of, until
 from textual.widgets import DataTable, Static
 
-from rotnet_keras.processes import marks
+from rotnet_keras.runs.processes import marks
 
 START = """
 import asyncio, sys

@@ -4,11 +4,11 @@ import json
 from itertools import pairwise
 
 import pytest
-from fake_runs import write_steps
-from rotnet_tui.history import KEPT, History
+from rotnet_tui.state.history import KEPT, History
+from support.fake_runs import write_steps
 
-from rotnet_keras.report import working_seconds
-from rotnet_keras.runs import create_run
+from rotnet_keras.reports.report import working_seconds
+from rotnet_keras.runs.folder import create_run
 
 
 def read_all(history):

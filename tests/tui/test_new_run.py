@@ -6,11 +6,11 @@ import sys
 import pytest
 from rotnet_tui import form_fields
 from rotnet_tui.app import RotnetApp
-from screen_words import text_of, until
+from support.screen_words import text_of, until
 from textual.widgets import Button, Input, Select
 
-from rotnet_keras.recipe import load_recipe
-from rotnet_keras.runs import list_runs
+from rotnet_keras.config.loading import load_recipe
+from rotnet_keras.runs.folder import list_runs
 
 
 async def test_the_form_explains_mistakes_beside_the_field(runs_dir):

@@ -4,13 +4,13 @@ import json
 import time
 from pathlib import Path
 
-from fake_runs import fake_run
 from rotnet_tui.app import RotnetApp
-from screen_words import drawn, shown, text_of, until
+from support.fake_runs import fake_run
+from support.screen_words import drawn, shown, text_of, until
 
-from rotnet_keras.launch import load_for_run
-from rotnet_keras.recipe import to_toml
-from rotnet_keras.runs import create_run
+from rotnet_keras.config.loading import to_toml
+from rotnet_keras.runs.folder import create_run
+from rotnet_keras.runs.launch import load_for_run
 
 
 async def test_a_run_that_goes_on_is_followed(runs_dir):

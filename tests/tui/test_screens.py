@@ -3,8 +3,8 @@
 from types import SimpleNamespace
 
 import pytest
-from fake_runs import NOW, fake_run
 from rotnet_tui.app import RotnetApp
+from support.fake_runs import NOW, fake_run
 
 SCREENS = {
     "home": [],

@@ -11,10 +11,10 @@ import time
 
 import psutil
 import pytest
-from command_line import command
+from support.command_line import command
 
-from rotnet_keras import queue
-from rotnet_keras.runs import RunFolder, create_run, list_runs
+from rotnet_keras.runs import queue
+from rotnet_keras.runs.folder import RunFolder, create_run, list_runs
 
 pytestmark = pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux")
 

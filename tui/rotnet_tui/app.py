@@ -15,12 +15,12 @@ from textual.binding import Binding
 from textual.css.query import NoMatches
 from textual.screen import Screen
 
-from rotnet_keras.runs import RunFolder
+from rotnet_keras.runs.folder import RunFolder
 from rotnet_tui.commands import Commands
-from rotnet_tui.control import ControlScreen
-from rotnet_tui.home import Home
-from rotnet_tui.index import RunIndex
+from rotnet_tui.screens.base import ControlScreen
+from rotnet_tui.screens.home import Home
 from rotnet_tui.settings import load_keymap, load_settings, save_settings
+from rotnet_tui.state.index import RunIndex
 
 TICK_SECONDS = 1.0
 
@@ -83,7 +83,7 @@ class RotnetApp(App[None]):
     @work
     async def open_run(self, run: RunFolder) -> None:
         """Open a run."""
-        from rotnet_tui.run_screen import RunScreen
+        from rotnet_tui.screens.run import RunScreen
 
         self.push_screen(RunScreen(run))
         self.tick()
@@ -94,13 +94,13 @@ class RotnetApp(App[None]):
 
     def compare(self, runs: list[RunFolder]) -> None:
         """Set runs side by side."""
-        from rotnet_tui.compare import Compare
+        from rotnet_tui.screens.compare import Compare
 
         self.push_screen(Compare(runs))
 
     def new_run(self, recipe: str | None = None) -> None:
         """Open the form."""
-        from rotnet_tui.new_run import NewRun
+        from rotnet_tui.screens.new_run import NewRun
 
         self.push_screen(NewRun(recipe))
 
@@ -199,9 +199,9 @@ def _edit(editor: str, path: Path) -> int:
 
 def _binding_names() -> set[str]:
     """What users may give other keys."""
-    from rotnet_tui.compare import Compare
-    from rotnet_tui.new_run import NewRun
-    from rotnet_tui.run_screen import RunScreen
+    from rotnet_tui.screens.compare import Compare
+    from rotnet_tui.screens.new_run import NewRun
+    from rotnet_tui.screens.run import RunScreen
 
     classes = (RotnetApp, ControlScreen, Home, RunScreen, Compare, NewRun)
     return {b.id for c in classes for b in c.BINDINGS if isinstance(b, Binding) and b.id}

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
+from rotnet_keras.cli.options import Version
 from rotnet_keras.errors import RotnetError
-from rotnet_keras.plain_text import printable
-from rotnet_keras.runs import default_runs_dir, find_run
-from rotnet_keras.shell import Version
+from rotnet_keras.runs.folder import default_runs_dir, find_run
+from rotnet_keras.text import printable
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

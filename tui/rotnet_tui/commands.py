@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rotnet_keras.runs import default_runs_dir
+from rotnet_keras.runs.folder import default_runs_dir
 
 
 class Commands:

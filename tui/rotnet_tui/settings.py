@@ -9,7 +9,7 @@ from typing import Literal
 import platformdirs
 from pydantic import BaseModel, ValidationError
 
-from rotnet_keras.runs import write_atomically
+from rotnet_keras.files import write_atomically
 
 
 class Settings(BaseModel):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rotnet_keras.giveaways import Told, where_marks_are
+from rotnet_keras.evaluation.suitability.image_shortcuts import Told, where_marks_are
 
 # How wide a rim is, of the side of an image.
 RIM = 1 / 8

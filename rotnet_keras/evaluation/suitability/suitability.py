@@ -2,18 +2,18 @@
 
 import numpy as np
 
-from rotnet_keras.ambiguity import by_image, most_ambiguous
-from rotnet_keras.batches import centred
-from rotnet_keras.datasets import Dataset
+from rotnet_keras.config.sections import Augment
+from rotnet_keras.data.batches import centred
+from rotnet_keras.data.datasets import Dataset
+from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras
-from rotnet_keras.giveaways import giveaways
-from rotnet_keras.models import RotNet
-from rotnet_keras.reliance import reliance
-from rotnet_keras.rotation import rotate_batch
-from rotnet_keras.samples import write_strip
-from rotnet_keras.sections import Augment
-from rotnet_keras.session import Session
-from rotnet_keras.stores import Split
+from rotnet_keras.evaluation.suitability.ambiguity import by_image, most_ambiguous
+from rotnet_keras.evaluation.suitability.image_shortcuts import giveaways
+from rotnet_keras.evaluation.suitability.network_shortcuts import reliance
+from rotnet_keras.models.rotation import rotate_batch
+from rotnet_keras.models.rotnet import RotNet
+from rotnet_keras.reports.samples import write_strip
+from rotnet_keras.training.session import Session
 
 # Images that are looked at, at most; fewer if their pixels are more bytes than these.
 MOST, BYTES = 300, 16_000_000

@@ -5,9 +5,9 @@ import math
 import re
 from collections.abc import Sequence
 
-from rotnet_keras.backbones.blocks import pixels
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
+from rotnet_keras.models.backbones.blocks import pixels
 
 layers = keras.layers
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from rotnet_keras.backbones.blocks import conv_bn_relu, pixels, torch_uniform
 from rotnet_keras.engine import keras
+from rotnet_keras.models.backbones.blocks import conv_bn_relu, pixels, torch_uniform
 
 layers = keras.layers
 

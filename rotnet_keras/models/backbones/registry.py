@@ -7,15 +7,15 @@ named `conv1`, `conv2`, ...: the taps, which any Keras can read with `model.get_
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from rotnet_keras.architectures import APPLICATIONS, ARCHITECTURES
-from rotnet_keras.backbones.alexnet import alexnet
-from rotnet_keras.backbones.applications import application
-from rotnet_keras.backbones.compact import compact
-from rotnet_keras.backbones.nin import nin
-from rotnet_keras.backbones.resnet import resnet50, resnet50v2
+from rotnet_keras.config.architectures import APPLICATIONS, ARCHITECTURES
+from rotnet_keras.config.sections import Backbone
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
-from rotnet_keras.sections import Backbone
+from rotnet_keras.models.backbones.alexnet import alexnet
+from rotnet_keras.models.backbones.applications import application
+from rotnet_keras.models.backbones.compact import compact
+from rotnet_keras.models.backbones.nin import nin
+from rotnet_keras.models.backbones.resnet import resnet50, resnet50v2
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "nin": nin,

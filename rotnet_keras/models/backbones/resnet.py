@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from rotnet_keras.backbones.blocks import BATCH_NORM, bn_relu, pixels
 from rotnet_keras.engine import keras
+from rotnet_keras.models.backbones.blocks import BATCH_NORM, bn_relu, pixels
 
 layers = keras.layers
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.fused import fused
-from rotnet_keras.trained import Trained
+from rotnet_keras.models.base import Trained
+from rotnet_keras.models.fused_batch_norm import fused
 
 layers = keras.layers
 

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from rotnet_keras import draws
-from rotnet_keras.backbones import for_images, outputs_of
-from rotnet_keras.box_targets import chosen, match, smooth_l1
-from rotnet_keras.detectors import Detector, Norm, best, for_detection
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.fused import stock
-from rotnet_keras.regions import RATIOS, anchors_on, cut, moved, offsets_between, pieces
+from rotnet_keras.models import stateless_random
+from rotnet_keras.models.backbones.registry import for_images, outputs_of
+from rotnet_keras.models.detectors.anchor_matching import chosen, match, smooth_l1
+from rotnet_keras.models.detectors.base import Detector, Norm, best, for_detection
+from rotnet_keras.models.detectors.boxes import RATIOS, anchors_on, cut, moved, offsets_between, pieces
+from rotnet_keras.models.fused_batch_norm import stock
 
 layers, ops = keras.layers, keras.ops
 
@@ -148,7 +148,7 @@ class FasterRCNN(Detector):
         """For each canvas its loss, how many of its regions' classes are right, and of how many: (N, 3)."""
         pixels, boxes, classes, numbers = inputs
         maps, sure, offsets = self.proposer(pixels, training=training)
-        draw = draws.uniform(
+        draw = stateless_random.uniform(
             self.draw_seed(), tf.shape(pixels)[0], len(self.anchors) + self.AFTER + self.objects, numbers
         )
         proposing = self._proposing_loss(sure, offsets, boxes, draw[:, : len(self.anchors)])

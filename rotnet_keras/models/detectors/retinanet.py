@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rotnet_keras.backbones import for_images, outputs_of
-from rotnet_keras.box_targets import match, smooth_l1
-from rotnet_keras.detectors import Detector, Norm, best, for_detection
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.fused import stock
-from rotnet_keras.regions import RATIOS, Anchors, anchors_on, cut, offsets_between
+from rotnet_keras.models.backbones.registry import for_images, outputs_of
+from rotnet_keras.models.detectors.anchor_matching import match, smooth_l1
+from rotnet_keras.models.detectors.base import Detector, Norm, best, for_detection
+from rotnet_keras.models.detectors.boxes import RATIOS, Anchors, anchors_on, cut, offsets_between
+from rotnet_keras.models.fused_batch_norm import stock
 
 layers, ops = keras.layers, keras.ops
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rotnet_keras.batches import training_images
-from rotnet_keras.bench import Measurement, Settings, measured
-from rotnet_keras.datasets import load
-from rotnet_keras.sections import Augment, Data
-from rotnet_keras.sources import FolderSource, find_source
-from rotnet_keras.stores import Split
+from rotnet_keras.config.sections import Augment, Data
+from rotnet_keras.data.batches import training_images
+from rotnet_keras.data.datasets import load
+from rotnet_keras.data.sources import FolderSource, find_source
+from rotnet_keras.data.stores import Split
+from rotnet_keras.planning.bench.registry import Measurement, Settings, measured
 
 ARRAYS = 50_000
 BATCH = 128

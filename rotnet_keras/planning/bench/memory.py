@@ -13,12 +13,12 @@ from typing import Literal
 import numpy as np
 import psutil
 
-from rotnet_keras.batches import training_images
-from rotnet_keras.bench import Measurement, Settings, measured
-from rotnet_keras.bench.data import make_photos
-from rotnet_keras.datasets import load
-from rotnet_keras.sections import Augment, Data
-from rotnet_keras.stores import Split
+from rotnet_keras.config.sections import Augment, Data
+from rotnet_keras.data.batches import training_images
+from rotnet_keras.data.datasets import load
+from rotnet_keras.data.stores import Split
+from rotnet_keras.planning.bench.data import make_photos
+from rotnet_keras.planning.bench.registry import Measurement, Settings, measured
 
 FEW, MANY = 1_000, 100_000
 SIZE = 64
@@ -76,7 +76,7 @@ def _iterate(split: Split, batches: int) -> None:
 
 
 def _used_in_a_process(data: Path, cache: str) -> float:
-    code = "import sys; from rotnet_keras.bench.memory import used; print(used(sys.argv[1], sys.argv[2]))"
+    code = "import sys; from rotnet_keras.planning.bench.memory import used; print(used(sys.argv[1], sys.argv[2]))"
     environment = {**os.environ, "ROTNET_CACHE_DIR": str(data.parent / "cache")}
     command = [sys.executable, "-c", code, str(data), cache]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

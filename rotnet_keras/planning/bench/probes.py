@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras import engine
-from rotnet_keras.backbones import build, taps
-from rotnet_keras.bench import Measurement, Settings, measured
+from rotnet_keras.config.sections import Augment, Optimizer
+from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.features import extract, frozen_taps
-from rotnet_keras.fused import fused
-from rotnet_keras.heads import build_head
-from rotnet_keras.optimizers import build_optimizer
-from rotnet_keras.sections import Augment, Optimizer
-from rotnet_keras.stores import Split
+from rotnet_keras.evaluation.features import extract, frozen_taps
+from rotnet_keras.models.backbones.registry import build, taps
+from rotnet_keras.models.fused_batch_norm import fused
+from rotnet_keras.models.heads import build_head
+from rotnet_keras.planning.bench.registry import Measurement, Settings, measured
+from rotnet_keras.training.optimizers import build_optimizer
 
 IMAGES = 2_000
 CLASSES = 10

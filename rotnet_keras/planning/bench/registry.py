@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
-from rotnet_keras.catalogue import did_you_mean
+from rotnet_keras.config.finder import did_you_mean
+from rotnet_keras.config.sections import Backbone, Train
 from rotnet_keras.errors import RecipeError
-from rotnet_keras.sections import Backbone, Train
 
 PARTS = ("startup", "memory", "training", "data", "probes")
 PRECISIONS = get_args(Train.model_fields["precision"].annotation)
@@ -95,12 +95,12 @@ def measure(parts: Sequence[str], settings: Settings, tell: Callable[[str], None
     Returns:
         The machine, the settings and the measurements, ready for JSON.
     """
-    from rotnet_keras.bench.machine import facts
+    from rotnet_keras.planning.bench.machine import facts
 
     found: list[Measurement] = []
     for part in parts:
         tell(f"measuring {part} ...")
-        found += importlib.import_module(f"rotnet_keras.bench.{part}").measure(settings)
+        found += importlib.import_module(f"rotnet_keras.planning.bench.registry.{part}").measure(settings)
     return {
         "machine": facts(),
         "settings": asdict(settings),

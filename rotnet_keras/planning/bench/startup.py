@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 
-from rotnet_keras.bench import Measurement, Settings, measured
+from rotnet_keras.planning.bench.registry import Measurement, Settings, measured
 
 COMMANDS = ("--help", "recipes", "runs")
 

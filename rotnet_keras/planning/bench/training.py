@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras import engine
-from rotnet_keras.arithmetic import forward_gflop
-from rotnet_keras.backbones import build
-from rotnet_keras.batches import training_images
-from rotnet_keras.bench import Measurement, Settings, machine, measured
-from rotnet_keras.callbacks import LearningRate, StepEvents
+from rotnet_keras.config.sections import Augment, Length, Optimizer, Schedule
+from rotnet_keras.data.batches import training_images
+from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import RotnetError
-from rotnet_keras.fused import fused
-from rotnet_keras.models import RotNet, softmax_loss
-from rotnet_keras.optimizers import build_optimizer
-from rotnet_keras.sections import Augment, Length, Optimizer, Schedule
-from rotnet_keras.stores import Split
+from rotnet_keras.models.backbones.registry import build
+from rotnet_keras.models.flops import forward_gflop
+from rotnet_keras.models.fused_batch_norm import fused
+from rotnet_keras.models.rotnet import RotNet, softmax_loss
+from rotnet_keras.planning.bench import machine
+from rotnet_keras.planning.bench.registry import Measurement, Settings, measured
+from rotnet_keras.training.callbacks import LearningRate, StepEvents
+from rotnet_keras.training.optimizers import build_optimizer
 
 # So many images, or as many as this many bytes hold.
 IMAGES, BYTES = 10_000, 2**28

@@ -4,21 +4,21 @@ from pathlib import Path
 
 import numpy as np
 
-from rotnet_keras import datasets
-from rotnet_keras.attention import attention, turned_maps, turning_scores
-from rotnet_keras.batches import centred
+from rotnet_keras.config.loading import load_recipe
+from rotnet_keras.config.schema import RunRecipe
+from rotnet_keras.config.sections import Augment
+from rotnet_keras.config.study import Picture
+from rotnet_keras.data import datasets
+from rotnet_keras.data.batches import centred
 from rotnet_keras.engine import keras
-from rotnet_keras.exports import first_kernels, load_backbone
-from rotnet_keras.features import frozen_taps
-from rotnet_keras.figures import filters_figure, save
-from rotnet_keras.map_figures import attention_figure, turning_figure
-from rotnet_keras.recipe import load_recipe
-from rotnet_keras.runs import RunFolder
-from rotnet_keras.schema import RunRecipe
-from rotnet_keras.sections import Augment
-from rotnet_keras.session import Session
-from rotnet_keras.stages import check_shape
-from rotnet_keras.study_schema import Picture
+from rotnet_keras.evaluation.attention import attention, turned_maps, turning_scores
+from rotnet_keras.evaluation.features import frozen_taps
+from rotnet_keras.models.export import first_kernels, load_backbone
+from rotnet_keras.reports.figures import filters_figure, save
+from rotnet_keras.reports.map_figures import attention_figure, turning_figure
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.training.session import Session
+from rotnet_keras.training.setup import check_shape
 
 SHOWN = 8
 TURNED = 3

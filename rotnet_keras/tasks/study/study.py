@@ -3,16 +3,15 @@
 import time
 from pathlib import Path
 
-from rotnet_keras.costs import costs_apart, finished_runs
+from rotnet_keras.config.study import StudyRecipe
 from rotnet_keras.errors import RotnetError
-from rotnet_keras.launch import load_for_run, prepare, spawn
-from rotnet_keras.report import clock, result_tables, working_seconds, write_report
-from rotnet_keras.runs import RunFolder, command_line, list_runs
-from rotnet_keras.session import Session
-from rotnet_keras.status import summary
-from rotnet_keras.study_results import measures
-from rotnet_keras.study_runs import Planned, planned_runs, run_of
-from rotnet_keras.study_schema import StudyRecipe
+from rotnet_keras.reports.report import result_tables, working_seconds, write_report
+from rotnet_keras.reports.study_results import measures
+from rotnet_keras.runs.folder import RunFolder, command_line, list_runs
+from rotnet_keras.runs.launch import load_for_run, prepare, spawn
+from rotnet_keras.runs.status import summary
+from rotnet_keras.runs.study_runs import Planned, planned_runs, run_of
+from rotnet_keras.training.session import Session
 
 POLL_SECONDS = 1.0
 
@@ -24,7 +23,6 @@ def study(session: Session) -> None:
     planned = planned_runs(recipe)
     session.record(steps=len(planned), scale=recipe.scale)
     session.say(f"{len(planned)} runs; scale: {recipe.scales[recipe.scale].note}")
-    _tell_cost(session)
     folders: dict[tuple[str, int], RunFolder] = {}
     for number, run in enumerate(planned, 1):
         folder, reused = _folder_of(run, folders, session.folder.path.parent)
@@ -35,7 +33,7 @@ def study(session: Session) -> None:
         found = {"folder": folder.name, "seconds": working_seconds(folder.events()), "measures": measures(folder)}
         session.event("run", step=number, name=run.name, seed=run.seed, **found)
     if recipe.picture:
-        from rotnet_keras.pictures import draw_pictures
+        from rotnet_keras.tasks.study.figures import draw_pictures
 
         seed = recipe.scales[recipe.scale].seeds[0]
         first = {name: folder for (name, its_seed), folder in folders.items() if its_seed == seed}
@@ -44,21 +42,6 @@ def study(session: Session) -> None:
     for title, columns, rows in result_tables(session.folder):
         session.console.table(title, columns, rows)
     session.say(f"Report:   {session.folder.path / 'report.html'}")
-
-
-def _tell_cost(session: Session) -> None:
-    """Say how long it is going to take here, once in the life of a study."""
-    assert isinstance(session.recipe, StudyRecipe)
-    planned, runs_dir = planned_runs(session.recipe), session.folder.path.parent
-    if session.earlier or len(finished_runs(planned, runs_dir)) == len(planned):
-        return
-    session.say("Timing a few steps of each run; this takes a minute or two.")
-    found = costs_apart(session.folder.recipe, runs_dir)
-    missing = [cost for cost in found if not cost.finished]
-    if missing:
-        total = clock(sum(cost.seconds for cost in missing))
-        session.say(f"{len(missing)} of {len(found)} runs are to be made, which takes about {total} on this machine.")
-    session.stop.check()
 
 
 def _folder_of(run: Planned, folders: dict[tuple[str, int], RunFolder], runs_dir: Path) -> tuple[RunFolder, bool]:

@@ -4,19 +4,19 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
-from rotnet_keras.average_precision import mean_of, of_ranking
-from rotnet_keras.batches import evaluation_images
-from rotnet_keras.classify import Classification
-from rotnet_keras.datasets import IMAGENET_STATISTICS, Dataset
+from rotnet_keras.config.transfer import ClassificationRecipe
+from rotnet_keras.data.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
+from rotnet_keras.data.batches import evaluation_images
+from rotnet_keras.data.datasets import IMAGENET_STATISTICS, Dataset
+from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras
-from rotnet_keras.exports import with_sigmoid
-from rotnet_keras.multi_label import DIFFICULT
-from rotnet_keras.session import Session
-from rotnet_keras.stages import record_data
-from rotnet_keras.stores import Split
-from rotnet_keras.training import set_up
-from rotnet_keras.transfer_schema import ClassificationRecipe
+from rotnet_keras.evaluation.metrics import mean_of, of_ranking
+from rotnet_keras.models.export import with_sigmoid
+from rotnet_keras.models.multi_label import DIFFICULT
+from rotnet_keras.tasks.finetune import Classification
+from rotnet_keras.training.session import Session
+from rotnet_keras.training.setup import record_data
+from rotnet_keras.training.trainer import set_up
 
 
 def classify_pictures(session: Session) -> None:

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras.annotations import AnnotatedSplit
-from rotnet_keras.backbones import build
-from rotnet_keras.batches import Spec, shared_batches
-from rotnet_keras.canvases import Placement, at_random, fitted, lay
-from rotnet_keras.datasets import IMAGENET_STATISTICS
+from rotnet_keras.config.transfer import CanvasRecipe, TransferRecipe
+from rotnet_keras.data.annotations import AnnotatedSplit
+from rotnet_keras.data.batches import Spec, shared_batches
+from rotnet_keras.data.datasets import IMAGENET_STATISTICS
+from rotnet_keras.data.letterbox import Placement, at_random, fitted, lay
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.exports import load_backbone
-from rotnet_keras.rescaling import evenly, rescaled
-from rotnet_keras.trained import Trained
-from rotnet_keras.transfer_schema import CanvasRecipe, TransferRecipe
+from rotnet_keras.models.backbones.registry import build
+from rotnet_keras.models.base import Trained
+from rotnet_keras.models.export import load_backbone
+from rotnet_keras.models.rescaling import evenly, rescaled
 
 
 def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> keras.Model:

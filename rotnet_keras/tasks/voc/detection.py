@@ -4,23 +4,24 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras import canvases
-from rotnet_keras.annotated_figures import Detected, draw_detected
-from rotnet_keras.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
-from rotnet_keras.average_precision import Boxes, coco_of_boxes, mean_of, of_boxes
-from rotnet_keras.backbones import freeze
-from rotnet_keras.batches import Spec
-from rotnet_keras.detectors import NOTHING, Detector, Norm
+from rotnet_keras.config.transfer import DetectionRecipe
+from rotnet_keras.data import letterbox
+from rotnet_keras.data.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
+from rotnet_keras.data.batches import Spec
+from rotnet_keras.data.boxes import Boxes
 from rotnet_keras.engine import tf
-from rotnet_keras.exports import first_kernels, save_model
-from rotnet_keras.faster_rcnn import FasterRCNN
-from rotnet_keras.figures import draw_filters
-from rotnet_keras.retinanet import RetinaNet
-from rotnet_keras.session import Session
-from rotnet_keras.stages import record_data
-from rotnet_keras.training import Training, set_up
-from rotnet_keras.transfer import backbone_for, canvas_batches, rate_of_trunk
-from rotnet_keras.transfer_schema import DetectionRecipe
+from rotnet_keras.evaluation.metrics import coco_of_boxes, mean_of, of_boxes
+from rotnet_keras.models.backbones.registry import freeze
+from rotnet_keras.models.detectors.base import NOTHING, Detector, Norm
+from rotnet_keras.models.detectors.faster_rcnn import FasterRCNN
+from rotnet_keras.models.detectors.retinanet import RetinaNet
+from rotnet_keras.models.export import first_kernels, save_model
+from rotnet_keras.reports.figures import draw_filters
+from rotnet_keras.tasks.voc.common import backbone_for, canvas_batches, rate_of_trunk
+from rotnet_keras.tasks.voc.figures import Detected, draw_detected
+from rotnet_keras.training.session import Session
+from rotnet_keras.training.setup import record_data
+from rotnet_keras.training.trainer import Training, set_up
 
 # Of an object, what has to be left on a canvas for it to count.
 LEFT = 0.3
@@ -80,17 +81,17 @@ def training_canvases(recipe: DetectionRecipe, split: AnnotatedSplit, **options:
 
 
 def laid(
-    split: AnnotatedSplit, chosen: list[tuple[int, canvases.Placement]], side: int, most: int
+    split: AnnotatedSplit, chosen: list[tuple[int, letterbox.Placement]], side: int, most: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pictures on canvases with their objects, without the difficult ones, which nobody has to find."""
-    pixels = np.stack([canvases.lay(split.picture(position), where, side) for position, where in chosen])
+    pixels = np.stack([letterbox.lay(split.picture(position), where, side) for position, where in chosen])
     objects_of = np.zeros((len(chosen), most, 5), np.float32)
     objects_of[..., 4] = NOTHING
     assert split.objects is not None
     for row, (position, where) in enumerate(chosen):
         objects = split.objects[position]
         assert objects.difficult is not None
-        boxes, left = canvases.lay_boxes(objects.corners, where, side)
+        boxes, left = letterbox.lay_boxes(objects.corners, where, side)
         kept = np.flatnonzero((left >= LEFT) & ~objects.difficult)[:most]
         objects_of[row, : len(kept)] = np.column_stack([boxes[kept], objects.classes[kept]])
     return pixels, objects_of
@@ -127,7 +128,7 @@ class Detection(Training[AnnotatedDataset]):
         losses: list[float] = []
         hits: list[float] = []
         for position in range(len(split)):
-            where = canvases.fitted(split.size(position), self.recipe.canvas.side)
+            where = letterbox.fitted(split.size(position), self.recipe.canvas.side)
             pixels, objects = laid(split, [(position, where)], self.recipe.canvas.side, self.measured.objects)
             loss, right = self.measured.loss_of(pixels, objects)
             losses.append(loss)
@@ -151,12 +152,12 @@ class Detection(Training[AnnotatedDataset]):
             "confusion": [],
         }
 
-    def _found(self, pixels: np.ndarray, where: canvases.Placement) -> Boxes:
+    def _found(self, pixels: np.ndarray, where: letterbox.Placement) -> Boxes:
         """What is found on a canvas (1, S, S, 3), in the picture's own pixels."""
         answer = self.measured.finder.predict_on_batch(pixels.astype(np.float32))
         there = answer["classes"][0] >= 0
         return Boxes(
-            canvases.boxes_taken_off(answer["boxes"][0][there].astype(np.float64), where),
+            letterbox.boxes_taken_off(answer["boxes"][0][there].astype(np.float64), where),
             answer["classes"][0][there].astype(np.int64),
             scores=answer["confidence"][0][there].astype(np.float64),
         )

@@ -9,8 +9,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
-from rotnet_keras.average_precision import Boxes
-from rotnet_keras.figures import STYLE, save
+from rotnet_keras.data.boxes import Boxes
+from rotnet_keras.reports.figures import STYLE, save
 
 COLUMNS = 2
 # How much of a picture a mask over it hides, and what is left of the light where there is none.

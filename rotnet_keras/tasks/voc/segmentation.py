@@ -4,22 +4,22 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras import canvases
-from rotnet_keras.annotated_figures import Segmented, draw_segmented
-from rotnet_keras.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
-from rotnet_keras.average_precision import class_overlaps, mean_of
-from rotnet_keras.backbones import freeze
-from rotnet_keras.batches import Spec
+from rotnet_keras.config.transfer import SegmentationRecipe
+from rotnet_keras.data import letterbox
+from rotnet_keras.data.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
+from rotnet_keras.data.batches import Spec
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.exports import first_kernels, save_model
-from rotnet_keras.figures import draw_filters
-from rotnet_keras.fused import fused, stock
-from rotnet_keras.segmenters import VOID, Segmenter, deeplab, fcn, fresh_variables
-from rotnet_keras.session import Session
-from rotnet_keras.stages import record_data
-from rotnet_keras.training import Training, set_up
-from rotnet_keras.transfer import backbone_for, canvas_batches, rate_of_trunk
-from rotnet_keras.transfer_schema import SegmentationRecipe
+from rotnet_keras.evaluation.metrics import class_overlaps, mean_of
+from rotnet_keras.models.backbones.registry import freeze
+from rotnet_keras.models.export import first_kernels, save_model
+from rotnet_keras.models.fused_batch_norm import fused, stock
+from rotnet_keras.models.segmenters import VOID, Segmenter, deeplab, fcn, fresh_variables
+from rotnet_keras.reports.figures import draw_filters
+from rotnet_keras.tasks.voc.common import backbone_for, canvas_batches, rate_of_trunk
+from rotnet_keras.tasks.voc.figures import Segmented, draw_segmented
+from rotnet_keras.training.session import Session
+from rotnet_keras.training.setup import record_data
+from rotnet_keras.training.trainer import Training, set_up
 
 # Test pictures that are shown: as many of the best as of the worst.
 SHOWN = 4
@@ -61,9 +61,9 @@ def training_canvases(recipe: SegmentationRecipe, split: AnnotatedSplit, **optio
     """
     side = recipe.canvas.side
 
-    def lay_out(chosen: list[tuple[int, canvases.Placement]]) -> tuple[np.ndarray, np.ndarray]:
-        pictures = [canvases.lay(split.picture(p), where, side) for p, where in chosen]
-        masks = [canvases.lay_mask(split.mask(p), where, side, VOID) for p, where in chosen]
+    def lay_out(chosen: list[tuple[int, letterbox.Placement]]) -> tuple[np.ndarray, np.ndarray]:
+        pictures = [letterbox.lay(split.picture(p), where, side) for p, where in chosen]
+        masks = [letterbox.lay_mask(split.mask(p), where, side, VOID) for p, where in chosen]
         return np.stack(pictures), np.stack(masks)
 
     specs: list[Spec] = [((side, side, 3), tf.uint8), ((side, side), tf.uint8)]
@@ -106,12 +106,12 @@ class Segmentation(Training[AnnotatedDataset]):
         counts = np.zeros((classes, classes), np.int64)
         losses, of_pictures = [], []
         for position in range(len(split)):
-            where = canvases.fitted(split.size(position), side)
-            canvas = canvases.lay(split.picture(position), where, side)[None]
-            laid = canvases.lay_mask(split.mask(position), where, side, VOID)[None]
+            where = letterbox.fitted(split.size(position), side)
+            canvas = letterbox.lay(split.picture(position), where, side)[None]
+            laid = letterbox.lay_mask(split.mask(position), where, side, VOID)[None]
             logits = model.predict_on_batch(canvas)
             losses.append(float(model.loss(laid, logits)[0]))
-            found = canvases.taken_off(np.argmax(logits[0], axis=-1).astype(np.uint8), where)
+            found = letterbox.taken_off(np.argmax(logits[0], axis=-1).astype(np.uint8), where)
             mine = pixel_counts(split.mask(position), found, classes)
             counts += mine
             of_pictures.append(mean_of(class_overlaps(mine)))
@@ -134,14 +134,14 @@ class Segmentation(Training[AnnotatedDataset]):
         side = self.recipe.canvas.side
         shown = []
         for position in dict.fromkeys([*order[::-1][:SHOWN], *order[:SHOWN]]):
-            where = canvases.fitted(split.size(position), side)
-            canvas = canvases.lay(split.picture(position), where, side)[None]
+            where = letterbox.fitted(split.size(position), side)
+            canvas = letterbox.lay(split.picture(position), where, side)[None]
             found = np.argmax(self.measured.predict_on_batch(canvas)[0], axis=-1).astype(np.uint8)
             shown.append(
                 Segmented(
                     split.picture(position),
                     split.mask(position),
-                    canvases.taken_off(found, where),
+                    letterbox.taken_off(found, where),
                     scores[position],
                 )
             )

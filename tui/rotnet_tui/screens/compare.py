@@ -10,10 +10,10 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-from rotnet_keras.runs import RunFolder
-from rotnet_keras.status import comparison
-from rotnet_tui.chart import SMOOTHING, Chart, Curve
-from rotnet_tui.history import History
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.status import comparison
+from rotnet_tui.state.history import History
+from rotnet_tui.widgets.chart import SMOOTHING, Chart, Curve
 
 if TYPE_CHECKING:
     from rotnet_tui.app import RotnetApp

@@ -11,13 +11,13 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.markup import escape
 from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, TabPane
 
-from rotnet_keras.queue import queued_runs, worker
-from rotnet_keras.runs import RunFolder
-from rotnet_tui import recipes
-from rotnet_tui.control import ControlScreen
-from rotnet_tui.run_preview import run_preview
-from rotnet_tui.run_table import RunTable, highlighted
-from rotnet_tui.words import LIVE, age, duration, epochs, percent, plain
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.queue import queued_runs, worker
+from rotnet_tui.screens.base import ControlScreen
+from rotnet_tui.state import recipes
+from rotnet_tui.state.words import LIVE, age, duration, epochs, percent, plain
+from rotnet_tui.widgets.run_preview import run_preview
+from rotnet_tui.widgets.run_table import RunTable, highlighted
 
 
 class Home(ControlScreen):

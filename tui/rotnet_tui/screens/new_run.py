@@ -11,15 +11,15 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Button, Footer, Input, Select, Static
 
+from rotnet_keras.config.loading import load_recipe, parse_override
+from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe
+from rotnet_keras.config.sections import Data
+from rotnet_keras.config.study import StudyRecipe
+from rotnet_keras.data.sizes import training_images
 from rotnet_keras.errors import RecipeError, RotnetError
-from rotnet_keras.launch import find_backbone
-from rotnet_keras.recipe import load_recipe, parse_override
-from rotnet_keras.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe
-from rotnet_keras.sections import Data
-from rotnet_keras.sizes import training_images
-from rotnet_keras.study_schema import StudyRecipe
-from rotnet_tui.form_fields import FormField, form_fields
-from rotnet_tui.recipes import list_recipes
+from rotnet_keras.runs.launch import find_backbone
+from rotnet_tui.state.recipes import list_recipes
+from rotnet_tui.widgets.form_fields import FormField, form_fields
 
 if TYPE_CHECKING:
     from rotnet_tui.app import RotnetApp

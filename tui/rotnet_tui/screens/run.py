@@ -10,22 +10,22 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
-from rotnet_keras.runs import RunFolder
-from rotnet_keras.sense import findings, suitability_of, summary
-from rotnet_keras.verdict import verdict
-from rotnet_tui.chart import SMOOTHING
-from rotnet_tui.confusion import Confusion
-from rotnet_tui.control import ControlScreen
-from rotnet_tui.curves import Curves
-from rotnet_tui.features import Features
-from rotnet_tui.history import History
-from rotnet_tui.index import shown_summary
-from rotnet_tui.log_view import LogView
-from rotnet_tui.pane import Pane
-from rotnet_tui.recipe_view import RecipeView
-from rotnet_tui.samples import Samples
-from rotnet_tui.system import System
-from rotnet_tui.words import strip
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.suitability import findings, suitability_of, summary
+from rotnet_keras.runs.verdict import verdict
+from rotnet_tui.screens.base import ControlScreen
+from rotnet_tui.state.history import History
+from rotnet_tui.state.index import shown_summary
+from rotnet_tui.state.words import strip
+from rotnet_tui.tabs.base import Pane
+from rotnet_tui.tabs.confusion import Confusion
+from rotnet_tui.tabs.curves import Curves
+from rotnet_tui.tabs.features import Features
+from rotnet_tui.tabs.log import LogView
+from rotnet_tui.tabs.recipe import RecipeView
+from rotnet_tui.tabs.samples import Samples
+from rotnet_tui.tabs.system import System
+from rotnet_tui.widgets.chart import SMOOTHING
 
 TABS = {
     "curves": ("Curves", Curves),

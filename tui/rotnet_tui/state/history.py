@@ -5,9 +5,9 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from rotnet_keras.events import NEWEST_STEPS, STEP_START, Event, EventReader, parse_event
-from rotnet_keras.runs import RunFolder
-from rotnet_keras.tasks import Task, task_of
+from rotnet_keras.runs.events import NEWEST_STEPS, STEP_START, Event, EventReader, parse_event
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.task_labels import Task, task_of
 
 COLUMNS = ("step", "epoch", "seconds", "loss", "accuracy", "learning_rate", "images_per_s", "data_wait")
 # Step events kept; of more, every second is dropped, and every second of those that come.

@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rotnet_keras.runs import RunFolder, list_runs
-from rotnet_keras.status import WORDS, summary
-from rotnet_tui.words import LIVE, printable
+from rotnet_keras.runs.folder import RunFolder, list_runs
+from rotnet_keras.runs.status import WORDS, summary
+from rotnet_tui.state.words import LIVE, printable
 
 SLICE_SECONDS = 0.02
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from rich.text import Text
 
-from rotnet_keras.catalogue import describe, expected_minutes, shipped_recipes
-from rotnet_tui.recipe_view import toml_text
-from rotnet_tui.words import duration
+from rotnet_keras.config.finder import describe, expected_minutes, shipped_recipes
+from rotnet_tui.state.words import duration
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ def _entry(name: str, argument: str, path: Path) -> RecipeEntry:
 
 def description(entry: RecipeEntry, colors: dict[str, str]) -> Text:
     """What the file's header says, and its content checked and with every default; or what is wrong with it."""
+    from rotnet_keras.config.loading import load_recipe, to_toml
     from rotnet_keras.errors import RotnetError
-    from rotnet_keras.recipe import load_recipe, to_toml
 
     minutes, hardware = expected_minutes(entry.path)
     text = Text()
@@ -82,3 +81,38 @@ def editable(entry: RecipeEntry, folder: Path) -> Path:
     if not copy.exists():
         shutil.copyfile(entry.path, copy)
     return copy
+
+
+def toml_text(toml: str, colors: dict[str, str], overridden: frozenset[str] = frozenset()) -> Text:
+    """TOML with headers and keys set apart, and a word beside every overridden key."""
+    text = Text()
+    table = ""
+    counts: dict[str, int] = {}
+    for line in toml.splitlines():
+        stripped = line.strip()
+        key, equals, value = line.partition(" = ")
+        if stripped.startswith("[["):
+            name = stripped.strip("[]")
+            counts[name] = counts.get(name, -1) + 1
+            table = f"{name}.{counts[name]}."
+            text.append(line, style=f"bold {colors['text-primary']}")
+        elif stripped.startswith("["):
+            name = stripped.strip("[]")
+            first, _, rest = name.partition(".")
+            table = f"{first}.{counts[first]}.{rest}." if first in counts and rest else f"{name}."
+            text.append(line, style=f"bold {colors['text-primary']}")
+        elif stripped.startswith("#"):
+            text.append(line, style="dim")
+        elif equals:
+            text.append(f"{key} = ", style=colors["text-secondary"])
+            text.append(value)
+            if _is_overridden(table + key.strip(), overridden):
+                text.append("   ← command line", style=f"bold {colors['text-warning']}")
+        else:
+            text.append(line)
+        text.append("\n")
+    return text
+
+
+def _is_overridden(key: str, overridden: frozenset[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in overridden)

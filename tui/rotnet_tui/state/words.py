@@ -83,7 +83,7 @@ def strip(found: dict[str, Any], verdict: tuple[str, str], colors: dict[str, str
     """The status of a run in three lines; fields are lost from the right where there is no room.
 
     Args:
-        found: what `rotnet_keras.status.summary` says.
+        found: what `rotnet_keras.runs.status.summary` says.
         verdict: its level, and the sentence.
         width: cells.
     """

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from textual.containers import Vertical
 
-from rotnet_tui.history import History
 from rotnet_tui.settings import Settings
+from rotnet_tui.state.history import History
 
 if TYPE_CHECKING:
     from rotnet_tui.app import RotnetApp

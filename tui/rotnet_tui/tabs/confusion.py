@@ -9,10 +9,10 @@ from textual.color import Color
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from rotnet_keras.tasks import recalls
-from rotnet_tui.history import History
-from rotnet_tui.pane import Pane
-from rotnet_tui.words import printable
+from rotnet_keras.runs.task_labels import recalls
+from rotnet_tui.state.history import History
+from rotnet_tui.state.words import printable
+from rotnet_tui.tabs.base import Pane
 
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN_EPOCHS = 40

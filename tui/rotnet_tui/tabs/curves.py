@@ -8,9 +8,9 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Static
 
-from rotnet_tui.chart import SMOOTHING, Chart, Curve
-from rotnet_tui.history import History
-from rotnet_tui.pane import Pane
+from rotnet_tui.state.history import History
+from rotnet_tui.tabs.base import Pane
+from rotnet_tui.widgets.chart import SMOOTHING, Chart, Curve
 
 TRAIN, VALIDATION, RATE = "$text-primary", "$text-warning", "$text-success"
 CHARTS = ("loss", "accuracy", "rate")

@@ -7,11 +7,11 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Static
 
-from rotnet_keras.report import Table, probe_tables, result_tables
-from rotnet_keras.runs import RunFolder
-from rotnet_tui.history import History
-from rotnet_tui.pane import Pane
-from rotnet_tui.picture import half_blocks, open_picture
+from rotnet_keras.reports.report import Table, probe_tables, result_tables
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_tui.state.history import History
+from rotnet_tui.tabs.base import Pane
+from rotnet_tui.widgets.picture import half_blocks, open_picture
 
 
 class Features(Pane):

@@ -8,9 +8,9 @@ from textual import on
 from textual.app import ComposeResult
 from textual.widgets import Input, RichLog, Static
 
-from rotnet_tui.history import History
-from rotnet_tui.pane import Pane
-from rotnet_tui.words import printable
+from rotnet_tui.state.history import History
+from rotnet_tui.state.words import printable
+from rotnet_tui.tabs.base import Pane
 
 KEPT_LINES = 5000
 FIRST_READ = 512 * 1024

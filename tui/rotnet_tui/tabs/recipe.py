@@ -5,44 +5,10 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from rotnet_tui.history import History
-from rotnet_tui.pane import Pane
-from rotnet_tui.words import printable
-
-
-def toml_text(toml: str, colors: dict[str, str], overridden: frozenset[str] = frozenset()) -> Text:
-    """TOML with headers and keys set apart, and a word beside every overridden key."""
-    text = Text()
-    table = ""
-    counts: dict[str, int] = {}
-    for line in toml.splitlines():
-        stripped = line.strip()
-        key, equals, value = line.partition(" = ")
-        if stripped.startswith("[["):
-            name = stripped.strip("[]")
-            counts[name] = counts.get(name, -1) + 1
-            table = f"{name}.{counts[name]}."
-            text.append(line, style=f"bold {colors['text-primary']}")
-        elif stripped.startswith("["):
-            name = stripped.strip("[]")
-            first, _, rest = name.partition(".")
-            table = f"{first}.{counts[first]}.{rest}." if first in counts and rest else f"{name}."
-            text.append(line, style=f"bold {colors['text-primary']}")
-        elif stripped.startswith("#"):
-            text.append(line, style="dim")
-        elif equals:
-            text.append(f"{key} = ", style=colors["text-secondary"])
-            text.append(value)
-            if _is_overridden(table + key.strip(), overridden):
-                text.append("   ← command line", style=f"bold {colors['text-warning']}")
-        else:
-            text.append(line)
-        text.append("\n")
-    return text
-
-
-def _is_overridden(key: str, overridden: frozenset[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in overridden)
+from rotnet_tui.state.history import History
+from rotnet_tui.state.recipes import toml_text
+from rotnet_tui.state.words import printable
+from rotnet_tui.tabs.base import Pane
 
 
 class RecipeView(Pane):

@@ -6,10 +6,10 @@ from textual.app import ComposeResult
 from textual.containers import ItemGrid, VerticalScroll
 from textual.widgets import Static
 
-from rotnet_keras.events import Event
-from rotnet_tui.history import History
-from rotnet_tui.pane import Pane
-from rotnet_tui.picture import half_blocks, open_picture
+from rotnet_keras.runs.events import Event
+from rotnet_tui.state.history import History
+from rotnet_tui.tabs.base import Pane
+from rotnet_tui.widgets.picture import half_blocks, open_picture
 
 SHOWN = 24
 # Cells of a tile's side, the largest first; a row is two pixels high.

@@ -11,9 +11,9 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from rotnet_tui.gpus import read_gpus
-from rotnet_tui.history import History
-from rotnet_tui.pane import Pane
+from rotnet_tui.state.gpus import read_gpus
+from rotnet_tui.state.history import History
+from rotnet_tui.tabs.base import Pane
 
 BARS = "▁▂▃▄▅▆▇█"
 REMEMBERED = 40

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import tomlkit
 from pydantic import BaseModel
 
-from rotnet_keras.schema import Recipe
-from rotnet_keras.study_schema import StudyRecipe
+from rotnet_keras.config.schema import Recipe
+from rotnet_keras.config.study import StudyRecipe
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.text import Text
 
-from rotnet_tui.words import age, duration, epochs, percent, state_text
+from rotnet_tui.state.words import age, duration, epochs, percent, state_text
 
 
 def run_preview(found: dict[str, Any], colors: dict[str, str]) -> Text:

@@ -6,7 +6,7 @@ from typing import Any
 from rich.text import Text
 from textual.widgets import DataTable
 
-from rotnet_tui.words import age, duration, epochs, percent, state_text
+from rotnet_tui.state.words import age, duration, epochs, percent, state_text
 
 LABELS = {
     **{"mark": " ", "state": "state", "name": "run", "recipe": "recipe", "epoch": "epoch"},

@@ -6,9 +6,9 @@ from textual import work
 from textual.binding import Binding
 from textual.screen import Screen
 
-from rotnet_keras.runs import RunFolder
-from rotnet_tui.dialogs import Confirm
-from rotnet_tui.words import LIVE
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_tui.screens.dialogs import Confirm
+from rotnet_tui.state.words import LIVE
 
 if TYPE_CHECKING:
     from rotnet_tui.app import RotnetApp

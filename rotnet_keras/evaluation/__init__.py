@@ -1,0 +1,1 @@
+"""Frozen features, heads trained on them, and metrics."""

@@ -1,0 +1,1 @@
+"""Is rotation a sensible pretext task for these images?"""

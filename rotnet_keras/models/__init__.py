@@ -1,0 +1,1 @@
+"""Keras models: RotNet, its backbones and heads."""

@@ -1,0 +1,1 @@
+"""Backbones of stock Keras layers."""

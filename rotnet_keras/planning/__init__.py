@@ -1,0 +1,1 @@
+"""What a run will cost: counted on paper, or timed by a trial."""

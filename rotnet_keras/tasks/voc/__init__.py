@@ -1,0 +1,1 @@
+"""Transfer to the tasks of PASCAL VOC."""
