@@ -1,6 +1,44 @@
-"""Text from elsewhere, such as file names and classes, as a terminal may be shown it."""
+"""Words and numbers for people: what a terminal may be shown, durations, percentages, and lists that are cut short."""
+
+from collections.abc import Sequence
+
+# Of a long list, so many are named.
+NAMED = 5
 
 
 def printable(text: str) -> str:
     """The text without control characters, which could take over the terminal, and without what is no character."""
     return "".join(c for c in text if c in "\n\t" or c.isprintable())
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in their two largest units: "3 d 04 h", "1 h 02 min", "3 min 10 s", "8 s"; empty for None."""
+    if seconds is None:
+        return ""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(round(whole / 60), 60)
+    if hours < 24:
+        return f"{hours} h {minutes:02d} min"
+    days, hours = divmod(round(whole / 3600), 24)
+    return f"{days} d {hours:02d} h"
+
+
+def percent(share: float | None, digits: int = 1, sign: str = " %") -> str:
+    """A share from 0 to 1 as "84.0 %"; empty for None.
+
+    Args:
+        digits: after the point.
+        sign: "" where the heading of a column says that its numbers are percentages.
+    """
+    return "" if share is None else f"{100 * share:.{digits}f}{sign}"
+
+
+def first_few(names: Sequence[str], most: int = NAMED, separator: str = ", ") -> str:
+    """The first names of a list, and how many more there are: "a, b and 3 more"."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return printable(separator.join(names[:most])) + more
