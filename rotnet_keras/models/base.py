@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.models.accumulation import accumulated_step
-from rotnet_keras.models.step import on_one_device, on_replicas
+from rotnet_keras.models.step import accumulated_step, on_one_device, on_replicas
 
 
-class Trained(keras.Model):
+class TrainingModel(keras.Model):
     """A model in training. What it learns, and how that is scored, is a subclass's business.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError, RotnetError
 from rotnet_keras.models.fused_batch_norm import stock
-from rotnet_keras.runs.zoo import find_shipped
+from rotnet_keras.runs.zoo import find_pretrained
 
 layers = keras.layers
 
@@ -48,7 +48,7 @@ def load(name: str) -> keras.Model:
     Raises:
         RotnetError: there is none of this name; the message has the nearest.
     """
-    return load_backbone(find_shipped(name).backbone)
+    return load_backbone(find_pretrained(name).backbone)
 
 
 def convert(source: Path, to: str, target: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rotnet_keras.config.sections import Augment
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.models.base import Trained
+from rotnet_keras.models.base import TrainingModel
 from rotnet_keras.models.color_jitter import recolour
 from rotnet_keras.models.fused_batch_norm import fused
 from rotnet_keras.models.heads import build_head
@@ -31,7 +31,7 @@ class Confusion(keras.metrics.Metric):
         return tf.reduce_mean(tf.linalg.diag_part(counts) / tf.maximum(tf.reduce_sum(counts, axis=1), 1))
 
 
-class Classifier(Trained):
+class Classifier(TrainingModel):
     """A backbone under a head, trained on images and labels.
 
     Args:

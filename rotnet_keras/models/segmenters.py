@@ -4,7 +4,7 @@ from typing import Any
 
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.backbones.registry import for_images, outputs_of
-from rotnet_keras.models.base import Trained
+from rotnet_keras.models.base import TrainingModel
 
 layers = keras.layers
 
@@ -95,7 +95,7 @@ def _as_convolution(layer: keras.layers.Dense, size: tuple[int, int], x: keras.K
     return x
 
 
-class Segmenter(Trained):
+class Segmenter(TrainingModel):
     """A network from pixels to logits of every pixel, in training.
 
     It trains on batches of canvases (N, S, S, 3) and masks (N, S, S) uint8, `VOID` where there is nothing to learn.

@@ -9,22 +9,21 @@ import numpy as np
 from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, RunRecipe
 from rotnet_keras.config.sections import Backbone, Optimizer, Probe
 from rotnet_keras.config.transfer import TransferRecipe
-from rotnet_keras.data.datasets import Dataset
-from rotnet_keras.data.label_subsets import labelled_subset
+from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.engine import keras
 from rotnet_keras.evaluation.features import frozen_taps
 from rotnet_keras.evaluation.head_training import from_pixels, labelled_splits, probe_model
 from rotnet_keras.models.backbones import registry
-from rotnet_keras.models.base import Trained
+from rotnet_keras.models.base import TrainingModel
 from rotnet_keras.models.export import load_backbone
 from rotnet_keras.models.flops import LayerWork, layer_work
-from rotnet_keras.planning.transfers import looks, model_of
-from rotnet_keras.tasks.finetune import classifier
-from rotnet_keras.tasks.pretrain import rotnet
+from rotnet_keras.planning.transfers import build_transfer_model, passes_per_image
+from rotnet_keras.tasks.finetune import build_classifier
+from rotnet_keras.tasks.pretrain import build_rotnet
 from rotnet_keras.training.setup import network_input
 
 # A training step against a forward pass: the way back multiplies by the weights and by what they saw.
-FORWARD_AND_BACK = 3
+TRAINING_FORWARD_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Pass:
     @property
     def flop(self) -> float:
         """Multiplications and additions."""
-        return self.inputs * sum(work.flop for work in self.layers) * (FORWARD_AND_BACK if self.training else 1)
+        return self.inputs * sum(work.flop for work in self.layers) * (TRAINING_FORWARD_PASSES if self.training else 1)
 
 
 @dataclass(frozen=True)
@@ -122,14 +121,14 @@ def workload(recipe: RunRecipe | TransferRecipe, dataset: Any, spec: Backbone | 
     read = inputs = recipe.train.batch
     shown = 1, 1
     if isinstance(recipe, PretrainRecipe):
-        model: Trained = rotnet(recipe, dataset)
+        model: TrainingModel = build_rotnet(recipe, dataset)
         copies = len(recipe.rotation.angles)
         inputs *= copies if recipe.rotation.copies == "all" else 1
         shown = copies, copies
     elif isinstance(recipe, TransferRecipe):
-        model, shown = model_of(recipe, dataset), looks(recipe)
+        model, shown = build_transfer_model(recipe, dataset), passes_per_image(recipe)
     else:
-        model = classifier(recipe, dataset, _backbone(recipe, dataset, spec))
+        model = build_classifier(recipe, dataset, _backbone(recipe, dataset, spec))
         if recipe.auxiliary:
             read += recipe.auxiliary.batch or read
             inputs = read * len(recipe.auxiliary.angles)
@@ -147,7 +146,7 @@ def workload(recipe: RunRecipe | TransferRecipe, dataset: Any, spec: Backbone | 
 def _training(
     recipe: PretrainRecipe | ClassifyRecipe | TransferRecipe,
     dataset: Any,
-    model: Trained,
+    model: TrainingModel,
     inputs: int,
     read: int,
     shown: tuple[int, int],
@@ -173,7 +172,7 @@ def _training(
     ]
 
 
-def _networks(model: Trained) -> list[tuple[tuple[LayerWork, ...], int]]:
+def _networks(model: TrainingModel) -> list[tuple[tuple[LayerWork, ...], int]]:
     """The layers of what is trained, and how often a step shows them something of an input."""
     pairs = zip(model.networks, model.times, strict=True)
     return [(tuple(layer_work(network)), times) for network, times in pairs]

@@ -8,8 +8,7 @@ import numpy as np
 from rotnet_keras.config.schema import ClassifyRecipe
 from rotnet_keras.config.transfer import ClassificationRecipe
 from rotnet_keras.data.batches import centred, evaluation_images, training_images
-from rotnet_keras.data.datasets import Dataset
-from rotnet_keras.data.label_subsets import labelled_subset
+from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
@@ -22,16 +21,16 @@ from rotnet_keras.models.rescaling import evenly, rescaled
 from rotnet_keras.models.rotnet import Classifier
 from rotnet_keras.models.s4l import UNLABELLED, SemiSupervised
 from rotnet_keras.reports.figures import draw_filters
-from rotnet_keras.tasks.classifier_training import ClassifierTraining
+from rotnet_keras.training.classifier_trainer import ClassifierTrainer
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import network_input, prepare_data
 from rotnet_keras.training.trainer import set_up
 
 # What makes the seed of one stream of images that of another; no recipe's own seed reaches so far.
-OTHER_SEED = 2**31
+UNLABELLED_SEED_OFFSET = 2**31
 
 
-def classify(session: Session) -> None:
+def finetune(session: Session) -> None:
     """Run a recipe of the kind `classify`."""
     recipe = session.recipe
     assert isinstance(recipe, ClassifyRecipe)
@@ -39,11 +38,13 @@ def classify(session: Session) -> None:
     dataset = prepare_data(session)
     if dataset.train.labels is None:
         raise DataError("classifying needs labelled training images, and these have no labels")
-    training = Classification(session, recipe, dataset, strategy)
+    training = FinetuneTrainer(session, recipe, dataset, strategy)
     training.carry_out()
 
 
-def classifier(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset, backbone: keras.Model) -> Classifier:
+def build_classifier(
+    recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset, backbone: keras.Model
+) -> Classifier:
     """The model that a recipe trains: a backbone, up to the tap that is asked for, and a fresh head."""
     trunk, tap = backbone, recipe.head.tap
     if tap is not None:
@@ -65,7 +66,7 @@ def classifier(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset, 
     return Classifier(trunk, head, augment=recipe.augment, seed=recipe.seed)
 
 
-class Classification(ClassifierTraining):
+class FinetuneTrainer(ClassifierTrainer):
     """A backbone and a head in training together.
 
     Where only some labels are used, their images come the more often: an epoch is always as many draws as
@@ -83,7 +84,7 @@ class Classification(ClassifierTraining):
         strategy: tf.distribute.Strategy,
     ) -> None:
         def build() -> Classifier:
-            return classifier(recipe, dataset, backbone_of(recipe, dataset))
+            return build_classifier(recipe, dataset, starting_backbone(recipe, dataset))
 
         inputs = recipe.train.batch
         self.auxiliary = auxiliary = recipe.auxiliary if isinstance(recipe, ClassifyRecipe) else None
@@ -113,7 +114,7 @@ class Classification(ClassifierTraining):
         if not self.auxiliary:
             return labelled
         others = replace(self.dataset.train, labels=np.full(len(self.dataset.train), UNLABELLED))
-        unlabelled = shown(others, self.auxiliary.batch or recipe.train.batch, recipe.seed + OTHER_SEED)
+        unlabelled = shown(others, self.auxiliary.batch or recipe.train.batch, recipe.seed + UNLABELLED_SEED_OFFSET)
         both = tf.data.Dataset.zip(labelled, unlabelled)
         return both.map(lambda *pair: tuple(tf.concat(values, axis=0) for values in zip(*pair, strict=True)))
 
@@ -135,7 +136,7 @@ class Classification(ClassifierTraining):
         return with_softmax(self.measured.backbone, self.measured.head, "classifier")
 
 
-def backbone_of(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset) -> keras.Model:
+def starting_backbone(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset) -> keras.Model:
     """What a recipe goes on from: the pretrained backbone, or one from scratch."""
     if recipe.backbone:
         return build(recipe.backbone, network_input(dataset, recipe.augment), dataset.mean, dataset.std)

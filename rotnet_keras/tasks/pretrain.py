@@ -15,9 +15,9 @@ from rotnet_keras.models.fused_batch_norm import fused
 from rotnet_keras.models.rotation import rotate_batch, rotated_size
 from rotnet_keras.models.rotnet import RotNet
 from rotnet_keras.reports.figures import draw_filters
-from rotnet_keras.reports.samples import SAMPLES, WORST, write_samples
-from rotnet_keras.tasks.classifier_training import ClassifierTraining
-from rotnet_keras.tasks.probe import check_probes, run_probes
+from rotnet_keras.reports.samples import FIXED_SAMPLES, SEARCHED_SAMPLES, write_samples
+from rotnet_keras.tasks.probe import check_probes, run_missing_probes
+from rotnet_keras.training.classifier_trainer import ClassifierTrainer
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import finish, network_input, prepare_data
 from rotnet_keras.training.trainer import set_up
@@ -30,7 +30,7 @@ def pretrain(session: Session) -> None:
     strategy = set_up(session, recipe)
     dataset = prepare_data(session)
     check_probes(dataset, recipe.probe)
-    training = Pretraining(session, recipe, dataset, strategy)
+    training = RotNetTrainer(session, recipe, dataset, strategy)
     training.restore()
     training.train()
     if not session.place.chief:
@@ -41,11 +41,11 @@ def pretrain(session: Session) -> None:
             training.look_into_suitability()
         if recipe.probe:
             probes = list(enumerate(recipe.probe))
-            run_probes(session, dataset, backbone, recipe.augment, probes, training.position.step)
+            run_missing_probes(session, dataset, backbone, recipe.augment, probes, training.position.step)
     finish(session)
 
 
-def rotnet(recipe: PretrainRecipe, dataset: Dataset) -> RotNet:
+def build_rotnet(recipe: PretrainRecipe, dataset: Dataset) -> RotNet:
     """The model that a recipe trains, with its first weights."""
     rotation = recipe.rotation
     side = rotated_size(crop_size(recipe.augment, dataset.image_shape[0]), rotation.angles)
@@ -62,7 +62,7 @@ def rotnet(recipe: PretrainRecipe, dataset: Dataset) -> RotNet:
     )
 
 
-class Pretraining(ClassifierTraining):
+class RotNetTrainer(ClassifierTrainer):
     """A RotNet in training."""
 
     what = "pretraining"
@@ -75,7 +75,7 @@ class Pretraining(ClassifierTraining):
         copies = len(rotation.angles) if rotation.copies == "all" else 1
         inputs = recipe.train.batch * copies
         super().__init__(
-            session, recipe, dataset, strategy, lambda: rotnet(recipe, dataset), len(dataset.train), inputs
+            session, recipe, dataset, strategy, lambda: build_rotnet(recipe, dataset), len(dataset.train), inputs
         )
         self.copies = len(rotation.angles)
 
@@ -100,7 +100,7 @@ class Pretraining(ClassifierTraining):
         """Show samples and filters."""
         split, angles = self.dataset.validation, self.recipe.rotation.angles
         assert split is not None
-        first = split.subset(np.arange(min(len(split), SAMPLES + WORST)))
+        first = split.subset(np.arange(min(len(split), FIXED_SAMPLES + SEARCHED_SAMPLES)))
         batches = self.evaluation_batches(first)
         inputs = np.concatenate([np.asarray(rotate_batch(batch, angles)[0]) for batch in batches])
         labels = np.concatenate([np.asarray(rotate_batch(batch, angles)[1]) for batch in batches])
@@ -121,7 +121,7 @@ class Pretraining(ClassifierTraining):
             with engine.under("float32"):
                 with self.counting():
                     backbone = self._upright_backbone()
-                run_probes(self.session, self.dataset, backbone, self.recipe.augment, due, self.position.step)
+                run_missing_probes(self.session, self.dataset, backbone, self.recipe.augment, due, self.position.step)
 
     def _upright_backbone(self) -> keras.Model:
         """The backbone with its weights of now, for images larger than what oblique turns leave of them."""

@@ -9,14 +9,14 @@ from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.rotnet import Classifier
-from rotnet_keras.runs.task_labels import counted
-from rotnet_keras.training.trainer import Training
+from rotnet_keras.runs.task_labels import confusion_fields
+from rotnet_keras.training.trainer import Trainer
 
 # Images: so many at most, and so many times what training shows a device, which keeps more of each for gradients.
 EVALUATION_BATCH, EVALUATION_SHARE = 125, 4
 
 
-class ClassifierTraining(Training[Dataset]):
+class ClassifierTrainer(Trainer[Dataset]):
     """A classifier, of angles or of objects, in training.
 
     Attributes:
@@ -48,4 +48,4 @@ class ClassifierTraining(Training[Dataset]):
         model = self.measured
         results = model.evaluate(self.evaluation_batches(split), verbose=0, return_dict=True, callbacks=[watch])
         counts = np.asarray(model.confusion.counts).tolist()
-        return {"loss": float(results["loss"]), "accuracy": float(results["accuracy"]), **counted(counts)}
+        return {"loss": float(results["loss"]), "accuracy": float(results["accuracy"]), **confusion_fields(counts)}

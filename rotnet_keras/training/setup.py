@@ -10,7 +10,7 @@ from rotnet_keras.data.batches import crop_size
 from rotnet_keras.engine import device_name, keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.reports.report import result_tables, write_report
-from rotnet_keras.runs.suitability import QUESTION, suitability_of, summary
+from rotnet_keras.runs.suitability import QUESTION, latest_suitability, summary
 from rotnet_keras.training.session import Session
 
 
@@ -89,7 +89,7 @@ def finish(session: Session) -> None:
     for title, columns, rows in result_tables(session.folder):
         session.console.table(title, columns, rows)
     folder = session.folder
-    if event := suitability_of(folder.events()):
+    if event := latest_suitability(folder.events()):
         session.say(f"{QUESTION} {summary(event)}")
     session.say(f"Report:   {folder.path / 'report.html'}")
     if folder.backbone.is_file():

@@ -18,7 +18,7 @@ from rotnet_keras.data.batches import Replicas
 from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DivergedError, RecipeError, RotnetError
-from rotnet_keras.models.base import Trained
+from rotnet_keras.models.base import TrainingModel
 from rotnet_keras.training.callbacks import AfterStep, LearningRate, StepEvents
 from rotnet_keras.training.checkpoints import Position, restore_checkpoint, save_checkpoint, step_checkpoints
 from rotnet_keras.training.devices import check_all_agree, give_all_the_chiefs, replicas_here, shared_out, strategy_for
@@ -27,12 +27,12 @@ from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import finish
 from rotnet_keras.training.tensorboard import TensorBoard
 
-TrainedRecipe = PretrainRecipe | ClassifyRecipe | TransferRecipe
+TrainingRecipe = PretrainRecipe | ClassifyRecipe | TransferRecipe
 # What TensorFlow raises in the processes that are left when one of several is gone.
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
 
-def run_precision(session: Session, recipe: TrainedRecipe) -> str:
+def run_precision(session: Session, recipe: TrainingRecipe) -> str:
     """What the run computes in, from its first start to its last, wherever it is resumed."""
     asked = session.folder.facts().get("precision", recipe.train.precision)
     on_tpu = asked == "auto" and recipe.devices.strategy == "tpu"
@@ -41,7 +41,7 @@ def run_precision(session: Session, recipe: TrainedRecipe) -> str:
     return precision
 
 
-def set_up(session: Session, recipe: TrainedRecipe) -> tf.distribute.Strategy:
+def set_up(session: Session, recipe: TrainingRecipe) -> tf.distribute.Strategy:
     """Make TensorFlow ready for a training; the strategy of its devices."""
     precision = run_precision(session, recipe)
     engine.configure(recipe.seed, precision, deterministic=recipe.devices.strategy != "tpu")
@@ -50,16 +50,16 @@ def set_up(session: Session, recipe: TrainedRecipe) -> tf.distribute.Strategy:
     return strategy
 
 
-def compile_model(model: Trained, recipe: TrainedRecipe) -> None:
+def compile_model(model: TrainingModel, recipe: TrainingRecipe) -> None:
     """Give a model the recipe's optimizer."""
     model.compile_for(build_optimizer(recipe.optimizer), recipe.train.label_smoothing)
     model.optimizer.build(model.trainable_variables)
 
 
-D = TypeVar("D", bound=Dataset | AnnotatedDataset)
+DatasetT = TypeVar("DatasetT", bound=Dataset | AnnotatedDataset)
 
 
-class Training(ABC, Generic[D]):
+class Trainer(ABC, Generic[DatasetT]):
     """A model in training and how far it has come. What it learns from is a subclass's business.
 
     Args:
@@ -80,10 +80,10 @@ class Training(ABC, Generic[D]):
     def __init__(
         self,
         session: Session,
-        recipe: TrainedRecipe,
-        dataset: D,
+        recipe: TrainingRecipe,
+        dataset: DatasetT,
         strategy: tf.distribute.Strategy,
-        build: Callable[[], Trained],
+        build: Callable[[], TrainingModel],
         images: int,
         inputs: int,
     ) -> None:
@@ -100,7 +100,7 @@ class Training(ABC, Generic[D]):
             model.parts = recipe.train.accumulate
             compile_model(model, recipe)
             model.build_as_compiled()
-        self.measured: Trained = model
+        self.measured: TrainingModel = model
         if self.replicas:
             self.measured = build()
             compile_model(self.measured, recipe)

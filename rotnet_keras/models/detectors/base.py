@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.models.base import Trained
+from rotnet_keras.models.base import TrainingModel
 from rotnet_keras.models.fused_batch_norm import fused
 
 layers = keras.layers
@@ -22,7 +22,7 @@ NOTHING = -1
 MOST_FOUND, LEAST_SURE, OVERLAP = 100, 0.05, 0.3
 
 
-class Detector(Trained):
+class Detector(TrainingModel):
     """A network that finds objects, in training.
 
     Args:

@@ -13,24 +13,24 @@ from rotnet_keras.engine import keras
 from rotnet_keras.evaluation.metrics import mean_of, of_ranking
 from rotnet_keras.models.export import with_sigmoid
 from rotnet_keras.models.multi_label import DIFFICULT
-from rotnet_keras.tasks.finetune import Classification
+from rotnet_keras.tasks.finetune import FinetuneTrainer
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import record_data
 from rotnet_keras.training.trainer import set_up
 
 
-def classify_pictures(session: Session) -> None:
+def transfer_classification(session: Session) -> None:
     """Run a recipe of the kind `transfer`, task `classification`."""
     recipe = session.recipe
     assert isinstance(recipe, ClassificationRecipe)
     strategy = set_up(session, recipe)
-    dataset = multi_labelled(load_annotated(recipe.data, False, session.progress))
+    dataset = as_multi_label(load_annotated(recipe.data, False, session.progress))
     record_data(session, dataset, dataset.image_shape, dataset.class_names)
-    training = PictureClassification(session, recipe, dataset, strategy)
+    training = MultiLabelTrainer(session, recipe, dataset, strategy)
     training.carry_out()
 
 
-def multi_labelled(annotated: AnnotatedDataset) -> Dataset:
+def as_multi_label(annotated: AnnotatedDataset) -> Dataset:
     """Pictures with a label for each class: 1 there, 0 not, `DIFFICULT` where all its objects are."""
     count = len(annotated.class_names)
     mean, std = IMAGENET_STATISTICS
@@ -57,7 +57,7 @@ def _labelled(split: AnnotatedSplit, classes: int) -> Split:
     return Split(split.store, split.rows, labels)
 
 
-class PictureClassification(Classification):
+class MultiLabelTrainer(FinetuneTrainer):
     """A multi-label classifier in training, scored by mean average precision."""
 
     recipe: ClassificationRecipe

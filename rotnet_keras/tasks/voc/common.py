@@ -13,7 +13,7 @@ from rotnet_keras.data.datasets import IMAGENET_STATISTICS
 from rotnet_keras.data.letterbox import Placement, at_random, fitted, lay
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.backbones.registry import build
-from rotnet_keras.models.base import Trained
+from rotnet_keras.models.base import TrainingModel
 from rotnet_keras.models.export import load_backbone
 from rotnet_keras.models.rescaling import evenly, rescaled
 
@@ -37,7 +37,7 @@ def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> ke
     return rescaled(backbone, np.stack(pictures), recipe.pretrained is None)
 
 
-def canvas_batches(
+def letterboxed_batches(
     recipe: CanvasRecipe,
     split: AnnotatedSplit,
     lay_out: Callable[[list[tuple[int, Placement]]], Sequence[np.ndarray]],
@@ -60,7 +60,9 @@ def canvas_batches(
     return shared_batches(len(split), make, specs, batch=recipe.train.batch, seed=recipe.seed, **options)
 
 
-def rate_of_trunk(model: Trained, recipe: TransferRecipe, fresh: Sequence[keras.Variable]) -> None:
+def scale_pretrained_learning_rate(
+    model: TrainingModel, recipe: TransferRecipe, fresh: Sequence[keras.Variable]
+) -> None:
     """Give what is pretrained its own learning rate.
 
     Args:

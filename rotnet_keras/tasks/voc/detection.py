@@ -17,11 +17,11 @@ from rotnet_keras.models.detectors.faster_rcnn import FasterRCNN
 from rotnet_keras.models.detectors.retinanet import RetinaNet
 from rotnet_keras.models.export import first_kernels, save_model
 from rotnet_keras.reports.figures import draw_filters
-from rotnet_keras.tasks.voc.common import backbone_for, canvas_batches, rate_of_trunk
-from rotnet_keras.tasks.voc.figures import Detected, draw_detected
+from rotnet_keras.tasks.voc.common import backbone_for, letterboxed_batches, scale_pretrained_learning_rate
+from rotnet_keras.tasks.voc.figures import DetectionExample, draw_detections
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import record_data
-from rotnet_keras.training.trainer import Training, set_up
+from rotnet_keras.training.trainer import Trainer, set_up
 
 # Of an object, what has to be left on a canvas for it to count.
 LEFT = 0.3
@@ -30,7 +30,7 @@ LEFT = 0.3
 SHOWN, DRAWN = 4, 0.5
 
 
-def detect(session: Session) -> None:
+def transfer_detection(session: Session) -> None:
     """Run a recipe of the kind `transfer`, task `detection`."""
     recipe = session.recipe
     assert isinstance(recipe, DetectionRecipe)
@@ -38,11 +38,11 @@ def detect(session: Session) -> None:
     dataset = load_annotated(recipe.data, False, session.progress)
     side = recipe.canvas.side
     record_data(session, dataset, (side, side, 3), dataset.class_names)
-    training = Detection(session, recipe, dataset, strategy)
+    training = DetectorTrainer(session, recipe, dataset, strategy)
     training.carry_out()
 
 
-def detector(recipe: DetectionRecipe, dataset: AnnotatedDataset) -> Detector:
+def build_detector(recipe: DetectionRecipe, dataset: AnnotatedDataset) -> Detector:
     """The model that a recipe trains.
 
     A pretrained backbone's batch normalisation stays as it is, for batches of few pictures; one from scratch learns it.
@@ -51,7 +51,7 @@ def detector(recipe: DetectionRecipe, dataset: AnnotatedDataset) -> Detector:
     backbone = backbone_for(recipe, side, dataset.train)
     scratch: Norm = "synchronized" if recipe.devices.sync_batch_norm else "trained"
     norm = "fixed" if recipe.pretrained else scratch
-    rest: Any = {"objects": most_objects(dataset.train), "seed": recipe.seed, "norm": norm}
+    rest: Any = {"objects": max_objects_per_image(dataset.train), "seed": recipe.seed, "norm": norm}
     found: Detector
     if recipe.detector == "retinanet":
         found = RetinaNet(backbone, recipe.taps, classes, side, **rest)
@@ -63,24 +63,26 @@ def detector(recipe: DetectionRecipe, dataset: AnnotatedDataset) -> Detector:
     return found
 
 
-def most_objects(split: AnnotatedSplit) -> int:
+def max_objects_per_image(split: AnnotatedSplit) -> int:
     """Objects in the fullest picture, 1 at least."""
     assert split.objects is not None
     return max(1, *(len(objects.classes) for objects in split.objects))
 
 
-def training_canvases(recipe: DetectionRecipe, split: AnnotatedSplit, **options: Any) -> tf.data.Dataset:
+def training_batches(recipe: DetectionRecipe, split: AnnotatedSplit, **options: Any) -> tf.data.Dataset:
     """Canvases (N, S, S, 3) uint8 and their objects (N, M, 5) float32, M those of the fullest picture.
 
     Args:
         **options: `first`, `last` and `replicas` of `shared_batches`.
     """
-    side, most = recipe.canvas.side, most_objects(split)
+    side, most = recipe.canvas.side, max_objects_per_image(split)
     specs: list[Spec] = [((side, side, 3), tf.uint8), ((most, 5), tf.float32)]
-    return canvas_batches(recipe, split, lambda chosen: laid(split, chosen, side, most), specs, **options)
+    return letterboxed_batches(
+        recipe, split, lambda chosen: letterboxed_batch(split, chosen, side, most), specs, **options
+    )
 
 
-def laid(
+def letterboxed_batch(
     split: AnnotatedSplit, chosen: list[tuple[int, letterbox.Placement]], side: int, most: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pictures on canvases with their objects, without the difficult ones, which nobody has to find."""
@@ -97,7 +99,7 @@ def laid(
     return pixels, objects_of
 
 
-class Detection(Training[AnnotatedDataset]):
+class DetectorTrainer(Trainer[AnnotatedDataset]):
     """A detector in training."""
 
     what = "training"
@@ -108,14 +110,14 @@ class Detection(Training[AnnotatedDataset]):
         self, session: Session, recipe: DetectionRecipe, dataset: AnnotatedDataset, strategy: tf.distribute.Strategy
     ) -> None:
         images, batch = len(dataset.train), recipe.train.batch
-        super().__init__(session, recipe, dataset, strategy, lambda: detector(recipe, dataset), images, batch)
+        super().__init__(session, recipe, dataset, strategy, lambda: build_detector(recipe, dataset), images, batch)
         assert isinstance(self.model, Detector)
-        rate_of_trunk(self.model, recipe, self.model.fresh)
+        scale_pretrained_learning_rate(self.model, recipe, self.model.fresh)
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Canvases (N, S, S, 3) uint8 and their objects (N, M, 5) float32."""
         options = {"first": first, "last": last, "replicas": self.replicas}
-        return training_canvases(self.recipe, self.dataset.train, **options)
+        return training_batches(self.recipe, self.dataset.train, **options)
 
     def evaluate(self, split: AnnotatedSplit, what: str = "") -> dict[str, Any]:
         """Loss and accuracy on canvases; VOC 2007's mean average precision (`score`) and that of each class.
@@ -129,7 +131,9 @@ class Detection(Training[AnnotatedDataset]):
         hits: list[float] = []
         for position in range(len(split)):
             where = letterbox.fitted(split.size(position), self.recipe.canvas.side)
-            pixels, objects = laid(split, [(position, where)], self.recipe.canvas.side, self.measured.objects)
+            pixels, objects = letterboxed_batch(
+                split, [(position, where)], self.recipe.canvas.side, self.measured.objects
+            )
             loss, right = self.measured.loss_of(pixels, objects)
             losses.append(loss)
             hits.append(right)
@@ -182,9 +186,9 @@ class Detection(Training[AnnotatedDataset]):
             most = max(int((boxes.scores >= DRAWN).sum()), len(objects.classes))
             surest = np.argsort(-boxes.scores, kind="stable")[:most]
             drawn = Boxes(boxes.corners[surest], boxes.classes[surest], scores=boxes.scores[surest])
-            shown.append(Detected(split.picture(position), objects, drawn, scores[position]))
+            shown.append(DetectionExample(split.picture(position), objects, drawn, scores[position]))
         self.session.folder.figures.mkdir(exist_ok=True)
-        draw_detected(shown, self.dataset.class_names, self.session.folder.figures / "pictures.png")
+        draw_detections(shown, self.dataset.class_names, self.session.folder.figures / "pictures.png")
 
     def export(self) -> None:
         """Write the model, the test and the first filters."""

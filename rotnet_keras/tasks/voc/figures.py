@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
 from rotnet_keras.data.boxes import Boxes
-from rotnet_keras.reports.figures import STYLE, save
+from rotnet_keras.reports.figures import STYLE, save_png_and_svg
 
 COLUMNS = 2
 # How much of a picture a mask over it hides, and what is left of the light where there is none.
@@ -19,7 +19,7 @@ VOID = 255
 
 
 @dataclass(frozen=True)
-class Segmented:
+class SegmentationExample:
     """A picture (H, W, 3), its mask and the predicted one (H, W), and its own mean IoU."""
 
     picture: np.ndarray
@@ -29,7 +29,7 @@ class Segmented:
 
 
 @dataclass(frozen=True)
-class Detected:
+class DetectionExample:
     """A picture (H, W, 3), its objects, what was found there, and its own mean average precision."""
 
     picture: np.ndarray
@@ -48,7 +48,7 @@ def palette(count: int) -> np.ndarray:
     return colours
 
 
-def draw_segmented(shown: Sequence[Segmented], names: Sequence[str], path: Path) -> None:
+def draw_segmentations(shown: Sequence[SegmentationExample], names: Sequence[str], path: Path) -> None:
     """Picture, truth and prediction side by side, several in a row.
 
     Args:
@@ -77,10 +77,10 @@ def draw_segmented(shown: Sequence[Segmented], names: Sequence[str], path: Path)
         patches = [Patch(color=colours[k] / 255, label=names[k]) for k in there]
         if patches:
             figure.legend(handles=patches, loc="outside lower center", ncols=min(10, len(patches)))
-        save(figure, path)
+        save_png_and_svg(figure, path)
 
 
-def draw_detected(shown: Sequence[Detected], names: Sequence[str], path: Path) -> None:
+def draw_detections(shown: Sequence[DetectionExample], names: Sequence[str], path: Path) -> None:
     """Each picture twice, with the boxes of its objects, dashed where they are difficult, and with those found.
 
     Args:
@@ -104,7 +104,7 @@ def draw_detected(shown: Sequence[Detected], names: Sequence[str], path: Path) -
                 axis.imshow(one.picture)
                 axis.set_title(title)
                 _draw_boxes(axis, boxes, names, colours)
-        save(figure, path)
+        save_png_and_svg(figure, path)
 
 
 def _draw_boxes(axis: Axes, boxes: Boxes, names: Sequence[str], colours: np.ndarray) -> None:

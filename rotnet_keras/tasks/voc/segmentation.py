@@ -15,18 +15,18 @@ from rotnet_keras.models.export import first_kernels, save_model
 from rotnet_keras.models.fused_batch_norm import fused, stock
 from rotnet_keras.models.segmenters import VOID, Segmenter, deeplab, fcn, fresh_variables
 from rotnet_keras.reports.figures import draw_filters
-from rotnet_keras.tasks.voc.common import backbone_for, canvas_batches, rate_of_trunk
-from rotnet_keras.tasks.voc.figures import Segmented, draw_segmented
+from rotnet_keras.tasks.voc.common import backbone_for, letterboxed_batches, scale_pretrained_learning_rate
+from rotnet_keras.tasks.voc.figures import SegmentationExample, draw_segmentations
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import record_data
-from rotnet_keras.training.trainer import Training, set_up
+from rotnet_keras.training.trainer import Trainer, set_up
 
 # Test pictures that are shown: as many of the best as of the worst.
 SHOWN = 4
 BACKGROUND = "background"
 
 
-def segment(session: Session) -> None:
+def transfer_segmentation(session: Session) -> None:
     """Run a recipe of the kind `transfer`, task `segmentation`."""
     recipe = session.recipe
     assert isinstance(recipe, SegmentationRecipe)
@@ -34,11 +34,11 @@ def segment(session: Session) -> None:
     dataset = load_annotated(recipe.data, True, session.progress)
     side = recipe.canvas.side
     record_data(session, dataset, (side, side, 3), [BACKGROUND, *dataset.class_names])
-    training = Segmentation(session, recipe, dataset, strategy)
+    training = SegmenterTrainer(session, recipe, dataset, strategy)
     training.carry_out()
 
 
-def segmenter(recipe: SegmentationRecipe, dataset: AnnotatedDataset) -> Segmenter:
+def build_segmenter(recipe: SegmentationRecipe, dataset: AnnotatedDataset) -> Segmenter:
     """The model that a recipe trains."""
     side = recipe.canvas.side
     backbone = backbone_for(recipe, side, dataset.train)
@@ -53,7 +53,7 @@ def segmenter(recipe: SegmentationRecipe, dataset: AnnotatedDataset) -> Segmente
     return Segmenter(network, recipe.seed)
 
 
-def training_canvases(recipe: SegmentationRecipe, split: AnnotatedSplit, **options: Any) -> tf.data.Dataset:
+def training_batches(recipe: SegmentationRecipe, split: AnnotatedSplit, **options: Any) -> tf.data.Dataset:
     """Canvases (N, S, S, 3) uint8 and masks (N, S, S) uint8.
 
     Args:
@@ -67,10 +67,10 @@ def training_canvases(recipe: SegmentationRecipe, split: AnnotatedSplit, **optio
         return np.stack(pictures), np.stack(masks)
 
     specs: list[Spec] = [((side, side, 3), tf.uint8), ((side, side), tf.uint8)]
-    return canvas_batches(recipe, split, lay_out, specs, **options)
+    return letterboxed_batches(recipe, split, lay_out, specs, **options)
 
 
-class Segmentation(Training[AnnotatedDataset]):
+class SegmenterTrainer(Trainer[AnnotatedDataset]):
     """A segmenter in training."""
 
     what = "training"
@@ -85,16 +85,16 @@ class Segmentation(Training[AnnotatedDataset]):
             recipe,
             dataset,
             strategy,
-            lambda: segmenter(recipe, dataset),
+            lambda: build_segmenter(recipe, dataset),
             len(dataset.train),
             recipe.train.batch,
         )
-        rate_of_trunk(self.model, recipe, fresh_variables(self.model.networks[0]))
+        scale_pretrained_learning_rate(self.model, recipe, fresh_variables(self.model.networks[0]))
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Canvases (N, S, S, 3) uint8 and masks (N, S, S) uint8."""
         options = {"first": first, "last": last, "replicas": self.replicas}
-        return training_canvases(self.recipe, self.dataset.train, **options)
+        return training_batches(self.recipe, self.dataset.train, **options)
 
     def evaluate(self, split: AnnotatedSplit, what: str = "") -> dict[str, Any]:
         """Loss and accuracy on canvases; VOC's mean IoU (`score`) and that of each class on pictures in their own size.
@@ -138,7 +138,7 @@ class Segmentation(Training[AnnotatedDataset]):
             canvas = letterbox.lay(split.picture(position), where, side)[None]
             found = np.argmax(self.measured.predict_on_batch(canvas)[0], axis=-1).astype(np.uint8)
             shown.append(
-                Segmented(
+                SegmentationExample(
                     split.picture(position),
                     split.mask(position),
                     letterbox.taken_off(found, where),
@@ -147,7 +147,7 @@ class Segmentation(Training[AnnotatedDataset]):
             )
         self.session.folder.figures.mkdir(exist_ok=True)
         names = [BACKGROUND, *self.dataset.class_names]
-        draw_segmented(shown, names, self.session.folder.figures / "pictures.png")
+        draw_segmentations(shown, names, self.session.folder.figures / "pictures.png")
 
     def export(self) -> None:
         """Write the model, the test and the first filters."""
