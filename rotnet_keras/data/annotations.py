@@ -16,12 +16,13 @@ from PIL import Image
 from rotnet_keras.config.sections import AnnotatedData
 from rotnet_keras.data import decoding
 from rotnet_keras.data.boxes import Boxes
-from rotnet_keras.data.file_lists import FileList
 from rotnet_keras.data.folders import FolderImages
 from rotnet_keras.data.lazy_images import EncodedImages
-from rotnet_keras.data.npz import Progress, chosen_splits, left_in_files, open_builder, some
-from rotnet_keras.data.sources import TfdsSource, VocSource, find_annotated
+from rotnet_keras.data.sources import FileList, TfdsSource, VocSource, find_annotated
+from rotnet_keras.data.stores import NAMED, Progress
+from rotnet_keras.data.tfds import chosen_splits, left_in_files, open_builder
 from rotnet_keras.errors import DataError
+from rotnet_keras.text import first_few
 
 VOID = 255
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -102,9 +103,10 @@ def load_annotated(
     read = _of_kit if isinstance(source, VocSource) else _of_tfds
     splits, fingerprint = read(source, data, masks, progress, broken, notes)  # type: ignore[arg-type]
     if broken:
+        reasons = first_few(broken, NAMED, "; ")
         if data.broken == "refuse":
-            raise DataError(f"{len(broken)} annotations are broken: {some(broken)}. data.broken='skip' leaves them out")
-        notes.append(f"{len(broken)} pictures with broken annotations are skipped: {some(broken)}")
+            raise DataError(f"{len(broken)} annotations are broken: {reasons}. data.broken='skip' leaves them out")
+        notes.append(f"{len(broken)} pictures with broken annotations are skipped: {reasons}")
     for name, split in splits.items():
         if not len(split):
             raise DataError(f"data.splits.{name}: no picture is left")

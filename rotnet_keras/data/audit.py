@@ -6,7 +6,7 @@ import os
 import statistics
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,8 +16,8 @@ import numpy as np
 
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data.decoding import Header, UnreadableImage, look_at, read_image
-from rotnet_keras.data.file_lists import FileList
-from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, FolderSource, find_source
+from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, FileList, FolderSource, find_source
+from rotnet_keras.data.stores import Progress
 from rotnet_keras.errors import DataError
 
 # Damage behind a file's header shows only when it is decoded; of more files, so many in even distances are.
@@ -25,8 +25,6 @@ DECODED = 2000
 # What decoding is tried at, in pixels.
 SMALL = 32
 CHUNK = 256
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rotnet_keras.config.sections import Data
+from rotnet_keras.config.sections import Data, Labels
 from rotnet_keras.data.folders import read_folder
-from rotnet_keras.data.npz import Progress, read_arrays, read_tfds
+from rotnet_keras.data.npz import read_arrays
 from rotnet_keras.data.sources import ArraySource, FolderSource, find_source
-from rotnet_keras.data.stores import Split
+from rotnet_keras.data.stores import Progress, Split
+from rotnet_keras.data.tfds import read_tfds
 from rotnet_keras.errors import DataError
 
 # Per channel on the scale 0-255: CIFAR from the released code, ImageNet from torchvision.
@@ -85,6 +86,30 @@ def load(data: Data, progress: Progress = lambda what, done, total: None) -> Dat
         fingerprint=fingerprint,
         notes=notes,
     )
+
+
+def labelled_subset(dataset: Dataset, wanted: Labels, seed: tuple[int, int]) -> np.ndarray:
+    """Positions of training images, rising: all, or `labels_per_class` of each class that has any.
+
+    Args:
+        seed: of a choice at random.
+
+    Raises:
+        DataError: a class has some, but fewer.
+    """
+    labels, per_class = dataset.train.required_labels(), wanted.labels_per_class
+    if per_class is None:
+        return np.arange(len(labels))
+    rng = np.random.default_rng(seed)
+    picked = []
+    for number, name in enumerate(dataset.class_names):
+        members = np.flatnonzero(labels == number)
+        if 0 < len(members) < per_class:
+            raise DataError(f"labels_per_class = {per_class}, but class {name!r} has {len(members)} training images")
+        first = wanted.label_choice == "first"
+        count = min(per_class, len(members))
+        picked.append(members[:count] if first else rng.choice(members, count, replace=False))
+    return np.sort(np.concatenate(picked))
 
 
 def _with_held_out(splits: dict[str, Split], data: Data, notes: list[str]) -> dict[str, Split]:

@@ -12,12 +12,11 @@ import numpy as np
 
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data import decoding
-from rotnet_keras.data.file_lists import FileList
 from rotnet_keras.data.lazy_images import EncodedImages
-from rotnet_keras.data.npz import Progress, some
-from rotnet_keras.data.sources import FolderSource
-from rotnet_keras.data.stores import Decoded, Split, Store, cache_for, store_images
+from rotnet_keras.data.sources import FileList, FolderSource
+from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, cache_for, store_images
 from rotnet_keras.errors import DataError
+from rotnet_keras.text import first_few
 
 DEFAULT_SIZE = 64
 CHUNK = 256
@@ -77,7 +76,10 @@ def read_folder(
             labels = kept if source.class_names else None
         if bad:
             reasons = [f"{files[i].relative_to(source.root)} ({why})" for i, why in bad]
-            notes.append(f"{len(bad)} of {len(files)} {split} files cannot be read and are skipped: {some(reasons)}")
+            notes.append(
+                f"{len(bad):,} of {len(files):,} {split} files cannot be read and are skipped: "
+                f"{first_few(reasons, NAMED, '; ')}"
+            )
         if not store.shape[0]:
             if split != "train":
                 continue

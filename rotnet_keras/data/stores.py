@@ -15,6 +15,11 @@ from rotnet_keras.errors import DataError
 MEMORY_BYTES = 500_000_000
 DISK_SHARE = 0.25
 
+# How many of the files or records that cannot be read a note names.
+NAMED = 20
+
+# Called with (what is done, how many are done, how many there are) now and then during long work; raises to stop it.
+Progress = Callable[[str, int, int], None]
 # What a reader gives for one image: the pixels, or why there are none, and the label.
 Decoded = tuple[np.ndarray | str, int]
 

@@ -9,8 +9,7 @@ import numpy as np
 from rotnet_keras.config.sections import Augment
 from rotnet_keras.data.batches import centred, evaluation_images
 from rotnet_keras.data.datasets import Dataset
-from rotnet_keras.data.npz import Progress
-from rotnet_keras.data.stores import Split
+from rotnet_keras.data.stores import Progress, Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.models.backbones.blocks import normalization

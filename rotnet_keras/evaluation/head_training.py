@@ -9,8 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from rotnet_keras import engine
 from rotnet_keras.config.sections import Augment, Probe
 from rotnet_keras.data.batches import augmented, centred, pipeline, positions_of_step
-from rotnet_keras.data.datasets import Dataset
-from rotnet_keras.data.label_subsets import labelled_subset
+from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.evaluation.features import Features, frozen_taps

@@ -13,18 +13,17 @@ from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, ProbeReci
 from rotnet_keras.config.sections import Augment, Backbone, Probe
 from rotnet_keras.config.transfer import CanvasRecipe, TransferRecipe
 from rotnet_keras.data.batches import evaluation_images, training_images
-from rotnet_keras.data.datasets import Dataset
-from rotnet_keras.data.label_subsets import labelled_subset
+from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.evaluation.features import frozen_taps
 from rotnet_keras.evaluation.head_training import from_pixels, labelled_splits, probe_model
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.export import load_backbone
 from rotnet_keras.models.rotnet import Classifier
-from rotnet_keras.planning.transfers import batches_of, look, looks, model_of
+from rotnet_keras.planning.transfers import build_transfer_model, evaluate_one_image, passes_per_image, transfer_batches
 from rotnet_keras.planning.workload import probe_rounds
-from rotnet_keras.tasks.finetune import classifier
-from rotnet_keras.tasks.pretrain import rotnet
+from rotnet_keras.tasks.finetune import build_classifier
+from rotnet_keras.tasks.pretrain import build_rotnet
 from rotnet_keras.training.setup import network_input
 from rotnet_keras.training.trainer import compile_model
 
@@ -78,7 +77,7 @@ def _work(trial: Trial) -> list[float]:
     recipe, dataset = trial.recipe, trial.dataset
     if isinstance(recipe, PretrainRecipe):
         engine.configure(recipe.seed, engine.precision_here(recipe.train.precision))
-        training = _training(recipe, dataset, rotnet(recipe, dataset), labelled=False)
+        training = _training(recipe, dataset, build_rotnet(recipe, dataset), labelled=False)
         with engine.under("float32"):
             backbone = _fresh(recipe.backbone, dataset, recipe.augment)
             probes = [
@@ -90,7 +89,7 @@ def _work(trial: Trial) -> list[float]:
         spec = recipe.backbone or trial.spec
         with engine.under("float32") if recipe.pretrained else engine.under(keras.config.dtype_policy().name):
             backbone = _fresh(spec, dataset, recipe.augment) if spec else _loaded(recipe.pretrained)
-        return _training(recipe, dataset, classifier(recipe, dataset, backbone), labelled=True)
+        return _training(recipe, dataset, build_classifier(recipe, dataset, backbone), labelled=True)
     if isinstance(recipe, TransferRecipe):
         engine.configure(recipe.seed, engine.precision_here(recipe.train.precision))
         return _transfer(recipe, dataset)
@@ -129,18 +128,18 @@ def _training(
 
 def _transfer(recipe: TransferRecipe, dataset: Any) -> list[float]:
     """Seconds of all steps, and of the validations and the test."""
-    model = model_of(recipe, dataset)
+    model = build_transfer_model(recipe, dataset)
     compile_model(model, recipe)
     model.parts = recipe.train.accumulate
-    step = _pace(model, batches_of(recipe, dataset, 10_000))
+    step = _pace(model, transfer_batches(recipe, dataset, 10_000))
     length, count = recipe.train, len(dataset.train)
     total = length.total_steps(count)
     validated = -(-total // length.steps_per_epoch(count)) * len(dataset.validation or ())
     tested = len(dataset.test or ())
     if isinstance(recipe, CanvasRecipe):
-        evaluation = (validated + tested) * _per_call(lambda: look(recipe, dataset, model))
+        evaluation = (validated + tested) * _per_call(lambda: evaluate_one_image(recipe, dataset, model))
     else:
-        in_validation, in_test = looks(recipe)
+        in_validation, in_test = passes_per_image(recipe)
         evaluation = step * FORWARD * (validated * in_validation + tested * in_test) / length.batch
     return [step * total, evaluation]
 

@@ -12,8 +12,7 @@ from rotnet_keras import engine
 from rotnet_keras.config.schema import ProbeRecipe
 from rotnet_keras.config.sections import Augment, Probe
 from rotnet_keras.data.batches import crop_size
-from rotnet_keras.data.datasets import Dataset
-from rotnet_keras.data.label_subsets import labelled_subset
+from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
@@ -29,7 +28,7 @@ from rotnet_keras.evaluation.features import (
 from rotnet_keras.evaluation.head_training import HeadTraining, Trunk, labelled_splits, nearest_neighbours, top1
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.export import load_backbone, save_model, with_softmax
-from rotnet_keras.runs.task_labels import counted
+from rotnet_keras.runs.task_labels import confusion_fields
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import check_shape, finish, prepare_data
 
@@ -42,7 +41,7 @@ def probe_backbone(session: Session) -> None:
     backbone = load_backbone(Path(str(recipe.backbone.file)))
     dataset = prepare_data(session)
     check_probes(dataset, recipe.probe)
-    run_probes(session, dataset, backbone, recipe.augment, list(enumerate(recipe.probe)), step=0)
+    run_missing_probes(session, dataset, backbone, recipe.augment, list(enumerate(recipe.probe)), step=0)
     finish(session)
 
 
@@ -58,7 +57,7 @@ def check_probes(dataset: Dataset, probes: Sequence[Probe]) -> None:
         labelled_subset(dataset, probe, (0, 0))
 
 
-def run_probes(
+def run_missing_probes(
     session: Session,
     dataset: Dataset,
     backbone: keras.Model,
@@ -78,10 +77,10 @@ def run_probes(
         asked = [(i, p) for i, p in probes if weights == "rotnet" or weights in p.controls]
         due = [(i, p) for i, p in asked if (i, weights) not in done]
         if due:
-            _probe_one_trunk(session, dataset, backbone, weights, augment, due, step)
+            _run_probes_on(session, dataset, backbone, weights, augment, due, step)
 
 
-def _probe_one_trunk(
+def _run_probes_on(
     session: Session,
     dataset: Dataset,
     backbone: keras.Model,
@@ -92,7 +91,7 @@ def _probe_one_trunk(
 ) -> None:
     side = crop_size(augment, dataset.image_shape[0])
     seed = session.seed
-    trunk = _trunk(backbone, weights, dataset, augment, side, seed, [p for _, p in probes])
+    trunk = _probed_backbone(backbone, weights, dataset, augment, side, seed, [p for _, p in probes])
     with _features_folder(session) as folder:
         stores = _stores(session, dataset, trunk, augment, [p for _, p in probes], folder)
         for index, probe in probes:
@@ -157,7 +156,7 @@ def _features_folder(session: Session) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _trunk(
+def _probed_backbone(
     backbone: keras.Model,
     weights: str,
     dataset: Dataset,
@@ -197,7 +196,7 @@ def _summary(draws: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     confusion = np.sum([draw["test"] for draw in draws], axis=0)
     summary: dict[str, Any] = {
         "top1": float(np.mean(accuracies)),
-        **counted(confusion.tolist()),
+        **confusion_fields(confusion.tolist()),
     }
     if len(draws) > 1:
         summary["top1_std"] = float(np.std(accuracies, ddof=1))

@@ -8,8 +8,7 @@ from support.command_line import run_cli
 from support.whole_runs import events_of, run_of, start
 
 from rotnet_keras.config.sections import Data, Labels
-from rotnet_keras.data.datasets import load
-from rotnet_keras.data.label_subsets import labelled_subset
+from rotnet_keras.data.datasets import labelled_subset, load
 from rotnet_keras.errors import DataError
 
 RECIPE = """\
