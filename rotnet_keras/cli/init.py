@@ -38,9 +38,9 @@ def init(
     if not as_json:
         print_rows(["", ""], _words(found))
         tell("Timing a few steps; this takes half a minute.")
-    from rotnet_keras.planning.proposal import propose
+    from rotnet_keras.planning.proposal import propose_recipe
 
-    proposal = propose(found, file, minutes)
+    proposal = propose_recipe(found, file, minutes)
     write_atomically(file, proposal.text.encode())
     if as_json:
         typer.echo(json.dumps({**asdict(found), "recipe": str(file), "epochs": proposal.epochs}, indent=2, default=str))

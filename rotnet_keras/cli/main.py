@@ -54,7 +54,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check recipe and data; start nothing.")] = False,
 ) -> None:
     """Run a recipe."""
-    from rotnet_keras.runs.launch import prepare, spawn
+    from rotnet_keras.runs.launch import create_run_from_recipe, start_detached
 
     loaded, facts = load(recipe, overrides, chosen(runs_dir))
     if dry_run:
@@ -72,17 +72,17 @@ def run(
         from rotnet_keras.tasks.run import follow
 
         raise typer.Exit(follow(loaded))
-    folder = prepare(loaded, facts, name, chosen(runs_dir))
+    folder = create_run_from_recipe(loaded, facts, name, chosen(runs_dir))
     if detach:
         from rotnet_keras.runs.folder import command_line
 
-        process = spawn(folder)
+        process = start_detached(folder)
         tell(f"{folder.name} runs as process {process.pid}. Watch: {command_line('logs -f', folder)}")
         return
-    from rotnet_keras.planning.costs import tell_study_cost
+    from rotnet_keras.planning.costs import announce_study_cost
     from rotnet_keras.tasks.run import run_and_exit
 
-    run_and_exit(folder, tell_study_cost)
+    run_and_exit(folder, announce_study_cost)
 
 
 @app.command()
@@ -154,9 +154,9 @@ def plan(
     loaded = load_recipe(recipe, dict(map(parse_override, overrides or [])))
     if isinstance(loaded, StudyRecipe):
         loaded = with_absolute_paths(loaded, find_recipe(recipe).parent)
-    from rotnet_keras.planning.costs import costs
+    from rotnet_keras.planning.costs import estimate_costs
 
-    found = list(costs(loaded, chosen(runs_dir), cluster, cores))
+    found = list(estimate_costs(loaded, chosen(runs_dir), cluster, cores))
     if as_json:
         typer.echo(json.dumps([asdict(cost) for cost in found], indent=2))
         return
@@ -187,20 +187,20 @@ def runs(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
     elif not found:
         tell(f"No runs in {chosen(runs_dir)}. Start one: rotnet-keras run quickstart")
     else:
-        from rotnet_keras.runs.status import COLUMNS, as_row
+        from rotnet_keras.runs.status import COLUMNS, summary_row
 
-        print_rows(list(COLUMNS), [as_row(s) for s in found])
+        print_rows(list(COLUMNS), [summary_row(s) for s in found])
 
 
 @app.command()
 def status(run: RunName, runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
     """Say how one run is."""
-    from rotnet_keras.runs.status import in_lines, judgement, summary, understood
+    from rotnet_keras.runs.status import summary, summary_lines, unreadable_as_run_error, verdict_text
 
     folder = find(run, runs_dir)
-    with understood(folder):
-        found = {**summary(folder), "verdict": judgement(folder)}
-    tell(json.dumps(found, indent=2) if as_json else in_lines(found))
+    with unreadable_as_run_error(folder):
+        found = {**summary(folder), "verdict": verdict_text(folder)}
+    tell(json.dumps(found, indent=2) if as_json else summary_lines(found))
 
 
 @app.command()
@@ -230,11 +230,11 @@ def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...")], runs_dir: RunsDir = None, as_json: AsJson = False
 ) -> None:
     """Set runs side by side: results, and the recipe keys in which they differ."""
-    from rotnet_keras.runs.status import comparison, understood
+    from rotnet_keras.runs.status import comparison_table, unreadable_as_run_error
 
     folders = [find(name, runs_dir) for name in runs]
-    with understood(*folders):
-        columns, rows = comparison(folders)
+    with unreadable_as_run_error(*folders):
+        columns, rows = comparison_table(folders)
     if as_json:
         typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
     else:
@@ -245,10 +245,10 @@ def compare(
 def report(run: RunName, runs_dir: RunsDir = None) -> None:
     """Write report.html and report.md of a run as it is now."""
     from rotnet_keras.reports.report import write_report
-    from rotnet_keras.runs.status import understood
+    from rotnet_keras.runs.status import unreadable_as_run_error
 
     folder = find(run, runs_dir)
-    with understood(folder):
+    with unreadable_as_run_error(folder):
         write_report(folder)
     tell(folder.path / "report.html")
 

@@ -100,15 +100,15 @@ def weights(
     as_json: AsJson = False,
 ) -> None:
     """List the pretrained networks that come with the package, or tell of one, or copy its files."""
-    from rotnet_keras.reports.report import HEADS
-    from rotnet_keras.runs.zoo import card_of, copy_out, find_shipped, megabytes, shipped
+    from rotnet_keras.reports.report import HEAD_NAMES
+    from rotnet_keras.runs.zoo import copy_pretrained, find_pretrained, list_pretrained, load_card, size_mb
 
     if name is None:
         if to:
             raise RecipeError("--to copies one network: say which")
-        cards = {network: card_of(network) for network in shipped().values()}
+        cards = {network: load_card(network) for network in list_pretrained().values()}
         if as_json:
-            typer.echo(json.dumps([{**card, "megabytes": megabytes(each)} for each, card in cards.items()], indent=2))
+            typer.echo(json.dumps([{**card, "megabytes": size_mb(each)} for each, card in cards.items()], indent=2))
             return
         if not cards:
             tell("No weights come with this version. A run makes your own: rotnet-keras run quickstart")
@@ -117,20 +117,20 @@ def weights(
         for network, card in cards.items():
             best = card["best_probe"]
             rows.append([
-                network.name, f"{megabytes(network):.1f}", card["data"]["name"],
+                network.name, f"{size_mb(network):.1f}", card["data"]["name"],
                 f"{100 * card['rotation']['accuracy']:.1f}",
-                f"{100 * best['top1']:.1f} ({HEADS[best['head']]}, {best['tap']})" if best else "",
+                f"{100 * best['top1']:.1f} ({HEAD_NAMES[best['head']]}, {best['tap']})" if best else "",
                 card["title"],
             ])  # fmt: skip
         print_rows(["weights", "MB", "data", "rotation, %", "best probe, %", "what"], rows)
         return
-    network = find_shipped(name)
+    network = find_pretrained(name)
     if to:
         check_places(to)
-        copy_out(network, to)
+        copy_pretrained(network, to)
         tell(to)
     elif as_json:
-        typer.echo(json.dumps(card_of(network), indent=2))
+        typer.echo(json.dumps(load_card(network), indent=2))
     else:
         tell((network.path / "card.md").read_text(encoding="utf-8").rstrip())
 
@@ -142,9 +142,9 @@ def measure_weights(
 ) -> None:
     """Measure pretrained networks that come with the package again, and set that beside their cards."""
     from rotnet_keras.config.loading import parse_override
-    from rotnet_keras.runs.zoo import find_shipped
+    from rotnet_keras.runs.zoo import find_pretrained
 
-    network, given = find_shipped(name), dict(map(parse_override, overrides or []))
+    network, given = find_pretrained(name), dict(map(parse_override, overrides or []))
     from rotnet_keras.inference.zoo_check import measure_again
 
     found = measure_again(network, given, chosen(runs_dir), tell_progress)
@@ -200,7 +200,7 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure how fast this machine trains, probes, reads images and starts."""
-    from rotnet_keras.planning.bench.registry import Settings, chosen_parts, in_rows, measure
+    from rotnet_keras.planning.bench.registry import Settings, as_table, chosen_parts, measure
 
     settings = Settings(
         backbone, blocks, width, size, batch, precision, rounds, None if images is None else str(images), against
@@ -212,7 +212,7 @@ def bench(
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
-        print_rows(*in_rows(found))
+        print_rows(*as_table(found))
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (

@@ -41,14 +41,14 @@ def resume(run: RunName, runs_dir: RunsDir = None, detach: Detach = False) -> No
     """Go on with a run that was stopped or killed, exactly where its last checkpoint is."""
     from rotnet_keras.config.loading import load_recipe
     from rotnet_keras.host import check_backend
-    from rotnet_keras.planning.costs import tell_study_cost
-    from rotnet_keras.runs.launch import spawn
+    from rotnet_keras.planning.costs import announce_study_cost
+    from rotnet_keras.runs.launch import start_detached
     from rotnet_keras.tasks.run import follow, run_and_exit
     from rotnet_keras.training.cluster import place
 
     check_backend()
     folder = find(run, runs_dir)
-    folder.refuse_newer()
+    folder.require_known_format()
     recipe = load_recipe(folder.recipe)
     if not place(recipe).chief:
         raise typer.Exit(follow(recipe))
@@ -59,9 +59,9 @@ def resume(run: RunName, runs_dir: RunsDir = None, detach: Detach = False) -> No
     if state == "finished":
         raise RotnetError(f"{folder.name} is finished; its results are in {folder.path / 'report.html'}")
     if detach:
-        tell(f"{folder.name} goes on as process {spawn(folder).pid}.")
+        tell(f"{folder.name} goes on as process {start_detached(folder).pid}.")
         return
-    run_and_exit(folder, tell_study_cost)
+    run_and_exit(folder, announce_study_cost)
 
 
 def stop(run: RunName, runs_dir: RunsDir = None) -> None:
@@ -69,7 +69,7 @@ def stop(run: RunName, runs_dir: RunsDir = None) -> None:
     from rotnet_keras.runs.folder import command_line
 
     folder = find(run, runs_dir)
-    if folder.queued() is not None:
+    if folder.queued_since() is not None:
         raise RotnetError(f"{folder.name} has not started; take it out with: {command_line('queue remove', folder)}")
     _require_alive(folder)
     folder.stop_file.touch()
@@ -140,10 +140,10 @@ def add(recipe: RecipeName, overrides: Overrides = None, name: NewName = None, r
 def list_(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
     """List the runs that wait, the next one first, and say whether the queue is worked on."""
     from rotnet_keras.runs.folder import runs_dir_option
-    from rotnet_keras.runs.queue import queued_runs, worker
+    from rotnet_keras.runs.queue import queued_runs, worker_pid
 
     where = chosen(runs_dir)
-    pid, waiting = worker(where), [(run.name, run.facts()) for run in queued_runs(where)]
+    pid, waiting = worker_pid(where), [(run.name, run.facts()) for run in queued_runs(where)]
     if as_json:
         keys = ("recipe", "overrides", "queued")
         runs = [{"name": name, **{key: facts.get(key) for key in keys}} for name, facts in waiting]
@@ -164,7 +164,7 @@ def list_(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
 @queue.command()
 def remove(run: RunName, runs_dir: RunsDir = None) -> None:
     """Take a run out of the queue, and delete its folder."""
-    from rotnet_keras.runs.queue import remove as remove_from_queue
+    from rotnet_keras.runs.queue import remove_queued as remove_from_queue
 
     folder = find(run, runs_dir)
     remove_from_queue(folder)
@@ -174,15 +174,15 @@ def remove(run: RunName, runs_dir: RunsDir = None) -> None:
 @queue.command()
 def work(runs_dir: RunsDir = None, detach: Detach = False) -> None:
     """Start the runs of the queue in their turn, until none is left. The runs survive this process."""
-    from rotnet_keras.runs.queue import spawn_worker, worker
-    from rotnet_keras.runs.queue import work as drain
+    from rotnet_keras.runs.queue import run_worker as drain
+    from rotnet_keras.runs.queue import start_worker, worker_pid
 
     where = chosen(runs_dir)
-    pid = worker(where)
+    pid = worker_pid(where)
     if pid is not None:
         raise RotnetError(f"the queue of {where} is worked on already, by process {pid}")
     if detach:
-        tell(f"Process {spawn_worker(where).pid} works on the queue of {where}.")
+        tell(f"Process {start_worker(where).pid} works on the queue of {where}.")
         return
     drain(where)
 

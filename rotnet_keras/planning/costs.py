@@ -20,15 +20,15 @@ from rotnet_keras.planning.hardware import Cluster
 from rotnet_keras.reports.report import clock
 from rotnet_keras.runs.folder import RunFolder, list_runs
 from rotnet_keras.runs.launch import find_backbone, load_for_run
-from rotnet_keras.runs.study_runs import Planned, planned_runs, run_of
+from rotnet_keras.runs.study_runs import PlannedRun, find_matching_run, planned_runs
 from rotnet_keras.training.session import Session
 
 # From the start of a run's process to its first step, and from its last to its end.
-AROUND_SECONDS = 25.0
+START_AND_END_SECONDS = 25.0
 
 
 @dataclass(frozen=True)
-class Part:
+class PhaseCost:
     """What is done in one phase of a run.
 
     Attributes:
@@ -47,7 +47,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Cost:
+class RunCost:
     """Of one run.
 
     Attributes:
@@ -62,13 +62,15 @@ class Cost:
     name: str
     finished: str | None
     seconds: float
-    parts: tuple[Part, ...] = ()
+    parts: tuple[PhaseCost, ...] = ()
     read_bytes: float | None = None
     memory_bytes: float | None = None
     on_paper: bool = False
 
 
-def costs(recipe: Recipe, runs_dir: Path, cluster: Cluster | None = None, cores: int | None = None) -> Iterator[Cost]:
+def estimate_costs(
+    recipe: Recipe, runs_dir: Path, cluster: Cluster | None = None, cores: int | None = None
+) -> Iterator[RunCost]:
     """Each run of a recipe, timed by a short trial here or priced for a cluster. Loads TensorFlow.
 
     Args:
@@ -86,14 +88,14 @@ def costs(recipe: Recipe, runs_dir: Path, cluster: Cluster | None = None, cores:
     done = finished_runs(planned, runs_dir)
     for run in planned:
         if folder := done.get((run.name, run.seed)):
-            yield Cost(run.folder_name, folder.name, 0.0)
+            yield RunCost(run.folder_name, folder.name, 0.0)
             continue
         loaded = load_recipe(run.recipe, run.overrides())
         assert isinstance(loaded, RunRecipe | TransferRecipe)
         yield _cost(run.folder_name, loaded, _spec(run), (cluster, cores), known)
 
 
-def costs_apart(recipe_file: Path, runs_dir: Path) -> list[Cost]:
+def costs_in_subprocess(recipe_file: Path, runs_dir: Path) -> list[RunCost]:
     """Those on this machine, found in a process of its own, whose memory is free afterwards; empty where it fails."""
     command = [sys.executable, "-m", "rotnet_keras", "plan", str(recipe_file), "--json"]
     result = subprocess.run(
@@ -101,30 +103,30 @@ def costs_apart(recipe_file: Path, runs_dir: Path) -> list[Cost]:
     )
     try:
         found = json.loads(result.stdout)
-        return [Cost(**{**cost, "parts": tuple(Part(**part) for part in cost["parts"])}) for cost in found]
+        return [RunCost(**{**cost, "parts": tuple(PhaseCost(**part) for part in cost["parts"])}) for cost in found]
     except (ValueError, TypeError, KeyError):
         return []
 
 
-def finished_runs(planned: list[Planned], runs_dir: Path) -> dict[tuple[str, int], RunFolder]:
+def finished_runs(planned: list[PlannedRun], runs_dir: Path) -> dict[tuple[str, int], RunFolder]:
     """The run folders that need not be made, by name and seed."""
     runs = list_runs(runs_dir)
     found: dict[tuple[str, int], RunFolder] = {}
     for run in planned:
-        source = found.get((run.of.name, run.seed)) if run.of else None
-        if run.of and source is None:
+        source = found.get((run.source.name, run.seed)) if run.source else None
+        if run.source and source is None:
             continue
         try:
             recipe, _ = load_for_run(run.recipe, run.overrides(source.backbone if source else None), runs_dir)
         except DataError:
             continue
-        folder = run_of(recipe, runs)
+        folder = find_matching_run(recipe, runs)
         if folder and folder.state() == "finished":
             found[run.name, run.seed] = folder
     return found
 
 
-def tell_study_cost(session: Session) -> None:
+def announce_study_cost(session: Session) -> None:
     """Say how long a study is going to take here, once in its life; nothing of other kinds of run."""
     if not isinstance(session.recipe, StudyRecipe):
         return
@@ -132,7 +134,7 @@ def tell_study_cost(session: Session) -> None:
     if session.earlier or len(finished_runs(planned, runs_dir)) == len(planned):
         return
     session.say("Timing a few steps of each run; this takes a minute or two.")
-    found = costs_apart(session.folder.recipe, runs_dir)
+    found = costs_in_subprocess(session.folder.recipe, runs_dir)
     missing = [cost for cost in found if not cost.finished]
     if missing:
         total = clock(sum(cost.seconds for cost in missing))
@@ -146,7 +148,7 @@ def _cost(
     spec: Backbone | None,
     machines: tuple[Cluster | None, int | None],
     known: dict[str, list[float]],
-) -> Cost:
+) -> RunCost:
     """Of one run, on a cluster with so many cores a machine, or here; `known` are the trials so far."""
     from rotnet_keras.engine import precision_here
     from rotnet_keras.planning import roofline
@@ -165,38 +167,38 @@ def _cost(
     else:
         times, devices = seconds(Trial(recipe, dataset, spec), known), 1
     parts = [
-        Part(phase.name, phase.steps, phase.inputs, phase.flop, phase.images, took)
+        PhaseCost(phase.name, phase.steps, phase.inputs, phase.flop, phase.images, took)
         for phase, took in zip(work.phases, times, strict=True)
     ]
     memory = None
     if work.memory:
         half = work.memory.precision if cluster else precision_here(work.memory.precision)
-        memory = roofline.memory_bytes(work.memory, devices, roofline.in_half(half))
+        memory = roofline.memory_bytes(work.memory, devices, roofline.uses_16_bits(half))
     read = None if work.image_bytes is None else work.image_bytes * sum(phase.images for phase in work.phases)
-    return Cost(name, None, AROUND_SECONDS + sum(times), tuple(parts), read, memory, not there)
+    return RunCost(name, None, START_AND_END_SECONDS + sum(times), tuple(parts), read, memory, not there)
 
 
 @cache
 def _dataset_of(data: str) -> tuple[Any, bool]:
     from rotnet_keras.data.datasets import load
-    from rotnet_keras.planning.published_sizes import KNOWN, on_paper
+    from rotnet_keras.planning.published_sizes import PUBLISHED, placeholder_dataset
 
     wanted = Data.model_validate_json(data)
     try:
         find_source(wanted)
     except DataError:
-        if wanted.name.split(":")[0] not in KNOWN:
+        if wanted.name.split(":")[0] not in PUBLISHED:
             raise
-        return on_paper(wanted), False
+        return placeholder_dataset(wanted), False
     return load(wanted), True
 
 
 def _dataset(recipe: RunRecipe | TransferRecipe) -> tuple[Any, bool]:
     """The images, or noise of their shapes where they are not there, and whether they are; read once."""
     if isinstance(recipe, TransferRecipe):
-        from rotnet_keras.planning.transfers import dataset_of
+        from rotnet_keras.planning.transfers import load_transfer_data
 
-        return dataset_of(recipe)
+        return load_transfer_data(recipe)
     return _dataset_of(recipe.data.model_dump_json())
 
 
@@ -221,11 +223,11 @@ def _with_backbone(
     return recipe.model_copy(update={key: found}), None
 
 
-def _spec(run: Planned) -> Backbone | None:
+def _spec(run: PlannedRun) -> Backbone | None:
     """The backbone that a study's run will go on from."""
-    if run.of is None:
+    if run.source is None:
         return None
-    source = load_recipe(run.of.recipe, run.of.overrides())
+    source = load_recipe(run.source.recipe, run.source.overrides())
     if isinstance(source, PretrainRecipe | ClassifyRecipe) and source.backbone:
         return source.backbone
-    return _spec(run.of)
+    return _spec(run.source)

@@ -7,7 +7,7 @@ import psutil
 from rich.filesize import decimal
 
 from rotnet_keras.planning import roofline
-from rotnet_keras.planning.costs import Cost
+from rotnet_keras.planning.costs import RunCost
 from rotnet_keras.planning.hardware import Cluster
 from rotnet_keras.reports.report import clock
 
@@ -17,7 +17,7 @@ TRAININGS = ("pretraining", "training")
 UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"))
 
 
-def table(costs: Sequence[Cost]) -> Rows:
+def table(costs: Sequence[RunCost]) -> Rows:
     """The phases of one run, or the runs of a study, and their sum."""
     if len(costs) == 1 and costs[0].parts:
         (cost,) = costs
@@ -37,7 +37,7 @@ def table(costs: Sequence[Cost]) -> Rows:
     return ["run", "arithmetic", "time"], [*rows, ["all", _flop(flop), duration(seconds)]]
 
 
-def notes(costs: Sequence[Cost], cluster: Cluster | None, cores: int | None = None) -> Iterator[str]:
+def notes(costs: Sequence[RunCost], cluster: Cluster | None, cores: int | None = None) -> Iterator[str]:
     """What else there is to know, one line each."""
     where = f"for {cluster}" if cluster else "from a short trial on this machine"
     yield f"Times are estimates, {where}."
@@ -55,7 +55,7 @@ def notes(costs: Sequence[Cost], cluster: Cluster | None, cores: int | None = No
     if cluster.total > 1 and any(part.name not in TRAININGS for cost in todo for part in cost.parts):
         yield "Trainings run on all devices, the other parts on one."
     yield "Assumed:"
-    for assumption in roofline.assumed(cluster, decoded):
+    for assumption in roofline.assumptions(cluster, decoded):
         yield f"  {assumption}"
 
 
@@ -72,13 +72,13 @@ def _flop(flop: float) -> str:
     return f"{flop / size:.3g} {unit}" if flop else ""
 
 
-def _reading(costs: Sequence[Cost]) -> Iterator[str]:
+def _reading(costs: Sequence[RunCost]) -> Iterator[str]:
     known = [cost.read_bytes for cost in costs if cost.read_bytes is not None]
     if sum(known):
         yield f"Read from disk: {decimal(round(sum(known)))} in all, because images are decoded at each use."
 
 
-def _memory(costs: Sequence[Cost], cluster: Cluster | None) -> Iterator[str]:
+def _memory(costs: Sequence[RunCost], cluster: Cluster | None) -> Iterator[str]:
     needed = max((cost.memory_bytes for cost in costs if cost.memory_bytes), default=0.0) / 1e9
     if not needed:
         return
@@ -90,8 +90,8 @@ def _memory(costs: Sequence[Cost], cluster: Cluster | None) -> Iterator[str]:
         yield f"That is too much: train.accumulate={parts} computes each batch in {parts} parts."
 
 
-def _feeding(costs: Sequence[Cost], cluster: Cluster) -> str:
+def _feeding(costs: Sequence[RunCost], cluster: Cluster) -> str:
     fastest = max(cost.parts[0].images / max(cost.parts[0].seconds, 1e-9) for cost in costs)
-    cores = math.ceil(fastest / roofline.DECODED / cluster.machines)
+    cores = math.ceil(fastest / roofline.IMAGES_PER_CORE_SECOND / cluster.machines)
     a_machine = " a machine" if cluster.machines > 1 else ""
     return f"The first part reads {fastest:,.0f} images/s: {cores} cores{a_machine} to decode them (--cores)."

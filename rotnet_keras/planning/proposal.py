@@ -9,7 +9,7 @@ import psutil
 import tomlkit
 
 from rotnet_keras.data.audit import Survey
-from rotnet_keras.planning.costs import Cost, costs_apart
+from rotnet_keras.planning.costs import RunCost, costs_in_subprocess
 from rotnet_keras.text import printable
 
 # Up to this short side, in pixels, images are seen whole; larger ones are resized and cropped as recipe `folder` does.
@@ -94,10 +94,10 @@ class Proposal:
     text: str
     epochs: int
     batch: int
-    cost: Cost | None
+    cost: RunCost | None
 
 
-def propose(found: Survey, file: Path, minutes: float) -> Proposal:
+def propose_recipe(found: Survey, file: Path, minutes: float) -> Proposal:
     """A recipe for these images that takes about so long on this machine, timed by a short trial.
 
     Args:
@@ -119,11 +119,11 @@ def propose(found: Survey, file: Path, minutes: float) -> Proposal:
     return Proposal(_text(found, file, epochs, batch, timing), epochs, batch, cost)
 
 
-def _timed(text: str) -> Cost | None:
+def _timed(text: str) -> RunCost | None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "recipe.toml"
         file.write_text(text, encoding="utf-8")
-        found = costs_apart(file, Path(folder))
+        found = costs_in_subprocess(file, Path(folder))
     return found[0] if found else None
 
 

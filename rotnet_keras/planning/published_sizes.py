@@ -13,7 +13,7 @@ from rotnet_keras.errors import DataError
 
 
 @dataclass(frozen=True)
-class Described:
+class PublishedSizes:
     """Sizes of a data set.
 
     Attributes:
@@ -29,15 +29,15 @@ class Described:
 
 
 # Places205 (its 256 x 256 version) has the file layout of the recipe `places205_alexnet`.
-KNOWN: Mapping[str, Described] = {
-    "imagenet2012": Described({"train": 1_281_167, "validation": 50_000}, 1000, 110_000),
-    "places205": Described({"train": 2_448_873, "test": 20_500}, 205, None, 256),
-    "cifar10": Described({"train": 50_000, "test": 10_000}, 10, 0, 32),
-    "cifar100": Described({"train": 50_000, "test": 10_000}, 100, 0, 32),
+PUBLISHED: Mapping[str, PublishedSizes] = {
+    "imagenet2012": PublishedSizes({"train": 1_281_167, "validation": 50_000}, 1000, 110_000),
+    "places205": PublishedSizes({"train": 2_448_873, "test": 20_500}, 205, None, 256),
+    "cifar10": PublishedSizes({"train": 50_000, "test": 10_000}, 10, 0, 32),
+    "cifar100": PublishedSizes({"train": 50_000, "test": 10_000}, 100, 0, 32),
 }
 
 
-class NoImages:
+class NoiseImages:
     """A store that makes up what it is asked for: noise."""
 
     def __init__(self, shape: tuple[int, ...], image_bytes: int | None) -> None:
@@ -48,7 +48,7 @@ class NoImages:
         return np.random.default_rng(0).integers(0, 256, (len(rows), *self.shape[1:]), np.uint8)
 
 
-def counts_of(known: Mapping[str, int], chosen: Mapping[str, str]) -> dict[str, int]:
+def split_counts(known: Mapping[str, int], chosen: Mapping[str, str]) -> dict[str, int]:
     """How many images there are in splits, asked for as of tfds, of a data set whose splits have known sizes.
 
     Raises:
@@ -69,26 +69,26 @@ def counts_of(known: Mapping[str, int], chosen: Mapping[str, str]) -> dict[str, 
     return counts
 
 
-def on_paper(data: Data) -> Dataset:
+def placeholder_dataset(data: Data) -> Dataset:
     """A data set with the sizes and splits that a recipe's would have, and noise for images.
 
     Raises:
         DataError: nothing is known of it.
     """
     name = data.name.split(":")[0]
-    if name not in KNOWN:
-        raise DataError(f"nothing is known of {data.name!r} (known: {', '.join(KNOWN)})")
-    known = KNOWN[name]
+    if name not in PUBLISHED:
+        raise DataError(f"nothing is known of {data.name!r} (known: {', '.join(PUBLISHED)})")
+    known = PUBLISHED[name]
     side = data.size or known.side
     if side is None:
         raise DataError(f"data.size: the images of {name} are not all one square; give their side in pixels")
     chosen = {key: key for key in known.splits} if "test" in known.splits else {"train": "train", "test": "validation"}
-    counts = counts_of(known.splits, asked_for(chosen, data.splits))
+    counts = split_counts(known.splits, asked_for(chosen, data.splits))
     for split in ("test", "validation"):
         if split not in counts:
             counts[split] = round(data.validation * counts["train"])
             counts["train"] -= counts[split]
-    store = NoImages((sum(counts.values()), side, side, data.channels or 3), known.image_bytes)
+    store = NoiseImages((sum(counts.values()), side, side, data.channels or 3), known.image_bytes)
     splits = {
         split: Split(store, np.arange(count), np.arange(count) % known.classes) for split, count in counts.items()
     }

@@ -36,10 +36,10 @@ def _pretrain(session: Session) -> None:
     pretrain(session)
 
 
-def _classify(session: Session) -> None:
-    from rotnet_keras.tasks.finetune import classify
+def _finetune(session: Session) -> None:
+    from rotnet_keras.tasks.finetune import finetune
 
-    classify(session)
+    finetune(session)
 
 
 def _probe(session: Session) -> None:
@@ -49,33 +49,33 @@ def _probe(session: Session) -> None:
 
 
 def _classification(session: Session) -> None:
-    from rotnet_keras.tasks.voc.classification import classify_pictures
+    from rotnet_keras.tasks.voc.classification import transfer_classification
 
-    classify_pictures(session)
+    transfer_classification(session)
 
 
 def _detection(session: Session) -> None:
-    from rotnet_keras.tasks.voc.detection import detect
+    from rotnet_keras.tasks.voc.detection import transfer_detection
 
-    detect(session)
+    transfer_detection(session)
 
 
 def _segmentation(session: Session) -> None:
-    from rotnet_keras.tasks.voc.segmentation import segment
+    from rotnet_keras.tasks.voc.segmentation import transfer_segmentation
 
-    segment(session)
+    transfer_segmentation(session)
 
 
 def _study(session: Session) -> None:
-    from rotnet_keras.tasks.study.study import study
+    from rotnet_keras.tasks.study.study import run_study
 
-    study(session)
+    run_study(session)
 
 
 # What each kind of recipe does. Imported when called: most of them load TensorFlow.
 TASKS: dict[str, Callable[[Session], None]] = {
     "pretrain": _pretrain,
-    "classify": _classify,
+    "classify": _finetune,
     "probe": _probe,
     "transfer classification": _classification,
     "transfer detection": _detection,
@@ -97,7 +97,7 @@ def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: N
     Raises:
         RunError: another process is running it, or a newer version of this package wrote it.
     """
-    folder.refuse_newer()
+    folder.require_known_format()
     recipe = load_recipe(folder.recipe)
     events = EventWriter(folder.events_file)
     stop = Stop(folder.stop_file)
@@ -142,7 +142,7 @@ def follow(recipe: Recipe) -> int:
 
 def _work(session: Session, before: Callable[[Session], None]) -> tuple[str, int, str]:
     """Do what the recipe says; (outcome, exit code, message)."""
-    way_on = command_line("resume", session.folder)
+    resume_command = command_line("resume", session.folder)
     session.event("start", pid=os.getpid())
     try:
         if session.place.chief:
@@ -154,26 +154,30 @@ def _work(session: Session, before: Callable[[Session], None]) -> tuple[str, int
         before(session)
         TASKS[name_of(session.recipe)](session)
     except RunStopped as stopped:
-        return "stopped", stopped.exit_code, f"Stopped. Go on with: {way_on}" if session.place.chief else "Stopped."
+        return (
+            "stopped",
+            stopped.exit_code,
+            f"Stopped. Go on with: {resume_command}" if session.place.chief else "Stopped.",
+        )
     except RotnetError as error:
         return "failed", error.exit_code, f"Error: {error}"
     except OSError as error:
         traceback.print_exc()
         if not session.folder.path.is_dir():
             return "failed", 1, f"Error: the run folder {session.folder.path} is gone"
-        return "failed", 1, f"Error: {error}. What was saved is intact; go on with: {way_on}"
+        return "failed", 1, f"Error: {error}. What was saved is intact; go on with: {resume_command}"
     except Exception as error:
         traceback.print_exc()
         reason = (str(error).splitlines() or [""])[0][:500]
-        told = f"Error: {type(error).__name__}: {reason} (more in {session.folder.log})"
-        return "failed", 1, f"{told}. Memory ran out. {advice(session.folder)}" if ran_out(told) else told
+        text = f"Error: {type(error).__name__}: {reason} (more in {session.folder.log})"
+        return "failed", 1, f"{text}. Memory ran out. {advice(session.folder)}" if ran_out(text) else text
     return "finished", 0, ""
 
 
 def _process_facts() -> dict[str, Any]:
     """What `run.json` says of the process that works on the run."""
     return {
-        **processes.marks(psutil.Process()),
+        **processes.process_identity(psutil.Process()),
         "host": os.uname().nodename,
         "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "cpus": os.cpu_count(),

@@ -17,8 +17,8 @@ from rotnet_keras.cli.main import app
 from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.data.audit import survey
 from rotnet_keras.errors import DataError, RecipeError
-from rotnet_keras.planning.costs import Cost, Part
-from rotnet_keras.planning.proposal import propose
+from rotnet_keras.planning.costs import PhaseCost, RunCost
+from rotnet_keras.planning.proposal import propose_recipe
 
 
 @pytest.fixture
@@ -61,9 +61,9 @@ def test_arrays_are_looked_through(tmp_path):
 
 def test_a_recipe_is_written_that_fits(photos, monkeypatch):
     """An epoch takes 20 s, so three of them a minute."""
-    part = Part("pretraining", 2, 24, 1e9, 12, 20.0)
+    part = PhaseCost("pretraining", 2, 24, 1e9, 12, 20.0)
     monkeypatch.setattr(
-        "rotnet_keras.planning.proposal.costs_apart", lambda *_: [Cost("a", None, 30.0, (part,), 0.0, 1e6)]
+        "rotnet_keras.planning.proposal.costs_in_subprocess", lambda *_: [RunCost("a", None, 30.0, (part,), 0.0, 1e6)]
     )
     monkeypatch.chdir(photos.parent)
     result = CliRunner().invoke(app, ["init", "my photos", "--minutes", "2"])
@@ -83,12 +83,13 @@ def test_a_recipe_is_written_that_fits(photos, monkeypatch):
 
 
 def test_a_batch_fits_into_the_memory_that_is_free(photos, monkeypatch):
-    part = Part("pretraining", 2, 24, 1e9, 12, 20.0)
+    part = PhaseCost("pretraining", 2, 24, 1e9, 12, 20.0)
     needed = 0.7 * psutil.virtual_memory().available
     monkeypatch.setattr(
-        "rotnet_keras.planning.proposal.costs_apart", lambda *_: [Cost("a", None, 30.0, (part,), 0.0, needed)]
+        "rotnet_keras.planning.proposal.costs_in_subprocess",
+        lambda *_: [RunCost("a", None, 30.0, (part,), 0.0, needed)],
     )
-    assert propose(survey(str(photos)), Path("a.toml"), 2).batch == 3
+    assert propose_recipe(survey(str(photos)), Path("a.toml"), 2).batch == 3
 
 
 @pytest.mark.slow

@@ -7,8 +7,7 @@ from support.command_line import run_cli
 from rotnet_keras.engine import keras
 from rotnet_keras.models.backbones.registry import backbone
 from rotnet_keras.models.flops import forward_gflop
-from rotnet_keras.planning.bench import registry
-from rotnet_keras.planning.bench.registry import data, memory, probes, training
+from rotnet_keras.planning.bench import data, memory, probes, registry, training
 
 TINY = {"backbone": "compact", "blocks": 2, "width": 0.25, "batch": 4, "rounds": 2, "precision": "float32"}
 
@@ -78,7 +77,7 @@ def test_the_command_measures_how_commands_start():
     found = json.loads(run_cli("bench", "startup", "--rounds", "1", "--json").stdout)
     names = [one["name"] for one in found["measurements"]]
     assert names == ["rotnet-keras --help", "rotnet-keras recipes", "rotnet-keras runs"]
-    columns, rows = registry.in_rows(found)
+    columns, rows = registry.as_table(found)
     assert columns[:3] == ["part", "what", "median"] and [row[1] for row in rows] == names
 
 

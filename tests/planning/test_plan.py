@@ -10,16 +10,16 @@ from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.errors import DataError, RecipeError, RunError
 from rotnet_keras.models.backbones.registry import backbone
 from rotnet_keras.models.flops import layer_work
-from rotnet_keras.planning.costs import AROUND_SECONDS, costs
+from rotnet_keras.planning.costs import START_AND_END_SECONDS, estimate_costs
 from rotnet_keras.planning.hardware import parse
 from rotnet_keras.planning.plan import duration, notes, table
-from rotnet_keras.planning.roofline import DECODED, TOGETHER, seconds
+from rotnet_keras.planning.roofline import IMAGES_PER_CORE_SECOND, MULTI_DEVICE_EFFICIENCY, seconds
 from rotnet_keras.planning.workload import Pass, Phase
 from rotnet_keras.runs.study_runs import with_absolute_paths
 
 
 def cost_of(recipe, runs_dir, devices="H100", cores=None, **overrides):
-    return next(costs(load_recipe(recipe, overrides), runs_dir, parse(devices), cores))
+    return next(estimate_costs(load_recipe(recipe, overrides), runs_dir, parse(devices), cores))
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_a_pretraining_is_counted_from_its_recipe_though_the_images_are_elsewher
     assert (training.name, training.inputs, training.images) == ("pretraining", 768, training.steps * 192)
     assert training.flop == pytest.approx(3 * 1.42e9 * 768 * training.steps, rel=0.01)
     assert evaluation.images == 50_000 + 50 * 12_812
-    assert cost.seconds == pytest.approx(AROUND_SECONDS + training.seconds + evaluation.seconds)
+    assert cost.seconds == pytest.approx(START_AND_END_SECONDS + training.seconds + evaluation.seconds)
     assert cost.read_bytes == pytest.approx(110_000 * (training.images + evaluation.images))
     # Weights, gradients and momentum of 57 million parameters, and the inputs' activations.
     assert 0.7e9 + 3 * 4 * 57e6 < cost.memory_bytes < 8e9
@@ -75,14 +75,18 @@ def test_a_pretraining_is_counted_from_its_recipe_though_the_images_are_elsewher
 
 def test_several_devices_share_a_training_and_nothing_else(runs_dir):
     one, eight = (cost_of("cifar_nin", runs_dir, devices) for devices in ("T4", "8xT4"))
-    assert one.parts[0].seconds / 8 / TOGETHER < eight.parts[0].seconds < 1.1 * one.parts[0].seconds / 8 / TOGETHER
+    assert (
+        one.parts[0].seconds / 8 / MULTI_DEVICE_EFFICIENCY
+        < eight.parts[0].seconds
+        < 1.1 * one.parts[0].seconds / 8 / MULTI_DEVICE_EFFICIENCY
+    )
     assert eight.parts[1:] == one.parts[1:]
     assert eight.memory_bytes < one.memory_bytes / 2
 
 
 def test_few_cores_hold_the_devices_up_unless_images_are_kept(runs_dir):
     phase = Phase("training", 10, 256, (), 2560, shared=True, parameters=0)
-    assert seconds(phase, parse("2x8xH100"), cores=4, decoded=True) == 2560 / (2 * 4 * DECODED)
+    assert seconds(phase, parse("2x8xH100"), cores=4, decoded=True) == 2560 / (2 * 4 * IMAGES_PER_CORE_SECOND)
     fed = cost_of("cifar_nin", runs_dir, cores=1)
     assert fed.parts == cost_of("cifar_nin", runs_dir).parts
 
@@ -115,7 +119,7 @@ def test_images_of_which_nothing_is_known_cannot_be_planned_with(runs_dir):
 
 def test_a_plan_of_this_machine_times_every_part_of_a_run(tiny_recipe, runs_dir):
     # In float32, which is what the tests around it expect of layers.
-    (cost,) = costs(load_recipe(str(tiny_recipe), {"train.precision": "float32"}), runs_dir)
+    (cost,) = estimate_costs(load_recipe(str(tiny_recipe), {"train.precision": "float32"}), runs_dir)
     assert [part.name for part in cost.parts] == ["pretraining", "validation and test"]
     assert all(part.seconds > 0 for part in cost.parts)
     assert cost.read_bytes == 0 and not cost.on_paper
@@ -123,7 +127,7 @@ def test_a_plan_of_this_machine_times_every_part_of_a_run(tiny_recipe, runs_dir)
 
 def test_a_plan_of_a_study_lists_its_runs(runs_dir):
     cluster = parse("2x8xH100")
-    found = list(costs(load_recipe("studies/fig4_filters", {}), runs_dir, cluster))
+    found = list(estimate_costs(load_recipe("studies/fig4_filters", {}), runs_dir, cluster))
     columns, rows = table(found)
     assert columns[0] == "run" and [row[0] for row in rows] == ["supervised-s0", "blocks4-s0", "all"]
     assert rows[-1][-1] == duration(sum(cost.seconds for cost in found))
@@ -132,8 +136,8 @@ def test_a_plan_of_a_study_lists_its_runs(runs_dir):
 @pytest.mark.slow
 def test_a_plan_of_a_study_knows_the_backbones_that_its_runs_will_make(runs_dir):
     study = load_recipe("studies/table7_voc", {"scale": "cpu", "scales.cpu.seeds": [0]})
-    found = {cost.name: cost for cost in costs(study, runs_dir, parse("H100"))}
-    assert len(found) == 16 and all(cost.seconds > AROUND_SECONDS for cost in found.values())
+    found = {cost.name: cost for cost in estimate_costs(study, runs_dir, parse("H100"))}
+    assert len(found) == 16 and all(cost.seconds > START_AND_END_SECONDS for cost in found.values())
     assert found["supervised-classification-s0"].parts == found["random-classification-s0"].parts
 
 
@@ -161,7 +165,7 @@ def test_a_plan_of_this_machine_times_a_transfer_and_one_of_a_backbone_that_is_n
     (tmp_path / "segmentation.toml").write_text(SEGMENTATION.format(kit=kit, classes=list(COLOURS)))
     (tmp_path / "study.toml").write_text(TRANSFERS)
     study = load_recipe(str(tmp_path / "study.toml"))
-    found = {cost.name: cost for cost in costs(with_absolute_paths(study, tmp_path), tmp_path / "runs")}
+    found = {cost.name: cost for cost in estimate_costs(with_absolute_paths(study, tmp_path), tmp_path / "runs")}
     for name in ("pretrained-s0", "random-s0"):
         training, evaluation = found[name].parts
         assert training.seconds > 0 and evaluation.seconds > 0 and training.steps == 4

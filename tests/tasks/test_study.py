@@ -103,8 +103,8 @@ def test_a_study_transfers_what_it_has_pretrained_and_a_random_start(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     runs = {run.name: run for run in list_runs(tmp_path / "runs")}
     assert set(runs) == {"study", "rotnet-s0", "pretrained-s0", "random-s0"}
-    assert runs["pretrained-s0"].settings()["pretrained"]["file"] == str(runs["rotnet-s0"].backbone)
-    assert "pretrained" not in runs["random-s0"].settings()
+    assert runs["pretrained-s0"].recipe_values()["pretrained"]["file"] == str(runs["rotnet-s0"].backbone)
+    assert "pretrained" not in runs["random-s0"].recipe_values()
     scores = [100 * events_of(runs[name], "test")[0]["score"] for name in ("pretrained-s0", "random-s0")]
     report = (runs["study"].path / "report.md").read_text()
     assert f"| RotNet | {scores[0]:.1f} (39.1) |" in report and f"| random | {scores[1]:.1f} |" in report
@@ -118,12 +118,12 @@ def test_stopped_it_stops_its_run_and_goes_on_with_it(study):
         command("run", study, "scale=cpu", "--name", "study"), cwd=study.parent, stdout=subprocess.DEVNULL
     )
     run = run_of(study.parent, "rotnet-s0")
-    wait_for(lambda: any(e["kind"] == "step" for e in run.tail()))
+    wait_for(lambda: any(e["kind"] == "step" for e in run.last_events()))
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
     assert run.state() == "stopped" and run_of(study.parent, "study").state() == "stopped"
     resumed = subprocess.Popen(command("resume", "study"), cwd=study.parent, stdout=subprocess.DEVNULL)
-    wait_for(lambda: run.alive() and any(e["kind"] == "resume" for e in run.tail()))
+    wait_for(lambda: run.alive() and any(e["kind"] == "resume" for e in run.last_events()))
     # A study that is killed takes nothing with it, and the next one waits for the run that goes on.
     resumed.kill()
     resumed.wait(60)
@@ -187,7 +187,7 @@ def test_runs_go_on_from_the_backbones_of_others():
     planned = {(run.name, run.seed): run for run in planned_runs(load_recipe("studies/table3_cifar", {"scale": "cpu"}))}
     assert len(planned) == 18 and {seed for _, seed in planned} == {0, 1, 2}
     tuned = planned["blocks4-tuned-mlp", 1]
-    assert tuned.of == planned["blocks4", 1]
+    assert tuned.source == planned["blocks4", 1]
     expected = {"head.name": "mlp", "seed": 1, "pretrained.file": "b.keras"}
     assert tuned.overrides(Path("b.keras")) == expected
     assert planned["blocks4-mlp", 2].overrides(Path("b.keras")) == {"seed": 2, "backbone.file": "b.keras"}
@@ -207,7 +207,7 @@ def test_random_starts_have_the_architecture_of_another_run():
     expected = {"backbone.name": "compact", "backbone.blocks": 4, "backbone.width": 1.0, "rescale": False, "seed": 0}
     assert random == expected and load_recipe("voc12_segmentation", random).pretrained is None
     # What a scale changes of single runs.
-    assert planned["frozen"].changes["pretrained.frozen"] == "conv2"
+    assert planned["frozen"].changed_values["pretrained.frozen"] == "conv2"
     number = [run.name for run in study.run].index("random-segmentation")
     with pytest.raises(RecipeError, match="run 'classification' makes no backbone from scratch"):
         planned_runs(load_recipe("studies/table7_voc", {f"run.{number}.like": "classification"}))

@@ -18,10 +18,10 @@ from rotnet_keras.evaluation.metrics import class_overlaps
 from rotnet_keras.models.backbones.registry import backbone, for_images, freeze
 from rotnet_keras.models.multi_label import DIFFICULT, BestIsThere, sigmoid_loss
 from rotnet_keras.models.segmenters import VOID, PixelAccuracy, fcn, fresh_variables, pixel_loss
-from rotnet_keras.tasks.finetune import classifier
-from rotnet_keras.tasks.voc.classification import multi_labelled
+from rotnet_keras.tasks.finetune import build_classifier
+from rotnet_keras.tasks.voc.classification import as_multi_label
 from rotnet_keras.tasks.voc.common import backbone_for
-from rotnet_keras.tasks.voc.segmentation import segmenter
+from rotnet_keras.tasks.voc.segmentation import build_segmenter
 
 CLASSIFICATION = """\
 kind = "transfer"
@@ -116,7 +116,7 @@ def test_deeplab_learns_from_two_maps_of_any_sizes(kit, tmp_path):
     recipe.write_text(text.format(kit=kit, classes=list(COLOURS)).replace("side = 48", "side = 44"))
     loaded = load_recipe(str(recipe))
     dataset = load_annotated(loaded.data, True, lambda *progress: None)
-    model = segmenter(loaded, dataset)
+    model = build_segmenter(loaded, dataset)
     assert model.network.output.shape[1:] == (44, 44, 4)
     model.compile_for(keras.optimizers.SGD(0.2, momentum=0.9), 0.0)
     places = [fitted(dataset.train.size(p), 44) for p in range(4)]
@@ -147,8 +147,8 @@ def test_a_pretrained_backbone_is_folded_rescaled_and_frozen(kit, tmp_path):
     source = f'[pretrained]\nfile = "{tmp_path / "backbone.keras"}"\nfrozen = "conv1"\n'
     recipe.write_text(text.replace(of_scratch, source).replace("views", "rescale = true\nviews"))
     loaded = load_recipe(str(recipe))
-    dataset = multi_labelled(load_annotated(loaded.data, False, lambda *progress: None))
-    trunk = classifier(loaded, dataset, pretrained).backbone
+    dataset = as_multi_label(load_annotated(loaded.data, False, lambda *progress: None))
+    trunk = build_classifier(loaded, dataset, pretrained).backbone
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in trunk.layers)
     assert {v.path.split("/")[0] for v in trunk.trainable_variables} == {"block2_conv1", "block2_conv2"}
     pixels = np.random.default_rng(0).random((1, 32, 32, 3)) * 255

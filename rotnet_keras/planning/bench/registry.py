@@ -100,7 +100,7 @@ def measure(parts: Sequence[str], settings: Settings, tell: Callable[[str], None
     found: list[Measurement] = []
     for part in parts:
         tell(f"measuring {part} ...")
-        found += importlib.import_module(f"rotnet_keras.planning.bench.registry.{part}").measure(settings)
+        found += importlib.import_module(f"rotnet_keras.planning.bench.{part}").measure(settings)
     return {
         "machine": facts(),
         "settings": asdict(settings),
@@ -108,7 +108,7 @@ def measure(parts: Sequence[str], settings: Settings, tell: Callable[[str], None
     }
 
 
-def in_rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def as_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The measurements as a table: what, the median, its unit and the range."""
     rows = []
     for one in found["measurements"]:

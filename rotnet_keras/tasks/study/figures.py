@@ -14,8 +14,8 @@ from rotnet_keras.engine import keras
 from rotnet_keras.evaluation.attention import attention, turned_maps, turning_scores
 from rotnet_keras.evaluation.features import frozen_taps
 from rotnet_keras.models.export import first_kernels, load_backbone
-from rotnet_keras.reports.figures import filters_figure, save
-from rotnet_keras.reports.map_figures import attention_figure, turning_figure
+from rotnet_keras.reports.figures import filters_figure, save_png_and_svg
+from rotnet_keras.reports.map_figures import attention_figure, equivariance_figure
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import check_shape
@@ -26,7 +26,7 @@ TURNED = 3
 SCORED = 1000
 
 
-def draw_pictures(session: Session, pictures: list[Picture], folders: dict[str, RunFolder]) -> None:
+def draw_figures(session: Session, pictures: list[Picture], folders: dict[str, RunFolder]) -> None:
     """Draw what a study asks for, and tell of it in an event each.
 
     Args:
@@ -38,7 +38,7 @@ def draw_pictures(session: Session, pictures: list[Picture], folders: dict[str, 
         path = session.folder.figures / f"picture-{number}.png"
         if picture.kind == "filters":
             (model,) = models.values()
-            save(filters_figure(first_kernels(model)), path)
+            save_png_and_svg(filters_figure(first_kernels(model)), path)
             scores: dict[str, float] = {}
         else:
             images = _images(folders[next(iter(picture.models.values()))], models)
@@ -65,7 +65,7 @@ def _attention(picture: Picture, models: dict[str, keras.Model], images: np.ndar
         features = frozen_taps(model, picture.taps).predict(shown, verbose=0)
         for tap, power in zip(picture.taps, picture.powers, strict=True):
             maps[f"{label}\n{tap}"] = attention(np.asarray(features[tap]), power)
-    save(attention_figure(shown, maps), path)
+    save_png_and_svg(attention_figure(shown, maps), path)
     return {}
 
 
@@ -76,5 +76,5 @@ def _turning(picture: Picture, models: dict[str, keras.Model], images: np.ndarra
             maps = turned_maps(model, tap, images, power)
             scores[f"{label}, {tap}"] = float(turning_scores(maps).mean())
             shown[f"{label}\n{tap}"] = maps[:TURNED]
-    save(turning_figure(images[:TURNED], shown), path)
+    save_png_and_svg(equivariance_figure(images[:TURNED], shown), path)
     return scores

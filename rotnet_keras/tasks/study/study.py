@@ -6,17 +6,17 @@ from pathlib import Path
 from rotnet_keras.config.study import StudyRecipe
 from rotnet_keras.errors import RotnetError
 from rotnet_keras.reports.report import result_tables, working_seconds, write_report
-from rotnet_keras.reports.study_results import measures
+from rotnet_keras.reports.study_results import run_measures
 from rotnet_keras.runs.folder import RunFolder, command_line, list_runs
-from rotnet_keras.runs.launch import load_for_run, prepare, spawn
+from rotnet_keras.runs.launch import create_run_from_recipe, load_for_run, start_detached
 from rotnet_keras.runs.status import summary
-from rotnet_keras.runs.study_runs import Planned, planned_runs, run_of
+from rotnet_keras.runs.study_runs import PlannedRun, find_matching_run, planned_runs
 from rotnet_keras.training.session import Session
 
 POLL_SECONDS = 1.0
 
 
-def study(session: Session) -> None:
+def run_study(session: Session) -> None:
     """Run a recipe of the kind `study`."""
     recipe = session.recipe
     assert isinstance(recipe, StudyRecipe)
@@ -25,43 +25,45 @@ def study(session: Session) -> None:
     session.say(f"{len(planned)} runs; scale: {recipe.scales[recipe.scale].note}")
     folders: dict[tuple[str, int], RunFolder] = {}
     for number, run in enumerate(planned, 1):
-        folder, reused = _folder_of(run, folders, session.folder.path.parent)
+        folder, reused = _find_or_prepare(run, folders, session.folder.path.parent)
         session.say(f"Run {number} of {len(planned)}: {folder.name}{', which is finished already' if reused else ''}")
         if not reused:
-            _finish(session, folder, number, len(planned))
+            _run_to_end(session, folder, number, len(planned))
         folders[run.name, run.seed] = folder
-        found = {"folder": folder.name, "seconds": working_seconds(folder.events()), "measures": measures(folder)}
+        found = {"folder": folder.name, "seconds": working_seconds(folder.events()), "measures": run_measures(folder)}
         session.event("run", step=number, name=run.name, seed=run.seed, **found)
     if recipe.picture:
-        from rotnet_keras.tasks.study.figures import draw_pictures
+        from rotnet_keras.tasks.study.figures import draw_figures
 
         seed = recipe.scales[recipe.scale].seeds[0]
         first = {name: folder for (name, its_seed), folder in folders.items() if its_seed == seed}
-        draw_pictures(session, recipe.picture, first)
+        draw_figures(session, recipe.picture, first)
     write_report(session.folder, "finished")
     for title, columns, rows in result_tables(session.folder):
         session.console.table(title, columns, rows)
     session.say(f"Report:   {session.folder.path / 'report.html'}")
 
 
-def _folder_of(run: Planned, folders: dict[tuple[str, int], RunFolder], runs_dir: Path) -> tuple[RunFolder, bool]:
+def _find_or_prepare(
+    run: PlannedRun, folders: dict[tuple[str, int], RunFolder], runs_dir: Path
+) -> tuple[RunFolder, bool]:
     """The run's folder, made if it is not there, and whether it is finished."""
-    backbone = folders[run.of.name, run.seed].backbone if run.of else None
+    backbone = folders[run.source.name, run.seed].backbone if run.source else None
     recipe, facts = load_for_run(run.recipe, run.overrides(backbone), runs_dir)
-    found = run_of(recipe, list_runs(runs_dir))
+    found = find_matching_run(recipe, list_runs(runs_dir))
     if found:
         return found, found.state() == "finished"
-    return prepare(recipe, facts, run.folder_name, runs_dir), False
+    return create_run_from_recipe(recipe, facts, run.folder_name, runs_dir), False
 
 
-def _finish(session: Session, folder: RunFolder, number: int, total: int) -> None:
+def _run_to_end(session: Session, folder: RunFolder, number: int, total: int) -> None:
     """See one run to its end, in a process of its own, which outlives this one.
 
     Raises:
         RunStopped: a stop was asked for; the run was stopped too.
         RotnetError: it failed.
     """
-    process = None if folder.alive() else spawn(folder)
+    process = None if folder.alive() else start_detached(folder)
     while process.poll() is None if process else folder.alive():
         found = summary(folder)
         part = found["step"] / found["steps"] if found["steps"] else 0.0
@@ -73,7 +75,7 @@ def _finish(session: Session, folder: RunFolder, number: int, total: int) -> Non
     session.stop.check()
     state = folder.state()
     if state != "finished":
-        ends = [event["message"] for event in folder.tail() if event["kind"] == "end"]
+        ends = [event["message"] for event in folder.last_events() if event["kind"] == "end"]
         why = f": {ends[-1]}" if ends else f"; see {folder.log}"
         way_on = command_line("resume", session.folder)
         raise RotnetError(f"{folder.name} is {state}{why}. Once that is mended, go on with all: {way_on}")
