@@ -1,4 +1,4 @@
-"""The kind `classify`: learn classes from labels, from scratch or from a pretrained backbone."""
+"""The kind `classify`: train a classifier from labels, from scratch or on a pretrained backbone."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,21 +12,21 @@ from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.models.backbones.registry import build, for_images, freeze, outputs_of
+from rotnet_keras.models.backbones.registry import build, freeze_up_to, layer_outputs, with_input_shape
 from rotnet_keras.models.export import first_kernels, load_backbone, save_model, with_softmax
-from rotnet_keras.models.fused_batch_norm import fused, stock
+from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm, with_stock_layers
 from rotnet_keras.models.heads import build_head
 from rotnet_keras.models.multi_label import MultiLabelClassifier
-from rotnet_keras.models.rescaling import evenly, rescaled
+from rotnet_keras.models.rescaling import evenly_spaced, folded_and_rescaled
 from rotnet_keras.models.rotnet import Classifier
 from rotnet_keras.models.s4l import UNLABELLED, SemiSupervised
 from rotnet_keras.reports.figures import draw_filters
 from rotnet_keras.training.classifier_trainer import ClassifierTrainer
 from rotnet_keras.training.session import Session
-from rotnet_keras.training.setup import network_input, prepare_data
-from rotnet_keras.training.trainer import set_up
+from rotnet_keras.training.setup import backbone_input_shape, prepare_data
+from rotnet_keras.training.trainer import configure_tensorflow
 
-# What makes the seed of one stream of images that of another; no recipe's own seed reaches so far.
+# Added to the recipe's seed for the stream of unlabelled images. It is larger than any seed in a recipe.
 UNLABELLED_SEED_OFFSET = 2**31
 
 
@@ -34,43 +34,51 @@ def finetune(session: Session) -> None:
     """Run a recipe of the kind `classify`."""
     recipe = session.recipe
     assert isinstance(recipe, ClassifyRecipe)
-    strategy = set_up(session, recipe)
+    strategy = configure_tensorflow(session, recipe)
     dataset = prepare_data(session)
     if dataset.train.labels is None:
-        raise DataError("classifying needs labelled training images, and these have no labels")
-    training = FinetuneTrainer(session, recipe, dataset, strategy)
-    training.carry_out()
+        raise DataError("training a classifier needs labelled training images, and these have no labels")
+    trainer = FinetuneTrainer(session, recipe, dataset, strategy)
+    trainer.run()
 
 
 def build_classifier(
     recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset, backbone: keras.Model
 ) -> Classifier:
-    """The model that a recipe trains: a backbone, up to the tap that is asked for, and a fresh head."""
-    trunk, tap = backbone, recipe.head.tap
+    """Build the model that a recipe trains: the backbone up to the tap of the recipe, and a new head.
+
+    Raises:
+        DataError: the backbone has no such tap, or cannot take images of this size.
+    """
+    tap = recipe.head.tap
     if tap is not None:
-        trunk = keras.Model(backbone.input, outputs_of(backbone, [tap])[tap], name=backbone.name)
-    trunk = for_images(trunk, network_input(dataset, recipe.augment))
+        backbone = keras.Model(backbone.input, layer_outputs(backbone, [tap])[tap], name=backbone.name)
+    backbone = with_input_shape(backbone, backbone_input_shape(dataset, recipe.augment))
     if isinstance(recipe, ClassificationRecipe) and recipe.rescale:
-        images = centred(dataset.train.images(evenly(len(dataset.train))), recipe.augment)
-        trunk = rescaled(trunk, images, recipe.pretrained is None)
-    head = build_head(recipe.head.name, trunk.output.shape[1:], len(dataset.class_names), trunk.layers[-1].name)
-    # A pretrained backbone is float32 in its file.
-    whole = recipe.devices.sync_batch_norm
-    trunk, head = fused(trunk, keras.config.dtype_policy().name, whole), fused(head, synchronized=whole)
+        images = centred(dataset.train.images(evenly_spaced(len(dataset.train))), recipe.augment)
+        backbone = folded_and_rescaled(backbone, images, recipe.pretrained is None)
+    head = build_head(recipe.head.name, backbone.output.shape[1:], len(dataset.class_names), backbone.layers[-1].name)
+    synchronized = recipe.devices.sync_batch_norm
+    # The file of a pretrained backbone is float32; here it gets the precision of the training.
+    backbone = with_fused_batch_norm(backbone, keras.config.dtype_policy().name, synchronized)
+    head = with_fused_batch_norm(head, synchronized=synchronized)
     if recipe.pretrained and recipe.pretrained.frozen:
-        freeze(trunk, recipe.pretrained.frozen)
+        freeze_up_to(backbone, recipe.pretrained.frozen)
     if isinstance(recipe, ClassificationRecipe):
-        return MultiLabelClassifier(trunk, head, augment=recipe.augment, seed=recipe.seed)
+        return MultiLabelClassifier(backbone, head, augment=recipe.augment, seed=recipe.seed)
     if recipe.auxiliary:
-        return SemiSupervised(trunk, head, recipe.auxiliary, recipe.augment, recipe.seed)
-    return Classifier(trunk, head, augment=recipe.augment, seed=recipe.seed)
+        return SemiSupervised(backbone, head, recipe.auxiliary, recipe.augment, recipe.seed)
+    return Classifier(backbone, head, augment=recipe.augment, seed=recipe.seed)
 
 
 class FinetuneTrainer(ClassifierTrainer):
-    """A backbone and a head in training together.
+    """Trains a backbone and a head together.
 
-    Where only some labels are used, their images come the more often: an epoch is always as many draws as
-    there are training images, as in the released code.
+    With few labels, each labelled image is drawn more often: an epoch always has as many draws as there are
+    training images, as in the authors' code.
+
+    Attributes:
+        labelled: the labelled images, repeated until they are as many as the training images.
     """
 
     what = "training"
@@ -86,59 +94,63 @@ class FinetuneTrainer(ClassifierTrainer):
         def build() -> Classifier:
             return build_classifier(recipe, dataset, starting_backbone(recipe, dataset))
 
-        inputs = recipe.train.batch
+        inputs_per_step = recipe.train.batch
         self.auxiliary = auxiliary = recipe.auxiliary if isinstance(recipe, ClassifyRecipe) else None
         if auxiliary:
-            inputs = (inputs + (auxiliary.batch or inputs)) * len(auxiliary.angles)
-        super().__init__(session, recipe, dataset, strategy, build, len(dataset.train), inputs)
+            unlabelled = auxiliary.batch or recipe.train.batch
+            inputs_per_step = (recipe.train.batch + unlabelled) * len(auxiliary.angles)
+        super().__init__(session, recipe, dataset, strategy, build, len(dataset.train), inputs_per_step)
         model = self.model
         if recipe.pretrained and recipe.pretrained.learning_rate:
-            share = recipe.pretrained.learning_rate / recipe.optimizer.learning_rate
-            of_trunk = len(model.backbone.trainable_variables)
-            model.optimizer.shares = [share] * of_trunk + [1.0] * (len(model.trainable_variables) - of_trunk)
-        chosen = labelled_subset(dataset, recipe.head, (recipe.seed, 0))
-        self.shown = dataset.train.subset(np.resize(chosen, len(dataset.train)))
-        session.record(labels=len(chosen))
+            factor = recipe.pretrained.learning_rate / recipe.optimizer.learning_rate
+            pretrained = len(model.backbone.trainable_variables)
+            fresh = len(model.trainable_variables) - pretrained
+            model.optimizer.rate_factors = [factor] * pretrained + [1.0] * fresh
+        positions = labelled_subset(dataset, recipe.head, (recipe.seed, 0))
+        self.labelled = dataset.train.subset(np.resize(positions, len(dataset.train)))
+        session.record(labels=len(positions))
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
-        """Augmented images (N, S, S, C) uint8 and labels (N,) int64, unlabelled ones behind labelled ones."""
+        """Return batches of augmented images (N, S, S, C) uint8 and labels (N,) int64, unlabelled images last."""
         recipe = self.recipe
 
-        def shown(split: Split, batch: int, seed: int) -> tf.data.Dataset:
+        def augmented(split: Split, batch: int, seed: int) -> tf.data.Dataset:
             steps = {"first": first, "last": last}
             return training_images(
                 split, recipe.augment, batch=batch, seed=seed, labelled=True, replicas=self.replicas, **steps
             )
 
-        labelled = shown(self.shown, recipe.train.batch, recipe.seed)
+        labelled = augmented(self.labelled, recipe.train.batch, recipe.seed)
         if not self.auxiliary:
             return labelled
-        others = replace(self.dataset.train, labels=np.full(len(self.dataset.train), UNLABELLED))
-        unlabelled = shown(others, self.auxiliary.batch or recipe.train.batch, recipe.seed + UNLABELLED_SEED_OFFSET)
+        without_labels = replace(self.dataset.train, labels=np.full(len(self.dataset.train), UNLABELLED))
+        unlabelled = augmented(
+            without_labels, self.auxiliary.batch or recipe.train.batch, recipe.seed + UNLABELLED_SEED_OFFSET
+        )
         both = tf.data.Dataset.zip(labelled, unlabelled)
         return both.map(lambda *pair: tuple(tf.concat(values, axis=0) for values in zip(*pair, strict=True)))
 
     def evaluation_batches(self, split: Split) -> tf.data.Dataset:
-        """Central crops (N, S, S, C) uint8 and labels (N,) int64."""
+        """Return batches of central crops (N, S, S, C) uint8 and labels (N,) int64."""
         return evaluation_images(split, self.recipe.augment, batch=self.evaluation_batch, labelled=True)
 
     def export(self) -> None:
-        """Write the models, the test and the first filters."""
+        """Save the models, draw the filters of the first layer and evaluate on the test split."""
         folder = self.session.folder
-        save_model(stock(self.measured.backbone), folder.backbone)
+        save_model(with_stock_layers(self.evaluation_model.backbone), folder.backbone)
         save_model(self.exported(), folder.export / "classifier.keras")
         folder.figures.mkdir(exist_ok=True)
-        draw_filters(first_kernels(self.measured.backbone), folder.figures / "filters.png")
+        draw_filters(first_kernels(self.evaluation_model.backbone), folder.figures / "filters.png")
         self.test("accuracy on test")
 
     def exported(self) -> keras.Model:
-        """The model from pixels to what one wants to know of them."""
-        return with_softmax(self.measured.backbone, self.measured.head, "classifier")
+        """Return the exported model: from pixels to a probability for each class."""
+        return with_softmax(self.evaluation_model.backbone, self.evaluation_model.head, "classifier")
 
 
 def starting_backbone(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset) -> keras.Model:
-    """What a recipe goes on from: the pretrained backbone, or one from scratch."""
+    """Load the pretrained backbone of a recipe, or build a new one with random weights."""
     if recipe.backbone:
-        return build(recipe.backbone, network_input(dataset, recipe.augment), dataset.mean, dataset.std)
+        return build(recipe.backbone, backbone_input_shape(dataset, recipe.augment), dataset.mean, dataset.std)
     assert recipe.pretrained is not None
     return load_backbone(Path(str(recipe.pretrained.file)))

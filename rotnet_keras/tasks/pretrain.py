@@ -1,4 +1,4 @@
-"""The kind `pretrain`: learn from rotations, measure, export, probe, report."""
+"""The kind `pretrain`: train a RotNet, evaluate and export it, and run its probes."""
 
 import numpy as np
 
@@ -8,10 +8,10 @@ from rotnet_keras.data.batches import crop_size, evaluation_images, training_ima
 from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.evaluation.suitability.suitability import look_into
+from rotnet_keras.evaluation.suitability.suitability import measure_suitability
 from rotnet_keras.models.backbones.registry import build
 from rotnet_keras.models.export import first_kernels, save_model, with_softmax
-from rotnet_keras.models.fused_batch_norm import fused
+from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 from rotnet_keras.models.rotation import rotate_batch, rotated_size
 from rotnet_keras.models.rotnet import RotNet
 from rotnet_keras.reports.figures import draw_filters
@@ -19,51 +19,51 @@ from rotnet_keras.reports.samples import FIXED_SAMPLES, SEARCHED_SAMPLES, write_
 from rotnet_keras.tasks.probe import check_probes, run_missing_probes
 from rotnet_keras.training.classifier_trainer import ClassifierTrainer
 from rotnet_keras.training.session import Session
-from rotnet_keras.training.setup import finish, network_input, prepare_data
-from rotnet_keras.training.trainer import set_up
+from rotnet_keras.training.setup import backbone_input_shape, finish, prepare_data
+from rotnet_keras.training.trainer import configure_tensorflow
 
 
 def pretrain(session: Session) -> None:
     """Run a recipe of the kind `pretrain`."""
     recipe = session.recipe
     assert isinstance(recipe, PretrainRecipe)
-    strategy = set_up(session, recipe)
+    strategy = configure_tensorflow(session, recipe)
     dataset = prepare_data(session)
     check_probes(dataset, recipe.probe)
-    training = RotNetTrainer(session, recipe, dataset, strategy)
-    training.restore()
-    training.train()
-    if not session.place.chief:
+    trainer = RotNetTrainer(session, recipe, dataset, strategy)
+    trainer.restore()
+    trainer.train()
+    if not session.process.chief:
         return
-    with engine.under("float32"):
-        with training.counting():
-            backbone = training.export()
-            training.look_into_suitability()
+    with engine.dtype_policy("float32"):
+        with trainer.evaluation_weights():
+            backbone = trainer.export()
+            trainer.assess_suitability()
         if recipe.probe:
             probes = list(enumerate(recipe.probe))
-            run_missing_probes(session, dataset, backbone, recipe.augment, probes, training.position.step)
+            run_missing_probes(session, dataset, backbone, recipe.augment, probes, trainer.position.step)
     finish(session)
 
 
 def build_rotnet(recipe: PretrainRecipe, dataset: Dataset) -> RotNet:
-    """The model that a recipe trains, with its first weights."""
+    """Build the model that a recipe trains, with random weights."""
     rotation = recipe.rotation
     side = rotated_size(crop_size(recipe.augment, dataset.image_shape[0]), rotation.angles)
     backbone = build(recipe.backbone, (side, side, dataset.image_shape[2]), dataset.mean, dataset.std)
-    whole = recipe.devices.sync_batch_norm
+    synchronized = recipe.devices.sync_batch_norm
     return RotNet(
-        fused(backbone, synchronized=whole),
+        with_fused_batch_norm(backbone, synchronized=synchronized),
         rotation.angles,
         rotation.copies,
         rotation.hidden,
         recipe.augment,
         recipe.seed,
-        whole,
+        synchronized,
     )
 
 
 class RotNetTrainer(ClassifierTrainer):
-    """A RotNet in training."""
+    """Trains a RotNet."""
 
     what = "pretraining"
     recipe: PretrainRecipe
@@ -73,14 +73,20 @@ class RotNetTrainer(ClassifierTrainer):
     ) -> None:
         rotation = recipe.rotation
         copies = len(rotation.angles) if rotation.copies == "all" else 1
-        inputs = recipe.train.batch * copies
+        inputs_per_step = recipe.train.batch * copies
         super().__init__(
-            session, recipe, dataset, strategy, lambda: build_rotnet(recipe, dataset), len(dataset.train), inputs
+            session,
+            recipe,
+            dataset,
+            strategy,
+            lambda: build_rotnet(recipe, dataset),
+            len(dataset.train),
+            inputs_per_step,
         )
         self.copies = len(rotation.angles)
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
-        """Augmented, unrotated images: (N, T, T, C) uint8."""
+        """Return batches of augmented, unrotated images (N, T, T, C) uint8; the model rotates them."""
         recipe = self.recipe
         return training_images(
             self.dataset.train,
@@ -93,50 +99,54 @@ class RotNetTrainer(ClassifierTrainer):
         )
 
     def evaluation_batches(self, split: Split) -> tf.data.Dataset:
-        """Central crops, unrotated: (N, T, T, C) uint8."""
+        """Return batches of unrotated central crops (N, T, T, C) uint8."""
         return evaluation_images(split, self.recipe.augment, batch=self.evaluation_batch)
 
     def after_validation(self, step: int) -> None:
-        """Show samples and filters."""
+        """Write sample predictions and the filters of the first layer."""
         split, angles = self.dataset.validation, self.recipe.rotation.angles
         assert split is not None
-        first = split.subset(np.arange(min(len(split), FIXED_SAMPLES + SEARCHED_SAMPLES)))
-        batches = self.evaluation_batches(first)
-        inputs = np.concatenate([np.asarray(rotate_batch(batch, angles)[0]) for batch in batches])
-        labels = np.concatenate([np.asarray(rotate_batch(batch, angles)[1]) for batch in batches])
-        logits = np.concatenate([self.measured.predict_on_batch(part) for part in np.array_split(inputs, 4)])
+        shown = split.subset(np.arange(min(len(split), FIXED_SAMPLES + SEARCHED_SAMPLES)))
+        batches = self.evaluation_batches(shown)
+        rotated = [rotate_batch(batch, angles) for batch in batches]
+        inputs = np.concatenate([np.asarray(images) for images, _ in rotated])
+        labels = np.concatenate([np.asarray(targets) for _, targets in rotated])
+        logits = np.concatenate([self.evaluation_model.predict_on_batch(part) for part in np.array_split(inputs, 4)])
         probabilities = np.asarray(keras.ops.softmax(logits.astype(np.float32)))
         folder = self.session.folder.samples
         event = write_samples(folder, step, inputs, labels, probabilities, angles)
         filters = f"filters-{step:08d}.png"
-        draw_filters(first_kernels(self.measured.backbone), folder / filters)
+        draw_filters(first_kernels(self.evaluation_model.backbone), folder / filters)
         self.session.event("samples", step=step, filters=filters, **event)
 
     def between_epochs(self) -> None:
-        """Probe as often as the recipe says."""
-        epoch, rest = divmod(self.position.step, self.per_epoch)
+        """Run the probes whose `every` divides the number of epochs so far."""
+        epoch, rest = divmod(self.position.step, self.steps_per_epoch)
         probes = enumerate(self.recipe.probe)
         due = [(i, p) for i, p in probes if p.every and epoch and not rest and epoch % p.every == 0]
         if due:
-            with engine.under("float32"):
-                with self.counting():
-                    backbone = self._upright_backbone()
+            with engine.dtype_policy("float32"):
+                with self.evaluation_weights():
+                    backbone = self._backbone_for_crops()
                 run_missing_probes(self.session, self.dataset, backbone, self.recipe.augment, due, self.position.step)
 
-    def _upright_backbone(self) -> keras.Model:
-        """The backbone with its weights of now, for images larger than what oblique turns leave of them."""
+    def _backbone_for_crops(self) -> keras.Model:
+        """Return the backbone with its present weights, for whole crops.
+
+        With angles that are not multiples of 90 degrees, training sees a smaller square from the middle of each crop.
+        """
         dataset = self.dataset
-        shape = network_input(dataset, self.recipe.augment)
+        shape = backbone_input_shape(dataset, self.recipe.augment)
         backbone = build(self.recipe.backbone, shape, dataset.mean, dataset.std)
-        backbone.set_weights(self.measured.backbone.get_weights())
+        backbone.set_weights(self.evaluation_model.backbone.get_weights())
         return backbone
 
     def export(self) -> keras.Model:
-        """Write the models, the test of the pretext task and the first filters; return the backbone."""
-        backbone = self._upright_backbone()
+        """Save the models, draw the filters of the first layer and evaluate on the test split; return the backbone."""
+        backbone = self._backbone_for_crops()
         save_model(backbone, self.session.folder.backbone)
         save_model(
-            with_softmax(self.measured.backbone, self.measured.head, "rotnet"),
+            with_softmax(self.evaluation_model.backbone, self.evaluation_model.head, "rotnet"),
             self.session.folder.export / "rotnet.keras",
         )
         self.session.folder.figures.mkdir(exist_ok=True)
@@ -144,8 +154,8 @@ class RotNetTrainer(ClassifierTrainer):
         self.test("rotation accuracy on test")
         return backbone
 
-    def look_into_suitability(self) -> None:
-        """Tell whether rotation is a sensible task for these images, once in the life of a run."""
+    def assess_suitability(self) -> None:
+        """Assess whether rotation prediction is a sensible task for these images, once per run."""
         if not any(event["kind"] == "suitability" for event in self.session.earlier):
             step, batch = self.position.step, self.evaluation_batch
-            look_into(self.session, self.dataset, self.measured, self.recipe.augment, batch, step)
+            measure_suitability(self.session, self.dataset, self.evaluation_model, self.recipe.augment, batch, step)

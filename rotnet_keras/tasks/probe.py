@@ -1,4 +1,4 @@
-"""Probes: classifiers on frozen features, and the controls they are held against."""
+"""The kind `probe`: train classifiers on the frozen features of a backbone and of its baselines."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -18,19 +18,25 @@ from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.evaluation.features import (
     Features,
-    check_room,
-    estimate_statistics,
+    check_disk_space,
+    estimate_batch_norm_statistics,
     extract,
-    frozen_taps,
-    pixels_backbone,
+    feature_extractor,
     random_backbone,
+    raw_pixels_backbone,
 )
-from rotnet_keras.evaluation.head_training import HeadTraining, Trunk, labelled_splits, nearest_neighbours, top1
+from rotnet_keras.evaluation.head_training import (
+    FrozenBackbone,
+    HeadTraining,
+    labelled_splits,
+    nearest_neighbours,
+    top1,
+)
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.export import load_backbone, save_model, with_softmax
 from rotnet_keras.runs.task_labels import confusion_fields
 from rotnet_keras.training.session import Session
-from rotnet_keras.training.setup import check_shape, finish, prepare_data
+from rotnet_keras.training.setup import check_input_shape, finish, prepare_data
 
 
 def probe_backbone(session: Session) -> None:
@@ -46,13 +52,15 @@ def probe_backbone(session: Session) -> None:
 
 
 def check_probes(dataset: Dataset, probes: Sequence[Probe]) -> None:
-    """Make sure that the data can serve the probes, before anything is trained.
+    """Check before any training that the data has what the probes need.
 
     Raises:
-        DataError: there are no labels, no test images, or too few of a class.
+        DataError: labels or test images are missing, or a class has too few images.
     """
     if probes and (dataset.train.labels is None or dataset.test is None):
-        raise DataError("probes need labelled training and test images, and these have none: leave [[probe]] out")
+        raise DataError(
+            "probes need labelled training and test images: add labels, or remove [[probe]] from the recipe"
+        )
     for probe in probes:
         labelled_subset(dataset, probe, (0, 0))
 
@@ -65,22 +73,22 @@ def run_missing_probes(
     probes: Sequence[tuple[int, Probe]],
     step: int,
 ) -> None:
-    """Measure the probes that have no result at this step yet, and write one event for each tap.
+    """Run the probes that have no result at this step yet, and write one event for each tap.
 
     Args:
-        probes: with their positions in the recipe.
-        step: of pretraining, 0 where there is none.
+        probes: the probes with their indices in the recipe.
+        step: the step of pretraining; 0 if the run does not pretrain.
     """
-    check_shape(backbone, dataset, augment)
+    check_input_shape(backbone, dataset, augment)
     done = {(e["probe"], e["weights"]) for e in session.earlier if e["kind"] == "probe" and e["step"] == step}
     for weights in ("rotnet", "random", "random_identity", "pixels"):
         asked = [(i, p) for i, p in probes if weights == "rotnet" or weights in p.controls]
         due = [(i, p) for i, p in asked if (i, weights) not in done]
         if due:
-            _run_probes_on(session, dataset, backbone, weights, augment, due, step)
+            _probe_weights(session, dataset, backbone, weights, augment, due, step)
 
 
-def _run_probes_on(
+def _probe_weights(
     session: Session,
     dataset: Dataset,
     backbone: keras.Model,
@@ -89,22 +97,22 @@ def _run_probes_on(
     probes: list[tuple[int, Probe]],
     step: int,
 ) -> None:
-    side = crop_size(augment, dataset.image_shape[0])
+    """Run probes on a backbone with its trained weights (`weights` is "rotnet") or on one of its baselines."""
     seed = session.seed
-    trunk = _probed_backbone(backbone, weights, dataset, augment, side, seed, [p for _, p in probes])
+    probed = _probed_backbone(backbone, weights, dataset, augment, seed, [p for _, p in probes])
     with _features_folder(session) as folder:
-        stores = _stores(session, dataset, trunk, augment, [p for _, p in probes], folder)
+        features = _extract_features(session, dataset, probed, augment, [p for _, p in probes], folder)
         for index, probe in probes:
-            taps, precision = _taps(trunk, probe), "float32"
+            taps, precision = _taps(probed, probe), "float32"
             with session.timed() as took:
                 if probe.head == "knn":
-                    scores = [nearest_neighbours(probe, taps, dataset, stores, seed)]
+                    scores = [nearest_neighbours(probe, taps, dataset, features, seed)]
                 else:
-                    training = HeadTraining(session, dataset, trunk, probe, taps, augment, stores)
-                    precision = training.precision
-                    scores = [training.repeat(draw) for draw in range(probe.repeats)]
+                    trained = HeadTraining(session, dataset, probed, probe, taps, augment, features)
+                    precision = trained.precision
+                    scores = [trained.repeat(draw) for draw in range(probe.repeats)]
                     if weights == "rotnet" and probe.labels_per_class is None:
-                        _export_classifier(session, trunk.model, training.heads, scores[-1], probe)
+                        _export_classifier(session, probed.model, trained.heads, scores[-1], probe)
             for tap in taps:
                 session.event(
                     "probe",
@@ -120,10 +128,10 @@ def _run_probes_on(
                 )
 
 
-def _stores(
-    session: Session, dataset: Dataset, trunk: Trunk, augment: Augment, probes: list[Probe], folder: Path
+def _extract_features(
+    session: Session, dataset: Dataset, probed: FrozenBackbone, augment: Augment, probes: list[Probe], folder: Path
 ) -> dict[str, Features]:
-    """Features by split, or by the name of a view, of the taps that some probe reads there."""
+    """Compute the features of each split and each view of the training images, of the taps that some probe reads."""
     plain, viewed = [p for p in probes if not p.augment], [p for p in probes if p.views]
     wanted: list[tuple[str, Split, tuple[int, int] | None, list[Probe]]] = []
     for name, split in labelled_splits(dataset).items():
@@ -132,14 +140,14 @@ def _stores(
         readers = [p for p in viewed if (p.views or 0) > view]
         wanted.append((f"view-{view}", dataset.train, (session.seed, view), readers))
     jobs = [
-        (name, split, view, frozen_taps(trunk.model, _taps_of_all(trunk, readers)))
+        (name, split, view, feature_extractor(probed.model, _all_taps(probed, readers)))
         for name, split, view, readers in wanted
         if readers
     ]
-    check_room([(frozen, len(split)) for _, split, _, frozen in jobs], folder)
+    check_disk_space([(frozen, len(split)) for _, split, _, frozen in jobs], folder)
     return {
         name: extract(
-            frozen, split, augment, folder / name, session.progress, f"features ({trunk.weights}, {name})", view
+            frozen, split, augment, folder / name, session.progress, f"features ({probed.weights}, {name})", view
         )
         for name, split, view, frozen in jobs
     }
@@ -147,7 +155,7 @@ def _stores(
 
 @contextmanager
 def _features_folder(session: Session) -> Iterator[Path]:
-    """A place for features, gigabytes perhaps, without what a killed process left there."""
+    """Make an empty folder for features, which may take gigabytes, and delete it afterwards."""
     folder = session.folder.path / ".features"
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -161,37 +169,42 @@ def _probed_backbone(
     weights: str,
     dataset: Dataset,
     augment: Augment,
-    side: int,
     seed: int,
     probes: list[Probe],
-) -> Trunk:
+) -> FrozenBackbone:
+    """Return the backbone, or the baseline that `weights` names, with the taps that the probes read.
+
+    Raises:
+        DataError: the recipe asks for all taps and the backbone has none.
+    """
     if weights == "pixels":
-        return Trunk(weights, pixels_backbone(dataset, side), ["pixels"])
+        side = crop_size(augment, dataset.image_shape[0])
+        return FrozenBackbone(weights, raw_pixels_backbone(dataset, side), ["pixels"])
     every = registry.taps(backbone)
     asked = [tap for probe in probes for tap in (every if probe.tap == ["all"] else probe.tap)]
     if not asked:
-        raise DataError("the backbone has no layers called conv1, conv2, ...: name the taps in the recipe")
+        raise DataError("the backbone has no layers named conv1, conv2, ...: list the layers to probe in `tap`")
     taps = list(dict.fromkeys(asked))
     if weights == "rotnet":
-        return Trunk(weights, backbone, taps)
+        return FrozenBackbone(weights, backbone, taps)
     model = random_backbone(backbone, seed + 1)
     if weights == "random":
-        estimate_statistics(model, dataset, augment, seed + 1)
-    return Trunk(weights, model, taps)
+        estimate_batch_norm_statistics(model, dataset, augment, seed + 1)
+    return FrozenBackbone(weights, model, taps)
 
 
-def _taps(trunk: Trunk, probe: Probe) -> list[str]:
-    if trunk.weights == "pixels":
-        return trunk.taps
-    return registry.taps(trunk.model) if probe.tap == ["all"] else list(probe.tap)
+def _taps(probed: FrozenBackbone, probe: Probe) -> list[str]:
+    if probed.weights == "pixels":
+        return probed.taps
+    return registry.taps(probed.model) if probe.tap == ["all"] else list(probe.tap)
 
 
-def _taps_of_all(trunk: Trunk, probes: list[Probe]) -> list[str]:
-    return list(dict.fromkeys(tap for probe in probes for tap in _taps(trunk, probe)))
+def _all_taps(probed: FrozenBackbone, probes: list[Probe]) -> list[str]:
+    return list(dict.fromkeys(tap for probe in probes for tap in _taps(probed, probe)))
 
 
 def _summary(draws: list[dict[str, np.ndarray]]) -> dict[str, Any]:
-    """What a probe event says of a tap: mean over the draws, and the counts of all draws together."""
+    """Return the scores of one tap: accuracies averaged over the draws of labels, confusion matrices summed."""
     accuracies = [top1(draw["test"]) for draw in draws]
     confusion = np.sum([draw["test"] for draw in draws], axis=0)
     summary: dict[str, Any] = {
@@ -208,7 +221,7 @@ def _summary(draws: list[dict[str, np.ndarray]]) -> dict[str, Any]:
 def _export_classifier(
     session: Session, backbone: keras.Model, heads: dict[str, keras.Model], scores: dict[str, Any], probe: Probe
 ) -> None:
-    """Write `classifier.keras` for the tap that is best on validation, if it beats the one there is."""
+    """Save the tap with the best validation accuracy as `classifier.keras`, unless the saved one is better."""
     ranked = [(top1(scores[tap]["validation"]), tap) for tap in heads if "validation" in scores[tap]]
     if not ranked:
         return

@@ -1,4 +1,4 @@
-"""From a run folder with a recipe to a run folder with results: the one way every run takes."""
+"""Runs the recipe in a run folder: every run, new or resumed, passes through `run`."""
 
 import importlib.metadata
 import os
@@ -22,12 +22,16 @@ from rotnet_keras.runs import processes
 from rotnet_keras.runs.events import EventWriter
 from rotnet_keras.runs.folder import RunFolder, command_line
 from rotnet_keras.runs.oom_advice import advice, ran_out
-from rotnet_keras.training.cluster import place, scratch
+from rotnet_keras.training.cluster import training_process, worker_folder
 from rotnet_keras.training.console import Console
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.stopping import Stop
 
+# Packages whose versions are written to run.json.
 RECORDED_PACKAGES = ("rotnet-keras", "keras", "tensorflow", "numpy")
+
+
+# One function for each kind of recipe. It imports its task when it is called, because most tasks load TensorFlow.
 
 
 def _pretrain(session: Session) -> None:
@@ -72,7 +76,7 @@ def _study(session: Session) -> None:
     run_study(session)
 
 
-# What each kind of recipe does. Imported when called: most of them load TensorFlow.
+# The kind of a recipe, with its task for transfers, and the function that runs it.
 TASKS: dict[str, Callable[[Session], None]] = {
     "pretrain": _pretrain,
     "classify": _finetune,
@@ -85,17 +89,17 @@ TASKS: dict[str, Callable[[Session], None]] = {
 
 
 def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: None) -> int:
-    """Start or resume the run in a folder, in this process, to its end.
+    """Run a run folder to its end in this process, from the start or from its last checkpoint.
 
     Args:
-        folder: holds at least a resolved `recipe.toml`.
-        before: called in the session before the task is; may raise what the task may.
+        folder: a run folder with at least a resolved `recipe.toml`.
+        before: called with the session before the task starts. It may raise whatever a task may raise.
 
     Returns:
-        The exit code: 0 finished, 130 or 143 stopped with a checkpoint, otherwise an error's.
+        The exit code: 0 if the run finished, 130 or 143 if it stopped with a checkpoint, otherwise the error's.
 
     Raises:
-        RunError: another process is running it, or a newer version of this package wrote it.
+        RunError: another process runs this folder, or a newer version of this package wrote it.
     """
     folder.require_known_format()
     recipe = load_recipe(folder.recipe)
@@ -108,7 +112,8 @@ def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: N
         outcome, code, message = _work(session, before)
         if message:
             session.say(message)
-        with suppress(OSError):  # A disk may be full; the run then counts as killed, and goes on as such.
+        # The disk may be full. Without an end event the run counts as killed, and can be resumed.
+        with suppress(OSError):
             session.event("end", outcome=outcome, exit_code=code, message=message)
         return code
     finally:
@@ -117,12 +122,13 @@ def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: N
 
 
 def run_and_exit(folder: RunFolder, before: Callable[[Session], None] = lambda session: None) -> NoReturn:
-    """The same, and the end of this process with its exit code.
+    """Run a run folder to its end, then end this process with the exit code.
 
-    By itself a process ends at once: all is written, and threads of TensorFlow that want the interpreter while that
-    goes could hold it up for ever. One of several takes leave of the others first.
+    A single process ends with `os._exit`: everything is written, and TensorFlow threads that wait for the
+    interpreter during a normal exit can block it for ever. One of several processes exits normally, so that it
+    disconnects from the others first.
     """
-    alone = place(load_recipe(folder.recipe)).count == 1
+    alone = training_process(load_recipe(folder.recipe)).count == 1
     code = run(folder, before)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -132,8 +138,14 @@ def run_and_exit(folder: RunFolder, before: Callable[[Session], None] = lambda s
 
 
 def follow(recipe: Recipe) -> int:
-    """Train with others as one of several processes, not the chief; the exit code. It leaves the log of a failure."""
-    folder = scratch(recipe)
+    """Train as one of several processes that is not the chief.
+
+    Its scratch folder is deleted at the end, unless the run failed: then its log stays.
+
+    Returns:
+        The exit code, as of `run`.
+    """
+    folder = worker_folder(recipe)
     code = run(folder)
     if code in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
         shutil.rmtree(folder.path.parent, ignore_errors=True)
@@ -141,31 +153,28 @@ def follow(recipe: Recipe) -> int:
 
 
 def _work(session: Session, before: Callable[[Session], None]) -> tuple[str, int, str]:
-    """Do what the recipe says; (outcome, exit code, message)."""
+    """Run the task of the recipe; return the outcome, the exit code and the message of the end event."""
     resume_command = command_line("resume", session.folder)
     session.event("start", pid=os.getpid())
     try:
-        if session.place.chief:
+        if session.process.chief:
             session.say(f"Run {session.folder.name} in {session.folder.path}")
-        if session.place.count > 1:
-            session.say(f"Process {session.place.index + 1} of {session.place.count}; waiting until all are there.")
+        if session.process.count > 1:
+            session.say(f"Process {session.process.rank + 1} of {session.process.count}; waiting for the others.")
         if kind_of(session.recipe).trains:
-            session.say("Starting TensorFlow; the first step takes longer, it traces the graph.")
+            session.say("Starting TensorFlow. The first step takes longer, because it traces the graph.")
         before(session)
         TASKS[name_of(session.recipe)](session)
     except RunStopped as stopped:
-        return (
-            "stopped",
-            stopped.exit_code,
-            f"Stopped. Go on with: {resume_command}" if session.place.chief else "Stopped.",
-        )
+        message = f"Stopped. Resume with: {resume_command}" if session.process.chief else "Stopped."
+        return "stopped", stopped.exit_code, message
     except RotnetError as error:
         return "failed", error.exit_code, f"Error: {error}"
     except OSError as error:
         traceback.print_exc()
         if not session.folder.path.is_dir():
-            return "failed", 1, f"Error: the run folder {session.folder.path} is gone"
-        return "failed", 1, f"Error: {error}. What was saved is intact; go on with: {resume_command}"
+            return "failed", 1, f"Error: the run folder {session.folder.path} no longer exists"
+        return "failed", 1, f"Error: {error}. Saved files are intact. Resume with: {resume_command}"
     except Exception as error:
         traceback.print_exc()
         reason = (str(error).splitlines() or [""])[0][:500]
@@ -175,7 +184,7 @@ def _work(session: Session, before: Callable[[Session], None]) -> tuple[str, int
 
 
 def _process_facts() -> dict[str, Any]:
-    """What `run.json` says of the process that works on the run."""
+    """Return the facts about this process that are written to `run.json`."""
     return {
         **processes.process_identity(psutil.Process()),
         "host": os.uname().nodename,

@@ -74,5 +74,5 @@ def test_a_run_whose_folder_is_deleted_ends(tiny_recipe):
     shutil.rmtree(run.path, ignore_errors=True)
     wait_for(lambda: process.poll() is not None, "the end of the run")
     told = process.stdout.read()
-    assert process.returncode == 1 and told.splitlines()[-1].endswith("is gone") and "Traceback" not in told
+    assert process.returncode == 1 and told.splitlines()[-1].endswith("no longer exists") and "Traceback" not in told
     assert not run.path.exists()

@@ -72,7 +72,7 @@ def test_a_detached_run_is_watched_and_stopped_from_elsewhere(tiny_recipe):
     assert again.returncode == 1 and "running already" in again.stderr
     assert run_cli("stop", "run", cwd=folder).returncode == 0
     logs = run_cli("logs", "-f", "run", cwd=folder).stdout
-    assert "Stopped. Go on with: rotnet-keras resume run" in logs
+    assert "Stopped. Resume with: rotnet-keras resume run" in logs
     assert "Warning: train.log_every is 2, but of 1,000,000 steps an event averages 10" in logs
     assert run.state() == "stopped"
     assert "stopped" in run_cli("runs", cwd=folder).stdout

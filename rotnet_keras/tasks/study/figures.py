@@ -11,14 +11,14 @@ from rotnet_keras.config.study import Picture
 from rotnet_keras.data import datasets
 from rotnet_keras.data.batches import centred
 from rotnet_keras.engine import keras
-from rotnet_keras.evaluation.attention import attention, turned_maps, turning_scores
-from rotnet_keras.evaluation.features import frozen_taps
+from rotnet_keras.evaluation.attention import attention, equivariance_scores, rotated_attention_maps
+from rotnet_keras.evaluation.features import feature_extractor
 from rotnet_keras.models.export import first_kernels, load_backbone
 from rotnet_keras.reports.figures import filters_figure, save_png_and_svg
 from rotnet_keras.reports.map_figures import attention_figure, equivariance_figure
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.training.session import Session
-from rotnet_keras.training.setup import check_shape
+from rotnet_keras.training.setup import check_input_shape
 
 SHOWN = 8
 TURNED = 3
@@ -53,7 +53,7 @@ def _images(run: RunFolder, models: dict[str, keras.Model]) -> np.ndarray:
     augment = getattr(recipe, "augment", Augment())
     dataset = datasets.load(recipe.data)
     for model in models.values():
-        check_shape(model, dataset, augment)
+        check_input_shape(model, dataset, augment)
     split = dataset.test or dataset.validation or dataset.train
     return centred(split.images(np.arange(min(SCORED, len(split)))), augment)
 
@@ -62,7 +62,7 @@ def _attention(picture: Picture, models: dict[str, keras.Model], images: np.ndar
     shown = images[:SHOWN]
     maps = {}
     for label, model in models.items():
-        features = frozen_taps(model, picture.taps).predict(shown, verbose=0)
+        features = feature_extractor(model, picture.taps).predict(shown, verbose=0)
         for tap, power in zip(picture.taps, picture.powers, strict=True):
             maps[f"{label}\n{tap}"] = attention(np.asarray(features[tap]), power)
     save_png_and_svg(attention_figure(shown, maps), path)
@@ -73,8 +73,8 @@ def _turning(picture: Picture, models: dict[str, keras.Model], images: np.ndarra
     scores, shown = {}, {}
     for label, model in models.items():
         for tap, power in zip(picture.taps, picture.powers, strict=True):
-            maps = turned_maps(model, tap, images, power)
-            scores[f"{label}, {tap}"] = float(turning_scores(maps).mean())
+            maps = rotated_attention_maps(model, tap, images, power)
+            scores[f"{label}, {tap}"] = float(equivariance_scores(maps).mean())
             shown[f"{label}\n{tap}"] = maps[:TURNED]
     save_png_and_svg(equivariance_figure(images[:TURNED], shown), path)
     return scores

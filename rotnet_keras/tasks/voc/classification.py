@@ -10,24 +10,24 @@ from rotnet_keras.data.batches import evaluation_images
 from rotnet_keras.data.datasets import IMAGENET_STATISTICS, Dataset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras
-from rotnet_keras.evaluation.metrics import mean_of, of_ranking
+from rotnet_keras.evaluation.metrics import classification_average_precision, mean_over_classes
 from rotnet_keras.models.export import with_sigmoid
 from rotnet_keras.models.multi_label import DIFFICULT
 from rotnet_keras.tasks.finetune import FinetuneTrainer
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import record_data
-from rotnet_keras.training.trainer import set_up
+from rotnet_keras.training.trainer import configure_tensorflow
 
 
 def transfer_classification(session: Session) -> None:
     """Run a recipe of the kind `transfer`, task `classification`."""
     recipe = session.recipe
     assert isinstance(recipe, ClassificationRecipe)
-    strategy = set_up(session, recipe)
+    strategy = configure_tensorflow(session, recipe)
     dataset = as_multi_label(load_annotated(recipe.data, False, session.progress))
     record_data(session, dataset, dataset.image_shape, dataset.class_names)
     training = MultiLabelTrainer(session, recipe, dataset, strategy)
-    training.carry_out()
+    training.run()
 
 
 def as_multi_label(annotated: AnnotatedDataset) -> Dataset:
@@ -68,7 +68,7 @@ class MultiLabelTrainer(FinetuneTrainer):
         On test scores are summed over random crops, as many as the recipe's `views`; `score_one_crop` is that of the
         central one, `score_area` the area under the curves.
         """
-        results = self.measured.evaluate(self.evaluation_batches(split), verbose=0, return_dict=True)
+        results = self.evaluation_model.evaluate(self.evaluation_batches(split), verbose=0, return_dict=True)
         one = self._probabilities(split, None)
         found = {"loss": float(results["loss"]), "accuracy": float(results["accuracy"])}
         if not what:
@@ -82,19 +82,19 @@ class MultiLabelTrainer(FinetuneTrainer):
 
     def _probabilities(self, split: Split, view: tuple[int, int] | None) -> np.ndarray:
         batches = evaluation_images(split, self.recipe.augment, batch=self.evaluation_batch, view=view)
-        return np.concatenate([keras.ops.sigmoid(self.measured.predict_on_batch(batch)) for batch in batches])
+        return np.concatenate([keras.ops.sigmoid(self.evaluation_model.predict_on_batch(batch)) for batch in batches])
 
     def _scores(self, split: Split, probabilities: np.ndarray) -> dict[str, Any]:
         truth = split.required_labels()
-        of_classes = [of_ranking(probabilities[:, k], truth[:, k]) for k in range(truth.shape[1])]
+        of_classes = [classification_average_precision(probabilities[:, k], truth[:, k]) for k in range(truth.shape[1])]
         eleven = [None if pair is None else pair[0] for pair in of_classes]
         return {
-            "score": mean_of(eleven),
-            "score_area": mean_of([None if pair is None else pair[1] for pair in of_classes]),
+            "score": mean_over_classes(eleven),
+            "score_area": mean_over_classes([None if pair is None else pair[1] for pair in of_classes]),
             "per_class": eleven,
             "confusion": [],
         }
 
     def exported(self) -> keras.Model:
         """From pixels to a probability for each class."""
-        return with_sigmoid(self.measured.backbone, self.measured.head, "classifier")
+        return with_sigmoid(self.evaluation_model.backbone, self.evaluation_model.head, "classifier")

@@ -15,7 +15,7 @@ from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.backbones.registry import build
 from rotnet_keras.models.base import TrainingModel
 from rotnet_keras.models.export import load_backbone
-from rotnet_keras.models.rescaling import evenly, rescaled
+from rotnet_keras.models.rescaling import evenly_spaced, folded_and_rescaled
 
 
 def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> keras.Model:
@@ -33,8 +33,8 @@ def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> ke
     if not recipe.rescale:
         return backbone
     size = backbone.input.shape[1]
-    pictures = [lay(split.picture(p), fitted(split.size(p), size), size) for p in evenly(len(split))]
-    return rescaled(backbone, np.stack(pictures), recipe.pretrained is None)
+    pictures = [lay(split.picture(p), fitted(split.size(p), size), size) for p in evenly_spaced(len(split))]
+    return folded_and_rescaled(backbone, np.stack(pictures), recipe.pretrained is None)
 
 
 def letterboxed_batches(
@@ -71,4 +71,4 @@ def scale_pretrained_learning_rate(
     if recipe.pretrained and recipe.pretrained.learning_rate:
         share = recipe.pretrained.learning_rate / recipe.optimizer.learning_rate
         others = {id(variable) for variable in fresh}
-        model.optimizer.shares = [1.0 if id(v) in others else share for v in model.trainable_variables]
+        model.optimizer.rate_factors = [1.0 if id(v) in others else share for v in model.trainable_variables]

@@ -10,9 +10,9 @@ from rotnet_keras.data.annotations import AnnotatedDataset, AnnotatedSplit, load
 from rotnet_keras.data.batches import Spec
 from rotnet_keras.data.boxes import Boxes
 from rotnet_keras.engine import tf
-from rotnet_keras.evaluation.metrics import coco_of_boxes, mean_of, of_boxes
-from rotnet_keras.models.backbones.registry import freeze
-from rotnet_keras.models.detectors.base import NOTHING, Detector, Norm
+from rotnet_keras.evaluation.metrics import coco_average_precision, detection_average_precision, mean_over_classes
+from rotnet_keras.models.backbones.registry import freeze_up_to
+from rotnet_keras.models.detectors.base import NO_OBJECT, BatchNormMode, Detector
 from rotnet_keras.models.detectors.faster_rcnn import FasterRCNN
 from rotnet_keras.models.detectors.retinanet import RetinaNet
 from rotnet_keras.models.export import first_kernels, save_model
@@ -21,7 +21,7 @@ from rotnet_keras.tasks.voc.common import backbone_for, letterboxed_batches, sca
 from rotnet_keras.tasks.voc.figures import DetectionExample, draw_detections
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import record_data
-from rotnet_keras.training.trainer import Trainer, set_up
+from rotnet_keras.training.trainer import Trainer, configure_tensorflow
 
 # Of an object, what has to be left on a canvas for it to count.
 LEFT = 0.3
@@ -34,12 +34,12 @@ def transfer_detection(session: Session) -> None:
     """Run a recipe of the kind `transfer`, task `detection`."""
     recipe = session.recipe
     assert isinstance(recipe, DetectionRecipe)
-    strategy = set_up(session, recipe)
+    strategy = configure_tensorflow(session, recipe)
     dataset = load_annotated(recipe.data, False, session.progress)
     side = recipe.canvas.side
     record_data(session, dataset, (side, side, 3), dataset.class_names)
     training = DetectorTrainer(session, recipe, dataset, strategy)
-    training.carry_out()
+    training.run()
 
 
 def build_detector(recipe: DetectionRecipe, dataset: AnnotatedDataset) -> Detector:
@@ -49,7 +49,7 @@ def build_detector(recipe: DetectionRecipe, dataset: AnnotatedDataset) -> Detect
     """
     side, classes = recipe.canvas.side, len(dataset.class_names)
     backbone = backbone_for(recipe, side, dataset.train)
-    scratch: Norm = "synchronized" if recipe.devices.sync_batch_norm else "trained"
+    scratch: BatchNormMode = "synchronized" if recipe.devices.sync_batch_norm else "trained"
     norm = "fixed" if recipe.pretrained else scratch
     rest: Any = {"objects": max_objects_per_image(dataset.train), "seed": recipe.seed, "norm": norm}
     found: Detector
@@ -59,7 +59,7 @@ def build_detector(recipe: DetectionRecipe, dataset: AnnotatedDataset) -> Detect
         after = recipe.after or recipe.taps[0]
         found = FasterRCNN(backbone, recipe.taps[0], after, recipe.cells, classes, side, **rest)
     if recipe.pretrained and recipe.pretrained.frozen:
-        freeze(found.networks[0], recipe.pretrained.frozen)
+        freeze_up_to(found.networks[0], recipe.pretrained.frozen)
     return found
 
 
@@ -88,7 +88,7 @@ def letterboxed_batch(
     """Pictures on canvases with their objects, without the difficult ones, which nobody has to find."""
     pixels = np.stack([letterbox.lay(split.picture(position), where, side) for position, where in chosen])
     objects_of = np.zeros((len(chosen), most, 5), np.float32)
-    objects_of[..., 4] = NOTHING
+    objects_of[..., 4] = NO_OBJECT
     assert split.objects is not None
     for row, (position, where) in enumerate(chosen):
         objects = split.objects[position]
@@ -104,7 +104,7 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
 
     what = "training"
     recipe: DetectionRecipe
-    measured: Detector
+    evaluation_model: Detector
 
     def __init__(
         self, session: Session, recipe: DetectionRecipe, dataset: AnnotatedDataset, strategy: tf.distribute.Strategy
@@ -112,7 +112,7 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
         images, batch = len(dataset.train), recipe.train.batch
         super().__init__(session, recipe, dataset, strategy, lambda: build_detector(recipe, dataset), images, batch)
         assert isinstance(self.model, Detector)
-        scale_pretrained_learning_rate(self.model, recipe, self.model.fresh)
+        scale_pretrained_learning_rate(self.model, recipe, self.model.new_variables)
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Canvases (N, S, S, 3) uint8 and their objects (N, M, 5) float32."""
@@ -132,9 +132,9 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
         for position in range(len(split)):
             where = letterbox.fitted(split.size(position), self.recipe.canvas.side)
             pixels, objects = letterboxed_batch(
-                split, [(position, where)], self.recipe.canvas.side, self.measured.objects
+                split, [(position, where)], self.recipe.canvas.side, self.evaluation_model.objects
             )
-            loss, right = self.measured.loss_of(pixels, objects)
+            loss, right = self.evaluation_model.loss_and_accuracy(pixels, objects)
             losses.append(loss)
             hits.append(right)
             found.append(self._found(pixels, where))
@@ -144,21 +144,21 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
         if what:
             self._draw(split, found)
         classes_there = range(len(self.dataset.class_names))
-        of_classes = [of_boxes(found, split.objects, k) for k in classes_there]
+        of_classes = [detection_average_precision(found, split.objects, k) for k in classes_there]
         eleven = [None if pair is None else pair[0] for pair in of_classes]
         return {
             "loss": float(np.mean(losses)),
             "accuracy": float(np.mean(hits)),
-            "score": mean_of(eleven),
-            "score_area": mean_of([None if pair is None else pair[1] for pair in of_classes]),
-            "score_coco": mean_of([coco_of_boxes(found, split.objects, k) for k in classes_there]),
+            "score": mean_over_classes(eleven),
+            "score_area": mean_over_classes([None if pair is None else pair[1] for pair in of_classes]),
+            "score_coco": mean_over_classes([coco_average_precision(found, split.objects, k) for k in classes_there]),
             "per_class": eleven,
             "confusion": [],
         }
 
     def _found(self, pixels: np.ndarray, where: letterbox.Placement) -> Boxes:
         """What is found on a canvas (1, S, S, 3), in the picture's own pixels."""
-        answer = self.measured.finder.predict_on_batch(pixels.astype(np.float32))
+        answer = self.evaluation_model.inference_model.predict_on_batch(pixels.astype(np.float32))
         there = answer["classes"][0] >= 0
         return Boxes(
             letterbox.boxes_taken_off(answer["boxes"][0][there].astype(np.float64), where),
@@ -173,8 +173,8 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
         def score(position: int) -> float:
             assert split.objects is not None
             alone = ([found[position]], [split.objects[position]])
-            pairs = [of_boxes(*alone, k) for k in range(count)]
-            return mean_of([None if pair is None else pair[1] for pair in pairs])
+            pairs = [detection_average_precision(*alone, k) for k in range(count)]
+            return mean_over_classes([None if pair is None else pair[1] for pair in pairs])
 
         scores = [score(position) for position in range(len(split))]
         order = np.argsort(scores, kind="stable")
@@ -193,7 +193,7 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
     def export(self) -> None:
         """Write the model, the test and the first filters."""
         folder = self.session.folder
-        save_model(self.measured.exported(), folder.export / "detector.keras")
+        save_model(self.evaluation_model.exported(), folder.export / "detector.keras")
         folder.figures.mkdir(exist_ok=True)
-        draw_filters(first_kernels(self.measured.networks[0]), folder.figures / "filters.png")
+        draw_filters(first_kernels(self.evaluation_model.networks[0]), folder.figures / "filters.png")
         self.test("mAP on test")

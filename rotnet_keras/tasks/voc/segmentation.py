@@ -9,17 +9,17 @@ from rotnet_keras.data import letterbox
 from rotnet_keras.data.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
 from rotnet_keras.data.batches import Spec
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.evaluation.metrics import class_overlaps, mean_of
-from rotnet_keras.models.backbones.registry import freeze
+from rotnet_keras.evaluation.metrics import class_ious, mean_over_classes
+from rotnet_keras.models.backbones.registry import freeze_up_to
 from rotnet_keras.models.export import first_kernels, save_model
-from rotnet_keras.models.fused_batch_norm import fused, stock
-from rotnet_keras.models.segmenters import VOID, Segmenter, deeplab, fcn, fresh_variables
+from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm, with_stock_layers
+from rotnet_keras.models.segmenters import VOID, Segmenter, deeplab, fcn, new_variables
 from rotnet_keras.reports.figures import draw_filters
 from rotnet_keras.tasks.voc.common import backbone_for, letterboxed_batches, scale_pretrained_learning_rate
 from rotnet_keras.tasks.voc.figures import SegmentationExample, draw_segmentations
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import record_data
-from rotnet_keras.training.trainer import Trainer, set_up
+from rotnet_keras.training.trainer import Trainer, configure_tensorflow
 
 # Test pictures that are shown: as many of the best as of the worst.
 SHOWN = 4
@@ -30,12 +30,12 @@ def transfer_segmentation(session: Session) -> None:
     """Run a recipe of the kind `transfer`, task `segmentation`."""
     recipe = session.recipe
     assert isinstance(recipe, SegmentationRecipe)
-    strategy = set_up(session, recipe)
+    strategy = configure_tensorflow(session, recipe)
     dataset = load_annotated(recipe.data, True, session.progress)
     side = recipe.canvas.side
     record_data(session, dataset, (side, side, 3), [BACKGROUND, *dataset.class_names])
     training = SegmenterTrainer(session, recipe, dataset, strategy)
-    training.carry_out()
+    training.run()
 
 
 def build_segmenter(recipe: SegmentationRecipe, dataset: AnnotatedDataset) -> Segmenter:
@@ -47,9 +47,9 @@ def build_segmenter(recipe: SegmentationRecipe, dataset: AnnotatedDataset) -> Se
         network = deeplab(backbone, recipe.tap, str(recipe.low), classes, side)
     else:
         network = fcn(backbone, recipe.tap, classes, side)
-    network = fused(network, keras.config.dtype_policy().name, recipe.devices.sync_batch_norm)
+    network = with_fused_batch_norm(network, keras.config.dtype_policy().name, recipe.devices.sync_batch_norm)
     if recipe.pretrained and recipe.pretrained.frozen:
-        freeze(network, recipe.pretrained.frozen)
+        freeze_up_to(network, recipe.pretrained.frozen)
     return Segmenter(network, recipe.seed)
 
 
@@ -75,7 +75,7 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
 
     what = "training"
     recipe: SegmentationRecipe
-    measured: Segmenter
+    evaluation_model: Segmenter
 
     def __init__(
         self, session: Session, recipe: SegmentationRecipe, dataset: AnnotatedDataset, strategy: tf.distribute.Strategy
@@ -89,7 +89,7 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
             len(dataset.train),
             recipe.train.batch,
         )
-        scale_pretrained_learning_rate(self.model, recipe, fresh_variables(self.model.networks[0]))
+        scale_pretrained_learning_rate(self.model, recipe, new_variables(self.model.networks[0]))
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Canvases (N, S, S, 3) uint8 and masks (N, S, S) uint8."""
@@ -101,7 +101,7 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
 
         The worst and the best test pictures are drawn.
         """
-        side, model = self.recipe.canvas.side, self.measured
+        side, model = self.recipe.canvas.side, self.evaluation_model
         classes = len(self.dataset.class_names) + 1
         counts = np.zeros((classes, classes), np.int64)
         losses, of_pictures = [], []
@@ -114,17 +114,17 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
             found = letterbox.taken_off(np.argmax(logits[0], axis=-1).astype(np.uint8), where)
             mine = pixel_counts(split.mask(position), found, classes)
             counts += mine
-            of_pictures.append(mean_of(class_overlaps(mine)))
+            of_pictures.append(mean_over_classes(class_ious(mine)))
             if what:
                 self.session.console.progress(what, position + 1, len(split))
             self.session.stop.check()
         if what:
             self._draw(split, of_pictures)
-        each = class_overlaps(counts)
+        each = class_ious(counts)
         return {
             "loss": float(np.mean(losses)),
             "accuracy": float(np.trace(counts) / max(1, counts.sum())),
-            "score": mean_of(each),
+            "score": mean_over_classes(each),
             "per_class": each,
             "confusion": counts.tolist(),
         }
@@ -136,7 +136,7 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
         for position in dict.fromkeys([*order[::-1][:SHOWN], *order[:SHOWN]]):
             where = letterbox.fitted(split.size(position), side)
             canvas = letterbox.lay(split.picture(position), where, side)[None]
-            found = np.argmax(self.measured.predict_on_batch(canvas)[0], axis=-1).astype(np.uint8)
+            found = np.argmax(self.evaluation_model.predict_on_batch(canvas)[0], axis=-1).astype(np.uint8)
             shown.append(
                 SegmentationExample(
                     split.picture(position),
@@ -152,7 +152,7 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
     def export(self) -> None:
         """Write the model, the test and the first filters."""
         folder = self.session.folder
-        network = stock(self.measured.network)
+        network = with_stock_layers(self.evaluation_model.network)
         inputs = keras.Input(network.input.shape[1:], name="pixels")
         probabilities = keras.layers.Softmax(name="probabilities")(network(inputs))
         save_model(keras.Model(inputs, probabilities, name="segmenter"), folder.export / "segmenter.keras")
