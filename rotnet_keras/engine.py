@@ -50,7 +50,7 @@ with _without_chatter():
     # The first look for GPUs says the rest.
     tf.config.list_physical_devices()
 
-__all__ = ["configure", "device_name", "keras", "precision_here", "tf", "under"]
+__all__ = ["configure", "device_name", "dtype_policy", "keras", "resolve_precision", "tf"]
 
 if keras.backend.backend() != "tensorflow":
     raise RotnetError(
@@ -77,7 +77,7 @@ def configure(seed: int, precision: str, deterministic: bool = True) -> None:
     keras.config.set_dtype_policy(precision)
 
 
-def precision_here(asked: str) -> str:
+def resolve_precision(asked: str) -> str:
     """What a recipe's precision comes to on this machine: the same, but for "auto"."""
     return _fastest_precision() if asked == "auto" else asked
 
@@ -99,7 +99,7 @@ def _fastest_precision() -> str:
 
 
 @contextmanager
-def under(precision: str) -> Iterator[None]:
+def dtype_policy(precision: str) -> Iterator[None]:
     """Build layers that compute in some precision, whatever those around them do."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)

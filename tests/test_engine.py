@@ -26,7 +26,7 @@ def test_the_fastest_precision_depends_on_the_hardware(monkeypatch, flags, gpus,
     monkeypatch.setattr(engine.tf.config, "list_physical_devices", lambda kind: list(range(len(gpus))))
     details = [{} if gpu is None else {"compute_capability": gpu} for gpu in gpus]
     monkeypatch.setattr(engine.tf.config.experimental, "get_device_details", lambda gpu: details[gpu])
-    assert engine.precision_here("auto") == expected
+    assert engine.resolve_precision("auto") == expected
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,9 @@ def run(
             tell("Its runs, timed by a short trial:")
             plan(recipe, overrides, runs_dir=runs_dir)
         return
-    from rotnet_keras.training.cluster import place
+    from rotnet_keras.training.cluster import training_process
 
-    if not place(loaded).chief:
+    if not training_process(loaded).chief:
         from rotnet_keras.tasks.run import follow
 
         raise typer.Exit(follow(loaded))

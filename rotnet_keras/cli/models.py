@@ -42,9 +42,9 @@ def backbones(
             print_rows(["backbone", "taps", "blocks", "width", "what"], [list(row.values()) for row in rows])
         return
     spec = backbone_spec(name, blocks, width, size)
-    from rotnet_keras.models.flops import anatomy
+    from rotnet_keras.models.flops import backbone_summary
 
-    found = anatomy(spec, (size, size, channels))
+    found = backbone_summary(spec, (size, size, channels))
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

@@ -44,13 +44,13 @@ def resume(run: RunName, runs_dir: RunsDir = None, detach: Detach = False) -> No
     from rotnet_keras.planning.costs import announce_study_cost
     from rotnet_keras.runs.launch import start_detached
     from rotnet_keras.tasks.run import follow, run_and_exit
-    from rotnet_keras.training.cluster import place
+    from rotnet_keras.training.cluster import training_process
 
     check_backend()
     folder = find(run, runs_dir)
     folder.require_known_format()
     recipe = load_recipe(folder.recipe)
-    if not place(recipe).chief:
+    if not training_process(recipe).chief:
         raise typer.Exit(follow(recipe))
     _let_exit(folder)
     state = folder.state()

@@ -13,8 +13,8 @@ from rotnet_keras.data.stores import Progress, Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.models.backbones.blocks import normalization
-from rotnet_keras.models.backbones.registry import outputs_of
-from rotnet_keras.models.fused_batch_norm import fused
+from rotnet_keras.models.backbones.registry import layer_outputs
+from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 
 CALIBRATION_STEPS = 60
 # So many images at a time, or as many as have so many pixels, but never fewer than the least.
@@ -26,15 +26,15 @@ HALF_MAX = 65504.0
 Features = dict[str, np.ndarray]
 
 
-def frozen_taps(backbone: keras.Model, taps: Sequence[str]) -> keras.Model:
+def feature_extractor(backbone: keras.Model, taps: Sequence[str]) -> keras.Model:
     """A model from pixels to {tap: features}, not trainable, its batch normalisation in inference mode."""
-    trunk = keras.Model(backbone.input, outputs_of(backbone, taps), name="trunk")
-    trunk = fused(trunk)
+    trunk = keras.Model(backbone.input, layer_outputs(backbone, taps), name="trunk")
+    trunk = with_fused_batch_norm(trunk)
     trunk.trainable = False
     return trunk
 
 
-def check_room(wanted: Sequence[tuple[keras.Model, int]], folder: Path) -> None:
+def check_disk_space(wanted: Sequence[tuple[keras.Model, int]], folder: Path) -> None:
     """Make sure that the disk can take the features of so many images each.
 
     Raises:
@@ -104,7 +104,7 @@ def random_backbone(backbone: keras.Model, seed: int) -> keras.Model:
     return keras.models.clone_model(backbone)
 
 
-def estimate_statistics(backbone: keras.Model, dataset: Dataset, augment: Augment, seed: int) -> None:
+def estimate_batch_norm_statistics(backbone: keras.Model, dataset: Dataset, augment: Augment, seed: int) -> None:
     """Give the batch normalisations of a backbone running statistics from training images.
 
     Without them the activations of untrained layers shrink from block to block, and a random control may
@@ -117,7 +117,7 @@ def estimate_statistics(backbone: keras.Model, dataset: Dataset, augment: Augmen
         backbone(centred(dataset.train.images(rows), augment), training=True)
 
 
-def pixels_backbone(dataset: Dataset, side: int) -> keras.Model:
+def raw_pixels_backbone(dataset: Dataset, side: int) -> keras.Model:
     """No network at all: normalised pixels under the tap `pixels`, the other control."""
     inputs = keras.Input((side, side, dataset.image_shape[2]))
     outputs = keras.layers.Identity(name="pixels")(normalization(dataset.mean, dataset.std)(inputs))

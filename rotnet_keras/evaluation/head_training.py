@@ -12,18 +12,18 @@ from rotnet_keras.data.batches import augmented, centred, pipeline, positions_of
 from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.evaluation.features import Features, frozen_taps
-from rotnet_keras.models.fused_batch_norm import fused
+from rotnet_keras.evaluation.features import Features, feature_extractor
+from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 from rotnet_keras.models.heads import build_head
 from rotnet_keras.training.callbacks import AfterStep, LearningRate
-from rotnet_keras.training.optimizers import build_optimizer, keep_averages
+from rotnet_keras.training.optimizers import assign_averaged_weights, build_optimizer
 from rotnet_keras.training.session import Session
 
 EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
-class Trunk:
+class FrozenBackbone:
     """Whose features are probed, "rotnet" or a control's, the model, and the taps asked for."""
 
     weights: str
@@ -31,17 +31,17 @@ class Trunk:
     taps: list[str]
 
 
-def probe_model(
+def build_probe_model(
     backbone: keras.Model, probe: Probe, taps: list[str], classes: int
 ) -> tuple[keras.Model, dict[str, keras.Model]]:
     """A compiled model from the features of each tap, or from pixels, to the logits of its head; and the heads.
 
     It computes in the probe's precision, the backbone below it in float32.
     """
-    frozen = frozen_taps(backbone, taps)
+    frozen = feature_extractor(backbone, taps)
     shapes = {tap: tuple(frozen.output[tap].shape[1:]) for tap in taps}
-    with engine.under(engine.precision_here(probe.precision)):
-        heads = {tap: fused(build_head(probe.head, shapes[tap], classes, tap)) for tap in taps}
+    with engine.dtype_policy(engine.resolve_precision(probe.precision)):
+        heads = {tap: with_fused_batch_norm(build_head(probe.head, shapes[tap], classes, tap)) for tap in taps}
         if from_pixels(probe):
             inputs: Any = keras.Input(frozen.input.shape[1:])
             features = frozen(inputs)
@@ -72,7 +72,7 @@ class HeadTraining:
         self,
         session: Session,
         dataset: Dataset,
-        trunk: Trunk,
+        trunk: FrozenBackbone,
         probe: Probe,
         taps: list[str],
         augment: Augment,
@@ -83,8 +83,8 @@ class HeadTraining:
         self.seed = session.seed
         self.from_pixels = from_pixels(probe)
         keras.utils.set_random_seed(self.seed)
-        self.precision = engine.precision_here(probe.precision)
-        self.model, self.heads = probe_model(trunk.model, probe, taps, len(dataset.class_names))
+        self.precision = engine.resolve_precision(probe.precision)
+        self.model, self.heads = build_probe_model(trunk.model, probe, taps, len(dataset.class_names))
         self.variables = [*self.model.variables, *self.model.optimizer.variables]
         self.initial = [np.array(variable) for variable in self.variables]
 
@@ -106,7 +106,7 @@ class HeadTraining:
         rate = LearningRate(self.probe.optimizer, self.probe.schedule, self.probe, len(chosen), 0)
         batches = self._batches(chosen, total)
         self.model.fit(batches, verbose=0, shuffle=False, callbacks=[rate, AfterStep(after_step)])
-        keep_averages(self.model, self.probe.optimizer)
+        assign_averaged_weights(self.model, self.probe.optimizer)
         return self._scores()
 
     def _batches(self, chosen: np.ndarray, total: int) -> tf.data.Dataset:

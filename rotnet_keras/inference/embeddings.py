@@ -1,4 +1,4 @@
-"""Features of picture files: computed, kept in a file, and compared."""
+"""Embeddings of image files: computed with a backbone, kept in a file, and searched for similar images."""
 
 import json
 from collections.abc import Sequence
@@ -11,19 +11,20 @@ import numpy as np
 
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import write_atomically
-from rotnet_keras.inference.loading import Progress, Viewer, batches, viewer
+from rotnet_keras.inference.loading import ImageLoader, Progress, check_any_readable, image_loader, load_batches
 
+# Formats that features are written in.
 SUFFIXES = (".npz", ".parquet")
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a layer of a backbone knows of pictures.
+    """Features of images, read from one layer of a backbone.
 
     Attributes:
-        backbone: the .keras file.
-        tap: the layer, its map averaged over all places.
-        files: N.
+        backbone: absolute path of the .keras file.
+        tap: name of the layer; its feature map is averaged over height and width.
+        files: the N image files.
         values: (N, D) float32.
     """
 
@@ -33,10 +34,10 @@ class Features:
     values: np.ndarray
 
     def save(self, file: Path) -> None:
-        """Write them as .npz (`features`, `files`, `backbone`, `tap`) or .parquet (`file`, `feature_0` ...).
+        """Write the features as .npz (`features`, `files`, `backbone`, `tap`) or .parquet (`file`, `feature_0` ...).
 
         Raises:
-            OSError: the file cannot be written; nothing is left of the attempt.
+            OSError: the file cannot be written; no partial file remains.
         """
         written = BytesIO()
         if file.suffix == ".npz":
@@ -53,11 +54,24 @@ class Features:
         write_atomically(file, written.getvalue())
 
 
+@dataclass(frozen=True)
+class Match:
+    """An image that a search found.
+
+    Attributes:
+        file: the image.
+        similarity: cosine of its features and the query's, -1 to 1, rounded to four digits.
+    """
+
+    file: str
+    similarity: float
+
+
 def load_features(file: Path) -> Features:
-    """Read what `Features.save` wrote.
+    """Read a file that `Features.save` wrote.
 
     Raises:
-        DataError: the file is something else, or damaged.
+        DataError: the file is missing, damaged, or holds something else.
     """
     try:
         if file.suffix == ".npz":
@@ -71,17 +85,59 @@ def load_features(file: Path) -> Features:
         values = np.stack([rows[name].to_numpy() for name in rows.column_names[1:]], axis=1)
         return Features(about["backbone"], about["tap"], rows["file"].to_pylist(), values)
     except Exception as error:  # zip, zlib, Arrow, key and value errors.
-        raise DataError(f"{file}: no features of rotnet-keras embed: {error}") from None
+        raise DataError(f"{file}: not a file that `rotnet-keras embed` wrote: {error}") from None
+
+
+def embed(
+    backbone_file: Path, tap: str | None, files: Sequence[Path], progress: Progress = lambda what, done, total: None
+) -> tuple[Features, list[tuple[Path, str]]]:
+    """Compute the features of image files with a backbone. Loads TensorFlow.
+
+    Args:
+        backbone_file: a .keras file. In a run folder, the run's recipe says how images are resized and cropped.
+        tap: name of the layer to read, see `default_tap` for None.
+        files: images of any size.
+        progress: called after each batch.
+
+    Returns:
+        The features of the files that can be read, and the other files with the reason.
+
+    Raises:
+        DataError: the file is no backbone, the layer does not exist, or none of the images can be read.
+
+    Example:
+        ```python
+        from pathlib import Path
+
+        from rotnet_keras.inference.embeddings import embed, find_similar
+
+        photos = sorted(Path("photos").glob("*.jpg"))
+        features, unreadable = embed(Path("runs/my_run/export/backbone.keras"), None, photos)
+        features.values.shape  # (N, D)
+        (matches,) = find_similar(features, [photos[0]], 5)
+        [(match.file, match.similarity) for match in matches]
+        ```
+    """
+    from rotnet_keras.models.export import load_backbone
+
+    backbone = load_backbone(backbone_file)
+    tap = tap or default_tap(backbone)
+    loader = loader_for(backbone_file, backbone)
+    names, values, unreadable = pooled_features(backbone, tap, loader, files, progress)
+    check_any_readable(names, unreadable)
+    return Features(str(backbone_file.absolute()), tap, names, values), unreadable
 
 
 def nearest(features: Features, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures whose features point most nearly the way of others'.
+    """The nearest neighbours of some vectors by cosine similarity.
 
     Args:
+        features: to search in, N images.
         queries: (M, D).
+        count: how many neighbours of each; N at most are returned.
 
     Returns:
-        rows: (M, count) of the features, the nearest first.
+        rows: (M, count) indices into `features.files`, the nearest first.
         similarity: (M, count) cosines, -1 to 1.
     """
     from sklearn.neighbors import NearestNeighbors
@@ -91,87 +147,92 @@ def nearest(features: Features, queries: np.ndarray, count: int) -> tuple[np.nda
     return rows, 1 - distances
 
 
-def rows_of(features: Features, pictures: Sequence[Path]) -> np.ndarray:
-    """(M, D): the features of pictures, among these or computed the same way. Loads TensorFlow for others.
+def find_similar(features: Features, queries: Sequence[Path], count: int) -> list[list[Match]]:
+    """The images most similar to each query image, without the query itself.
+
+    Args:
+        features: to search in.
+        queries: image files; features of files that are not among `features.files` are computed, which loads TensorFlow.
+        count: matches of each query, at most.
+
+    Returns:
+        The matches of each query, the most similar first.
 
     Raises:
-        DataError: one cannot be read.
+        DataError: a query image cannot be read.
+    """
+    rows, similarity = nearest(features, query_features(features, queries), count + 1)
+    return [
+        [
+            Match(features.files[row], round(float(cosine), 4))
+            for row, cosine in zip(found, cosines, strict=True)
+            if Path(features.files[row]).absolute() != query.absolute()
+        ][:count]
+        for query, found, cosines in zip(queries, rows, similarity, strict=True)
+    ]
+
+
+def query_features(features: Features, queries: Sequence[Path]) -> np.ndarray:
+    """The features of query images, looked up in `features` or computed with the same backbone.
+
+    Returns:
+        (M, D), in the order of the queries.
+
+    Raises:
+        DataError: an image cannot be read.
     """
     rows = {Path(name).absolute(): row for row, name in enumerate(features.files)}
-    new = [picture for picture in pictures if picture.absolute() not in rows]
+    new = [query for query in queries if query.absolute() not in rows]
     computed: dict[str, np.ndarray] = {}
     if new:
         found, unreadable = embed(Path(features.backbone), features.tap, new)
         if unreadable:
             raise DataError(f"{unreadable[0][0]}: {unreadable[0][1]}")
         computed = dict(zip(found.files, found.values, strict=True))
-    values = [computed[str(p)] if str(p) in computed else features.values[rows[p.absolute()]] for p in pictures]
+    values = [computed[str(q)] if str(q) in computed else features.values[rows[q.absolute()]] for q in queries]
     return np.stack(values)
 
 
-def embed(
-    file: Path, tap: str | None, pictures: Sequence[Path], progress: Progress = lambda what, done, total: None
-) -> tuple[Features, list[tuple[Path, str]]]:
-    """Show a backbone pictures and read a layer, averaged over all places. Loads TensorFlow.
-
-    Args:
-        file: the .keras file of the backbone; in a run folder, the run's recipe says how it is shown pictures.
-        tap: the layer; by default the middle one of those made to be read, which knows objects best (paper, Tables 1
-            and 5).
-
-    Returns:
-        The features of the pictures that can be read; the others, and why.
-
-    Raises:
-        DataError: the backbone or the layer is not there, or no picture can be read.
-    """
-    from rotnet_keras.models.export import load_backbone
-
-    backbone = load_backbone(file)
-    tap = tap or middle_tap(backbone)
-    names, values, unreadable = averages(backbone, tap, shown_to(file, backbone), pictures, progress)
-    if not names:
-        raise DataError(f"no picture can be read, for example {unreadable[0][0]}: {unreadable[0][1]}")
-    return Features(str(file.absolute()), tap, names, values), unreadable
-
-
-def middle_tap(backbone: Any) -> str:
-    """The layer that knows objects best (paper, Tables 1 and 5): the middle one of those made to be read."""
+def default_tap(backbone: Any) -> str:
+    """The middle one of a backbone's taps, which separates object classes best (paper, Tables 1 and 5)."""
     from rotnet_keras.models.backbones.registry import taps
 
     known = taps(backbone)
     return known[(len(known) - 1) // 2] if known else str(backbone.layers[-1].name)
 
 
-def shown_to(file: Path, backbone: Any) -> Viewer:
-    """How a backbone is shown pictures: as its run did where the file lies in a run folder."""
+def loader_for(backbone_file: Path, backbone: Any) -> ImageLoader:
+    """The loader for the images of a backbone: as in its run where the file lies in a run folder."""
     from rotnet_keras.config.loading import load_recipe
 
-    made_by = file.absolute().parent.parent / "recipe.toml"
+    recipe = backbone_file.absolute().parent.parent / "recipe.toml"
     side, _, channels = backbone.input_shape[1:]
-    return viewer(load_recipe(str(made_by)) if made_by.is_file() else None, side, channels)
+    return image_loader(load_recipe(str(recipe)) if recipe.is_file() else None, side, channels)
 
 
-def averages(
-    backbone: Any, tap: str, shown: Viewer, pictures: Sequence[Path], progress: Progress
+def pooled_features(
+    backbone: Any, tap: str, loader: ImageLoader, files: Sequence[Path], progress: Progress
 ) -> tuple[list[str], np.ndarray, list[tuple[Path, str]]]:
-    """Names and features (N, D) of the pictures that can be read; the others, and why.
+    """The features of a tap, averaged over height and width.
+
+    Returns:
+        The names of the N files that can be read, their features (N, D), and the other files with the reason.
 
     Raises:
         DataError: the backbone has no such layer.
     """
     from rotnet_keras.engine import keras, tf
-    from rotnet_keras.models.backbones.registry import outputs_of
+    from rotnet_keras.models.backbones.registry import layer_outputs
 
-    output = outputs_of(backbone, [tap])[tap]
-    trunk, places = keras.Model(backbone.input, output), list(range(1, len(output.shape) - 1))
-    compute = tf.function(lambda pixels: tf.reduce_mean(trunk(pixels, training=False), places))
+    output = layer_outputs(backbone, [tap])[tap]
+    extractor, spatial_axes = keras.Model(backbone.input, output), list(range(1, len(output.shape) - 1))
+    compute = tf.function(lambda pixels: tf.reduce_mean(extractor(pixels, training=False), spatial_axes))
     names: list[str] = []
     unreadable: list[tuple[Path, str]] = []
     parts = [np.zeros((0, output.shape[-1]), np.float32)]
-    for batch in batches(shown, pictures, progress):
+    for batch in load_batches(loader, files, progress):
         unreadable += batch.unreadable
         names += map(str, batch.files)
         if batch.files:
-            parts.append(np.asarray(compute(tf.constant(np.stack(batch.pictures), tf.float32))))
+            parts.append(np.asarray(compute(tf.constant(np.stack(batch.images), tf.float32))))
     return names, np.concatenate(parts), unreadable

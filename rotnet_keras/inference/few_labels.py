@@ -1,4 +1,4 @@
-"""Whether pretraining helped, by a handful of labels: its features against random ones and raw pixels."""
+"""Whether pretraining helped, measured with a handful of labels against random weights and raw pixels."""
 
 import csv
 from collections import Counter
@@ -12,26 +12,28 @@ import numpy as np
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data.sources import FolderSource, find_source
 from rotnet_keras.errors import DataError
-from rotnet_keras.inference.loading import BATCH, Progress, batches
+from rotnet_keras.inference.loading import BATCH, Progress, check_any_readable, load_batches
+from rotnet_keras.text import first_few
 
-# Raw pixels are compared at this side.
+# Side that images are resized to for the raw pixels, in pixels.
 PIXELS = 16
-# Each picture is classified so often, each time by a classifier that was shown other ones.
-REPEATS, PARTS = 5, 5
-# Of weights of the classifier, on features of variance 1; those that were shown decide between them.
+# Repetitions and folds of the cross-validation: each image is classified `REPEATS` times.
+REPEATS, FOLDS = 5, 5
+# Ridge penalties on features of variance 1; cross-validation within the training images chooses one.
 PENALTIES = tuple(10.0**power for power in range(-1, 6))
-DRAWS = 2000
+# Bootstrap samples, and the percentiles of their means that bound a 95 % interval.
+BOOTSTRAP_SAMPLES = 2000
 PERCENTILES = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """What a classifier on some features reaches on pictures that it was not shown.
+class Estimate:
+    """An accuracy on held-out images, or a difference of two, with its 95 % confidence interval.
 
     Attributes:
-        mean: 0 to 1, over pictures and repetitions.
-        low: of its 95 % confidence interval, over pictures.
-        high: likewise.
+        mean: over images and repetitions; an accuracy lies in 0 to 1.
+        low: lower end of the interval over images.
+        high: upper end of the interval over images.
     """
 
     mean: float
@@ -41,53 +43,58 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a handful of labels tells of features.
+    """How well linear classifiers on several kinds of features do.
 
     Attributes:
         accuracies: by the name of the features.
-        gain: of the first over each other, on the same pictures, by the other's name.
-        chance: of guessing the most frequent class.
+        gain: accuracy of the first features less that of each other, on the same images, by the other's name.
+        chance: accuracy of always guessing the most frequent class.
     """
 
-    accuracies: dict[str, Accuracy]
-    gain: dict[str, Accuracy]
+    accuracies: dict[str, Estimate]
+    gain: dict[str, Estimate]
     chance: float
 
 
 def read_labels(source: Path) -> list[tuple[Path, str]]:
-    """Files and their classes, by a folder with a folder per class or a CSV file with the columns `file` and `label`.
+    """Read labelled image files.
 
-    Files of a CSV file are looked for beside it.
+    Args:
+        source: a folder with a subfolder for each class, or a CSV file with the columns `file` and `label`, whose files
+            are relative to its folder.
+
+    Returns:
+        Files with their class names.
 
     Raises:
-        DataError: it is neither, a file is not there, or a class has a single picture.
+        DataError: the source is neither, a file does not exist, or a class has fewer than two images.
     """
-    pairs = _of_folder(source) if source.is_dir() else _of_csv(source)
+    pairs = _read_folder(source) if source.is_dir() else _read_csv(source)
     counts = Counter(label for _, label in pairs)
     if len(counts) < 2:
-        raise DataError(f"{source}: expected pictures of two classes or more, got {len(counts)}")
+        raise DataError(f"{source}: expected images of two classes or more, got {len(counts)}")
     single = sorted(label for label, count in counts.items() if count < 2)
     if single:
-        raise DataError(f"{source}: expected two pictures or more of each class; one of {', '.join(single[:5])}")
+        raise DataError(f"{source}: expected two images or more of each class; too few of {first_few(single)}")
     return pairs
 
 
-def _of_folder(source: Path) -> list[tuple[Path, str]]:
+def _read_folder(source: Path) -> list[tuple[Path, str]]:
     found = find_source(Data(name=str(source.absolute())))
     if not isinstance(found, FolderSource) or not found.class_names:
-        raise DataError(f"{source}: expected a folder for each class")
+        raise DataError(f"{source}: expected a folder with a subfolder for each class")
     files, labels = found.splits["train"], found.labels["train"]
     return [(file, found.class_names[label]) for file, label in zip(files, labels, strict=True)]
 
 
-def _of_csv(source: Path) -> list[tuple[Path, str]]:
+def _read_csv(source: Path) -> list[tuple[Path, str]]:
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{source}: cannot be read as CSV: {error}") from None
     if not rows or not {"file", "label"} <= rows[0].keys():
-        raise DataError(f"{source}: expected rows below the words file,label")
+        raise DataError(f"{source}: expected a first line with the column names file,label, and rows below it")
     pairs = [(source.parent / (row["file"] or ""), row["label"] or "") for row in rows]
     for number, (path, label) in enumerate(pairs, 2):
         if not path.is_file():
@@ -97,72 +104,97 @@ def _of_csv(source: Path) -> list[tuple[Path, str]]:
     return pairs
 
 
-def features_of(
+def compute_features(
     backbone_file: Path, tap: str | None, files: list[Path], seed: int, progress: Progress
 ) -> tuple[dict[str, np.ndarray], str, list[tuple[Path, str]]]:
-    """Features of pictures by a backbone, by the same one with random weights, and their pixels. Loads TensorFlow.
+    """Features of images from a backbone, from the same architecture with random weights, and raw pixels.
+
+    Loads TensorFlow.
+
+    Args:
+        backbone_file: a .keras file.
+        tap: name of the layer to read; the middle tap for None.
+        files: images of any size.
+        seed: of the random weights.
+        progress: called after each batch of the first features.
 
     Returns:
-        (N, D) by name, of the pictures that can be read; the layer; the other pictures, and why.
+        Arrays (N, D) under "pretrained", "random" and "pixels"; the name of the layer; the files that cannot be read,
+        each with the reason.
+
+    Raises:
+        DataError: the file is no backbone, the layer does not exist, or none of the images can be read.
     """
     from rotnet_keras.evaluation.features import random_backbone
-    from rotnet_keras.inference.embeddings import averages, middle_tap, shown_to
+    from rotnet_keras.inference.embeddings import default_tap, loader_for, pooled_features
     from rotnet_keras.models.export import load_backbone
-    from rotnet_keras.models.rescaling import take_statistics
+    from rotnet_keras.models.rescaling import set_batch_norm_statistics
 
     backbone = load_backbone(backbone_file)
-    tap, shown = tap or middle_tap(backbone), shown_to(backbone_file, backbone)
-    names, pretrained, unreadable = averages(backbone, tap, shown, files, progress)
+    tap, loader = tap or default_tap(backbone), loader_for(backbone_file, backbone)
+    names, pretrained, unreadable = pooled_features(backbone, tap, loader, files, progress)
+    check_any_readable(names, unreadable)
     readable = [Path(name) for name in names]
-    if not readable:
-        raise DataError(f"no picture can be read, for example {unreadable[0][0]}: {unreadable[0][1]}")
-    control = random_backbone(backbone, seed)
-    take_statistics(control, np.stack([shown.picture(file) for file in readable[:BATCH]]))
-    _, random, _ = averages(control, tap, shown, readable, progress)
-    small = replace(shown, size=max(PIXELS, round(PIXELS * shown.size / shown.side)), side=PIXELS)
-    pixels = [picture.reshape(-1) / 255.0 for batch in batches(small, readable) for picture in batch.pictures]
+    baseline = random_backbone(backbone, seed)
+    set_batch_norm_statistics(baseline, np.stack([loader.load(file) for file in readable[:BATCH]]))
+    _, random, _ = pooled_features(baseline, tap, loader, readable, progress)
+    small = replace(loader, size=max(PIXELS, round(PIXELS * loader.size / loader.side)), side=PIXELS)
+    pixels = [image.reshape(-1) / 255.0 for batch in load_batches(small, readable) for image in batch.images]
     return {"pretrained": pretrained, "random": random, "pixels": np.stack(pixels)}, tap, unreadable
 
 
-def compare(features: Mapping[str, np.ndarray], labels: list[str], seed: int) -> Comparison:
-    """Classify pictures by each kind of features, the same parts of them held out.
+def compare_features(features: Mapping[str, np.ndarray], labels: list[str], seed: int) -> Comparison:
+    """Compare kinds of features by the accuracy of linear classifiers, cross-validated on the same folds.
 
     Args:
-        features: (N, D) by name, the one in question first.
-        labels: N.
+        features: arrays (N, D) by name; the first is compared with each other one.
+        labels: N class names.
+        seed: of the folds and of the bootstrap.
 
     Raises:
-        DataError: a class has a single picture.
+        DataError: a class has fewer than two images.
+
+    Example:
+        ```python
+        from pathlib import Path
+
+        from rotnet_keras.inference.few_labels import compare_features, compute_features, read_labels
+
+        labels = dict(read_labels(Path("labels.csv")))
+        backbone = Path("runs/my_run/export/backbone.keras")
+        features, tap, unreadable = compute_features(backbone, None, list(labels), 0, lambda what, done, total: None)
+        comparison = compare_features(features, list(labels.values()), seed=0)  # if every file can be read
+        comparison.gain["random"]  # Estimate(mean=..., low=..., high=...)
+        ```
     """
     if min(Counter(labels).values()) < 2:
-        raise DataError("expected two pictures or more of each class that can be read")
-    right = {name: _right(values, np.array(labels), seed) for name, values in features.items()}
-    (first, *others), rng = right, np.random.default_rng(seed)
-    drawn = rng.integers(0, len(labels), (DRAWS, len(labels)))
-    accuracies = {name: _interval(values, drawn) for name, values in right.items()}
-    gain = {name: _interval(right[first] - right[name], drawn) for name in others}
+        raise DataError("expected two or more readable images of each class")
+    correct = {name: _share_correct(values, np.array(labels), seed) for name, values in features.items()}
+    (first, *others), rng = correct, np.random.default_rng(seed)
+    samples = rng.integers(0, len(labels), (BOOTSTRAP_SAMPLES, len(labels)))
+    accuracies = {name: _bootstrap(values, samples) for name, values in correct.items()}
+    gain = {name: _bootstrap(correct[first] - correct[name], samples) for name in others}
     return Comparison(accuracies, gain, max(Counter(labels).values()) / len(labels))
 
 
-def _right(values: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-    """(N,): how often each picture is classified rightly, 0 to 1."""
+def _share_correct(values: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+    """For each image the share of the repetitions that classify it correctly: (N,), 0 to 1."""
     from sklearn.linear_model import RidgeClassifierCV
     from sklearn.model_selection import RepeatedStratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    parts = min(PARTS, min(Counter(labels.tolist()).values()))
-    right = np.zeros(len(labels))
+    folds = min(FOLDS, min(Counter(labels.tolist()).values()))
+    correct = np.zeros(len(labels))
     classifier: Any = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=PENALTIES))
-    for shown, held_out in RepeatedStratifiedKFold(n_splits=parts, n_repeats=REPEATS, random_state=seed).split(
-        values, labels
-    ):
-        found = classifier.fit(values[shown], labels[shown]).predict(values[held_out])
-        right[held_out] += (found == labels[held_out]) / REPEATS
-    return right
+    splits = RepeatedStratifiedKFold(n_splits=folds, n_repeats=REPEATS, random_state=seed)
+    for train, held_out in splits.split(values, labels):
+        predicted = classifier.fit(values[train], labels[train]).predict(values[held_out])
+        correct[held_out] += (predicted == labels[held_out]) / REPEATS
+    return correct
 
 
-def _interval(values: np.ndarray, drawn: np.ndarray) -> Accuracy:
-    """The mean, and the interval of the means of pictures drawn with repetition (percentile bootstrap)."""
-    low, high = np.percentile(values[drawn].mean(axis=1), PERCENTILES)
-    return Accuracy(float(values.mean()), float(low), float(high))
+def _bootstrap(values: np.ndarray, samples: np.ndarray) -> Estimate:
+    """The mean of (N,) values with a percentile bootstrap over images, whose samples are (B, N) indices."""
+    low, high = np.percentile(values[samples].mean(axis=1), PERCENTILES)
+    return Estimate(float(values.mean()), float(low), float(high))

@@ -1,4 +1,4 @@
-"""What every model in training has: a clock on its input pipeline, a step on one device or several, wishes to stop."""
+"""What every model in training has: a clock on its input pipeline, a step on one device or several, stop_save_requests to stop."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +16,8 @@ class TrainingModel(keras.Model):
     Attributes:
         parts: that a batch is computed in, one after the other.
         waited: seconds that training has waited for its input pipeline so far.
-        wishes: asked in every step whether to stop and whether to save after it.
-        granted: what came of it: where several processes train together, what any of them wished.
+        stop_save_requests: asked in every step whether to stop and whether to save after it.
+        agreed_requests: what came of it: where several processes train together, what any of them wished.
     """
 
     train_function: Any
@@ -25,10 +25,10 @@ class TrainingModel(keras.Model):
     def __init__(self, name: str, seed: int) -> None:
         super().__init__(name=name)
         self.seed = seed
-        self.parts = 1
+        self.accumulation_parts = 1
         self.waited = 0.0
-        self.wishes: Callable[[], tuple[bool, bool]] = lambda: (False, False)
-        self.granted = (False, False)
+        self.stop_save_requests: Callable[[], tuple[bool, bool]] = lambda: (False, False)
+        self.agreed_requests = (False, False)
         self._reset: Any = None
 
     @property
@@ -37,7 +37,7 @@ class TrainingModel(keras.Model):
         raise NotImplementedError
 
     @property
-    def times(self) -> list[int]:
+    def passes_per_image(self) -> list[int]:
         """How often a step shows something of an input to each network."""
         return [1] * len(self.networks)
 
@@ -45,34 +45,34 @@ class TrainingModel(keras.Model):
         """Compile it with the loss and the metrics of what it learns; one of these is called "accuracy"."""
         raise NotImplementedError
 
-    def training_inputs(self, data: Any, numbers: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
+    def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
         """What the network is shown of a batch, what it is to answer and, if it was said, what each counts.
 
         Args:
-            numbers: (N,) the images' positions in the whole batch, if they are a part of one.
+            positions: (N,) the images' positions in the whole batch, if they are a part of one.
         """
         raise NotImplementedError
 
-    def example(self) -> tuple[Any, ...]:
+    def example_batch(self) -> tuple[Any, ...]:
         """The smallest batch there is."""
         raise NotImplementedError
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One update on a batch, or on this replica's part of one."""
-        numbers = self.numbers(keras.utils.unpack_x_y_sample_weight(data)[0])
-        if self.parts > 1:
-            return accumulated_step(self, data, numbers, self.parts)
-        return super().train_step(self.training_inputs(data, numbers))
+        positions = self.image_positions(keras.utils.unpack_x_y_sample_weight(data)[0])
+        if self.accumulation_parts > 1:
+            return accumulated_step(self, data, positions, self.accumulation_parts)
+        return super().train_step(self.training_inputs(data, positions))
 
-    def draw_seed(self) -> tf.Tensor:
+    def step_seed(self) -> tf.Tensor:
         """(2,) int64: the seed of what is drawn in this step."""
         return tf.stack([self.seed, tf.cast(self.optimizer.iterations.value, tf.int64)])
 
-    def numbers(self, images: tf.Tensor) -> tf.Tensor | None:
+    def image_positions(self, images: tf.Tensor) -> tf.Tensor | None:
         """The positions of images in the whole batch, (N,); None where they are all of it at once."""
         replicas, count = tf.distribute.get_strategy().num_replicas_in_sync, tf.shape(images)[0]
         if replicas == 1:
-            return tf.range(count) if self.parts > 1 else None
+            return tf.range(count) if self.accumulation_parts > 1 else None
         first = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
         return first + replicas * tf.range(count)
 
@@ -94,7 +94,7 @@ class TrainingModel(keras.Model):
 
     def build_as_compiled(self) -> None:
         """Make the variables that Keras leaves until the first batch, so that a strategy's scope holds them too."""
-        self._symbolic_build(data_batch=self.example())
+        self._symbolic_build(data_batch=self.example_batch())
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         # Keras would fetch a batch to learn its shape, and average it over all processes.

@@ -19,8 +19,8 @@ FROM_YIQ = np.linalg.inv(TO_YIQ).astype(np.float32)
 HUE_SHARE = 0.25
 
 
-def recolour(
-    images: tf.Tensor, seed: tf.Tensor, jitter: float, greyscale: float, numbers: tf.Tensor | None = None
+def color_jitter(
+    images: tf.Tensor, seed: tf.Tensor, jitter: float, greyscale: float, positions: tf.Tensor | None = None
 ) -> tf.Tensor:
     """Change brightness, contrast, saturation and hue of each image at random, and take all colour from some.
 
@@ -30,13 +30,13 @@ def recolour(
         jitter: brightness, contrast and saturation are multiplied by 1 - jitter to 1 + jitter, hue is turned by up to
             a quarter of it, in circles.
         greyscale: probability of an image to be grey.
-        numbers: (N,) the images' positions in the whole batch, if they are a part of one.
+        positions: (N,) the images' positions in the whole batch, if they are a part of one.
 
     Returns:
         (N, H, W, C) float32 in [0, 255].
     """
     pixels = tf.cast(images, tf.float32)
-    draws = tf.transpose(uniform(seed, tf.shape(pixels)[0], 5, numbers))[..., None, None, None]
+    draws = tf.transpose(uniform(seed, tf.shape(pixels)[0], 5, positions))[..., None, None, None]
     brightness, contrast, saturation = tf.unstack(1 + jitter * (2 * draws[:3] - 1))
     pixels = tf.clip_by_value(pixels * brightness, 0, 255)
     mean = tf.reduce_mean(_grey(pixels), axis=(1, 2), keepdims=True)
@@ -45,7 +45,7 @@ def recolour(
         return pixels
     grey = _grey(pixels)
     pixels = tf.clip_by_value(grey + (pixels - grey) * saturation, 0, 255)
-    pixels = _hue_turned(pixels, 2 * math.pi * HUE_SHARE * jitter * (2 * draws[3, :, 0, 0, 0] - 1))
+    pixels = _hue_rotated(pixels, 2 * math.pi * HUE_SHARE * jitter * (2 * draws[3, :, 0, 0, 0] - 1))
     return tf.where(draws[4] < greyscale, tf.broadcast_to(_grey(pixels), tf.shape(pixels)), pixels)
 
 
@@ -55,7 +55,7 @@ def _grey(pixels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(pixels * weights, axis=-1, keepdims=True)
 
 
-def _hue_turned(pixels: tf.Tensor, angles: tf.Tensor) -> tf.Tensor:
+def _hue_rotated(pixels: tf.Tensor, angles: tf.Tensor) -> tf.Tensor:
     """Colours turned by angles (N,) in radians about the grey axis."""
     cos, sin = tf.cos(angles), tf.sin(angles)
     zero, one = tf.zeros_like(angles), tf.ones_like(angles)

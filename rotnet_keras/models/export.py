@@ -8,7 +8,7 @@ import numpy as np
 
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError, RotnetError
-from rotnet_keras.models.fused_batch_norm import stock
+from rotnet_keras.models.fused_batch_norm import with_stock_layers
 from rotnet_keras.runs.zoo import find_pretrained
 
 layers = keras.layers
@@ -94,7 +94,7 @@ def with_sigmoid(backbone: keras.Model, head: keras.Model, name: str) -> keras.M
 
 def _with(last: keras.layers.Layer, backbone: keras.Model, head: keras.Model, name: str) -> keras.Model:
     inputs = keras.Input(backbone.input.shape[1:], name="pixels")
-    return keras.Model(inputs, last(stock(head)(stock(backbone)(inputs))), name=name)
+    return keras.Model(inputs, last(with_stock_layers(head)(with_stock_layers(backbone)(inputs))), name=name)
 
 
 def first_kernels(backbone: keras.Model) -> np.ndarray:

@@ -47,7 +47,7 @@ def forward_gflop(model: keras.Model) -> float:
     return sum(work.flop for work in layer_work(model)) / 1e9
 
 
-def anatomy(spec: Backbone, shape: Sequence[int]) -> dict[str, Any]:
+def backbone_summary(spec: Backbone, shape: Sequence[int]) -> dict[str, Any]:
     """Of a backbone for images (H, W, C): {taps: {layer: shape}, parameters (trainable), gflop (forward, an image)}."""
     channels = shape[-1]
     model = build(spec, shape, (127.5,) * channels, (127.5,) * channels)

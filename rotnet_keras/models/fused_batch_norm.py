@@ -35,7 +35,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
-def fused(model: keras.Model, precision: str | None = None, synchronized: bool = False) -> keras.Model:
+def with_fused_batch_norm(model: keras.Model, precision: str | None = None, synchronized: bool = False) -> keras.Model:
     """A copy of a functional model to train: equal weights, every batch normalisation of a map fused.
 
     Args:
@@ -55,7 +55,7 @@ def fused(model: keras.Model, precision: str | None = None, synchronized: bool =
     return _copy(model, clone)
 
 
-def stock(model: keras.Model) -> keras.Model:
+def with_stock_layers(model: keras.Model) -> keras.Model:
     """A copy of a functional model to give away: equal weights, built-in layers only, all float32."""
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -7,7 +7,7 @@ from rotnet_keras.models.rotnet import Classifier
 DIFFICULT = -1
 
 
-class BestIsThere(keras.metrics.Mean):
+class TopClassAccuracy(keras.metrics.Mean):
     """Share of the pictures whose most likely class is there; difficult ones count as there."""
 
     def __init__(self) -> None:
@@ -25,10 +25,10 @@ class MultiLabelClassifier(Classifier):
     def compile_for(self, optimizer: keras.optimizers.Optimizer, label_smoothing: float) -> None:
         """Compile it with the mean, over what is not difficult, of each sigmoid's cross-entropy."""
         self.compile(
-            optimizer, loss=lambda y, logits: sigmoid_loss(y, logits, label_smoothing), metrics=[BestIsThere()]
+            optimizer, loss=lambda y, logits: sigmoid_loss(y, logits, label_smoothing), metrics=[TopClassAccuracy()]
         )
 
-    def example(self) -> tuple[tf.Tensor, ...]:
+    def example_batch(self) -> tuple[tf.Tensor, ...]:
         """A picture, its labels and its weight."""
         classes = self.head.output.shape[-1]
         return tf.zeros((1, *self.backbone.input.shape[1:])), tf.zeros((1, classes), tf.int32), tf.ones(1)

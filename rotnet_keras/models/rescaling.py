@@ -16,7 +16,7 @@ from rotnet_keras.data.datasets import load
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.models.export import load_backbone, save_model
-from rotnet_keras.models.fused_batch_norm import stock
+from rotnet_keras.models.fused_batch_norm import with_stock_layers
 
 layers = keras.layers
 
@@ -35,7 +35,7 @@ ITERATIONS, DAMPING = 10, 0.25
 IMAGES = 64
 
 
-def folded(model: keras.Model) -> keras.Model:
+def fold_batch_norm(model: keras.Model) -> keras.Model:
     """The same function without batch normalisation: the running statistics become weights and biases.
 
     Args:
@@ -119,21 +119,21 @@ def rescale(model: keras.Model, images: np.ndarray, seed: int) -> list[float]:
     return [float(factor) for factor in total]
 
 
-def rescaled(model: keras.Model, images: np.ndarray, untrained: bool = False) -> keras.Model:
+def folded_and_rescaled(model: keras.Model, images: np.ndarray, untrained: bool = False) -> keras.Model:
     """`folded` and `rescale` at once, in float32 whatever the model computes in.
 
     Args:
         untrained: its batch normalisations first take the statistics of the images.
     """
-    model = stock(model)
+    model = with_stock_layers(model)
     if untrained:
-        take_statistics(model, images)
-    chain = folded(model)
+        set_batch_norm_statistics(model, images)
+    chain = fold_batch_norm(model)
     rescale(chain, images, 0)
     return chain
 
 
-def take_statistics(model: keras.Model, images: np.ndarray) -> None:
+def set_batch_norm_statistics(model: keras.Model, images: np.ndarray) -> None:
     """Make the running statistics of all batch normalisations those of some images."""
     norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
     momenta = [norm.momentum for norm in norms]
@@ -157,13 +157,13 @@ def rescale_file(source: Path, folder: Path, target: Path) -> dict[str, float]:
     height, _, channels = model.input.shape[1:]
     data = Data(name=str(folder), size=height, channels=channels, cache="none", validation=0.0)
     dataset = load(data)
-    chain = folded(model)
-    factors = rescale(chain, dataset.train.images(evenly(len(dataset.train))), 0)
+    chain = fold_batch_norm(model)
+    factors = rescale(chain, dataset.train.images(evenly_spaced(len(dataset.train))), 0)
     save_model(chain, target)
     return dict(zip([layer.name for layer in chain.layers if isinstance(layer, AFFINE)], factors, strict=True))
 
 
-def evenly(count: int) -> np.ndarray:
+def evenly_spaced(count: int) -> np.ndarray:
     """Positions of some images to go by, of so many."""
     return np.linspace(0, count - 1, min(count, IMAGES)).astype(np.int64)
 

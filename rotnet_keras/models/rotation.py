@@ -40,7 +40,7 @@ def rotate_batch(images: tf.Tensor, angles: Sequence[int] = RIGHT_ANGLES) -> tup
 
 
 def rotate_one_each(
-    images: tf.Tensor, seed: tf.Tensor, angles: Sequence[int] = RIGHT_ANGLES, numbers: tf.Tensor | None = None
+    images: tf.Tensor, seed: tf.Tensor, angles: Sequence[int] = RIGHT_ANGLES, positions: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Return every image once, turned by one angle drawn uniformly from `angles`, with the labels.
 
@@ -48,7 +48,7 @@ def rotate_one_each(
         images: as for `rotate_batch`.
         seed: (2,) integers; the same seed gives the same turns.
         angles: as for `rotate_batch`.
-        numbers: (N,) the images' positions in the whole batch, if they are a part of one.
+        positions: (N,) the images' positions in the whole batch, if they are a part of one.
 
     Returns:
         inputs: (N, T, T, C) in the dtype of `images`.
@@ -56,7 +56,7 @@ def rotate_one_each(
     """
     images = tf.convert_to_tensor(images)
     _check(images, angles)
-    labels = tf.cast(len(angles) * uniform(seed, tf.shape(images)[0], 1, numbers)[:, 0], tf.int32)
+    labels = tf.cast(len(angles) * uniform(seed, tf.shape(images)[0], 1, positions)[:, 0], tf.int32)
     copies = tf.stack(_turned(images, angles), axis=1)
     return tf.gather(copies, labels, batch_dims=1), labels
 

@@ -6,13 +6,13 @@ from typing import Any
 from rotnet_keras.config.sections import Augment
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.base import TrainingModel
-from rotnet_keras.models.color_jitter import recolour
-from rotnet_keras.models.fused_batch_norm import fused
+from rotnet_keras.models.color_jitter import color_jitter
+from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 from rotnet_keras.models.heads import build_head
 from rotnet_keras.models.rotation import RIGHT_ANGLES, rotate_batch, rotate_one_each
 
 
-class Confusion(keras.metrics.Metric):
+class ConfusionMatrix(keras.metrics.Metric):
     """Counts of (true, predicted), `counts` (K, K); its result is the balanced accuracy: the mean recall."""
 
     def __init__(self, classes: int) -> None:
@@ -56,7 +56,7 @@ class Classifier(TrainingModel):
         self.backbone = backbone
         self.head = head
         self.augment = augment or Augment()
-        self.confusion = Confusion(head.output.shape[-1])
+        self.confusion = ConfusionMatrix(head.output.shape[-1])
 
     @property
     def networks(self) -> list[keras.Model]:
@@ -75,21 +75,21 @@ class Classifier(TrainingModel):
         """Logits (N, K) of images (N, S, S, C)."""
         return self.head(self.backbone(inputs, training=training), training=training)
 
-    def training_inputs(self, data: Any, numbers: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
+    def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
         """Images with the random colours that are asked for, and their labels."""
         images, labels, *weights = data
-        return self.recoloured(images, numbers), labels, *weights
+        return self.jittered(images, positions), labels, *weights
 
-    def example(self) -> tuple[Any, ...]:
+    def example_batch(self) -> tuple[Any, ...]:
         """An image, its label and its weight."""
         return tf.zeros((1, *self.backbone.input.shape[1:])), tf.zeros(1, tf.int32), tf.ones(1)
 
-    def recoloured(self, images: tf.Tensor, numbers: tf.Tensor | None) -> tf.Tensor:
+    def jittered(self, images: tf.Tensor, positions: tf.Tensor | None) -> tf.Tensor:
         """Training images with the random colours that are asked for."""
         if not (self.augment.jitter or self.augment.greyscale):
             return images
-        seed = tf.random.fold_in(self.draw_seed(), 1)
-        return recolour(images, seed, self.augment.jitter, self.augment.greyscale, numbers)
+        seed = tf.random.fold_in(self.step_seed(), 1)
+        return color_jitter(images, seed, self.augment.jitter, self.augment.greyscale, positions)
 
     def compute_metrics(
         self, x: tf.Tensor, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
@@ -126,16 +126,16 @@ class RotNet(Classifier):
         synchronized: bool = False,
     ) -> None:
         head = build_head("pool", backbone.output.shape[1:], len(angles), "rotation", hidden=hidden)
-        super().__init__(backbone, fused(head, synchronized=synchronized), "rotnet", augment, seed)
+        super().__init__(backbone, with_fused_batch_norm(head, synchronized=synchronized), "rotnet", augment, seed)
         self.angles = tuple(angles)
         self.copies = copies
 
-    def training_inputs(self, data: Any, numbers: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
+    def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
         """The copies of a batch of unrotated images, and the numbers of their angles."""
         pixels, _, weights = keras.utils.unpack_x_y_sample_weight(data)
-        images = self.recoloured(pixels, numbers)
+        images = self.jittered(pixels, positions)
         if self.copies == "one":
-            inputs = rotate_one_each(images, self.draw_seed(), self.angles, numbers)
+            inputs = rotate_one_each(images, self.step_seed(), self.angles, positions)
         else:
             inputs = rotate_batch(images, self.angles)
             weights = None if weights is None else tf.tile(weights, [len(self.angles)])

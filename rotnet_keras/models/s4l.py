@@ -42,10 +42,10 @@ class SemiSupervised(Classifier):
         logits = self.head(features, training=training)
         return tf.concat([logits, self.rotation_head(features, training=True)], axis=1) if training else logits
 
-    def training_inputs(self, data: Any, numbers: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
+    def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
         """The copies of images; (class or `UNLABELLED`, angle) of each, (N, 2); and what each counts, if said."""
         images, labels, *weights = data
-        inputs, angles = rotate_batch(self.recoloured(images, numbers), self.auxiliary.angles)
+        inputs, angles = rotate_batch(self.jittered(images, positions), self.auxiliary.angles)
         copies = [len(self.auxiliary.angles)]
         answers = tf.stack([tf.cast(tf.tile(labels, copies), tf.int32), angles], axis=1)
         return inputs, answers, *(tf.tile(weight, copies) for weight in weights)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.models.backbones.registry import for_images, outputs_of
+from rotnet_keras.models.backbones.registry import layer_outputs, with_input_shape
 from rotnet_keras.models.base import TrainingModel
 
 layers = keras.layers
@@ -24,9 +24,9 @@ def fcn(backbone: keras.Model, tap: str, classes: int, side: int) -> keras.Model
     Returns:
         A model from pixels (N, side, side, 3) to logits (N, side, side, classes).
     """
-    trunk = keras.Model(backbone.input, outputs_of(backbone, [tap])[tap], name=backbone.name)
+    trunk = keras.Model(backbone.input, layer_outputs(backbone, [tap])[tap], name=backbone.name)
     map_size = trunk.output.shape[1:3]
-    trunk = for_images(trunk, (side, side, backbone.input.shape[3]))
+    trunk = with_input_shape(trunk, (side, side, backbone.input.shape[3]))
     x = trunk.output
     following = backbone.layers[backbone.layers.index(backbone.get_layer(tap)) + 1 :]
     for layer in following if all(isinstance(layer, OF_VECTORS) for layer in following) else ():
@@ -52,9 +52,9 @@ def deeplab(backbone: keras.Model, tap: str, low: str, classes: int, side: int) 
     Returns:
         A model from pixels (N, side, side, 3) to logits (N, side, side, classes).
     """
-    outputs = outputs_of(backbone, [tap, low])
+    outputs = layer_outputs(backbone, [tap, low])
     trunk = keras.Model(backbone.input, [outputs[tap], outputs[low]], name=backbone.name)
-    trunk = for_images(trunk, (side, side, backbone.input.shape[3]))
+    trunk = with_input_shape(trunk, (side, side, backbone.input.shape[3]))
     deep, fine = trunk.outputs
     height, width = deep.shape[1:3]
     mean = layers.GlobalAveragePooling2D(keepdims=True, name=f"{DECODER}_mean")(deep)
@@ -79,7 +79,7 @@ def _enlarged(inputs: keras.KerasTensor, x: keras.KerasTensor, classes: int, sid
     return keras.Model(inputs, layers.Resizing(side, side, "bilinear", name="enlarged", dtype="float32")(x), name=name)
 
 
-def fresh_variables(network: keras.Model) -> list[keras.Variable]:
+def new_variables(network: keras.Model) -> list[keras.Variable]:
     """What is trained of a segmenting network and not its backbone's."""
     mine = [layer for layer in network.layers if layer.name.startswith((DECODER, "score"))]
     return [variable for layer in mine for variable in layer.trainable_variables]
@@ -121,11 +121,11 @@ class Segmenter(TrainingModel):
         """Logits (N, S, S, K)."""
         return self.network(inputs, training=training)
 
-    def training_inputs(self, data: Any, numbers: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
+    def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
         """Canvases and masks as they are."""
         return tuple(data)
 
-    def example(self) -> tuple[Any, ...]:
+    def example_batch(self) -> tuple[Any, ...]:
         """A canvas, its mask and its weight."""
         shape = self.network.input.shape[1:]
         return tf.zeros((1, *shape)), tf.zeros((1, *shape[:2]), tf.uint8), tf.ones(1)

@@ -19,8 +19,8 @@ class Timed(Protocol):
     jit_compile: Any
     steps_per_execution: int
     waited: float
-    wishes: Callable[[], tuple[bool, bool]]
-    granted: tuple[bool, bool]
+    stop_save_requests: Callable[[], tuple[bool, bool]]
+    agreed_requests: tuple[bool, bool]
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One update."""
@@ -44,14 +44,14 @@ def on_one_device(model: Timed, of_keras: Function) -> Function:
         if not isinstance(iterator, tf.data.Iterator) or model.steps_per_execution > 1:
             return of_keras(iterator)
         results = step_on(iterator.element_spec)(_next(model, iterator))
-        model.granted = model.wishes()
+        model.agreed_requests = model.stop_save_requests()
         return results
 
     return train_function
 
 
 def on_replicas(model: Timed) -> Function:
-    """A step of all replicas on what `devices.shared_out` gives, with the metrics of all their inputs together.
+    """A step of all replicas on what `devices.distributed_batches` gives, with the metrics of all their inputs together.
 
     What the processes wish goes round with them, so that all stop and save after the same step.
     """
@@ -59,23 +59,23 @@ def on_replicas(model: Timed) -> Function:
 
     names: list[str] = []
 
-    def of_replica(batch: Any, wishes: tf.Tensor) -> tf.Tensor:
+    def of_replica(batch: Any, requests: tf.Tensor) -> tf.Tensor:
         # What Keras returns are means over the inputs that this replica has seen since they were reset.
         means, inputs = model.train_step(batch), tf.cast(model.metrics[0].count, tf.float32)
         names[:] = means
         sums = [tf.cast(mean, tf.float32) * inputs for mean in means.values()]
-        return tf.concat([tf.stack([*sums, inputs]), wishes], axis=0)
+        return tf.concat([tf.stack([*sums, inputs]), requests], axis=0)
 
-    def of_all(batch: Any, wishes: tf.Tensor) -> tf.Tensor:
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(of_replica, (batch, wishes)), axis=None)
+    def of_all(batch: Any, requests: tf.Tensor) -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(of_replica, (batch, requests)), axis=None)
 
     compiled = tf.function(of_all, autograph=False, reduce_retracing=True)
 
     def train_function(iterator: Any) -> dict[str, Any]:
         batch = _next(model, iterator)
-        wishes = tf.constant(model.wishes(), tf.float32)
-        *sums, inputs, stop, save = compiled(batch, wishes).numpy().tolist()
-        model.granted = (bool(stop), bool(save))
+        requests = tf.constant(model.stop_save_requests(), tf.float32)
+        *sums, inputs, stop, save = compiled(batch, requests).numpy().tolist()
+        model.agreed_requests = (bool(stop), bool(save))
         return {name: value / inputs for name, value in zip(names, sums, strict=True)}
 
     return train_function
@@ -101,28 +101,28 @@ class Accumulating(Protocol):
     def __call__(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
         """Logits."""
 
-    def training_inputs(self, data: Any, numbers: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
+    def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
         """What the network is shown of a batch."""
 
 
-def accumulated_step(model: Accumulating, data: Any, numbers: tf.Tensor, parts: int) -> dict[str, tf.Tensor]:
+def accumulated_step(model: Accumulating, data: Any, positions: tf.Tensor, parts: int) -> dict[str, tf.Tensor]:
     """One update by the mean gradient of the parts of a batch: that of the whole, but for batch normalisation.
 
     Args:
         data: images (N, S, S, C), or these with labels and weights; None stands for what is not there.
-        numbers: (N,) the images' positions in the batch of all replicas.
+        positions: (N,) the images' positions in the batch of all replicas.
         parts: at most so many, of equal size or one image more.
 
     Returns:
         The metrics, as Keras's own step gives them.
     """
-    count = tf.shape(numbers)[0]
+    count = tf.shape(positions)[0]
     parts = tf.minimum(parts, count)
 
     def add_part(i: tf.Tensor, gradients: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
         rows = tf.range(i, count, parts)
         part = tf.nest.map_structure(lambda values: None if values is None else tf.gather(values, rows), data)
-        inputs = model.training_inputs(part, tf.gather(numbers, rows))
+        inputs = model.training_inputs(part, tf.gather(positions, rows))
         x, y, weights = keras.utils.unpack_x_y_sample_weight(inputs)
         with tf.GradientTape() as tape:
             predicted = model(x, training=True)

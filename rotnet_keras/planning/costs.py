@@ -150,7 +150,7 @@ def _cost(
     known: dict[str, list[float]],
 ) -> RunCost:
     """Of one run, on a cluster with so many cores a machine, or here; `known` are the trials so far."""
-    from rotnet_keras.engine import precision_here
+    from rotnet_keras.engine import resolve_precision
     from rotnet_keras.planning import roofline
     from rotnet_keras.planning.trial import Trial, seconds
     from rotnet_keras.planning.workload import workload
@@ -172,7 +172,7 @@ def _cost(
     ]
     memory = None
     if work.memory:
-        half = work.memory.precision if cluster else precision_here(work.memory.precision)
+        half = work.memory.precision if cluster else resolve_precision(work.memory.precision)
         memory = roofline.memory_bytes(work.memory, devices, roofline.uses_16_bits(half))
     read = None if work.image_bytes is None else work.image_bytes * sum(phase.images for phase in work.phases)
     return RunCost(name, None, START_AND_END_SECONDS + sum(times), tuple(parts), read, memory, not there)
@@ -217,7 +217,7 @@ def _with_backbone(
             raise
         made_by = load_recipe(source.recipe)
         if not isinstance(made_by, PretrainRecipe | ClassifyRecipe) or made_by.backbone is None:
-            raise RecipeError(f"{key}.recipe: {source.recipe!r} makes no backbone from scratch") from None
+            raise RecipeError(f"{key}.recipe: {source.recipe!r} trains no backbone from scratch") from None
         return recipe, made_by.backbone
     found = source.model_copy(update={"run": None, "recipe": None, "file": str(file)})
     return recipe.model_copy(update={key: found}), None

@@ -83,7 +83,7 @@ def evaluate_one_image(recipe: CanvasRecipe, dataset: AnnotatedDataset, model: T
     where = letterbox.fitted(split.size(0), side)
     if isinstance(model, Detector):
         pixels, objects = letterboxed_batch(split, [(0, where)], side, model.objects)
-        model.loss_of(pixels, objects)
-        model.finder.predict_on_batch(pixels)
+        model.loss_and_accuracy(pixels, objects)
+        model.inference_model.predict_on_batch(pixels)
     else:
         model.predict_on_batch(letterbox.lay(split.picture(0), where, side)[None])

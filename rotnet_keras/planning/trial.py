@@ -15,8 +15,8 @@ from rotnet_keras.config.transfer import CanvasRecipe, TransferRecipe
 from rotnet_keras.data.batches import evaluation_images, training_images
 from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.evaluation.features import frozen_taps
-from rotnet_keras.evaluation.head_training import from_pixels, labelled_splits, probe_model
+from rotnet_keras.evaluation.features import feature_extractor
+from rotnet_keras.evaluation.head_training import build_probe_model, from_pixels, labelled_splits
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.export import load_backbone
 from rotnet_keras.models.rotnet import Classifier
@@ -24,7 +24,7 @@ from rotnet_keras.planning.transfers import build_transfer_model, evaluate_one_i
 from rotnet_keras.planning.workload import probe_rounds
 from rotnet_keras.tasks.finetune import build_classifier
 from rotnet_keras.tasks.pretrain import build_rotnet
-from rotnet_keras.training.setup import network_input
+from rotnet_keras.training.setup import backbone_input_shape
 from rotnet_keras.training.trainer import compile_model
 
 # So long, and at least so many steps after the first, which traces the graph.
@@ -76,22 +76,22 @@ def _cost_key(trial: Trial) -> str:
 def _work(trial: Trial) -> list[float]:
     recipe, dataset = trial.recipe, trial.dataset
     if isinstance(recipe, PretrainRecipe):
-        engine.configure(recipe.seed, engine.precision_here(recipe.train.precision))
+        engine.configure(recipe.seed, engine.resolve_precision(recipe.train.precision))
         training = _training(recipe, dataset, build_rotnet(recipe, dataset), labelled=False)
-        with engine.under("float32"):
+        with engine.dtype_policy("float32"):
             backbone = _fresh(recipe.backbone, dataset, recipe.augment)
             probes = [
                 probe_rounds(p, recipe, dataset) * _probe(p, backbone, dataset, recipe.augment) for p in recipe.probe
             ]
         return [*training, *probes]
     if isinstance(recipe, ClassifyRecipe):
-        engine.configure(recipe.seed, engine.precision_here(recipe.train.precision))
+        engine.configure(recipe.seed, engine.resolve_precision(recipe.train.precision))
         spec = recipe.backbone or trial.spec
-        with engine.under("float32") if recipe.pretrained else engine.under(keras.config.dtype_policy().name):
+        with engine.dtype_policy("float32") if recipe.pretrained else engine.dtype_policy(keras.config.dtype_policy().name):
             backbone = _fresh(spec, dataset, recipe.augment) if spec else _loaded(recipe.pretrained)
         return _training(recipe, dataset, build_classifier(recipe, dataset, backbone), labelled=True)
     if isinstance(recipe, TransferRecipe):
-        engine.configure(recipe.seed, engine.precision_here(recipe.train.precision))
+        engine.configure(recipe.seed, engine.resolve_precision(recipe.train.precision))
         return _transfer(recipe, dataset)
     assert isinstance(recipe, ProbeRecipe)
     engine.configure(recipe.seed, "float32")
@@ -100,7 +100,7 @@ def _work(trial: Trial) -> list[float]:
 
 
 def _fresh(spec: Backbone, dataset: Dataset, augment: Augment) -> keras.Model:
-    return registry.build(spec, network_input(dataset, augment), dataset.mean, dataset.std)
+    return registry.build(spec, backbone_input_shape(dataset, augment), dataset.mean, dataset.std)
 
 
 def _loaded(source: Any) -> keras.Model:
@@ -112,7 +112,7 @@ def _training(
 ) -> list[float]:
     """Seconds of all steps, and of the validations and the test."""
     compile_model(model, recipe)
-    model.parts = recipe.train.accumulate
+    model.accumulation_parts = recipe.train.accumulate
     batch, count = recipe.train.batch, len(dataset.train)
     if isinstance(recipe, ClassifyRecipe) and recipe.auxiliary:
         batch += recipe.auxiliary.batch or batch
@@ -130,7 +130,7 @@ def _transfer(recipe: TransferRecipe, dataset: Any) -> list[float]:
     """Seconds of all steps, and of the validations and the test."""
     model = build_transfer_model(recipe, dataset)
     compile_model(model, recipe)
-    model.parts = recipe.train.accumulate
+    model.accumulation_parts = recipe.train.accumulate
     step = _pace(model, transfer_batches(recipe, dataset, 10_000))
     length, count = recipe.train, len(dataset.train)
     total = length.total_steps(count)
@@ -152,11 +152,11 @@ def _probe(probe: Probe, backbone: keras.Model, dataset: Dataset, augment: Augme
     splits = {name: len(split) for name, split in labelled_splits(dataset).items()}
     held_out = sum(count for name, count in splits.items() if name != "train")
     images = held_out + (0 if from_pixels(probe) else splits["train"] * (probe.views or 1))
-    frozen = frozen_taps(backbone, taps)
+    frozen = feature_extractor(backbone, taps)
     extraction = images * _image_pace(frozen, dataset, augment)
     if probe.head == "knn":
         return trunks * extraction
-    model, _ = probe_model(backbone, probe, taps, len(dataset.class_names))
+    model, _ = build_probe_model(backbone, probe, taps, len(dataset.class_names))
     labels = dataset.train.required_labels()
     rows = np.arange(min(probe.batch, len(labels)))
     if from_pixels(probe):

@@ -11,8 +11,8 @@ from rotnet_keras.config.sections import Backbone, Optimizer, Probe
 from rotnet_keras.config.transfer import TransferRecipe
 from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.engine import keras
-from rotnet_keras.evaluation.features import frozen_taps
-from rotnet_keras.evaluation.head_training import from_pixels, labelled_splits, probe_model
+from rotnet_keras.evaluation.features import feature_extractor
+from rotnet_keras.evaluation.head_training import build_probe_model, from_pixels, labelled_splits
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.base import TrainingModel
 from rotnet_keras.models.export import load_backbone
@@ -20,7 +20,7 @@ from rotnet_keras.models.flops import LayerWork, layer_work
 from rotnet_keras.planning.transfers import build_transfer_model, passes_per_image
 from rotnet_keras.tasks.finetune import build_classifier
 from rotnet_keras.tasks.pretrain import build_rotnet
-from rotnet_keras.training.setup import network_input
+from rotnet_keras.training.setup import backbone_input_shape
 
 # A training step against a forward pass: the way back multiplies by the weights and by what they saw.
 TRAINING_FORWARD_PASSES = 3
@@ -174,7 +174,7 @@ def _training(
 
 def _networks(model: TrainingModel) -> list[tuple[tuple[LayerWork, ...], int]]:
     """The layers of what is trained, and how often a step shows them something of an input."""
-    pairs = zip(model.networks, model.times, strict=True)
+    pairs = zip(model.networks, model.passes_per_image, strict=True)
     return [(tuple(layer_work(network)), times) for network, times in pairs]
 
 
@@ -183,7 +183,7 @@ def _probe(
 ) -> Phase:
     """One probe with its controls, as often as it is made."""
     taps = registry.taps(backbone) if probe.tap == ["all"] else list(probe.tap)
-    trunk = tuple(layer_work(frozen_taps(backbone, taps)))
+    trunk = tuple(layer_work(feature_extractor(backbone, taps)))
     trunks = 1 + len([control for control in probe.controls if control != "pixels"])
     rounds = probe_rounds(probe, recipe, dataset)
     splits = {name: len(split) for name, split in labelled_splits(dataset).items()}
@@ -192,7 +192,7 @@ def _probe(
     if probe.head == "knn":
         read = rounds * trunks * (held_out + splits["train"])
         return Phase(name, 0, 0, (Pass(trunk, read, False, "float32"),), read, False, 0)
-    _, heads = probe_model(backbone, probe, taps, len(dataset.class_names))
+    _, heads = build_probe_model(backbone, probe, taps, len(dataset.class_names))
     steps = rounds * trunks * probe.repeats * probe.total_steps(len(labelled_subset(dataset, probe, (0, 0))))
     read = rounds * trunks * held_out
     read += steps * probe.batch if from_pixels(probe) else rounds * trunks * splits["train"] * (probe.views or 1)
@@ -227,7 +227,7 @@ def _backbone(recipe: ProbeRecipe | ClassifyRecipe, dataset: Dataset, spec: Back
 
 
 def _fresh(spec: Backbone, recipe: PretrainRecipe | ClassifyRecipe | ProbeRecipe, dataset: Dataset) -> keras.Model:
-    return registry.build(spec, network_input(dataset, recipe.augment), dataset.mean, dataset.std)
+    return registry.build(spec, backbone_input_shape(dataset, recipe.augment), dataset.mean, dataset.std)
 
 
 def _parameters(model: keras.Model) -> int:

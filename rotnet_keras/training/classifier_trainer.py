@@ -24,13 +24,13 @@ class ClassifierTrainer(Trainer[Dataset]):
     """
 
     model: Classifier
-    measured: Classifier
+    evaluation_model: Classifier
     copies = 1
 
     @property
     def evaluation_batch(self) -> int:
         """Images that are evaluated at a time."""
-        return max(1, min(EVALUATION_BATCH, EVALUATION_SHARE * self.inputs_at_once // self.copies))
+        return max(1, min(EVALUATION_BATCH, EVALUATION_SHARE * self.inputs_per_pass // self.copies))
 
     @abstractmethod
     def evaluation_batches(self, split: Split) -> tf.data.Dataset:
@@ -45,7 +45,7 @@ class ClassifierTrainer(Trainer[Dataset]):
                 self.session.console.progress(what, batch + 1, total)
 
         watch = keras.callbacks.LambdaCallback(on_test_batch_end=after_batch)
-        model = self.measured
+        model = self.evaluation_model
         results = model.evaluate(self.evaluation_batches(split), verbose=0, return_dict=True, callbacks=[watch])
         counts = np.asarray(model.confusion.counts).tolist()
         return {"loss": float(results["loss"]), "accuracy": float(results["accuracy"]), **confusion_fields(counts)}

@@ -11,7 +11,7 @@ import numpy as np
 from rotnet_keras.config.sections import Devices
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError, RecipeError
-from rotnet_keras.training.cluster import Place, spans_machines
+from rotnet_keras.training.cluster import TrainingProcess, spans_machines
 
 SLURM_PORT = 8470
 
@@ -66,13 +66,13 @@ def _tpu() -> tf.distribute.Strategy:
     return tf.distribute.TPUStrategy(resolver)
 
 
-def replicas_here(strategy: tf.distribute.Strategy, place: Place) -> range:
+def local_replicas(strategy: tf.distribute.Strategy, process: TrainingProcess) -> range:
     """The numbers of this process's replicas among all."""
-    each = strategy.num_replicas_in_sync // place.count
-    return range(place.index * each, (place.index + 1) * each)
+    each = strategy.num_replicas_in_sync // process.count
+    return range(process.rank * each, (process.rank + 1) * each)
 
 
-def shared_out(strategy: tf.distribute.Strategy, parts: tf.data.Dataset) -> tf.distribute.DistributedDataset:
+def distributed_batches(strategy: tf.distribute.Strategy, parts: tf.data.Dataset) -> tf.distribute.DistributedDataset:
     """Batches cut into parts, for Keras to fit on.
 
     Args:
@@ -83,20 +83,20 @@ def shared_out(strategy: tf.distribute.Strategy, parts: tf.data.Dataset) -> tf.d
     return strategy.distribute_datasets_from_function(lambda context: endless)
 
 
-def give_all_the_chiefs(
-    strategy: tf.distribute.Strategy, place: Place, variables: Sequence[keras.Variable], step: int
+def broadcast_from_chief(
+    strategy: tf.distribute.Strategy, process: TrainingProcess, variables: Sequence[keras.Variable], step: int
 ) -> int:
     """Set the variables of all processes to what the chief's are, and return its step."""
     values = [np.asarray(variable) for variable in variables]
     # Sums with zeros; whole numbers are exact in float64.
     given: list[Any] = [np.float64(step), *(v.astype(np.float64) if v.dtype.kind in "iu" else v for v in values)]
-    summed = _summed(strategy, place, [v if place.chief else np.zeros_like(v) for v in given])
+    summed = _sum_over_processes(strategy, process, [v if process.chief else np.zeros_like(v) for v in given])
     for variable, value, old in zip(variables, summed[1:], values, strict=True):
         variable.assign(value.astype(old.dtype))
     return int(summed[0])
 
 
-def check_all_agree(strategy: tf.distribute.Strategy, place: Place, what: dict[str, str]) -> None:
+def check_processes_agree(strategy: tf.distribute.Strategy, process: TrainingProcess, what: dict[str, str]) -> None:
     """Make sure that all processes have the same of something.
 
     Args:
@@ -106,15 +106,17 @@ def check_all_agree(strategy: tf.distribute.Strategy, place: Place, what: dict[s
         DataError: they have not.
     """
     mine = np.array([zlib.crc32(value.encode()) for value in what.values()], np.float64)
-    (total,) = _summed(strategy, place, [mine])
-    differing = [name for name, a, b in zip(what, mine * place.count, total, strict=True) if a != b]
+    (total,) = _sum_over_processes(strategy, process, [mine])
+    differing = [name for name, a, b in zip(what, mine * process.count, total, strict=True) if a != b]
     if differing:
         raise DataError(f"the processes of this training do not have the same {' and '.join(differing)}")
 
 
-def _summed(strategy: tf.distribute.Strategy, place: Place, values: list[np.ndarray]) -> list[np.ndarray]:
+def _sum_over_processes(
+    strategy: tf.distribute.Strategy, process: TrainingProcess, values: list[np.ndarray]
+) -> list[np.ndarray]:
     """The sums over the processes, of arrays that are equally shaped in all."""
-    first = replicas_here(strategy, place).start
+    first = local_replicas(strategy, process).start
 
     def summed(arrays: list[tf.Tensor]) -> Any:
         def of_replica() -> Any:

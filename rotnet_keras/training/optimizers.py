@@ -15,14 +15,14 @@ class RatePerVariable(keras.optimizers.Optimizer):
     """What lets an optimizer give some variables a part of the learning rate.
 
     Attributes:
-        shares: one number for each trainable variable, in the order they were built in; all 1 where empty.
+        rate_factors: one number for each trainable variable, in the order they were built in; all 1 where empty.
     """
 
-    shares: Sequence[float] = ()
+    rate_factors: Sequence[float] = ()
 
-    def share(self, variable: tf.Variable) -> float:
+    def rate_factor(self, variable: tf.Variable) -> float:
         """What the learning rate is multiplied by for a variable."""
-        return self.shares[self._get_variable_index(variable)] if self.shares else 1.0
+        return self.rate_factors[self._get_variable_index(variable)] if self.rate_factors else 1.0
 
 
 class TorchSGD(RatePerVariable, keras.optimizers.SGD):
@@ -53,7 +53,7 @@ class TorchSGD(RatePerVariable, keras.optimizers.SGD):
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Change one variable."""
-        rate = tf.cast(learning_rate, variable.dtype) * self.share(variable)
+        rate = tf.cast(learning_rate, variable.dtype) * self.rate_factor(variable)
         gradient = tf.cast(gradient, variable.dtype)
         if self._decays[self._get_variable_index(variable)]:
             gradient += self.coupled_decay * variable
@@ -97,7 +97,7 @@ class AdamW(RatePerVariable, keras.optimizers.Adam):
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Change one variable."""
-        rate = tf.cast(learning_rate, variable.dtype) * self.share(variable)
+        rate = tf.cast(learning_rate, variable.dtype) * self.rate_factor(variable)
         if self.decay and self._decays[self._get_variable_index(variable)]:
             self.assign_sub(variable, rate * self.decay * variable)
         super().update_step(gradient, variable, rate)
@@ -126,13 +126,13 @@ def build_optimizer(spec: Optimizer) -> keras.optimizers.Optimizer:
 
 
 @contextmanager
-def averaged(model: keras.Model, spec: Optimizer) -> Iterator[None]:
+def using_averaged_weights(model: keras.Model, spec: Optimizer) -> Iterator[None]:
     """For as long as this lasts the model has the weights that count: their averages, if the recipe keeps any."""
     if not spec.ema:
         yield
         return
     now = [np.array(variable) for variable in model.trainable_variables]
-    keep_averages(model, spec)
+    assign_averaged_weights(model, spec)
     try:
         yield
     finally:
@@ -140,7 +140,7 @@ def averaged(model: keras.Model, spec: Optimizer) -> Iterator[None]:
             variable.assign(value)
 
 
-def keep_averages(model: keras.Model, spec: Optimizer) -> None:
+def assign_averaged_weights(model: keras.Model, spec: Optimizer) -> None:
     """Give the model the averages of its weights, if the recipe keeps any."""
     if spec.ema:
         # Under float16 the optimizer is wrapped in one that scales losses.

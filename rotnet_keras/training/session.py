@@ -10,7 +10,7 @@ from rotnet_keras.config.schema import Recipe, RunRecipe
 from rotnet_keras.files import write_atomically
 from rotnet_keras.runs.events import Event, EventWriter
 from rotnet_keras.runs.folder import RunFolder
-from rotnet_keras.training.cluster import place
+from rotnet_keras.training.cluster import training_process
 from rotnet_keras.training.console import Console
 from rotnet_keras.training.stopping import Stop
 
@@ -28,7 +28,7 @@ class Session:
     def __init__(self, folder: RunFolder, recipe: Recipe, events: EventWriter, console: Console, stop: Stop) -> None:
         self.folder = folder
         self.recipe = recipe
-        self.place = place(recipe)
+        self.process = training_process(recipe)
         self.earlier: list[Event] = folder.events()
         self.console = console
         self.stop = stop

@@ -65,19 +65,19 @@ def record_data(
     session.say(f"{dataset.name}: {counts} images of {shape}")
 
 
-def network_input(dataset: datasets.Dataset, augment: Augment) -> tuple[int, int, int]:
+def backbone_input_shape(dataset: datasets.Dataset, augment: Augment) -> tuple[int, int, int]:
     """What a network sees of an upright image: (S, S, C)."""
     side = crop_size(augment, dataset.image_shape[0])
     return side, side, dataset.image_shape[2]
 
 
-def check_shape(backbone: keras.Model, dataset: datasets.Dataset, augment: Augment) -> None:
+def check_input_shape(backbone: keras.Model, dataset: datasets.Dataset, augment: Augment) -> None:
     """Make sure that a backbone takes the images of a data set.
 
     Raises:
         DataError: it does not.
     """
-    have = network_input(dataset, augment)
+    have = backbone_input_shape(dataset, augment)
     want = tuple(backbone.input.shape[1:])
     if any(w is not None and w != h for w, h in zip(want, have, strict=True)):
         raise DataError(f"the backbone takes images of {want}, these are {have}: set data.size and data.channels")

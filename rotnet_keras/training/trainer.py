@@ -21,27 +21,38 @@ from rotnet_keras.errors import DivergedError, RecipeError, RotnetError
 from rotnet_keras.models.base import TrainingModel
 from rotnet_keras.training.callbacks import AfterStep, LearningRate, StepEvents
 from rotnet_keras.training.checkpoints import Position, restore_checkpoint, save_checkpoint, step_checkpoints
-from rotnet_keras.training.devices import check_all_agree, give_all_the_chiefs, replicas_here, shared_out, strategy_for
-from rotnet_keras.training.optimizers import averaged, build_optimizer
+from rotnet_keras.training.devices import (
+    broadcast_from_chief,
+    check_processes_agree,
+    distributed_batches,
+    local_replicas,
+    strategy_for,
+)
+from rotnet_keras.training.optimizers import build_optimizer, using_averaged_weights
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import finish
 from rotnet_keras.training.tensorboard import TensorBoard
 
 TrainingRecipe = PretrainRecipe | ClassifyRecipe | TransferRecipe
 # What TensorFlow raises in the processes that are left when one of several is gone.
-GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
+PEER_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
 
 
 def run_precision(session: Session, recipe: TrainingRecipe) -> str:
     """What the run computes in, from its first start to its last, wherever it is resumed."""
     asked = session.folder.facts().get("precision", recipe.train.precision)
     on_tpu = asked == "auto" and recipe.devices.strategy == "tpu"
-    precision = "mixed_bfloat16" if on_tpu else engine.precision_here(asked)
+    precision = "mixed_bfloat16" if on_tpu else engine.resolve_precision(asked)
     session.record(precision=precision)
     return precision
 
 
-def set_up(session: Session, recipe: TrainingRecipe) -> tf.distribute.Strategy:
+def configure_tensorflow(session: Session, recipe: TrainingRecipe) -> tf.distribute.Strategy:
     """Make TensorFlow ready for a training; the strategy of its devices."""
     precision = run_precision(session, recipe)
     engine.configure(recipe.seed, precision, deterministic=recipe.devices.strategy != "tpu")
@@ -71,8 +82,8 @@ class Trainer(ABC, Generic[DatasetT]):
     Attributes:
         what: the word for it, in progress bars.
         model: what is trained.
-        measured: what is evaluated and exported: the same, or a copy on one device where it is trained on several.
-        inputs_at_once: what a device is shown at a time in a step.
+        evaluation_model: what is evaluated and exported: the same, or a copy on one device where it is trained on several.
+        inputs_per_pass: what a device is shown at a time in a step.
     """
 
     what: str
@@ -88,30 +99,30 @@ class Trainer(ABC, Generic[DatasetT]):
         inputs: int,
     ) -> None:
         self.session, self.recipe, self.dataset, self.strategy, self.images = session, recipe, dataset, strategy, images
-        self.total = recipe.train.total_steps(images)
-        self.per_epoch = recipe.train.steps_per_epoch(images)
+        self.total_steps = recipe.train.total_steps(images)
+        self.steps_per_epoch = recipe.train.steps_per_epoch(images)
         self.replicas = self._replicas()
-        self.inputs_at_once = inputs // strategy.num_replicas_in_sync // recipe.train.accumulate
+        self.inputs_per_pass = inputs // strategy.num_replicas_in_sync // recipe.train.accumulate
         self.log_every = recipe.train.steps_per_event(images)
         if not session.earlier:
             self._warn_of_sizes()
         with strategy.scope():
             self.model = model = build()
-            model.parts = recipe.train.accumulate
+            model.accumulation_parts = recipe.train.accumulate
             compile_model(model, recipe)
             model.build_as_compiled()
-        self.measured: TrainingModel = model
+        self.evaluation_model: TrainingModel = model
         if self.replicas:
-            self.measured = build()
-            compile_model(self.measured, recipe)
+            self.evaluation_model = build()
+            compile_model(self.evaluation_model, recipe)
         of_networks = [variable for network in model.networks for variable in network.variables]
         self.variables = [*of_networks, *model.optimizer.variables]
         self.position = Position()
         self.tensorboard = TensorBoard(session.folder.path / "tensorboard") if recipe.train.tensorboard else None
         session.record(
             parameters=int(sum(np.prod(v.shape) for v in model.trainable_variables)),
-            steps=self.total,
-            steps_per_epoch=self.per_epoch,
+            steps=self.total_steps,
+            steps_per_epoch=self.steps_per_epoch,
             inputs_per_step=inputs,
         )
 
@@ -139,15 +150,15 @@ class Trainer(ABC, Generic[DatasetT]):
                 f"train.batch: {count} devices share a batch, and {batch} images cannot be shared evenly; choose a "
                 f"multiple of {count}, or fewer devices with devices.replicas or devices.strategy='one'"
             )
-        return Replicas(replicas_here(self.strategy, self.session.place), count)
+        return Replicas(local_replicas(self.strategy, self.session.process), count)
 
-    def carry_out(self) -> None:
+    def run(self) -> None:
         """All of a run whose training is all there is: from the newest checkpoint to the report."""
         self.restore()
         self.train()
-        if not self.session.place.chief:
+        if not self.session.process.chief:
             return
-        with engine.under("float32"), self.counting():
+        with engine.dtype_policy("float32"), self.evaluation_weights():
             self.export()
         finish(self.session)
 
@@ -160,23 +171,25 @@ class Trainer(ABC, Generic[DatasetT]):
         self.position, damaged = restore_checkpoint(self.session.folder.checkpoints, self.variables)
         for word in damaged:
             self.session.warn(word)
-        place = self.session.place
-        if place.count > 1:
-            check_all_agree(self.strategy, place, {"recipe": to_toml(self.recipe), "data": self.dataset.fingerprint})
-            self.position.step = give_all_the_chiefs(self.strategy, place, self.variables, self.position.step)
+        process = self.session.process
+        if process.count > 1:
+            check_processes_agree(
+                self.strategy, process, {"recipe": to_toml(self.recipe), "data": self.dataset.fingerprint}
+            )
+            self.position.step = broadcast_from_chief(self.strategy, process, self.variables, self.position.step)
         if self.session.earlier:
             self.session.event("resume", step=self.position.step)
-            self.session.say(f"Going on from step {self.position.step} of {self.total}.")
+            self.session.say(f"Going on from step {self.position.step} of {self.total_steps}.")
             self.session.earlier = self.session.folder.events()
 
     def train(self) -> None:
         """Train to the last step, with what belongs to the end of every epoch."""
-        while self.position.step < self.total:
-            if self.session.place.chief:
+        while self.position.step < self.total_steps:
+            if self.session.process.chief:
                 self.between_epochs()
-            boundary = min(self.total, (self.position.step // self.per_epoch + 1) * self.per_epoch)
+            boundary = min(self.total_steps, (self.position.step // self.steps_per_epoch + 1) * self.steps_per_epoch)
             self._fit_until(boundary)
-            if self.position.step == boundary and self.session.place.chief:
+            if self.position.step == boundary and self.session.process.chief:
                 self._end_epoch()
             self.session.stop.check()
 
@@ -186,26 +199,26 @@ class Trainer(ABC, Generic[DatasetT]):
             told = f"train.batch is {train.batch}, but there are only {self.images} images: a step takes them all"
             self.session.warn(told)
         if self.log_every > train.log_every:
-            told = f"of {self.total:,} steps an event averages {self.log_every:,}, or there would be too many"
+            told = f"of {self.total_steps:,} steps an event averages {self.log_every:,}, or there would be too many"
             self.session.warn(f"train.log_every is {train.log_every}, but {told}")
 
     def _fit_until(self, boundary: int) -> None:
         first, train = self.position.step, self.recipe.train
         batches: Any = self.batches(first, boundary)
         if self.replicas:
-            batches = shared_out(self.strategy, batches)
+            batches = distributed_batches(self.strategy, batches)
         rate = LearningRate(self.recipe.optimizer, self.recipe.schedule, train, self.images, first)
         events = StepEvents(self._write_step, first, self.log_every, train.batch)
         saved = time.monotonic()
 
-        def wishes() -> tuple[bool, bool]:
-            due = self.session.place.chief and time.monotonic() - saved >= 60 * train.checkpoint_minutes
+        def requests() -> tuple[bool, bool]:
+            due = self.session.process.chief and time.monotonic() - saved >= 60 * train.checkpoint_minutes
             return self.session.stop.requested(), due
 
         def after_step(done: int) -> bool:
             nonlocal saved
-            step, (stop, save) = first + done, self.model.granted
-            self.session.console.progress(self.what, step, self.total, _in_words(events.latest))
+            step, (stop, save) = first + done, self.model.agreed_requests
+            self.session.console.progress(self.what, step, self.total_steps, _metrics_line(events.latest))
             if stop:
                 self.session.stop.request()
             if step < boundary and (stop or save):
@@ -215,7 +228,7 @@ class Trainer(ABC, Generic[DatasetT]):
                 saved = time.monotonic()
             return stop
 
-        self.model.wishes = wishes
+        self.model.stop_save_requests = requests
 
         try:
             self.model.fit(
@@ -226,9 +239,9 @@ class Trainer(ABC, Generic[DatasetT]):
                 callbacks=[rate, events, AfterStep(after_step)],
             )
         except DivergedError as error:
-            raise DivergedError(f"{error}; {self._way_on()}") from None
-        except GONE:
-            if self.session.place.count == 1:
+            raise DivergedError(f"{error}; {self._divergence_advice()}") from None
+        except PEER_LOST:
+            if self.session.process.count == 1:
                 raise
             traceback.print_exc()
             raise RotnetError(
@@ -242,7 +255,7 @@ class Trainer(ABC, Generic[DatasetT]):
         for key, value in {"loss": loss, "accuracy": accuracy, "steps": 1.0}.items():
             self.position.sums[key] = self.position.sums.get(key, 0.0) + steps * value
         values |= {"loss": loss, "accuracy": accuracy}
-        self.session.event("step", step=step, epoch=round(step / self.per_epoch, 4), **values)
+        self.session.event("step", step=step, epoch=round(step / self.steps_per_epoch, 4), **values)
         if self.tensorboard:
             self.tensorboard.write(step, "train", values)
 
@@ -259,7 +272,7 @@ class Trainer(ABC, Generic[DatasetT]):
         self.position.sums = {}
         best = False
         if self.dataset.validation:
-            with self.counting():
+            with self.evaluation_weights():
                 validation = self.evaluate(self.dataset.validation)
                 self.after_validation(step)
             score = validation.get("score", validation["accuracy"])
@@ -268,19 +281,21 @@ class Trainer(ABC, Generic[DatasetT]):
             epoch["validation"] = validation
             if self.tensorboard:
                 self.tensorboard.write(step, "validation", validation)
-        self.session.event("epoch", step=step, epoch=round(step / self.per_epoch, 4), **epoch)
+        self.session.event("epoch", step=step, epoch=round(step / self.steps_per_epoch, 4), **epoch)
         self._save(best)
-        words = _in_words(epoch)
+        words = _metrics_line(epoch)
         if "validation" in epoch:
-            words += f"; validation {_in_words(epoch['validation'])}"
-        self.session.say(f"Epoch {step / self.per_epoch:.4g} of {self.total / self.per_epoch:.4g}: {words}")
+            words += f"; validation {_metrics_line(epoch['validation'])}"
+        self.session.say(
+            f"Epoch {step / self.steps_per_epoch:.4g} of {self.total_steps / self.steps_per_epoch:.4g}: {words}"
+        )
 
     @contextmanager
-    def counting(self) -> Iterator[None]:
+    def evaluation_weights(self) -> Iterator[None]:
         """While this lasts `measured` has the weights that count: with `optimizer.ema`, the averages."""
-        with averaged(self.model, self.recipe.optimizer):
+        with using_averaged_weights(self.model, self.recipe.optimizer):
             if self.replicas:
-                for copy, trained in zip(self.measured.networks, self.model.networks, strict=True):
+                for copy, trained in zip(self.evaluation_model.networks, self.model.networks, strict=True):
                     copy.set_weights(trained.get_weights())
             yield
 
@@ -294,21 +309,21 @@ class Trainer(ABC, Generic[DatasetT]):
             self.session.event("test", step=self.position.step, **self.evaluate(self.dataset.test, what))
 
     def _save(self, best: bool = False) -> None:
-        if not self.session.place.chief:
+        if not self.session.process.chief:
             return
         if not all(np.isfinite(np.asarray(v)).all() for v in self.model.trainable_variables):
-            raise DivergedError(f"weights became infinite by step {self.position.step}; {self._way_on()}")
+            raise DivergedError(f"weights became infinite by step {self.position.step}; {self._divergence_advice()}")
         path = save_checkpoint(self.session.folder.checkpoints, self.variables, self.position, best)
         self.session.event("checkpoint", step=self.position.step, file=path.name, best=best)
 
-    def _way_on(self) -> str:
+    def _divergence_advice(self) -> str:
         good = step_checkpoints(self.session.folder.checkpoints)
         rate = self.recipe.optimizer.learning_rate / 3
         last = f"the last good checkpoint is {good[0].name}" if good else "there is no checkpoint yet"
         return f"{last}. Try a new run with optimizer.learning_rate={rate:.2g}."
 
 
-def _in_words(metrics: dict[str, Any]) -> str:
+def _metrics_line(metrics: dict[str, Any]) -> str:
     if "loss" not in metrics:
         return ""
     score = f", score {100 * metrics['score']:.1f} %" if "score" in metrics else ""

@@ -13,7 +13,7 @@ from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.models.backbones.registry import backbone, build, taps
 from rotnet_keras.models.export import first_kernels, save_model
-from rotnet_keras.models.flops import anatomy, forward_gflop
+from rotnet_keras.models.flops import backbone_summary, forward_gflop
 from rotnet_keras.models.rotnet import RotNet
 
 
@@ -122,7 +122,7 @@ def test_every_application_has_the_taps_that_recipes_may_name(name, tmp_path):
 def test_backbones_are_listed_and_built_on_the_command_line():
     rows = json.loads(run_cli("backbones", "--json").stdout)
     assert [row["name"] for row in rows] == list(ARCHITECTURES)
-    found = anatomy(Backbone(name="alexnet"), (224, 224, 3))
+    found = backbone_summary(Backbone(name="alexnet"), (224, 224, 3))
     assert found["taps"]["pool2"] == [13, 13, 192] and found["taps"]["fc7"] == [4096]
     assert found["parameters"] == 57_030_724 - 4 * 4096 - 4
     # Of it 0.117 in the dense layers: twice as many operations as weights there, 2 x 54.5 million.

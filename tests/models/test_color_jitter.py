@@ -6,7 +6,7 @@ import pytest
 from rotnet_keras.config.sections import Augment
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.backbones.registry import backbone
-from rotnet_keras.models.color_jitter import recolour
+from rotnet_keras.models.color_jitter import color_jitter
 from rotnet_keras.models.rotnet import RotNet, softmax_loss
 
 SEED = tf.constant([1, 2], tf.int64)
@@ -18,16 +18,16 @@ def images():
 
 
 def test_what_is_drawn_is_a_function_of_the_seed(images):
-    once, again = (np.asarray(recolour(images, SEED, 0.4, 0.2)) for _ in range(2))
-    other = np.asarray(recolour(images, SEED + 1, 0.4, 0.2))
+    once, again = (np.asarray(color_jitter(images, SEED, 0.4, 0.2)) for _ in range(2))
+    other = np.asarray(color_jitter(images, SEED + 1, 0.4, 0.2))
     np.testing.assert_array_equal(once, again)
     assert not np.array_equal(once, other)
     assert once.dtype == np.float32 and once.min() >= 0 and once.max() <= 255
-    np.testing.assert_allclose(recolour(images, SEED, 0.0, 0.0), images, atol=1e-2)
+    np.testing.assert_allclose(color_jitter(images, SEED, 0.0, 0.0), images, atol=1e-2)
 
 
 def test_so_many_images_turn_grey_and_keep_their_luma(images):
-    grey = np.asarray(recolour(images, SEED, 0.0, 0.25))
+    grey = np.asarray(color_jitter(images, SEED, 0.0, 0.25))
     lost = np.ptp(grey, axis=-1).max((1, 2)) < 1e-3
     assert 6 <= lost.sum() <= 26
     luma = images[lost] @ np.array([0.299, 0.587, 0.114])
@@ -38,7 +38,7 @@ def test_so_many_images_turn_grey_and_keep_their_luma(images):
 def test_brightness_is_multiplied_and_hue_turned():
     """Of one flat colour contrast and saturation leave the hue, brightness all but the value."""
     flat = np.full((200, 2, 2, 3), (160, 100, 100), np.uint8)
-    changed = np.asarray(recolour(flat, SEED, 0.4, 0.0))[:, 0, 0]
+    changed = np.asarray(color_jitter(flat, SEED, 0.4, 0.0))[:, 0, 0]
     luma = changed @ np.array([0.299, 0.587, 0.114])
     assert 0.6 * 117.9 < luma.min() < 0.65 * 117.9 and 1.35 * 117.9 < luma.max() < 1.4 * 117.94
     hues = np.array([colorsys.rgb_to_hsv(*pixel)[0] for pixel in changed])
@@ -49,7 +49,7 @@ def test_brightness_is_multiplied_and_hue_turned():
 
 def test_images_without_colours_keep_their_channels():
     spectra = np.random.default_rng(0).integers(60, 190, (3, 4, 4, 5), np.uint8)
-    assert recolour(spectra, SEED, 0.4, 0.5).shape == (3, 4, 4, 5)
+    assert color_jitter(spectra, SEED, 0.4, 0.5).shape == (3, 4, 4, 5)
 
 
 def test_all_copies_of_an_image_have_the_same_colours():

@@ -3,7 +3,7 @@ import pytest
 
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.backbones.registry import backbone
-from rotnet_keras.models.fused_batch_norm import FusedBatchNormalization, fused, stock
+from rotnet_keras.models.fused_batch_norm import FusedBatchNormalization, with_fused_batch_norm, with_stock_layers
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("float32")
 
@@ -23,7 +23,7 @@ def gradients(model):
 def test_fused_and_stock_train_alike(name, blocks):
     keras.utils.set_random_seed(0)
     model = backbone(name, blocks=blocks, width=0.25)
-    trained = fused(model)
+    trained = with_fused_batch_norm(model)
     assert FusedBatchNormalization in kinds(trained)
     assert keras.layers.BatchNormalization not in kinds(trained)
     outputs, slopes = gradients(model)
@@ -38,15 +38,15 @@ def test_fused_and_stock_train_alike(name, blocks):
 def test_the_moving_variance_is_the_unbiased_one():
     model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.BatchNormalization(momentum=0.0)])
     values = np.arange(8, dtype="float32").reshape(2, 2, 2, 1)
-    trained = fused(model)
+    trained = with_fused_batch_norm(model)
     trained(values, training=True)
     assert float(trained.layers[0].moving_variance[0]) == pytest.approx(np.var(values, ddof=1), rel=1e-6)
 
 
 def test_stock_has_equal_outputs_and_built_in_layers_alone():
-    trained = fused(backbone("compact", width=0.25))
+    trained = with_fused_batch_norm(backbone("compact", width=0.25))
     trained(PIXELS, training=True)
-    given = stock(trained)
+    given = with_stock_layers(trained)
     assert all(kind.__module__.startswith("keras.") for kind in kinds(given))
     np.testing.assert_allclose(np.asarray(given(PIXELS)), np.asarray(trained(PIXELS)), atol=1e-5)
     np.testing.assert_allclose(given.predict(PIXELS, verbose=0), trained.predict(PIXELS, verbose=0), atol=1e-5)
@@ -55,9 +55,9 @@ def test_stock_has_equal_outputs_and_built_in_layers_alone():
 def test_stock_of_a_mixed_precision_model_is_float32_with_its_weights():
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
-    model = fused(backbone("compact", width=0.25))
+    model = with_fused_batch_norm(backbone("compact", width=0.25))
     keras.config.set_dtype_policy(policy)
-    copy = stock(model)
+    copy = with_stock_layers(model)
     assert {layer.compute_dtype for layer in copy.layers} == {"float32"}
     for ours, theirs in zip(copy.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -66,7 +66,7 @@ def test_stock_of_a_mixed_precision_model_is_float32_with_its_weights():
 def test_without_scale_and_shift_and_frozen():
     inputs = keras.Input((4, 4, 3))
     outputs = keras.layers.BatchNormalization(center=False, scale=False)(inputs)
-    trained = fused(keras.Model(inputs, outputs))
+    trained = with_fused_batch_norm(keras.Model(inputs, outputs))
     values = np.random.default_rng(1).normal(5, 3, (16, 4, 4, 3)).astype("float32")
     normalised = np.asarray(trained(values, training=True))
     np.testing.assert_allclose(normalised.mean((0, 1, 2)), 0, atol=1e-5)

@@ -4,7 +4,7 @@ import pytest
 from rotnet_keras.config.sections import Augment, Data
 from rotnet_keras.data.datasets import load
 from rotnet_keras.engine import keras
-from rotnet_keras.evaluation.features import estimate_statistics, frozen_taps, random_backbone
+from rotnet_keras.evaluation.features import estimate_batch_norm_statistics, feature_extractor, random_backbone
 from rotnet_keras.models.backbones.registry import backbone
 from rotnet_keras.models.heads import build_head
 
@@ -51,7 +51,7 @@ def test_a_pooled_linear_head_trains():
 
 def test_a_frozen_trunk_keeps_weights_and_batch_statistics():
     model = backbone("compact", (16, 16, 3), blocks=2, width=0.25)
-    trunk = frozen_taps(model, ["conv1", "conv2"])
+    trunk = feature_extractor(model, ["conv1", "conv2"])
     head = build_head("linear", (8, 8, 32), 4, "conv2")
     inputs = keras.Input((16, 16, 3))
     whole = keras.Model(inputs, head(trunk(inputs)["conv2"]))
@@ -75,7 +75,7 @@ def test_the_random_controls_have_no_statistics_or_their_own(tiny_data):
     assert all((mean == 0).all() and (variance == 1).all() for mean, variance in statistics(fresh))
     kernels = [np.asarray(model.get_layer("block1_conv1").kernel) for model in (trained, fresh)]
     assert (kernels[0] != kernels[1]).any()
-    estimate_statistics(fresh, dataset, Augment(), seed=1)
+    estimate_batch_norm_statistics(fresh, dataset, Augment(), seed=1)
     assert all((mean != 0).any() and (variance != 1).all() for mean, variance in statistics(fresh))
     features = keras.Model(fresh.input, fresh.get_layer("block1_bn1").output)(dataset.test.images(slice(None)))
     # Normalised with their own statistics, what comes out has about mean 0 and deviation 1.

@@ -9,7 +9,7 @@ from support.tiny import upright_images
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.models.backbones.registry import backbone
-from rotnet_keras.models.rescaling import AFFINE, folded, rescale, rescale_file
+from rotnet_keras.models.rescaling import AFFINE, fold_batch_norm, rescale, rescale_file
 
 
 def trained_looking(name, shape, **options):
@@ -41,7 +41,7 @@ def test_folded_and_rescaled_it_computes_the_same_and_all_layers_learn_equally_f
     model = trained_looking(name, (size, size, 3), width=0.2)
     images = np.random.default_rng(1).random((8, size, size, 3)).astype(np.float32) * 255
     before = np.asarray(model(images))
-    chain = folded(model)
+    chain = fold_batch_norm(model)
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in chain.layers)
     assert {layer.name for layer in chain.layers} >= {"conv1", "conv2"}
     assert np.asarray(chain(images)) == pytest.approx(before, rel=1e-3, abs=1e-4 * np.abs(before).max())
@@ -55,12 +55,12 @@ def test_folded_and_rescaled_it_computes_the_same_and_all_layers_learn_equally_f
 
 def test_what_is_no_chain_cannot_be_rescaled():
     with pytest.raises(DataError, match="no chain"):
-        folded(backbone("resnet50", (32, 32, 3), width=0.1))
+        fold_batch_norm(backbone("resnet50", (32, 32, 3), width=0.1))
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3)(inputs)
     model = keras.Model(inputs, keras.layers.Conv2D(4, 3)(keras.layers.Activation("tanh", name="bend")(x)))
     with pytest.raises(DataError, match="bend"):
-        rescale(folded(model), np.zeros((2, 8, 8, 3)), 0)
+        rescale(fold_batch_norm(model), np.zeros((2, 8, 8, 3)), 0)
 
 
 def test_a_file_is_rescaled_into_another_that_computes_the_same(tmp_path):

@@ -32,7 +32,7 @@ def compiled(model, classes=4, **options):
 
 def trained(parts, copies, data):
     model = RotNet(plain_backbone(), copies=copies, augment=Augment(jitter=0.5, greyscale=0.3))
-    model.parts = parts
+    model.accumulation_parts = parts
     logs = compiled(model).fit(data, epochs=2, verbose=0).history
     return logs, model.get_weights()
 
@@ -52,7 +52,7 @@ def test_scaled_losses_are_scaled_in_parts_too():
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = RotNet(plain_backbone())
-        model.parts = 2
+        model.accumulation_parts = 2
         compiled(model)
         assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
         before = model.get_weights()

@@ -72,7 +72,7 @@ def alexnet(part):
     return net, {tap: position for position, tap in enumerate(taps)}
 
 
-def outputs_of(net, images):
+def layer_outputs(net, images):
     """What each block of a net gives, in Keras's order of dimensions."""
     x, found = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), []
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_every_tap_computes_the_same(tmp_path, name, make, size, mean, std):
     )
     assert result.returncode == 0, result.stderr
     pixels = np.random.default_rng(0).integers(0, 256, (3, size, size, 3)).astype(np.float32)
-    expected = outputs_of(net, ((pixels - mean) / std).astype(np.float32))
+    expected = layer_outputs(net, ((pixels - mean) / std).astype(np.float32))
     backbone = keras.models.load_model(tmp_path / "out" / "backbone.keras")
     features = keras.Model(backbone.input, {tap: backbone.get_layer(tap).output for tap in taps})
     for tap, values in features.predict(pixels, verbose=0).items():

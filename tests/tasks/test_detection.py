@@ -10,9 +10,9 @@ from support.whole_runs import events_of, start
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.models.backbones.registry import backbone
-from rotnet_keras.models.detectors.anchor_matching import chosen, intersection_over_union, match, smooth_l1
-from rotnet_keras.models.detectors.base import NOTHING
-from rotnet_keras.models.detectors.boxes import RATIOS, anchors_on, moved, offsets_between, pieces
+from rotnet_keras.models.detectors.anchor_matching import intersection_over_union, match, sample_balanced, smooth_l1
+from rotnet_keras.models.detectors.base import NO_OBJECT
+from rotnet_keras.models.detectors.boxes import RATIOS, anchors_on, decode_boxes, encode_boxes, roi_align
 from rotnet_keras.models.detectors.faster_rcnn import FasterRCNN, cut_in_two
 from rotnet_keras.models.detectors.retinanet import RetinaNet, pyramid
 
@@ -98,7 +98,7 @@ def test_a_detector_learns_and_its_report_and_export_tell_what(kit, tmp_path):
     assert losses[-1] < 0.7 * losses[0]
     report = (run.path / "report.md").read_text()
     assert "**Mean average precision, %**" in report and "![Test pictures](figures/pictures.png)" in report
-    assert f"over ten overlaps, as COCO | {100 * test['score_coco']:.1f}" in report
+    assert f"mean over ten IoU thresholds, as in COCO | {100 * test['score_coco']:.1f}" in report
     told_by_export(kit, run)
 
 
@@ -146,24 +146,26 @@ def test_anchors_are_keras_cvs():
 def test_offsets_lead_from_anchors_to_boxes_in_a_graph_as_outside(cells):
     anchors = anchors_on(cells, 8, [8, 16], RATIOS)
     boxes = np.array([[3.0, 1.0, 9.0, 14.0]], np.float32)
-    offsets = np.asarray(offsets_between(tf.constant(anchors.boxes()), tf.constant(boxes)))
+    offsets = np.asarray(encode_boxes(tf.constant(anchors.boxes()), tf.constant(boxes)))
     answers = offsets.reshape(1, *cells, -1)
     inputs = keras.Input(answers.shape[1:])
-    for found in (anchors.moved(tf.constant(answers)), keras.Model(inputs, anchors.moved(inputs))(answers)):
+    for found in (anchors.decode(tf.constant(answers)), keras.Model(inputs, anchors.decode(inputs))(answers)):
         assert np.asarray(found)[0] == pytest.approx(np.tile(boxes, (len(anchors), 1)), abs=1e-3)
-    assert np.asarray(moved(anchors.boxes(), offsets)) == pytest.approx(np.tile(boxes, (len(anchors), 1)), abs=1e-3)
+    assert np.asarray(decode_boxes(anchors.boxes(), offsets)) == pytest.approx(
+        np.tile(boxes, (len(anchors), 1)), abs=1e-3
+    )
 
 
 def test_pieces_of_a_map_of_places_are_the_places_in_the_boxes():
     rows, columns = np.meshgrid(np.arange(8.0), np.arange(6.0), indexing="ij")
     places = 4 * np.stack([rows, columns], axis=-1)[None].astype(np.float32) + 2
     boxes = np.array([[[8, 4, 24, 20], [10, 10, 14, 22]]], np.float32)
-    found = np.asarray(pieces(places, boxes, 4, 4))
+    found = np.asarray(roi_align(places, boxes, 4, 4))
     assert found.shape == (1, 2, 4, 4, 2)
     assert found[0, 0, :, 2, 0].tolist() == [10, 14, 18, 22] and found[0, 0, 1, :, 1].tolist() == [6, 10, 14, 18]
     assert found[0, 1, :, 0, 0] == pytest.approx([10.5, 11.5, 12.5, 13.5])
     # Beyond the middle of the last cell there is nothing to go by.
-    edge = np.asarray(pieces(places, np.array([[[0, 0, 32, 24]]], np.float32), 8, 4))
+    edge = np.asarray(roi_align(places, np.array([[[0, 0, 32, 24]]], np.float32), 8, 4))
     assert edge[0, 0, :, 0, 0] == pytest.approx([2.5, *range(6, 30, 4), 29.5])
 
 
@@ -175,19 +177,19 @@ def test_boxes_belong_to_the_object_that_they_overlap_most():
     matches = match(boxes, objects)
     assert np.asarray(matches.overlaps)[0] == pytest.approx([1, 0.5, 0.9, 0, -1])
     assert np.asarray(matches.objects)[0, :3].tolist() == [0, 0, 1]
-    assert np.asarray(matches.favourites)[0].tolist() == [True, False, True, False, False]
+    assert np.asarray(matches.best_anchors)[0].tolist() == [True, False, True, False, False]
 
 
 def test_a_step_counts_so_many_boxes_and_not_too_many_right_ones():
     right = np.arange(100)[None] < 40
     wrong = np.arange(100)[None] >= 60
     draws = np.random.default_rng(0).random((1, 100)).astype(np.float32)
-    counted = np.asarray(chosen(right, wrong, 20, 0.25, draws))
+    counted = np.asarray(sample_balanced(right, wrong, 20, 0.25, draws))
     assert (counted & right).sum() == 5 and (counted & wrong).sum() == 15
     assert draws[counted & right].max() < draws[right & ~counted].min()
-    few = np.asarray(chosen(np.arange(100)[None] < 2, wrong, 20, 0.25, draws))
+    few = np.asarray(sample_balanced(np.arange(100)[None] < 2, wrong, 20, 0.25, draws))
     assert few[:, :2].all() and few.sum() == 20
-    assert not np.asarray(chosen(right, wrong, 20, 0.25, draws))[0, 40:60].any()
+    assert not np.asarray(sample_balanced(right, wrong, 20, 0.25, draws))[0, 40:60].any()
 
 
 def test_smooth_l1_is_quadratic_first_and_linear_then():
@@ -197,8 +199,10 @@ def test_smooth_l1_is_quadratic_first_and_linear_then():
 def test_a_picture_without_objects_costs_something_finite():
     network = RetinaNet(backbone("compact", (64, 64, 3), width=0.25), ["conv1", "conv2", "conv3"], 3, 64, 2, 0)
     pixels = np.zeros((2, 64, 64, 3), np.uint8)
-    nothing = [0, 0, 0, 0, NOTHING]
-    loss, accuracy = network.loss_of(pixels, np.array([[nothing] * 2, [[8, 8, 40, 40, 2], nothing]], np.float32))
+    nothing = [0, 0, 0, 0, NO_OBJECT]
+    loss, accuracy = network.loss_and_accuracy(
+        pixels, np.array([[nothing] * 2, [[8, 8, 40, 40, 2], nothing]], np.float32)
+    )
     assert 0 < loss < 100 and 0 <= accuracy <= 1
 
 
@@ -219,7 +223,7 @@ def test_two_devices_learn_what_one_does(kit, tmp_path):
 @pytest.mark.slow
 def test_a_detectors_step_compiles_under_xla(xla):
     small = backbone("compact", (48, 48, 3), width=0.25, blocks=4)
-    objects = np.array([[[5, 5, 30, 30, 1], [0, 0, 0, 0, NOTHING]]] * 2, np.float32)
+    objects = np.array([[[5, 5, 30, 30, 1], [0, 0, 0, 0, NO_OBJECT]]] * 2, np.float32)
     batch = (np.zeros((2, 48, 48, 3), np.uint8), objects)
     for model in (
         FasterRCNN(small, "conv2", "conv2", 4, 3, 48, 2, 0, norm="trained"),

@@ -14,10 +14,10 @@ from rotnet_keras.data.annotations import load_annotated
 from rotnet_keras.data.letterbox import fitted, lay, lay_mask
 from rotnet_keras.engine import keras, under
 from rotnet_keras.errors import DataError
-from rotnet_keras.evaluation.metrics import class_overlaps
-from rotnet_keras.models.backbones.registry import backbone, for_images, freeze
-from rotnet_keras.models.multi_label import DIFFICULT, BestIsThere, sigmoid_loss
-from rotnet_keras.models.segmenters import VOID, PixelAccuracy, fcn, fresh_variables, pixel_loss
+from rotnet_keras.evaluation.metrics import class_ious
+from rotnet_keras.models.backbones.registry import backbone, freeze_up_to, with_input_shape
+from rotnet_keras.models.multi_label import DIFFICULT, TopClassAccuracy, sigmoid_loss
+from rotnet_keras.models.segmenters import VOID, PixelAccuracy, fcn, new_variables, pixel_loss
 from rotnet_keras.tasks.finetune import build_classifier
 from rotnet_keras.tasks.voc.classification import as_multi_label
 from rotnet_keras.tasks.voc.common import backbone_for
@@ -92,7 +92,7 @@ def test_segmentation_learns_twenty_pictures_by_heart_and_its_export_tells_them(
     assert test["score"] > 0.8 and test["accuracy"] > 0.95
     counts = np.array(test["confusion"])
     assert counts.sum() == 20 * 48 * 40
-    assert test["per_class"] == class_overlaps(counts)
+    assert test["per_class"] == class_ious(counts)
     report = (run.path / "report.md").read_text()
     assert "**Mean IoU, %**" in report and "![Test pictures](figures/pictures.png)" in report
     code = """
@@ -124,7 +124,7 @@ def test_deeplab_learns_from_two_maps_of_any_sizes(kit, tmp_path):
     masks = np.stack([lay_mask(dataset.train.mask(p), where, 44, VOID) for p, where in enumerate(places)])
     first, *_, last = [model.train_on_batch(canvases, masks)[0] for _ in range(6)]
     assert last < 0.7 * first
-    names = {variable.path.split("/")[0] for variable in fresh_variables(model.network)}
+    names = {variable.path.split("/")[0] for variable in new_variables(model.network)}
     assert "score" in names and not any(name.startswith("block") for name in names)
 
 
@@ -152,7 +152,7 @@ def test_a_pretrained_backbone_is_folded_rescaled_and_frozen(kit, tmp_path):
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in trunk.layers)
     assert {v.path.split("/")[0] for v in trunk.trainable_variables} == {"block2_conv1", "block2_conv2"}
     pixels = np.random.default_rng(0).random((1, 32, 32, 3)) * 255
-    expected = for_images(pretrained, (32, 32, 3)).predict(pixels, verbose=0)
+    expected = with_input_shape(pretrained, (32, 32, 3)).predict(pixels, verbose=0)
     assert trunk.predict(pixels, verbose=0) == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
@@ -200,7 +200,7 @@ def test_what_a_task_cannot_do_is_refused(tmp_path, recipe, override, complaint)
 def test_difficult_classes_cost_nothing_and_are_never_wrong():
     labels, logits = np.array([[1, 0, DIFFICULT]]), np.array([[0.0, 0.0, 9.0]], np.float32)
     assert np.asarray(sigmoid_loss(labels, logits)) == pytest.approx(2 * np.log(2))
-    best = BestIsThere()
+    best = TopClassAccuracy()
     best.update_state(labels, logits)
     best.update_state(np.array([[0, 1, 0]]), np.array([[3.0, 2.0, 1.0]], np.float32))
     assert float(best.result()) == 0.5
@@ -233,7 +233,7 @@ def test_alexnets_dense_layers_become_convolutions_of_equal_outputs():
 
 def test_what_is_frozen_keeps_its_weights_and_statistics():
     model = backbone("compact", (16, 16, 3), blocks=2, width=0.25)
-    freeze(model, "conv1")
+    freeze_up_to(model, "conv1")
     of_first = [layer for layer in model.layers if layer.name.startswith("block1")]
     variables = [v for layer in of_first for v in layer.variables]
     before = [v.numpy() for v in variables]
@@ -245,14 +245,16 @@ def test_what_is_frozen_keeps_its_weights_and_statistics():
     assert all((v.numpy() == b).all() for v, b in zip(variables, before, strict=True))
     assert (last != model.trainable_variables[0].numpy()).any()
     with pytest.raises(DataError, match="no layer called conv9"):
-        freeze(model, "conv9")
+        freeze_up_to(model, "conv9")
 
 
 def test_a_convolutional_backbone_takes_images_of_another_size():
     model = backbone("compact", (16, 16, 3), blocks=2, width=0.25)
-    larger = for_images(model, (24, 32, 3))
+    larger = with_input_shape(model, (24, 32, 3))
     pixels = np.random.default_rng(0).random((1, 16, 16, 3)) * 255
     assert larger.output.shape[1:3] == (12, 16)
-    assert for_images(larger, (16, 16, 3)).predict(pixels, verbose=0) == pytest.approx(model.predict(pixels, verbose=0))
+    assert with_input_shape(larger, (16, 16, 3)).predict(pixels, verbose=0) == pytest.approx(
+        model.predict(pixels, verbose=0)
+    )
     with pytest.raises(DataError, match="cannot take others"):
-        for_images(backbone("alexnet", (63, 63, 3), width=0.1), (95, 95, 3))
+        with_input_shape(backbone("alexnet", (63, 63, 3), width=0.1), (95, 95, 3))

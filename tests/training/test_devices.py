@@ -146,22 +146,22 @@ def test_several_machines_that_nobody_described_are_refused(tiny_recipe):
     assert not (tiny_recipe.parent / "runs").exists()
 
 
-def test_a_process_knows_its_place(monkeypatch):
+def test_a_process_knows_its_rank(monkeypatch):
     from rotnet_keras.config.loading import load_recipe
     from rotnet_keras.errors import RecipeError
-    from rotnet_keras.training.cluster import Place, place
+    from rotnet_keras.training.cluster import TrainingProcess, training_process
 
     training, study = load_recipe("quickstart"), load_recipe("studies/fig4_filters")
-    assert place(training) == place(study) == Place(0, 1)
+    assert training_process(training) == training_process(study) == TrainingProcess(0, 1)
     cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
-    for kind, index, number in (("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)):
+    for kind, index, rank in (("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)):
         monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
-        assert place(training) == Place(number, 3)
-        assert place(load_recipe("quickstart", {"devices.strategy": "one"})) == Place(0, 1)
-        with pytest.raises(RecipeError, match="runs on one machine"):
-            place(study)
+        assert training_process(training) == TrainingProcess(rank, 3)
+        assert training_process(load_recipe("quickstart", {"devices.strategy": "one"})) == TrainingProcess(0, 1)
+        with pytest.raises(RecipeError, match="runs in one process"):
+            training_process(study)
     monkeypatch.delenv("TF_CONFIG")
     monkeypatch.setenv("SLURM_PROCID", "1")
-    assert place(training) == Place(0, 1), "a shell in an allocation is no task of a step"
+    assert training_process(training) == TrainingProcess(0, 1), "a shell in an allocation is no task of a step"
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    assert place(training) == Place(1, 4)
+    assert training_process(training) == TrainingProcess(1, 4)

@@ -3,7 +3,7 @@ import pytest
 
 from rotnet_keras.config.sections import Optimizer
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.training.optimizers import averaged, build_optimizer, keep_averages
+from rotnet_keras.training.optimizers import assign_averaged_weights, build_optimizer, using_averaged_weights
 
 
 def steps_of(optimizer, weight, gradients, rates):
@@ -63,7 +63,7 @@ def test_a_variable_can_have_a_share_of_the_learning_rate(name):
         optimizer = build_optimizer(Optimizer(name=name, learning_rate=rate, weight_decay=0.1))
         kernels = [keras.Variable([1.0, -2.0], name="kernel") for _ in range(2)]
         optimizer.build(kernels)
-        optimizer.shares = list(shares)
+        optimizer.rate_factors = list(shares)
         for _ in range(2):
             optimizer.apply([tf.constant([0.5, 0.3])] * 2)
         return np.asarray(kernels)
@@ -85,9 +85,9 @@ def test_averages_count_and_training_goes_on_with_the_newest_weights():
     weight.assign([[0.0]])
     for change in (-1.0, -1.0, -2.0):
         model.optimizer.apply([tf.constant([[change]])])
-    with averaged(model, spec):
+    with using_averaged_weights(model, spec):
         assert float(weight[0, 0]) == 2.75
     assert float(weight[0, 0]) == 4.0
     model.optimizer.apply([tf.constant([[0.0]])])
-    keep_averages(model, spec)
+    assign_averaged_weights(model, spec)
     assert float(weight[0, 0]) == 3.375

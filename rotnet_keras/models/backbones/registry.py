@@ -62,7 +62,7 @@ def build(spec: Backbone, shape: Sequence[int], mean: Sequence[float], std: Sequ
     return backbone(spec.name, shape, width=spec.width, mean=mean, std=std, **blocks)
 
 
-def outputs_of(model: keras.Model, names: Sequence[str]) -> dict[str, keras.KerasTensor]:
+def layer_outputs(model: keras.Model, names: Sequence[str]) -> dict[str, keras.KerasTensor]:
     """The outputs of some layers of a functional model, by name.
 
     Raises:
@@ -80,7 +80,7 @@ def taps(model: keras.Model) -> list[str]:
     return [layer.name for layer in model.layers if layer.name[:4] == "conv" and layer.name[4:].isdigit()]
 
 
-def for_images(model: keras.Model, shape: Sequence[int]) -> keras.Model:
+def with_input_shape(model: keras.Model, shape: Sequence[int]) -> keras.Model:
     """The same model, with equal weights, for images of another size (H, W, C).
 
     Raises:
@@ -100,11 +100,11 @@ def for_images(model: keras.Model, shape: Sequence[int]) -> keras.Model:
     return resized
 
 
-def freeze(model: keras.Model, name: str) -> None:
+def freeze_up_to(model: keras.Model, name: str) -> None:
     """Let the layers up to one, by name, stay as they are.
 
     Raises:
         DataError: there is none of that name.
     """
-    for layer in keras.Model(model.input, outputs_of(model, [name])[name]).layers:
+    for layer in keras.Model(model.input, layer_outputs(model, [name])[name]).layers:
         layer.trainable = False

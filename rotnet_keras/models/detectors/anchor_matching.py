@@ -12,21 +12,21 @@ class Matches:
     Attributes:
         overlaps: (N, B) the best intersection over union with an object; -1 for what is no box.
         objects: (N, B) int32: the object that it is.
-        favourites: (N, B) bool: no box overlaps some object more.
+        best_anchors: (N, B) bool: no box overlaps some object more.
     """
 
     overlaps: tf.Tensor
     objects: tf.Tensor
-    favourites: tf.Tensor
+    best_anchors: tf.Tensor
 
 
 def match(boxes: tf.Tensor, objects: tf.Tensor) -> Matches:
     """Find the object of each box; boxes and objects without area are none."""
     overlaps = intersection_over_union(boxes, objects)
     there = overlaps > 0
-    favourites = there & (overlaps >= tf.reduce_max(overlaps, axis=1, keepdims=True))
+    best_anchors = there & (overlaps >= tf.reduce_max(overlaps, axis=1, keepdims=True))
     best = tf.where(area(boxes) > 0, tf.reduce_max(overlaps, axis=2), -1.0)
-    return Matches(best, tf.argmax(overlaps, axis=2, output_type=tf.int32), tf.reduce_any(favourites, axis=2))
+    return Matches(best, tf.argmax(overlaps, axis=2, output_type=tf.int32), tf.reduce_any(best_anchors, axis=2))
 
 
 def area(boxes: tf.Tensor) -> tf.Tensor:
@@ -42,7 +42,7 @@ def intersection_over_union(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(common, area(one) + area(other) - common)
 
 
-def chosen(right: tf.Tensor, wrong: tf.Tensor, count: int, share: float, draws: tf.Tensor) -> tf.Tensor:
+def sample_balanced(right: tf.Tensor, wrong: tf.Tensor, count: int, share: float, draws: tf.Tensor) -> tf.Tensor:
     """Boxes that a step counts, (N, B) bool: at random, up to a share of right ones, the rest wrong ones.
 
     Args:

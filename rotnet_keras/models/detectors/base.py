@@ -1,7 +1,7 @@
 """What networks that find objects have in common, in training.
 
 They train on batches of canvases (N, S, S, 3) and their objects (N, M, 5) float32: top, left, bottom and right in
-pixels, and the class, `NOTHING` where there are fewer than M.
+pixels, and the class, `NO_OBJECT` where there are fewer than M.
 """
 
 from typing import Any, Literal
@@ -10,16 +10,16 @@ import numpy as np
 
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.base import TrainingModel
-from rotnet_keras.models.fused_batch_norm import fused
+from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 
 layers = keras.layers
 
 # Batch normalisation stays as it is, its statistics, factors and offsets; or goes by the batch of a device, or of all.
-Norm = Literal["fixed", "trained", "synchronized"]
+BatchNormMode = Literal["fixed", "trained", "synchronized"]
 
-NOTHING = -1
+NO_OBJECT = -1
 # What is told of a picture: so many boxes, each at least so sure; a box less sure of the same class overlaps no more.
-MOST_FOUND, LEAST_SURE, OVERLAP = 100, 0.05, 0.3
+MAX_DETECTIONS, MIN_CONFIDENCE, NMS_IOU = 100, 0.05, 0.3
 
 
 class Detector(TrainingModel):
@@ -30,11 +30,11 @@ class Detector(TrainingModel):
         objects: M, the most that there are on one.
 
     Attributes:
-        finder: the network as others use it, sharing the weights: from pixels (N, S, S, 3) in [0, 255] to "boxes"
+        inference_model: the network as others use it, sharing the weights: from pixels (N, S, S, 3) in [0, 255] to "boxes"
             (N, 100, 4), "classes" (N, 100) and "confidence" (N, 100), -1 behind the last of them.
     """
 
-    finder: keras.Model
+    inference_model: keras.Model
 
     def __init__(self, side: int, objects: int, seed: int) -> None:
         super().__init__("detector", seed)
@@ -43,33 +43,33 @@ class Detector(TrainingModel):
         self.autocast = False
 
     @property
-    def fresh(self) -> list[keras.Variable]:
+    def new_variables(self) -> list[keras.Variable]:
         """What is trained and not the backbone's."""
         raise NotImplementedError
 
     def exported(self) -> keras.Model:
-        """`finder` with weights of its own, float32, of built-in layers and keras-cv's."""
+        """`inference_model` with weights of its own, float32, of built-in layers and keras-cv's."""
         raise NotImplementedError
 
     def compile_for(self, optimizer: keras.optimizers.Optimizer, label_smoothing: float) -> None:
         """Compile it with its own losses, which `call` works out."""
         self.compile(optimizer, loss=_first_column, metrics=[RegionAccuracy()])
 
-    def training_inputs(self, data: Any, numbers: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
+    def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
         """Canvases with boxes, classes and numbers; there is nothing else to answer."""
         pixels, objects, *weights = data
         count = tf.shape(pixels)[0]
-        numbers = tf.range(count) if numbers is None else numbers
+        positions = tf.range(count) if positions is None else positions
         boxes, classes = objects[..., :4], tf.cast(objects[..., 4], tf.int32)
-        return (tf.cast(pixels, tf.float32), boxes, classes, numbers), tf.zeros(count), *weights
+        return (tf.cast(pixels, tf.float32), boxes, classes, positions), tf.zeros(count), *weights
 
-    def example(self) -> tuple[Any, ...]:
+    def example_batch(self) -> tuple[Any, ...]:
         """What the network is shown of an empty canvas."""
-        nothing = tf.constant([0.0, 0.0, 0.0, 0.0, NOTHING])
+        nothing = tf.constant([0.0, 0.0, 0.0, 0.0, NO_OBJECT])
         objects = tf.tile(nothing[None, None], (1, self.objects, 1))
         return self.training_inputs((tf.zeros((1, self.side, self.side, 3)), objects, tf.ones(1)))
 
-    def loss_of(self, pixels: np.ndarray, objects: np.ndarray) -> tuple[float, float]:
+    def loss_and_accuracy(self, pixels: np.ndarray, objects: np.ndarray) -> tuple[float, float]:
         """Mean loss and accuracy on some canvases, as in training, but for batch normalisation."""
         found = self.predict_on_batch(self.training_inputs((pixels, objects))[0])
         losses, right, counted = np.asarray(found).T
@@ -94,7 +94,7 @@ def _first_column(_: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
     return found[:, 0]
 
 
-def best(boxes: Any, probabilities: Any) -> dict[str, Any]:
+def non_max_suppression(boxes: Any, probabilities: Any) -> dict[str, Any]:
     """The surest boxes, class by class, without those that overlap a surer one of their class too much.
 
     Args:
@@ -106,19 +106,19 @@ def best(boxes: Any, probabilities: Any) -> dict[str, Any]:
     choose = MultiClassNonMaxSuppression(
         "yxyx",
         from_logits=False,
-        iou_threshold=OVERLAP,
-        confidence_threshold=LEAST_SURE,
-        max_detections=MOST_FOUND,
-        max_detections_per_class=MOST_FOUND,
+        iou_threshold=NMS_IOU,
+        confidence_threshold=MIN_CONFIDENCE,
+        max_detections=MAX_DETECTIONS,
+        max_detections_per_class=MAX_DETECTIONS,
         dtype="float32",
     )
     found = choose(boxes, probabilities)
     return {key: found[key] for key in ("boxes", "classes", "confidence")}
 
 
-def for_detection(model: keras.Model, norm: Norm) -> keras.Model:
+def prepare_trunk(model: keras.Model, norm: BatchNormMode) -> keras.Model:
     """A copy that computes in the present precision and normalises batches so."""
-    copy = fused(model, keras.config.dtype_policy().name, norm == "synchronized")
+    copy = with_fused_batch_norm(model, keras.config.dtype_policy().name, norm == "synchronized")
     for layer in copy._flatten_layers():
         if norm == "fixed" and isinstance(layer, layers.BatchNormalization):
             layer.trainable = False

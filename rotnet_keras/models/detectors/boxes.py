@@ -56,7 +56,7 @@ class Anchors:
         sides = [down - heights / 2, across - widths / 2, down + heights / 2, across + widths / 2]
         return np.stack(sides, axis=-1).reshape(-1, 4)
 
-    def moved(self, offsets: Any) -> Any:
+    def decode(self, offsets: Any) -> Any:
         """(N, H x W x A, 4) boxes, those at some offsets (N, H, W, A x 4) from the anchors."""
         answers = ops.reshape(offsets, (-1, *self.cells, len(self.shapes), 4))
         return ops.reshape(_boxes_at(self.places(), answers), (-1, len(self), 4))
@@ -69,12 +69,12 @@ def anchors_on(cells: Sequence[int], stride: float, sizes: Sequence[float], rati
     return Anchors((height, width), stride, np.array(shapes, np.float32))
 
 
-def moved(boxes: Any, offsets: Any) -> Any:
+def decode_boxes(boxes: Any, offsets: Any) -> Any:
     """The boxes at some offsets from others."""
     return _boxes_at(_places_of(boxes), offsets)
 
 
-def offsets_between(boxes: Any, targets: Any) -> Any:
+def encode_boxes(boxes: Any, targets: Any) -> Any:
     """What `moved` needs to get from boxes to targets; both of at least one pixel's thousandth."""
     down, across, heights, widths = _places_of(boxes)
     to_down, to_across, to_heights, to_widths = _places_of(targets)
@@ -107,12 +107,12 @@ def _boxes_at(places: Places, offsets: Any) -> Any:
     return ops.stack(sides, axis=-1)
 
 
-def cut(boxes: Any, side: int) -> Any:
+def clip_boxes(boxes: Any, side: int) -> Any:
     """Boxes cut off at the edges of a canvas."""
     return ops.clip(boxes, 0.0, float(side))
 
 
-def pieces(maps: Any, boxes: Any, size: int, stride: float) -> Any:
+def roi_align(maps: Any, boxes: Any, size: int, stride: float) -> Any:
     """What a map shows in boxes, on `size` x `size` cells each: RoIAlign (He et al., "Mask R-CNN", 2017).
 
     Each cell is the mean of four places, each of these interpolated between the four values around it. As that is a

@@ -5,11 +5,11 @@ from typing import Any
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.models import stateless_random
-from rotnet_keras.models.backbones.registry import for_images, outputs_of
-from rotnet_keras.models.detectors.anchor_matching import chosen, match, smooth_l1
-from rotnet_keras.models.detectors.base import Detector, Norm, best, for_detection
-from rotnet_keras.models.detectors.boxes import RATIOS, anchors_on, cut, moved, offsets_between, pieces
-from rotnet_keras.models.fused_batch_norm import stock
+from rotnet_keras.models.backbones.registry import layer_outputs, with_input_shape
+from rotnet_keras.models.detectors.anchor_matching import match, sample_balanced, smooth_l1
+from rotnet_keras.models.detectors.base import BatchNormMode, Detector, non_max_suppression, prepare_trunk
+from rotnet_keras.models.detectors.boxes import RATIOS, anchors_on, clip_boxes, decode_boxes, encode_boxes, roi_align
+from rotnet_keras.models.fused_batch_norm import with_stock_layers
 
 layers, ops = keras.layers, keras.ops
 
@@ -52,10 +52,10 @@ class FasterRCNN(Detector):
         side: int,
         objects: int,
         seed: int,
-        norm: Norm = "fixed",
+        norm: BatchNormMode = "fixed",
     ) -> None:
         super().__init__(side, objects, seed)
-        trunk, rest = (for_detection(part, norm) for part in cut_in_two(backbone, tap, after, cells, side))
+        trunk, rest = (prepare_trunk(part, norm) for part in cut_in_two(backbone, tap, after, cells, side))
         self.stride = side / trunk.output.shape[1]
         sizes = [share * side for share in self.SIZES]
         self.anchors = anchors_on(trunk.output.shape[1:3], self.stride, sizes, RATIOS)
@@ -64,7 +64,7 @@ class FasterRCNN(Detector):
         self.proposer = self._proposer(trunk)
         self.head = self._head(rest, classes)
         self.cells = rest.input.shape[1]
-        self.finder = self._finder(self.proposer, self.head)
+        self.inference_model = self._inference_model(self.proposer, self.head)
 
     @property
     def networks(self) -> list[keras.Model]:
@@ -72,19 +72,19 @@ class FasterRCNN(Detector):
         return [self.proposer, self.head]
 
     @property
-    def times(self) -> list[int]:
+    def passes_per_image(self) -> list[int]:
         """A picture to the one, its regions to the other."""
         return [1, self.REGIONS]
 
     @property
-    def fresh(self) -> list[keras.Variable]:
+    def new_variables(self) -> list[keras.Variable]:
         """What is trained and not the backbone's."""
         names = {self.proposer: ("proposals", "objectness", "anchor_offsets"), self.head: ("classes", "offsets")}
         return [v for network, mine in names.items() for name in mine for v in network.get_layer(name).variables]
 
     def exported(self) -> keras.Model:
-        """`finder` with weights of its own, float32, of built-in layers and keras-cv's."""
-        return self._finder(stock(self.proposer), stock(self.head))
+        """`inference_model` with weights of its own, float32, of built-in layers and keras-cv's."""
+        return self._inference_model(with_stock_layers(self.proposer), with_stock_layers(self.head))
 
     def _proposer(self, trunk: keras.Model) -> keras.Model:
         """From pixels to a map, and for each anchor how sure it is of an object, and the offsets of that."""
@@ -111,7 +111,7 @@ class FasterRCNN(Detector):
 
     def _regions(self, sure: Any, offsets: Any) -> Any:
         """(N, R, 4): the surest boxes of which none overlaps a surer one too much."""
-        boxes = cut(self.anchors.moved(ops.stop_gradient(offsets)), self.side)
+        boxes = clip_boxes(self.anchors.decode(ops.stop_gradient(offsets)), self.side)
         scores = ops.reshape(ops.stop_gradient(ops.sigmoid(sure)), (-1, len(self.anchors)))
         scores, surest = ops.top_k(scores, min(len(self.anchors), self.BEFORE))
         boxes = ops.take_along_axis(boxes, surest[..., None], axis=1)
@@ -130,11 +130,11 @@ class FasterRCNN(Detector):
     def _answers(self, head: keras.Model, maps: Any, regions: Any, training: bool | None = None) -> tuple[Any, Any]:
         """Logits (N, R, K + 1), background last, and offsets (N, R, 4)."""
         count, channels = regions.shape[1], maps.shape[3]
-        read = ops.reshape(pieces(maps, regions, self.cells, self.stride), (-1, self.cells, self.cells, channels))
+        read = ops.reshape(roi_align(maps, regions, self.cells, self.stride), (-1, self.cells, self.cells, channels))
         logits, offsets = head(read, training=training)
         return ops.reshape(logits, (-1, count, logits.shape[-1])), ops.reshape(offsets, (-1, count, 4))
 
-    def _finder(self, proposer: keras.Model, head: keras.Model) -> keras.Model:
+    def _inference_model(self, proposer: keras.Model, head: keras.Model) -> keras.Model:
         pixels = keras.Input((self.side, self.side, 3), name="pixels")
         maps, sure, anchor_offsets = proposer(pixels)
         regions = self._regions(sure, anchor_offsets)
@@ -142,38 +142,42 @@ class FasterRCNN(Detector):
         # What is no region has no class.
         there = ops.cast(ops.any(regions[..., 2:] > regions[..., :2], axis=-1, keepdims=True), "float32")
         probabilities = ops.softmax(logits, axis=-1)[..., :-1] * there
-        return keras.Model(pixels, best(cut(moved(regions, offsets), self.side), probabilities), name="detector")
+        return keras.Model(
+            pixels,
+            non_max_suppression(clip_boxes(decode_boxes(regions, offsets), self.side), probabilities),
+            name="detector",
+        )
 
     def call(self, inputs: tuple[tf.Tensor, ...], training: bool = False) -> tf.Tensor:
         """For each canvas its loss, how many of its regions' classes are right, and of how many: (N, 3)."""
-        pixels, boxes, classes, numbers = inputs
+        pixels, boxes, classes, positions = inputs
         maps, sure, offsets = self.proposer(pixels, training=training)
         draw = stateless_random.uniform(
-            self.draw_seed(), tf.shape(pixels)[0], len(self.anchors) + self.AFTER + self.objects, numbers
+            self.step_seed(), tf.shape(pixels)[0], len(self.anchors) + self.AFTER + self.objects, positions
         )
-        proposing = self._proposing_loss(sure, offsets, boxes, draw[:, : len(self.anchors)])
+        proposing = self._rpn_loss(sure, offsets, boxes, draw[:, : len(self.anchors)])
         # The objects themselves are regions too: in the beginning no others have any.
         regions = tf.concat([self._regions(sure, offsets), boxes], axis=1)
-        telling, right, counted = self._telling_loss(
+        telling, right, counted = self._head_loss(
             maps, tf.stop_gradient(regions), boxes, classes, draw[:, len(self.anchors) :], training
         )
         return tf.stack([proposing + telling, right, counted], axis=1)
 
-    def _proposing_loss(self, sure: tf.Tensor, offsets: tf.Tensor, boxes: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+    def _rpn_loss(self, sure: tf.Tensor, offsets: tf.Tensor, boxes: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
         anchors = tf.tile(self.all_anchors[None], (tf.shape(boxes)[0], 1, 1))
         matches = match(anchors, boxes)
-        right = (matches.overlaps >= self.ANCHOR_OBJECT) | matches.favourites
+        right = (matches.overlaps >= self.ANCHOR_OBJECT) | matches.best_anchors
         wrong = ~right & (matches.overlaps < self.ANCHOR_NOTHING)
-        counted = tf.cast(chosen(right, wrong, self.ANCHORS, self.ANCHOR_SHARE, draw), tf.float32)
+        counted = tf.cast(sample_balanced(right, wrong, self.ANCHORS, self.ANCHOR_SHARE, draw), tf.float32)
         truth = tf.cast(right, tf.float32)
         surprise = tf.nn.sigmoid_cross_entropy_with_logits(truth, tf.reshape(sure, tf.shape(truth)))
-        targets = offsets_between(anchors, tf.gather(boxes, matches.objects, batch_dims=1))
+        targets = encode_boxes(anchors, tf.gather(boxes, matches.objects, batch_dims=1))
         misses = smooth_l1(tf.reshape(offsets, tf.shape(targets)) - targets, 1.0) * truth
         return tf.math.divide_no_nan(
             tf.reduce_sum(counted * (surprise + misses), axis=1), tf.reduce_sum(counted, axis=1)
         )
 
-    def _telling_loss(
+    def _head_loss(
         self,
         maps: tf.Tensor,
         regions: tf.Tensor,
@@ -185,7 +189,7 @@ class FasterRCNN(Detector):
         matches = match(regions, boxes)
         right = matches.overlaps >= self.REGION_OBJECT
         wrong = ~right & (matches.overlaps >= 0)
-        counted = chosen(right, wrong, self.REGIONS, self.REGION_SHARE, draw)
+        counted = sample_balanced(right, wrong, self.REGIONS, self.REGION_SHARE, draw)
         # So many places for each picture; those without a counted region weigh nothing.
         weights, places = tf.math.top_k(tf.cast(counted, tf.float32), min(self.REGIONS, regions.shape[1]))
 
@@ -197,7 +201,7 @@ class FasterRCNN(Detector):
         background = logits.shape[-1] - 1
         truth = tf.where(right, tf.gather(classes, objects, batch_dims=1), background)
         surprise = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, logits)
-        targets = offsets_between(regions, tf.gather(boxes, objects, batch_dims=1))
+        targets = encode_boxes(regions, tf.gather(boxes, objects, batch_dims=1))
         misses = tf.where(right, smooth_l1(offsets - targets, 1.0), 0.0)
         total = tf.reduce_sum(weights, axis=1)
         loss = tf.math.divide_no_nan(tf.reduce_sum(weights * (surprise + misses), axis=1), total)
@@ -213,7 +217,7 @@ def cut_in_two(
     Raises:
         DataError: it has no such layers, or they do not go together.
     """
-    outputs = outputs_of(backbone, [tap, after])
+    outputs = layer_outputs(backbone, [tap, after])
     there, then = outputs[tap].shape, outputs[after].shape
     if len(then) != 4 or then[1] != then[2]:
         raise DataError(f"after: regions take the place of a square map, and {after!r} gives none")
@@ -225,7 +229,7 @@ def cut_in_two(
         rest = keras.Model(inputs, layers.Identity()(inputs))
     else:
         rest = keras.Model(outputs[after], backbone.output)
-    rest = for_images(rest, (cells or then[1], cells or then[2], then[3]))
+    rest = with_input_shape(rest, (cells or then[1], cells or then[2], then[3]))
     if len(rest.output.shape) == 4:
         rest = keras.Model(rest.input, layers.GlobalAveragePooling2D(name="mean")(rest.output))
-    return for_images(trunk, (side, side, 3)), rest
+    return with_input_shape(trunk, (side, side, 3)), rest

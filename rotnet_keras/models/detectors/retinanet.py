@@ -6,11 +6,11 @@ import numpy as np
 
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.models.backbones.registry import for_images, outputs_of
+from rotnet_keras.models.backbones.registry import layer_outputs, with_input_shape
 from rotnet_keras.models.detectors.anchor_matching import match, smooth_l1
-from rotnet_keras.models.detectors.base import Detector, Norm, best, for_detection
-from rotnet_keras.models.detectors.boxes import RATIOS, Anchors, anchors_on, cut, offsets_between
-from rotnet_keras.models.fused_batch_norm import stock
+from rotnet_keras.models.detectors.base import BatchNormMode, Detector, non_max_suppression, prepare_trunk
+from rotnet_keras.models.detectors.boxes import RATIOS, Anchors, anchors_on, clip_boxes, encode_boxes
+from rotnet_keras.models.fused_batch_norm import with_stock_layers
 
 layers, ops = keras.layers, keras.ops
 
@@ -42,12 +42,12 @@ class RetinaNet(Detector):
         side: int,
         objects: int,
         seed: int,
-        norm: Norm = "fixed",
+        norm: BatchNormMode = "fixed",
     ) -> None:
         super().__init__(side, objects, seed)
-        self.network, self.levels = self._network(for_detection(pyramid(backbone, taps, side), norm), classes)
+        self.network, self.levels = self._network(prepare_trunk(pyramid(backbone, taps, side), norm), classes)
         self.all_anchors = np.concatenate([level.boxes() for level in self.levels])
-        self.finder = self._finder(self.network)
+        self.inference_model = self._inference_model(self.network)
 
     @property
     def networks(self) -> list[keras.Model]:
@@ -55,14 +55,14 @@ class RetinaNet(Detector):
         return [self.network]
 
     @property
-    def fresh(self) -> list[keras.Variable]:
+    def new_variables(self) -> list[keras.Variable]:
         """What is trained and not the backbone's."""
         mine = [layer for layer in self.network.layers if layer.name.startswith(("pyramid", "classes", "boxes"))]
         return [v for layer in mine for v in layer.variables]
 
     def exported(self) -> keras.Model:
-        """`finder` with weights of its own, float32, of built-in layers and keras-cv's."""
-        return self._finder(stock(self.network))
+        """`inference_model` with weights of its own, float32, of built-in layers and keras-cv's."""
+        return self._inference_model(with_stock_layers(self.network))
 
     def _network(self, trunk: keras.Model, classes: int) -> tuple[keras.Model, list[Anchors]]:
         """From pixels to logits (N, B, K) and, level by level, offsets; the anchors of each level."""
@@ -100,11 +100,13 @@ class RetinaNet(Detector):
         sixth = convolved(maps[2], "down6", strides=2)
         return [*smooth, sixth, convolved(layers.ReLU()(sixth), "down7", strides=2)]
 
-    def _finder(self, network: keras.Model) -> keras.Model:
+    def _inference_model(self, network: keras.Model) -> keras.Model:
         pixels = keras.Input((self.side, self.side, 3), name="pixels")
         logits, *offsets = network(pixels)
-        boxes = ops.concatenate([level.moved(o) for level, o in zip(self.levels, offsets, strict=True)], axis=1)
-        return keras.Model(pixels, best(cut(boxes, self.side), ops.sigmoid(logits)), name="detector")
+        boxes = ops.concatenate([level.decode(o) for level, o in zip(self.levels, offsets, strict=True)], axis=1)
+        return keras.Model(
+            pixels, non_max_suppression(clip_boxes(boxes, self.side), ops.sigmoid(logits)), name="detector"
+        )
 
     def call(self, inputs: tuple[tf.Tensor, ...], training: bool = False) -> tf.Tensor:
         """For each canvas its loss, how many anchors' classes are right, and of how many on objects: (N, 3)."""
@@ -114,7 +116,7 @@ class RetinaNet(Detector):
         offsets = tf.concat(each, axis=1)
         anchors = tf.tile(self.all_anchors[None], (tf.shape(boxes)[0], 1, 1))
         matches = match(anchors, boxes)
-        right = (matches.overlaps >= self.OBJECT) | matches.favourites
+        right = (matches.overlaps >= self.OBJECT) | matches.best_anchors
         counted = tf.cast(right | (matches.overlaps < self.WRONG), tf.float32)
         found = tf.cast(right, tf.float32)
         truth = tf.gather(classes, matches.objects, batch_dims=1)
@@ -123,7 +125,7 @@ class RetinaNet(Detector):
             there, logits, apply_class_balancing=True, alpha=0.25, gamma=2.0, from_logits=True
         )
         surprise *= logits.shape[-1]  # Keras gives the mean over the classes.
-        targets = offsets_between(anchors, tf.gather(boxes, matches.objects, batch_dims=1))
+        targets = encode_boxes(anchors, tf.gather(boxes, matches.objects, batch_dims=1))
         misses = tf.where(right, smooth_l1(offsets - targets, 1.0), 0.0)
         total = tf.reduce_sum(found, axis=1)
         loss = tf.reduce_sum(counted * surprise + misses, axis=1) / tf.maximum(total, 1.0)
@@ -137,8 +139,8 @@ def pyramid(backbone: keras.Model, taps: Sequence[str], side: int) -> keras.Mode
     Raises:
         DataError: the maps do not become half as high and wide from one to the next.
     """
-    outputs = outputs_of(backbone, taps)
-    trunk = for_images(keras.Model(backbone.input, [outputs[tap] for tap in taps]), (side, side, 3))
+    outputs = layer_outputs(backbone, taps)
+    trunk = with_input_shape(keras.Model(backbone.input, [outputs[tap] for tap in taps]), (side, side, 3))
     strides = [2 ** round(float(np.log2(side / each.shape[1]))) for each in trunk.outputs]
     if strides != [strides[0] * 2**level for level in range(3)] or side % strides[2]:
         sizes = ", ".join(f"{tap} {each.shape[1]} x {each.shape[2]}" for tap, each in zip(taps, trunk.outputs))

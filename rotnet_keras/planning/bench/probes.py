@@ -11,9 +11,9 @@ from rotnet_keras import engine
 from rotnet_keras.config.sections import Augment, Optimizer
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.evaluation.features import extract, frozen_taps
+from rotnet_keras.evaluation.features import extract, feature_extractor
 from rotnet_keras.models.backbones.registry import build, taps
-from rotnet_keras.models.fused_batch_norm import fused
+from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 from rotnet_keras.models.heads import build_head
 from rotnet_keras.planning.bench.registry import Measurement, Settings, measured
 from rotnet_keras.training.optimizers import build_optimizer
@@ -31,7 +31,7 @@ def measure(settings: Settings) -> list[Measurement]:
     base = build(settings.spec, shape, (127.5,) * 3, (127.5,) * 3)
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, *shape), np.uint8)
     split = Split(pixels, np.arange(IMAGES), None)
-    trunk = frozen_taps(base, taps(base))
+    trunk = feature_extractor(base, taps(base))
     extracted: list[float] = []
     trained: list[float] = []
     retrained: list[float] = []
@@ -40,8 +40,8 @@ def measure(settings: Settings) -> list[Measurement]:
             start = time.perf_counter()
             features = extract(trunk, split, Augment(), Path(folder) / str(number), _silent, "")
             extracted.append(IMAGES / (time.perf_counter() - start))
-    with engine.under(engine.precision_here(settings.precision)):
-        heads = {tap: fused(build_head("mlp", values.shape[1:], CLASSES, tap)) for tap, values in features.items()}
+    with engine.dtype_policy(engine.resolve_precision(settings.precision)):
+        heads = {tap: with_fused_batch_norm(build_head("mlp", values.shape[1:], CLASSES, tap)) for tap, values in features.items()}
         inputs = {tap: keras.Input(values.shape[1:], name=tap) for tap, values in features.items()}
         image = keras.Input(shape)
         stored = _compiled(inputs, {tap: head(inputs[tap]) for tap, head in heads.items()})

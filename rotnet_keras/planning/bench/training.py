@@ -17,7 +17,7 @@ from rotnet_keras.engine import keras
 from rotnet_keras.errors import RotnetError
 from rotnet_keras.models.backbones.registry import build
 from rotnet_keras.models.flops import forward_gflop
-from rotnet_keras.models.fused_batch_norm import fused
+from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 from rotnet_keras.models.rotnet import RotNet, softmax_loss
 from rotnet_keras.planning.bench import machine
 from rotnet_keras.planning.bench.registry import Measurement, Settings, measured
@@ -34,12 +34,12 @@ PIXEL_MEAN = (127.5,) * 3
 
 def measure(settings: Settings) -> list[Measurement]:
     """Rotated images/s, GFLOP/s and the share of the peak; the same with Keras's batch normalisation."""
-    precision = engine.precision_here(settings.precision)
+    precision = engine.resolve_precision(settings.precision)
     engine.configure(0, precision)
     compute = keras.config.dtype_policy().compute_dtype
     base = build(settings.spec, (settings.size, settings.size, 3), PIXEL_MEAN, PIXEL_MEAN)
     gflop = 3 * forward_gflop(base)
-    ours, stock = _Training(fused(base), settings), _Training(base, settings)
+    ours, stock = _Training(with_fused_batch_norm(base), settings), _Training(base, settings)
     rates, stock_rates, peaks, waits, others, ratios = [], [], [], [], [], []
     for _ in range(settings.rounds):
         peaks.append(machine.matmul_gflops(compute))

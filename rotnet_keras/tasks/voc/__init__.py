@@ -1,1 +1,1 @@
-"""Transfer to the tasks of PASCAL VOC."""
+"""Transfer of a backbone to the three tasks of PASCAL VOC: classification, detection and segmentation."""

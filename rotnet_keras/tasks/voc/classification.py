@@ -1,4 +1,4 @@
-"""Transfer to classification of pictures with several objects: PASCAL VOC 2007's task, scored as there."""
+"""Transfer to multi-label classification, scored as in PASCAL VOC 2007."""
 
 from typing import Any
 
@@ -20,18 +20,18 @@ from rotnet_keras.training.trainer import configure_tensorflow
 
 
 def transfer_classification(session: Session) -> None:
-    """Run a recipe of the kind `transfer`, task `classification`."""
+    """Run a recipe of the kind `transfer` with the task `classification`."""
     recipe = session.recipe
     assert isinstance(recipe, ClassificationRecipe)
     strategy = configure_tensorflow(session, recipe)
     dataset = as_multi_label(load_annotated(recipe.data, False, session.progress))
     record_data(session, dataset, dataset.image_shape, dataset.class_names)
-    training = MultiLabelTrainer(session, recipe, dataset, strategy)
-    training.run()
+    trainer = MultiLabelTrainer(session, recipe, dataset, strategy)
+    trainer.run()
 
 
 def as_multi_label(annotated: AnnotatedDataset) -> Dataset:
-    """Pictures with a label for each class: 1 there, 0 not, `DIFFICULT` where all its objects are."""
+    """Turn objects into labels (N, K): 1 if the class is in the image, 0 if not, `DIFFICULT` if all its objects are."""
     count = len(annotated.class_names)
     mean, std = IMAGENET_STATISTICS
     return Dataset(
@@ -58,27 +58,31 @@ def _labelled(split: AnnotatedSplit, classes: int) -> Split:
 
 
 class MultiLabelTrainer(FinetuneTrainer):
-    """A multi-label classifier in training, scored by mean average precision."""
+    """Trains a multi-label classifier, scored by mean average precision (mAP)."""
 
     recipe: ClassificationRecipe
 
     def evaluate(self, split: Split, what: str = "") -> dict[str, Any]:
-        """Loss and accuracy on central crops, VOC 2007's mean average precision (`score`), and that of each class.
+        """Return loss and accuracy on central crops, the mAP of VOC 2007 (`score`) and the AP of each class (`per_class`).
 
-        On test scores are summed over random crops, as many as the recipe's `views`; `score_one_crop` is that of the
-        central one, `score_area` the area under the curves.
+        `score_area` is the mean area under the precision-recall curves. On the test split the probabilities are summed
+        over random crops, as many as the recipe's `views`; `score_one_crop` is the mAP on central crops alone.
+
+        Args:
+            split: the images to evaluate on.
+            what: the label of the progress bar; on the test split only.
         """
         results = self.evaluation_model.evaluate(self.evaluation_batches(split), verbose=0, return_dict=True)
-        one = self._probabilities(split, None)
-        found = {"loss": float(results["loss"]), "accuracy": float(results["accuracy"])}
+        central = self._probabilities(split, None)
+        scores = {"loss": float(results["loss"]), "accuracy": float(results["accuracy"])}
         if not what:
-            return {**found, **self._scores(split, one)}
-        summed = np.zeros_like(one)
+            return {**scores, **self._scores(split, central)}
+        summed = np.zeros_like(central)
         for view in range(self.recipe.views):
             self.session.console.progress(what, view + 1, self.recipe.views)
             summed += self._probabilities(split, (self.recipe.seed, view))
             self.session.stop.check()
-        return {**found, **self._scores(split, summed), "score_one_crop": self._scores(split, one)["score"]}
+        return {**scores, **self._scores(split, summed), "score_one_crop": self._scores(split, central)["score"]}
 
     def _probabilities(self, split: Split, view: tuple[int, int] | None) -> np.ndarray:
         batches = evaluation_images(split, self.recipe.augment, batch=self.evaluation_batch, view=view)
@@ -86,15 +90,15 @@ class MultiLabelTrainer(FinetuneTrainer):
 
     def _scores(self, split: Split, probabilities: np.ndarray) -> dict[str, Any]:
         truth = split.required_labels()
-        of_classes = [classification_average_precision(probabilities[:, k], truth[:, k]) for k in range(truth.shape[1])]
-        eleven = [None if pair is None else pair[0] for pair in of_classes]
+        per_class = [classification_average_precision(probabilities[:, k], truth[:, k]) for k in range(truth.shape[1])]
+        eleven_point = [None if pair is None else pair[0] for pair in per_class]
         return {
-            "score": mean_over_classes(eleven),
-            "score_area": mean_over_classes([None if pair is None else pair[1] for pair in of_classes]),
-            "per_class": eleven,
+            "score": mean_over_classes(eleven_point),
+            "score_area": mean_over_classes([None if pair is None else pair[1] for pair in per_class]),
+            "per_class": eleven_point,
             "confusion": [],
         }
 
     def exported(self) -> keras.Model:
-        """From pixels to a probability for each class."""
+        """Return the exported model: from pixels to a probability for each class."""
         return with_sigmoid(self.evaluation_model.backbone, self.evaluation_model.head, "classifier")

@@ -1,4 +1,4 @@
-"""What transfers to detection and segmentation share."""
+"""What transfers to detection and to segmentation share: backbone, training batches and learning rates."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,13 +19,14 @@ from rotnet_keras.models.rescaling import evenly_spaced, folded_and_rescaled
 
 
 def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> keras.Model:
-    """The backbone that a recipe goes on from: the pretrained one, or one from scratch for its canvas.
+    """Load the pretrained backbone of a recipe, or build a new one for its letterboxed images.
 
     Args:
-        split: pictures to rescale it by, if it is to be.
+        side: height and width of the letterboxed images, in pixels.
+        split: the training images. Some of them set the scale of each layer if the recipe says `rescale`.
     """
     if recipe.backbone:
-        # Dense layers go with a size; AlexNet's are made for 224 pixels, and become convolutions.
+        # Dense layers fix the input size. Those of AlexNet are made for 224 pixels; segmenters turn them into convolutions.
         backbone = build(recipe.backbone, (min(side, 224), min(side, 224), 3), *IMAGENET_STATISTICS)
     else:
         assert recipe.pretrained is not None
@@ -33,29 +34,29 @@ def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> ke
     if not recipe.rescale:
         return backbone
     size = backbone.input.shape[1]
-    pictures = [lay(split.picture(p), fitted(split.size(p), size), size) for p in evenly_spaced(len(split))]
-    return folded_and_rescaled(backbone, np.stack(pictures), recipe.pretrained is None)
+    images = [lay(split.picture(index), fitted(split.size(index), size), size) for index in evenly_spaced(len(split))]
+    return folded_and_rescaled(backbone, np.stack(images), recipe.pretrained is None)
 
 
 def letterboxed_batches(
     recipe: CanvasRecipe,
     split: AnnotatedSplit,
-    lay_out: Callable[[list[tuple[int, Placement]]], Sequence[np.ndarray]],
+    make_arrays: Callable[[list[tuple[int, Placement]]], Sequence[np.ndarray]],
     specs: list[Spec],
     **options: Any,
 ) -> tf.data.Dataset:
-    """Batches of pictures at random places on canvases.
+    """Return training batches of letterboxed images, at random scales and offsets, mirrored at random.
 
     Args:
-        lay_out: makes a batch's arrays of positions in the split and where these pictures are to lie.
-        specs: of these arrays.
+        make_arrays: makes the arrays of a batch from (index in the split, placement) of each image.
+        specs: shapes and dtypes of these arrays, without the batch dimension.
         **options: `first`, `last` and `replicas` of `shared_batches`.
     """
     canvas = recipe.canvas
 
-    def make(positions: np.ndarray, rng: np.random.Generator, part: np.ndarray | slice) -> list[np.ndarray]:
-        drawn = [at_random(split.size(p), canvas.side, canvas.scales, canvas.flip, rng) for p in positions]
-        return list(lay_out(list(zip(positions[part], np.array(drawn, object)[part], strict=True))))
+    def make(indices: np.ndarray, rng: np.random.Generator, part: np.ndarray | slice) -> list[np.ndarray]:
+        placements = [at_random(split.size(index), canvas.side, canvas.scales, canvas.flip, rng) for index in indices]
+        return list(make_arrays(list(zip(indices[part], np.array(placements, object)[part], strict=True))))
 
     return shared_batches(len(split), make, specs, batch=recipe.train.batch, seed=recipe.seed, **options)
 
@@ -63,12 +64,12 @@ def letterboxed_batches(
 def scale_pretrained_learning_rate(
     model: TrainingModel, recipe: TransferRecipe, fresh: Sequence[keras.Variable]
 ) -> None:
-    """Give what is pretrained its own learning rate.
+    """Set the learning rate of the pretrained variables, if the recipe gives them one.
 
     Args:
-        fresh: the variables that are not.
+        fresh: the variables that are not pretrained.
     """
     if recipe.pretrained and recipe.pretrained.learning_rate:
-        share = recipe.pretrained.learning_rate / recipe.optimizer.learning_rate
-        others = {id(variable) for variable in fresh}
-        model.optimizer.rate_factors = [1.0 if id(v) in others else share for v in model.trainable_variables]
+        factor = recipe.pretrained.learning_rate / recipe.optimizer.learning_rate
+        fresh_ids = {id(variable) for variable in fresh}
+        model.optimizer.rate_factors = [1.0 if id(v) in fresh_ids else factor for v in model.trainable_variables]

@@ -61,13 +61,13 @@ def training_batches(recipe: SegmentationRecipe, split: AnnotatedSplit, **option
     """
     side = recipe.canvas.side
 
-    def lay_out(chosen: list[tuple[int, letterbox.Placement]]) -> tuple[np.ndarray, np.ndarray]:
+    def make_arrays(chosen: list[tuple[int, letterbox.Placement]]) -> tuple[np.ndarray, np.ndarray]:
         pictures = [letterbox.lay(split.picture(p), where, side) for p, where in chosen]
         masks = [letterbox.lay_mask(split.mask(p), where, side, VOID) for p, where in chosen]
         return np.stack(pictures), np.stack(masks)
 
     specs: list[Spec] = [((side, side, 3), tf.uint8), ((side, side), tf.uint8)]
-    return letterboxed_batches(recipe, split, lay_out, specs, **options)
+    return letterboxed_batches(recipe, split, make_arrays, specs, **options)
 
 
 class SegmenterTrainer(Trainer[AnnotatedDataset]):
