@@ -1,1 +1,1 @@
-"""The run folder."""
+"""The run folder: its files, its state, starting and queueing runs, and the model zoo."""

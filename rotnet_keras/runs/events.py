@@ -1,4 +1,4 @@
-"""The events of a run, one JSON object a line: who reads them follows the file, one process appends."""
+"""The events of a run: `events.jsonl` has one JSON object a line. One process appends, any number of readers follow."""
 
 import fcntl
 import json
@@ -16,23 +16,24 @@ from rotnet_keras.errors import RunError
 
 Event = dict[str, Any]
 
-# How much of a file's end is read where the newest events are enough.
+# How many bytes of a file's end are read where the last events are enough.
 TAIL_BYTES = 65536
-# How a step's line begins, so that millions of them can be passed over, and how many a verdict needs.
-STEP_START = b'{"kind":"step"'
+# How the line of a step event begins. Millions of them can be skipped without parsing their JSON.
+STEP_PREFIX = b'{"kind":"step"'
+# How many step events a verdict needs.
 NEWEST_STEPS = 20
 
 
 @dataclass
 class EventReader:
-    """Follows an events file: each call of `lines` or `new` gives what has come since the one before.
+    """Follows an events file: each call of `new_lines` or `new_events` yields what was appended since the last call.
 
-    An unterminated last line is left for the next call; a line that is no event is counted and skipped.
+    An unterminated last line is left for the next call. A line that is not an event is counted and skipped.
 
     Attributes:
-        offset: bytes read so far.
-        unreadable: lines that were no events.
-        restarted: how often the file was found shorter than what had been read of it, and was begun again.
+        offset: how many bytes have been read.
+        unreadable: how many lines were not events.
+        restarted: how often the file had become shorter than `offset` and was read again from its start.
     """
 
     path: Path
@@ -40,10 +41,10 @@ class EventReader:
     unreadable: int = field(default=0, init=False)
     restarted: int = field(default=0, init=False)
 
-    def lines(self) -> Iterator[bytes]:
-        """Complete lines that have not been given yet; none where the file is not there.
+    def new_lines(self) -> Iterator[bytes]:
+        """Yield the complete lines that have not been read yet; none if the file does not exist.
 
-        The offset moves line by line, so a consumer may stop anywhere and go on with a later call.
+        The offset moves line by line, so a caller may stop anywhere and continue with a later call.
         """
         try:
             with self.path.open("rb") as file:
@@ -63,9 +64,9 @@ class EventReader:
         except OSError:
             return
 
-    def new(self) -> Iterator[Event]:
-        """Events that have not been given yet."""
-        for line in self.lines():
+    def new_events(self) -> Iterator[Event]:
+        """Yield the events that have not been read yet."""
+        for line in self.new_lines():
             event = parse_event(line)
             if event is None:
                 self.unreadable += 1
@@ -74,7 +75,11 @@ class EventReader:
 
 
 class EventWriter:
-    """Appends events, one flushed line each, and holds the lock that keeps a second writer out."""
+    """Appends events, one flushed line each, and holds a lock that keeps a second writer out.
+
+    Raises:
+        RunError: another process holds the lock.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab")
@@ -82,22 +87,24 @@ class EventWriter:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
-            raise RunError(f"{path.parent.name} is running already: only one process can write a run folder") from None
+            raise RunError(
+                f"{path.parent.name} is running already; only one process can write to a run folder"
+            ) from None
         self._drop_torn_line(path)
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append one event. Numbers that JSON has no word for become null."""
+        """Append one event. Infinite numbers and NaN, which JSON does not have, become null."""
         event = {"kind": kind, "time": round(time.time(), 3), **values}
         line = json.dumps(_finite(event), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         self._file.write(line.encode("utf-8", "replace") + b"\n")
         self._file.flush()
 
     def close(self) -> None:
-        """Give up the lock."""
+        """Close the file and release the lock."""
         self._file.close()
 
     def _drop_torn_line(self, path: Path) -> None:
-        """Cut off what a killed process left of its last line, so that the next event starts a new one."""
+        """Cut off an unfinished last line, left by a killed process, so that the next event starts a new line."""
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             start = max(0, size - TAIL_BYTES)
@@ -108,7 +115,7 @@ class EventWriter:
 
 
 def parse_event(line: bytes) -> Event | None:
-    """The event of a line; None if it holds none."""
+    """Parse a line; None if it is not an event, that is a JSON object with a `kind` and a `time`."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):
@@ -118,14 +125,15 @@ def parse_event(line: bytes) -> Event | None:
     return event if isinstance(event.get("time"), (int, float)) else None
 
 
-def usual_pause(events: list[Event]) -> float:
-    """Median seconds between step events, 0 where there are too few to tell."""
+def median_step_interval(events: list[Event]) -> float:
+    """Return the median seconds between step events; 0 if there are fewer than four of them."""
     times = [e["time"] for e in events if e["kind"] == "step"]
-    pauses = [b - a for a, b in pairwise(times)]
-    return statistics.median(pauses) if len(pauses) >= 3 else 0.0
+    intervals = [b - a for a, b in pairwise(times)]
+    return statistics.median(intervals) if len(intervals) >= 3 else 0.0
 
 
 def _finite(value: Any) -> Any:
+    """Replace the infinite numbers and NaN in a JSON value by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -135,8 +143,8 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def probe_images(event: Event, recipe: dict[str, Any]) -> str:
-    """What a probe was trained on: "all labels", "20 labels per class, augmented images"."""
+def describe_probe_data(event: Event, recipe: dict[str, Any]) -> str:
+    """Say what a probe was trained on: "all labels", "20 labels per class, augmented images"."""
     probes = recipe.get("probe", [])
     labels = "all labels" if event["labels_per_class"] is None else f"{event['labels_per_class']} labels per class"
     augmented = event["probe"] < len(probes) and probes[event["probe"]].get("augment")

@@ -1,6 +1,6 @@
-"""The run folder: its files, and the state that follows from them.
+"""The run folder: its files, and the state that is derived from them.
 
-The process of the run is the only writer. Everybody else reads, and may drop a file called `stop`.
+The run's own process is the only writer. Others read, and ask it to stop by creating a file called `stop`.
 """
 
 import json
@@ -21,30 +21,47 @@ from rotnet_keras.errors import RunError
 from rotnet_keras.runs import processes
 from rotnet_keras.runs.events import (
     NEWEST_STEPS,
-    STEP_START,
+    STEP_PREFIX,
     TAIL_BYTES,
     Event,
     EventReader,
+    median_step_interval,
     parse_event,
-    usual_pause,
 )
 
-# Grows when a run folder changes in a way that an older reader would misunderstand.
+# Raised when the format of run folders changes in a way that older versions would misread.
 FORMAT = 1
-# A run without a process is given this long to come up.
+# A run without a process counts as starting for this long after it was created.
 START_SECONDS = 60.0
-# A run counts as stalled when it is silent for this many of its usual pauses between two step events.
-STALL_PAUSES = 10
+# A run counts as stalled after this many of its own median step intervals without an event, and at least these seconds.
+STALL_INTERVALS = 10
 STALL_SECONDS = 120.0
 
 
 def default_runs_dir() -> Path:
-    """`ROTNET_RUNS_DIR`, else `runs` in the current folder."""
+    """Return the folder that `ROTNET_RUNS_DIR` names, or `runs` in the current folder."""
     return Path(os.environ.get("ROTNET_RUNS_DIR", "runs"))
 
 
 class RunFolder:
-    """Names of the files in a run folder, and what can be read from them."""
+    """The files of a run, and what can be read from them.
+
+    Nothing here needs Keras or TensorFlow, and nothing writes.
+
+    Attributes:
+        path: the folder.
+        name: the name of the folder, which is the name of the run.
+        recipe: `recipe.toml`, the resolved recipe.
+        facts_file: `run.json`, what was fixed at the start.
+        events_file: `events.jsonl`.
+        log: `log.txt`, standard output and error.
+        stop_file: a file whose presence asks the run to stop.
+        checkpoints: folder of checkpoints.
+        samples: folder of small images.
+        figures: folder of figures for the report.
+        export: folder of the exported `.keras` files.
+        backbone: `export/backbone.keras`, which exists once the backbone is trained.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,90 +78,97 @@ class RunFolder:
         self.backbone = path / "export" / "backbone.keras"
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` says; empty before the run has started."""
+        """Return what `run.json` says; empty if it is missing or unreadable."""
         try:
             facts = json.loads(self.facts_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return facts if isinstance(facts, dict) else {}
 
-    def settings(self) -> dict[str, Any]:
-        """What `recipe.toml` says, unchecked; empty where it cannot be read."""
+    def recipe_values(self) -> dict[str, Any]:
+        """Return what `recipe.toml` says, unchecked; empty if it is missing or unreadable."""
         try:
             return tomllib.loads(self.recipe.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
 
-    def newer(self) -> bool:
-        """Whether a newer version of this package wrote the folder, in a format that this one does not know."""
+    def has_newer_format(self) -> bool:
+        """Return whether a newer version of rotnet-keras wrote the folder, in a format unknown to this version."""
         return _number(self.facts().get("format"), FORMAT) > FORMAT
 
-    def refuse_newer(self) -> None:
-        """Keep this version's hands off a folder of a newer format.
+    def require_known_format(self) -> None:
+        """Refuse a folder whose format this version does not know.
 
         Raises:
-            RunError: it is one.
+            RunError: a newer version of rotnet-keras wrote the folder.
         """
-        if self.newer():
+        if self.has_newer_format():
             raise RunError(
                 f"{self.name} was written by a newer version of rotnet-keras: upgrade rotnet-keras to use it"
             )
 
-    def queued(self) -> float | None:
-        """The time since which the run waits in the queue; None if it does not."""
+    def queued_since(self) -> float | None:
+        """Return when the run was queued, in seconds since the epoch; None if it does not wait in the queue."""
         facts = self.facts()
         return None if "pid" in facts or "queued" not in facts else _number(facts["queued"], 0.0)
 
     def events(self) -> list[Event]:
-        """All events so far, without those after a checkpoint that the run went back to."""
+        """Return all events, except those of steps that were repeated after the run resumed from a checkpoint."""
         events: list[Event] = []
-        for event in EventReader(self.events_file).new():
+        for event in EventReader(self.events_file).new_events():
             if event["kind"] == "resume":
-                events = [each for each in events if _stays(each, event)]
+                events = [each for each in events if _is_kept(each, event)]
             events.append(event)
         return events
 
-    def milestones(self) -> list[Event]:
-        """The newest steps, and then all other events: enough for a verdict, however long the run."""
+    def thinned_events(self) -> list[Event]:
+        """Return the last few step events, followed by all events of other kinds.
+
+        This is enough for a verdict, and stays small however long the run is.
+        """
         steps: deque[bytes] = deque(maxlen=NEWEST_STEPS)
         others: list[Event] = []
-        for line in EventReader(self.events_file).lines():
-            if line.startswith(STEP_START):
+        for line in EventReader(self.events_file).new_lines():
+            if line.startswith(STEP_PREFIX):
                 steps.append(line)
             elif event := parse_event(line):
                 if event["kind"] == "resume":
-                    steps = deque((step for step in steps if _stays(parse_event(step), event)), NEWEST_STEPS)
-                    others = [each for each in others if _stays(each, event)]
+                    steps = deque((step for step in steps if _is_kept(parse_event(step), event)), NEWEST_STEPS)
+                    others = [each for each in others if _is_kept(each, event)]
                 others.append(event)
         return [*filter(None, map(parse_event, steps)), *others]
 
-    def tail(self) -> list[Event]:
-        """The last events, from the file's last 64 KiB: enough for the state, however long the run."""
+    def last_events(self) -> list[Event]:
+        """Return the events in the last 64 KiB of the file: enough for the state, however long the run is."""
         try:
             size = self.events_file.stat().st_size
         except OSError:
             return []
-        return list(EventReader(self.events_file, max(0, size - TAIL_BYTES)).new())
+        return list(EventReader(self.events_file, max(0, size - TAIL_BYTES)).new_events())
 
     def alive(self) -> bool:
-        """Whether the process that `run.json` names is running on this machine."""
+        """Return whether the process that `run.json` names is running on this machine."""
         facts = self.facts()
         if facts.get("host") != os.uname().nodename:
             return False
-        return processes.runs(facts)
+        return processes.is_running(facts)
 
     def state(self, tail: list[Event] | None = None) -> str:
-        """One of: queued, starting, running, stopping, stopped, finished, failed, killed, stalled."""
+        """Return one of: queued, starting, running, stopping, stopped, finished, failed, killed, stalled.
+
+        Args:
+            tail: what `last_events` returns; read when not given.
+        """
         facts = self.facts()
-        tail = self.tail() if tail is None else tail
+        tail = self.last_events() if tail is None else tail
         if "pid" not in facts:
             if tail and tail[-1]["kind"] == "end":
-                return str(tail[-1]["outcome"])  # Others' results, without their process.
+                return str(tail[-1]["outcome"])  # Collected results, published without the facts of a process.
             if "queued" in facts:
                 return "queued"
             return "starting" if time.time() - _number(facts.get("created"), 0.0) < START_SECONDS else "killed"
         here = facts.get("host") == os.uname().nodename
-        alive = here and processes.runs(facts)
+        alive = here and processes.is_running(facts)
         last = tail[-1] if tail else None
         if last and last["kind"] == "end":
             return str(last["outcome"])
@@ -158,16 +182,16 @@ class RunFolder:
 
 
 def create_run(runs_dir: Path, name: str, recipe_toml: str, facts: Mapping[str, Any]) -> RunFolder:
-    """Make a new run folder that holds its recipe and first facts; `name` gets a number where it is taken.
+    """Create a run folder with its recipe and first facts; a number is appended to `name` if it is taken.
 
     Raises:
-        RunError: the name is not a plain file name, or the folder cannot be written.
+        RunError: the name is not a plain file name, or the folder cannot be created.
     """
     if not re.fullmatch(r"\w[\w.+-]{0,99}", name):
-        raise RunError(f"{name!r} cannot name a run: use letters, digits, '-', '_', '+' and '.'")
+        raise RunError(f"{name!r} cannot name a run; use letters, digits, '-', '_', '+' and '.'")
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
-        # The recipe arrives with the folder, in one rename: no half-made run is ever seen.
+        # The folder is filled before it is renamed, so that nobody ever sees a run without its recipe.
         staging = runs_dir / f".new-{secrets.token_hex(4)}"
         staging.mkdir()
         (staging / "recipe.toml").write_text(recipe_toml, encoding="utf-8")
@@ -184,14 +208,14 @@ def create_run(runs_dir: Path, name: str, recipe_toml: str, facts: Mapping[str, 
                         raise
             number += 1
     except OSError as error:
-        raise RunError(f"{runs_dir}: cannot make a run folder here: {error.strerror}") from None
+        raise RunError(f"cannot create a run folder in {runs_dir}: {error.strerror}") from None
 
 
 def find_run(name: str, runs_dir: Path) -> RunFolder:
-    """The run of this name, or at this path.
+    """Find the run with this name, or at this path.
 
     Raises:
-        RunError: there is none; the message lists the nearest.
+        RunError: there is none; the message suggests the nearest name.
     """
     from rotnet_keras.config.finder import did_you_mean
 
@@ -203,48 +227,48 @@ def find_run(name: str, runs_dir: Path) -> RunFolder:
 
 
 def list_runs(runs_dir: Path) -> list[RunFolder]:
-    """The run folders in a folder, the oldest first."""
+    """Return the run folders in a folder, oldest first."""
     try:
         paths = [p for p in runs_dir.iterdir() if not p.name.startswith(".")]
     except OSError:
         return []
     found = []
     for path in paths:
-        # What is no run folder has no recipe, nor has one that is being deleted.
+        # A folder without a recipe is not a run, or is being deleted.
         with suppress(OSError):
             found.append(((path / "recipe.toml").stat().st_mtime, path.name, path))
     return [RunFolder(path) for _, _, path in sorted(found)]
 
 
 def remove_run(run: RunFolder) -> None:
-    """Delete a run folder. Readers see it whole or not at all: it is renamed before it is emptied."""
-    going = run.path.with_name(f".gone-{secrets.token_hex(4)}")
-    run.path.rename(going)
-    shutil.rmtree(going)
+    """Delete a run folder. It is renamed first, so that readers see it whole or not at all."""
+    doomed = run.path.with_name(f".gone-{secrets.token_hex(4)}")
+    run.path.rename(doomed)
+    shutil.rmtree(doomed)
 
 
-def command_line(words: str, run: RunFolder) -> str:
-    """The command that does something with a run, for messages: `resume` becomes `rotnet-keras resume NAME`."""
-    return f"rotnet-keras {words} {run.name}{runs_dir_option(run.path.parent)}"
+def command_line(command: str, run: RunFolder) -> str:
+    """Return the command to type, for messages: `resume` becomes `rotnet-keras resume NAME`."""
+    return f"rotnet-keras {command} {run.name}{runs_dir_option(run.path.parent)}"
 
 
 def runs_dir_option(runs_dir: Path) -> str:
-    """The option ` --runs-dir X` of a command line, or nothing where X is the default."""
+    """Return ` --runs-dir X` for a command line; empty if X is the default."""
     if runs_dir.resolve() == default_runs_dir().resolve():
         return ""
     return f" --runs-dir {shlex.quote(str(runs_dir))}"
 
 
-def _stays(event: Event | None, resume: Event) -> bool:
-    """Whether an event is of the time before the checkpoint that the run went back to."""
+def _is_kept(event: Event | None, resume: Event) -> bool:
+    """Return whether an event precedes the checkpoint from which the run resumed."""
     return event is not None and event.get("step", 0) <= resume.get("step", 0)
 
 
 def _stalled(tail: list[Event]) -> bool:
-    pause = usual_pause(tail)
+    interval = median_step_interval(tail)
     silence = time.time() - float(tail[-1]["time"])
-    return tail[-1]["kind"] == "step" and pause > 0 and silence > max(STALL_SECONDS, STALL_PAUSES * pause)
+    return tail[-1]["kind"] == "step" and interval > 0 and silence > max(STALL_SECONDS, STALL_INTERVALS * interval)
 
 
-def _number(value: Any, otherwise: float) -> float:
-    return value if isinstance(value, (int, float)) else otherwise
+def _number(value: Any, default: float) -> float:
+    return value if isinstance(value, (int, float)) else default

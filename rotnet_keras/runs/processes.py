@@ -1,27 +1,27 @@
-"""Which process works on something, told so that neither a later one of its number nor a changed clock deceives."""
+"""Identifying processes, so that neither a reused process number nor a changed clock is mistaken for the same one."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import psutil
 
-# The kernel counts in hundredths of a second.
-SAME_SECONDS = 0.1
+# The kernel counts start times in hundredths of a second.
+TOLERANCE_SECONDS = 0.1
 
 
-def marks(process: psutil.Process) -> dict[str, Any]:
-    """What a file keeps of a process: its number, and the seconds from the machine's boot to its start.
+def process_identity(process: psutil.Process) -> dict[str, Any]:
+    """Return what identifies a process: its number, and the seconds from the machine's boot to its start.
 
-    The time of day at which it started would not do: it changes when the clock is set.
+    The time of day of its start would not do, because it changes when the clock is set.
     """
     return {"pid": process.pid, "since_boot": process.create_time() - psutil.boot_time()}
 
 
-def runs(kept: Mapping[str, Any]) -> bool:
-    """Whether the process that was kept runs on this machine."""
+def is_running(identity: Mapping[str, Any]) -> bool:
+    """Return whether the process with this identity is running on this machine."""
     try:
-        process = psutil.Process(int(kept["pid"]))
-        apart = marks(process)["since_boot"] - float(kept["since_boot"])
-        return abs(apart) < SAME_SECONDS and process.status() != psutil.STATUS_ZOMBIE
+        process = psutil.Process(int(identity["pid"]))
+        difference = process_identity(process)["since_boot"] - float(identity["since_boot"])
+        return abs(difference) < TOLERANCE_SECONDS and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):
         return False

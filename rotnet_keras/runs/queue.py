@@ -1,6 +1,6 @@
-"""The queue of a runs folder: the runs that wait in it, and the worker that starts them, one a device.
+"""The queue of a runs folder: the runs that wait in it, and the worker that starts them, one on each device.
 
-The queue has no file of its own: a run waits as long as its `run.json` says `queued` and names no process.
+The queue has no file of its own: a run waits as long as its `run.json` has `queued` and names no process.
 """
 
 import fcntl
@@ -21,7 +21,7 @@ from rotnet_keras.config.schema import Recipe
 from rotnet_keras.errors import RunError
 from rotnet_keras.runs import processes
 from rotnet_keras.runs.folder import RunFolder, list_runs, remove_run
-from rotnet_keras.runs.launch import prepare, spawn
+from rotnet_keras.runs.launch import create_run_from_recipe, start_detached
 from rotnet_keras.text import printable
 
 LOCK = ".queue.lock"
@@ -30,46 +30,46 @@ POLL_SECONDS = 1.0
 # A CUDA_VISIBLE_DEVICES of this value hides every GPU.
 NO_GPU = "-1"
 
-# A GPU as CUDA_VISIBLE_DEVICES names it; None is whatever there is, used by one run at a time.
+# A GPU as CUDA_VISIBLE_DEVICES names it. None stands for the whole machine, which is used by one run at a time.
 Device = str | None
 
 
 def queued_runs(runs_dir: Path) -> list[RunFolder]:
-    """The runs that wait, the next one first."""
-    found = [(run.queued(), run.name, run) for run in list_runs(runs_dir)]
+    """Return the waiting runs, next one first."""
+    found = [(run.queued_since(), run.name, run) for run in list_runs(runs_dir)]
     waiting = [(since, name, run) for since, name, run in found if since is not None]
     return [run for _, _, run in sorted(waiting, key=lambda entry: entry[:2])]
 
 
-def worker(runs_dir: Path) -> int | None:
-    """The process that works on the queue of a runs folder; None if there is none."""
+def worker_pid(runs_dir: Path) -> int | None:
+    """Return the process id of the queue's worker; None if no worker is running."""
     try:
         holder = json.loads((runs_dir / LOCK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return int(holder["pid"]) if isinstance(holder, dict) and processes.runs(holder) else None
+    return int(holder["pid"]) if isinstance(holder, dict) and processes.is_running(holder) else None
 
 
 def enqueue(recipe: Recipe, facts: Mapping[str, Any], name: str | None, runs_dir: Path) -> RunFolder:
-    """Make the folder of a run that waits, and see to it that somebody works on the queue.
+    """Create the folder of a run that waits in the queue, and start a worker if none is running.
 
     Args:
-        recipe: a checked recipe, and
-        facts: what `run.json` keeps of how it was asked for, both as `load_for_run` gives them.
-        name: the run's name; recipe and time by default.
-        runs_dir: where runs are kept.
+        recipe: a checked recipe, as `load_for_run` returns it.
+        facts: the first facts, as `load_for_run` returns them.
+        name: the name of the run; by default the recipe's name and the time.
+        runs_dir: the folder that holds all runs.
 
     Raises:
-        RunError: the name is not a plain file name, or the folder cannot be written.
+        RunError: the name is not a plain file name, or the folder cannot be created.
     """
-    folder = prepare(recipe, {**facts, "queued": time.time()}, name, runs_dir)
-    if worker(runs_dir) is None:
-        spawn_worker(runs_dir)
+    folder = create_run_from_recipe(recipe, {**facts, "queued": time.time()}, name, runs_dir)
+    if worker_pid(runs_dir) is None:
+        start_worker(runs_dir)
     return folder
 
 
-def spawn_worker(runs_dir: Path) -> "subprocess.Popen[bytes]":
-    """Work on a queue in a session of its own, which outlives this process and its terminal."""
+def start_worker(runs_dir: Path) -> "subprocess.Popen[bytes]":
+    """Start the queue's worker in a session of its own, which outlives this process and its terminal."""
     runs_dir.mkdir(parents=True, exist_ok=True)
     with (runs_dir / LOG).open("ab") as log:
         return subprocess.Popen(
@@ -81,19 +81,19 @@ def spawn_worker(runs_dir: Path) -> "subprocess.Popen[bytes]":
         )
 
 
-def remove(run: RunFolder) -> None:
-    """Delete the folder of a run that waits.
+def remove_queued(run: RunFolder) -> None:
+    """Delete the folder of a waiting run.
 
     Raises:
-        RunError: it does not wait.
+        RunError: the run does not wait in the queue.
     """
-    if run.queued() is None:
-        raise RunError(f"{run.name} does not wait in the queue: it is {run.state()}")
+    if run.queued_since() is None:
+        raise RunError(f"{run.name} does not wait in the queue; it is {run.state()}")
     remove_run(run)
 
 
-def devices() -> list[Device]:
-    """What runs can be given: the GPUs this process may use, or one device without a name."""
+def visible_devices() -> list[Device]:
+    """Return the GPUs that this process may use, or `[None]` for the whole machine if there are none."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         named = _names(visible)
@@ -111,13 +111,13 @@ def devices() -> list[Device]:
     return [str(index) for index in range(count)] or [None]
 
 
-def work(runs_dir: Path) -> None:
-    """Start the queued runs in their turn, until none is left and all have ended.
+def run_worker(runs_dir: Path) -> None:
+    """Start the queued runs one after another, until none is left and all have ended.
 
-    Runs live in sessions of their own, so the end of this process ends none of them.
+    Runs have sessions of their own, so ending this process ends none of them.
 
     Raises:
-        RunError: somebody works on this queue already.
+        RunError: another worker is running.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
@@ -125,57 +125,57 @@ def work(runs_dir: Path) -> None:
     runs_dir.mkdir(parents=True, exist_ok=True)
     with _lock(runs_dir):
         queue.drain()
-    # A run may have been added by somebody who still saw the lock.
-    while queue.waiting() and worker(runs_dir) is None:
+    # A run may have been added while the lock was still held, by a process that therefore started no worker.
+    while queue.waiting() and worker_pid(runs_dir) is None:
         with _lock(runs_dir):
             queue.drain()
 
 
 class _Worker:
-    """Who is busy with what."""
+    """Starts waiting runs on free devices, and keeps track of the ones it has started."""
 
     def __init__(self, runs_dir: Path) -> None:
         self.runs_dir = runs_dir
-        self.devices = devices()
+        self.devices = visible_devices()
         self.children: dict[Device, tuple[RunFolder, subprocess.Popen[bytes]]] = {}
         self.given_up: set[str] = set()
 
     def waiting(self) -> list[RunFolder]:
-        """The runs whose turn comes, without those that are coming up and those that could not."""
-        passed_over = self.given_up | {run.name for run, _ in self.children.values()}
-        return [run for run in queued_runs(self.runs_dir) if run.name not in passed_over]
+        """Return the waiting runs, except those that are starting and those that failed to start."""
+        skipped = self.given_up | {run.name for run, _ in self.children.values()}
+        return [run for run in queued_runs(self.runs_dir) if run.name not in skipped]
 
     def drain(self) -> None:
-        """Start run after run until none waits and none of them goes on."""
+        """Start runs until none is waiting and all of them have ended."""
         _say(f"working on the queue of {self.runs_dir.absolute()}")
         while True:
-            self._reap()
+            self._collect_ended()
             waiting = self.waiting()
             if not waiting and not self.children:
-                _say("nothing is left to do")
+                _say("the queue is empty and all runs have ended")
                 return
             if waiting:
-                for run, device in zip(waiting, self._free(), strict=False):
+                for run, device in zip(waiting, self._free_devices(), strict=False):
                     self._start(run, device)
             time.sleep(POLL_SECONDS)
 
-    def _reap(self) -> None:
+    def _collect_ended(self) -> None:
         for device, (run, process) in list(self.children.items()):
             if process.poll() is None:
                 continue
             del self.children[device]
-            if run.queued() is None:
-                _say(f"{run.name} has ended with {process.returncode}")
+            if run.queued_since() is None:
+                _say(f"{run.name} ended with exit code {process.returncode}")
             else:
-                self._give_up(run, f"its process ended with {process.returncode}, see {run.log}")
+                self._give_up(run, f"its process ended with exit code {process.returncode}; its log is {run.log}")
 
-    def _free(self) -> list[Device]:
+    def _free_devices(self) -> list[Device]:
         busy = set(self.children)
         for run in list_runs(self.runs_dir):
-            busy |= self._used_by(run)
+            busy |= self._devices_of(run)
         return [device for device in self.devices if device not in busy]
 
-    def _used_by(self, run: RunFolder) -> set[Device]:
+    def _devices_of(self, run: RunFolder) -> set[Device]:
         facts = run.facts()
         if not (run.alive() if "pid" in facts else run.state() == "starting"):
             return set()
@@ -184,7 +184,7 @@ class _Worker:
 
     def _start(self, run: RunFolder, device: Device) -> None:
         try:
-            process = spawn(run, device)
+            process = start_detached(run, device)
         except OSError as error:
             self._give_up(run, str(error))
             return
@@ -193,7 +193,7 @@ class _Worker:
 
     def _give_up(self, run: RunFolder, reason: str) -> None:
         self.given_up.add(run.name)
-        _say(f"{run.name} could not be started, and is passed over: {reason}")
+        _say(f"{run.name} could not be started and is skipped: {reason}")
 
 
 @contextmanager
@@ -202,9 +202,9 @@ def _lock(runs_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunError(f"the queue of {runs_dir} is worked on already") from None
+            raise RunError(f"the queue of {runs_dir} has a worker already") from None
         file.truncate(0)
-        file.write(json.dumps(processes.marks(psutil.Process())))
+        file.write(json.dumps(processes.process_identity(psutil.Process())))
         file.flush()
         try:
             yield
@@ -213,6 +213,7 @@ def _lock(runs_dir: Path) -> Iterator[None]:
 
 
 def _names(visible: str) -> list[str]:
+    """Split a value of CUDA_VISIBLE_DEVICES."""
     return [name.strip() for name in visible.split(",") if name.strip()]
 
 

@@ -1,4 +1,4 @@
-"""Runs in a line, in a paragraph and side by side."""
+"""How runs are doing: each in a row of a table, in a list of lines, and several side by side."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -7,63 +7,69 @@ from typing import Any
 
 from rotnet_keras.errors import RunError
 from rotnet_keras.runs import suitability
-from rotnet_keras.runs.events import Event, probe_images, usual_pause
+from rotnet_keras.runs.events import Event, describe_probe_data, median_step_interval
 from rotnet_keras.runs.folder import RunFolder, command_line
-from rotnet_keras.runs.oom_advice import advice
 from rotnet_keras.runs.task_labels import score_of, task_of
 from rotnet_keras.runs.verdict import verdict
+from rotnet_keras.text import duration, percent
 
-NUMBERS = (
+# The keys of a summary whose values are numbers, and those whose values are text.
+NUMBER_KEYS = (
     *("step", "steps", "epoch", "epochs", "loss", "rotation_accuracy", "object_accuracy", "images_per_s"),
     *("seconds_left", "data_wait", "learning_rate", "created"),
 )
-WORDS = ("recipe", "device", "message")
+TEXT_KEYS = ("recipe", "device", "message")
+# The columns of a table of runs.
 COLUMNS = ("run", "state", "recipe", "epoch", "rotation", "object", "left", "created")
 
 
+# What TensorFlow, its devices and Python say when memory runs out.
+OUT_OF_MEMORY_SIGNS = ("ResourceExhausted", "OOM", "MemoryError", "out of memory", "Unable to allocate", "bad_alloc")
+
+
 @contextmanager
-def understood(*runs: RunFolder) -> Iterator[None]:
-    """Reading what another program, or a damaged disk, may have written in the place of a run's files.
+def unreadable_as_run_error(*runs: RunFolder) -> Iterator[None]:
+    """Turn errors in reading run folders, whose files may be damaged or written by other programs, into a `RunError`.
 
     Raises:
-        RunError: they say something that this version has no meaning for.
+        RunError: something in the block failed on a missing key or an unexpected value.
     """
     try:
         yield
     except (AttributeError, KeyError, IndexError, OverflowError, TypeError, ValueError) as error:
         names = " or ".join(run.name for run in runs)
         raise RunError(
-            f"{names} cannot be understood by this version of rotnet-keras: its files are damaged, or not its own "
+            f"{names} cannot be read by this version of rotnet-keras; the files are damaged or not written by it "
             f"({type(error).__name__}: {error})"
         ) from None
 
 
 def summary(run: RunFolder) -> dict[str, Any]:
-    """What is worth knowing of a run at a glance, from the end of its events; None where not known.
+    """Return what matters most about a run, from the end of its events; None for what is not known.
 
-    The object accuracy is that of the tap and head that are best on validation; of a classifier in training it
-    is that of the last validation, and after its end that on test. One folder that cannot be understood does not keep
-    others from being listed: its state is "unknown".
+    The object accuracy of a pretraining is the test accuracy of the probe whose tap and head are best on validation.
+    That of a classifier is its last validation accuracy, and after the end its test accuracy. A folder that cannot be
+    read gets the state "unknown", so that the others can still be listed.
     """
     known = {"name": run.name, "path": str(run.path)}
     try:
-        with understood(run):
+        with unreadable_as_run_error(run):
             found = _summary(run)
     except RunError as error:
         facts = run.facts()
         found = {"recipe": facts.get("recipe"), "created": facts.get("created"), "state": "unknown", "message": error}
-    numbers = {key: found[key] if _is_number(found.get(key)) else None for key in NUMBERS}
-    words = {key: None if found.get(key) is None else str(found[key]) for key in WORDS}
+    numbers = {key: found[key] if _is_number(found.get(key)) else None for key in NUMBER_KEYS}
+    words = {key: None if found.get(key) is None else str(found[key]) for key in TEXT_KEYS}
     return {**known, "state": str(found["state"]), **numbers, **words}
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is one that everybody can count with, and that is a time of day if need be."""
+    """Return whether a value is a finite number, small enough to be a time of day."""
     return isinstance(value, (int, float)) and abs(value) < 1e11
 
 
 def _summary(run: RunFolder) -> dict[str, Any]:
-    tail, facts = run.tail(), run.facts()
+    tail, facts = run.last_events(), run.facts()
     state = run.state(tail)
     steps = [e for e in tail if e["kind"] == "step"]
     epochs = [e for e in tail if e["kind"] == "epoch"]
@@ -72,7 +78,7 @@ def _summary(run: RunFolder) -> dict[str, Any]:
     last_step = max((e["step"] for e in [*steps, *epochs, *done]), default=0)
     best = max(probes, key=lambda e: e.get("validation_top1", 0), default=None)
     trained = score_of(epochs[-1].get("validation") or epochs[-1]) if epochs else None
-    classifies = run.settings().get("kind") in ("classify", "transfer")
+    classifies = run.recipe_values().get("kind") in ("classify", "transfer")
     tested = [score_of(e) for e in tail if e["kind"] == "test"]
     objects = (tested[-1] if tested else trained) if classifies else best["top1"] if best else None
     per_epoch, total = facts.get("steps_per_epoch"), facts.get("steps")
@@ -97,81 +103,105 @@ def _summary(run: RunFolder) -> dict[str, Any]:
 
 
 def explanation(run: RunFolder, state: str, tail: Sequence[Event]) -> str:
-    """Why a run is not going on, and what to do about it; empty where there is nothing to explain."""
+    """Say why a run is not progressing and what to do about it; empty if there is nothing to explain."""
     last = tail[-1] if tail else None
     if last and last["kind"] == "end":
         return str(last["message"])
     if state == "killed":
         saved = [e["step"] for e in tail if e["kind"] == "checkpoint"]
         where = f"from step {saved[-1]}" if saved else "from its last checkpoint"
-        told = (
-            "Its process is gone without a goodbye: killed by somebody, by the kernel for want of memory, or with the "
-            f"machine. Go on {where} with: {command_line('resume', run)}"
+        text = (
+            "Its process ended unexpectedly: it was killed, the system ran out of memory, or the machine went "
+            f"down. Resume {where} with: {command_line('resume', run)}"
         )
         trained = any(e["kind"] in ("step", "epoch", "probe") for e in tail)
-        return told if trained or not (smaller := advice(run)) else f"{told}. If it was for want of memory: {smaller}"
+        advice = "" if trained else smaller_batch_advice(run)
+        return f"{text}. If memory ran out: {advice}" if advice else text
     if state == "stalled" and last:
-        silence, pause = time.time() - last["time"], usual_pause(list(tail))
+        silence, interval = time.time() - last["time"], median_step_interval(list(tail))
         return (
-            f"Its process lives, but there was no step for {silence / 60:.0f} min, where {pause:.1f} s are usual. "
-            f"See its log. To end it: {command_line('kill', run)}; to go on from its last checkpoint then, resume it."
+            f"Its process is alive, but has logged no step for {duration(silence)}; usually it logs one every "
+            f"{interval:.1f} s. Look at its log. To end it: {command_line('kill', run)}; then resume it from its last "
+            f"checkpoint with: {command_line('resume', run)}"
         )
     return ""
 
 
-def judgement(run: RunFolder) -> str | None:
-    """Whether a pretraining learns, and should; from all of its events. None where none has made a step."""
-    events = run.milestones()
+def is_out_of_memory(message: str) -> bool:
+    """Return whether an error message says that memory ran out."""
+    return any(sign in message for sign in OUT_OF_MEMORY_SIGNS)
+
+
+def smaller_batch_advice(run: RunFolder) -> str:
+    """Say how to train with less memory; empty if a batch has only one image already."""
+    batch, inputs = run.recipe_values().get("train", {}).get("batch", 1), run.facts().get("inputs_per_step")
+    if batch < 2:
+        return ""
+    return (
+        f"train.batch={batch} means {inputs or 'several times as many'} inputs per step. Try a new run with "
+        f"train.batch={batch // 2}, or with train.accumulate=2, which computes the same batch in two parts."
+    )
+
+
+def verdict_text(run: RunFolder) -> str | None:
+    """Say whether a pretraining is learning and whether rotation suits its images; None before the first step."""
+    events = run.thinned_events()
     if not any(e["kind"] == "step" for e in events):
         return None
-    text = verdict(events, task_of(run).count).text
-    suits = suitability.suitability_of(events)
+    text = verdict(events, task_of(run).num_classes).text
+    suits = suitability.latest_suitability(events)
     return f"{text} {suitability.QUESTION} {suitability.summary(suits)}" if suits else text
 
 
-def as_row(found: dict[str, Any]) -> list[str]:
-    """A summary in the cells of `COLUMNS`."""
+def summary_row(found: dict[str, Any]) -> list[str]:
+    """Return a summary as the cells of `COLUMNS`."""
     epoch = "" if found["epoch"] is None else f"{found['epoch']:g}/{found['epochs']:g}"
     created = "" if found["created"] is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(found["created"]))
-    left = "" if found["seconds_left"] is None else f"{found['seconds_left'] / 60:.0f} min"
     return [
         found["name"],
         found["state"],
         found["recipe"] or "",
         epoch,
-        _percent(found["rotation_accuracy"]),
-        _percent(found["object_accuracy"]),
-        left,
+        percent(found["rotation_accuracy"]),
+        percent(found["object_accuracy"]),
+        duration(found["seconds_left"]),
         created,
     ]
 
 
-def in_lines(found: dict[str, Any]) -> str:
-    """A summary as "key: value" lines, without what is not known."""
-    shown = {**found, "created": time.ctime(found["created"]) if found["created"] else None}
+def summary_lines(found: dict[str, Any]) -> str:
+    """Return a summary as "key: value" lines, without what is not known."""
+    shown = {"time_left" if key == "seconds_left" else key: value for key, value in found.items()}
+    shown |= {
+        "rotation_accuracy": percent(found["rotation_accuracy"]),
+        "object_accuracy": percent(found["object_accuracy"]),
+        "data_wait": percent(found["data_wait"]),
+        "time_left": duration(found["seconds_left"]),
+        "created": time.ctime(found["created"]) if found["created"] else None,
+    }
     return "\n".join(f"{key.replace('_', ' ')}: {value}" for key, value in shown.items() if value not in (None, ""))
 
 
-def comparison(runs: Sequence[RunFolder]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: a line for each result and each recipe key in which the runs differ.
+def comparison_table(runs: Sequence[RunFolder]) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and rows of a comparison: a row for each result, and for each recipe key in which runs differ.
 
-    A column is headed by the run's name, or by its path where another run has the same name.
+    The heading of a column is the name of its run, or the path if another run has the same name.
     """
-    flat = [_flat(run.settings()) for run in runs]
+    flat = [_flat(run.recipe_values()) for run in runs]
     keys = [key for key in dict.fromkeys(key for f in flat for key in f) if len({str(f.get(key)) for f in flat}) > 1]
     events = [run.events() for run in runs]
     rows = [["state", *(run.state() for run in runs)]]
     validated = [[e["validation"] for e in run if e["kind"] == "epoch" and "validation" in e] for run in events]
     accuracies = [[score_of(v) for v in run] for run in validated]
-    names = list(dict.fromkeys(task_of(run).score or task_of(run).accuracy for run in runs))
+    names = list(dict.fromkeys(task_of(run).score_name or task_of(run).accuracy_name for run in runs))
     name = names[0] if len(names) == 1 else "accuracy"
-    rows.append([f"{name}, validation, last", *(_percent(a[-1] if a else None) for a in accuracies)])
-    rows.append([f"{name}, validation, best", *(_percent(max(a, default=None)) for a in accuracies)])
+    rows.append([f"{name}, validation, last", *(percent(a[-1] if a else None) for a in accuracies)])
+    rows.append([f"{name}, validation, best", *(percent(max(a, default=None)) for a in accuracies)])
     rows.append(["loss, validation, last", *(f"{v[-1]['loss']:.3f}" if v else "" for v in validated)])
     tested = [[score_of(e) for e in run if e["kind"] == "test"] for run in events]
     if any(tested):
-        rows.append([f"{name}, test", *(_percent(t[-1] if t else None) for t in tested)])
-    results = [_probe_results(e, run.settings()) for e, run in zip(events, runs, strict=True)]
+        rows.append([f"{name}, test", *(percent(t[-1] if t else None) for t in tested)])
+    results = [_probe_results(e, run.recipe_values()) for e, run in zip(events, runs, strict=True)]
     for result in dict.fromkeys(result for r in results for result in r):
         rows.append([result, *(r.get(result, "") for r in results)])
     rows += [[key, *(str(f.get(key, "")) for f in flat)] for key in keys]
@@ -180,22 +210,23 @@ def comparison(runs: Sequence[RunFolder]) -> tuple[list[str], list[list[str]]]:
 
 
 def _seconds_left(steps: Sequence[Event], total: int | None) -> float | None:
-    pause = usual_pause(list(steps))
-    if not pause or not total:
+    interval = median_step_interval(list(steps))
+    if not interval or not total:
         return None
-    grain = steps[-1]["step"] - steps[-2]["step"]
-    return pause / max(1, grain) * (total - steps[-1]["step"])
+    steps_apart = steps[-1]["step"] - steps[-2]["step"]
+    return interval / max(1, steps_apart) * (total - steps[-1]["step"])
 
 
 def _probe_results(events: Sequence[Event], recipe: dict[str, Any]) -> dict[str, str]:
     results = {}
     for e in events:
         if e["kind"] == "probe":
-            results[f"{e['head']} on {e['tap']}, {e['weights']}, {probe_images(e, recipe)}"] = _percent(e["top1"])
+            results[f"{e['head']} on {e['tap']}, {e['weights']}, {describe_probe_data(e, recipe)}"] = percent(e["top1"])
     return results
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested recipe values by dotted key; tables of a list are numbered."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
@@ -206,7 +237,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f} %"

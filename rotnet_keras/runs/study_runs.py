@@ -1,4 +1,4 @@
-"""A study's runs: what each is to be, and the run folders that are that already."""
+"""The runs of a study: the recipe of each, and the run folders that have exactly that recipe already."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,56 +15,57 @@ from rotnet_keras.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One run of a study with one seed.
+class PlannedRun:
+    """One run of a study, with one seed.
 
     Attributes:
+        name: the name of the run in the study.
         recipe: a file, or the name of a shipped recipe.
-        changes: what replaces its values.
-        of: the run whose backbone it goes on from.
+        changed_values: values that replace the recipe's, by dotted key.
+        source: the run whose backbone this one starts from; None if it starts from scratch.
     """
 
     name: str
     seed: int
     recipe: str
-    changes: dict[str, Any]
-    of: "Planned | None"
+    changed_values: dict[str, Any]
+    source: "PlannedRun | None"
 
     @property
     def folder_name(self) -> str:
-        """What its run folder is called, where that name is free."""
+        """The name of its run folder, if that name is free."""
         return f"{self.name}-s{self.seed}"
 
     def overrides(self, backbone: Path | None = None) -> dict[str, Any]:
-        """What replaces the recipe's values.
+        """Return the values that replace the recipe's, by dotted key.
 
         Args:
-            backbone: that of `of`, once it is there.
+            backbone: the backbone file of `source`; None as long as it does not exist.
         """
-        if self.of is None:
-            return self.changes
+        if self.source is None:
+            return self.changed_values
         section = "backbone" if describe(find_recipe(self.recipe))[0] == "probe" else "pretrained"
-        return {**self.changes, f"{section}.file": str(backbone or "later.keras")}
+        return {**self.changed_values, f"{section}.file": str(backbone or "later.keras")}
 
 
-def planned_runs(study: StudyRecipe) -> list[Planned]:
-    """All runs of a study at its scale, seed by seed, each after the run that it goes on from.
+def planned_runs(study: StudyRecipe) -> list[PlannedRun]:
+    """Return all runs of a study at its scale, seed by seed, each after the run whose backbone it starts from.
 
     Raises:
-        RecipeError: a recipe is wrong with what the study changes of it.
+        RecipeError: a recipe is invalid with the values that the study changes.
     """
     scale = study.scales[study.scale]
-    planned: list[Planned] = []
+    planned: list[PlannedRun] = []
     complaints = []
     for seed in scale.seeds:
-        by_name: dict[str, Planned] = {}
+        by_name: dict[str, PlannedRun] = {}
         for run in study.run:
             if run.once and seed != scale.seeds[0]:
                 continue
             changes = {**flattened(study.set), **flattened(run.set), **flattened(scale.set.get(run.name, {}))}
             changes |= {"seed": seed} | (_architecture(by_name[run.like]) if run.like else {})
             source = by_name[run.of] if run.of else None
-            by_name[run.name] = Planned(run.name, seed, scale.recipes[run.recipe], changes, source)
+            by_name[run.name] = PlannedRun(run.name, seed, scale.recipes[run.recipe], changes, source)
         planned += by_name.values()
     for first in planned[: len(study.run)]:
         try:
@@ -76,26 +77,26 @@ def planned_runs(study: StudyRecipe) -> list[Planned]:
     return planned
 
 
-def _architecture(run: Planned) -> dict[str, Any]:
-    """What gives another recipe the backbone that this run makes from scratch.
+def _architecture(run: PlannedRun) -> dict[str, Any]:
+    """Return the recipe values that describe the backbone that this run trains from scratch.
 
     Raises:
-        RecipeError: its recipe is wrong, or makes none.
+        RecipeError: its recipe is invalid, or trains no backbone.
     """
     try:
         backbone = getattr(load_recipe(run.recipe, run.overrides()), "backbone", None)
     except RecipeError as error:
         raise RecipeError(f"run {run.name!r}: {error}") from None
     if not isinstance(backbone, Backbone):
-        raise RecipeError(f"run {run.name!r} makes no backbone from scratch: no run can be like it")
+        raise RecipeError(f"run {run.name!r} trains no backbone from scratch, so no run can be like it")
     return flattened({"backbone": backbone.model_dump(exclude_none=True)})
 
 
 def with_absolute_paths(study: StudyRecipe, base: Path) -> StudyRecipe:
-    """The study with the recipes of its scales named so that they are found from anywhere.
+    """Return the study with absolute paths to its recipes, so that they are found from any folder.
 
     Args:
-        base: the folder that relative paths start from.
+        base: the folder that relative paths are relative to.
     """
     shipped = shipped_recipes()
 
@@ -109,17 +110,17 @@ def with_absolute_paths(study: StudyRecipe, base: Path) -> StudyRecipe:
     return study.model_copy(update={"scales": scales})
 
 
-def run_of(recipe: Recipe, runs: Sequence[RunFolder]) -> RunFolder | None:
-    """The run folder of exactly this recipe: a finished one if there is one, else the newest.
+def find_matching_run(recipe: Recipe, runs: Sequence[RunFolder]) -> RunFolder | None:
+    """Return the newest run folder with exactly this recipe, preferably a finished one; None if there is none.
 
-    Keys that were not there yet when a folder was made count as their defaults.
+    Keys that did not exist yet when a folder was created count as their defaults.
     """
-    same = [run for run in runs if _loaded(run.recipe) == recipe and not run.newer()]
+    same = [run for run in runs if _load_valid_recipe(run.recipe) == recipe and not run.has_newer_format()]
     finished = [run for run in same if run.state() == "finished"]
     return next(iter([*finished[-1:], *same[-1:]]), None)
 
 
-def _loaded(path: Path) -> Recipe | None:
+def _load_valid_recipe(path: Path) -> Recipe | None:
     try:
         return load_recipe(path)
     except RecipeError:

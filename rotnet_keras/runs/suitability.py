@@ -1,4 +1,4 @@
-"""Is rotation a sensible task for a run's images? Sentences, worked out from what a `suitability` event measured."""
+"""Is rotation a sensible task for a run's images? Answers in sentences, from what a `suitability` event measured."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,130 +6,140 @@ from typing import Any
 
 from rotnet_keras.runs.events import Event
 from rotnet_keras.runs.verdict import ABOVE_CHANCE
+from rotnet_keras.text import percent
 
 QUESTION = "Is rotation a sensible task for these images?"
 
-# From which share of what there is to know above chance a giveaway counts. Of real images without one (CIFAR-10,
-# scenes, PASCAL VOC) a simple model knew 0.1 by what is at the same place, 0.2 by the grid and 0.55 by sharpness; of
-# clothes that all lie alike 0.5 and 0.3 by the first two, of small images that were stretched 0.7 by the last.
-KNOWN = {"marks": 0.6, "grid": 0.65, "sharpness": 0.8}
-# The share of images with bars from which these count.
-BARRED = 0.1
-# By how much more than by chance a part must be followed, and how many times as often as the rest: a rim has sky and
-# ground in it, too, and a network of photos without a shortcut followed it in 0.44 of cases and the rest in 0.32; one
-# of such photos with a white line along their upper edge, in 0.996 and never.
-FOLLOWED, TIMES = 0.1, 2
-# The share of its knowledge that a network loses with the finest traces.
-LOST = 0.8
+# A shortcut counts as likely from these accuracies of a simple model on, rescaled so that chance is 0 and perfect is 1.
+# On real images without a shortcut (CIFAR-10, scenes, PASCAL VOC) it reached 0.1 by fixed positions, 0.2 by the grid
+# and 0.55 by sharpness; on clothes that all lie alike 0.5 and 0.3 by the first two, on small images that were stretched
+# 0.7 by the last.
+SIMPLE_MODEL_LIMITS = {"marks": 0.6, "grid": 0.65, "sharpness": 0.8}
+# The share of images with bars from which bars count.
+BARS_SHARE = 0.1
+# A region is a shortcut if predictions follow it more often than chance by this margin, and this many times as often as
+# the rest of the image. A border contains sky and ground, too: a network trained on photos without a shortcut followed
+# it in 0.44 of cases and the rest in 0.32; one trained on such photos with a white line along their upper edge followed
+# it in 0.996 and the rest never.
+REGION_MARGIN, REGION_FACTOR = 0.1, 2
+# Fine detail is a shortcut if smoothing it away loses this share of the accuracy above chance.
+LOST_SHARE = 0.8
 
-NAMES = {
-    "marks": "what is at the same place in all images: watermark, caption, border, or the subject itself",
-    "grid": "JPEG's grid of blocks",
-    "sharpness": "traces in one direction: stretching, scan lines, colour at half the width",
+# By the key that the event has for each check: what is examined.
+CHECKS = {
+    "marks": "content at fixed positions: watermark, caption, border, or the subject itself",
+    "grid": "JPEG block grid",
+    "sharpness": "directional detail: stretching, scan lines, chroma subsampling",
     "bars": "bars of one colour: letterboxing",
-    "rim": "in the network: the rim",
-    "alike": "in the network: the quarter of the pixels that is most alike in all images",
-    "finest": "in the network: the finest traces",
+    "rim": "network: image border",
+    "alike": "network: the quarter of the pixels that varies least between images",
+    "finest": "network: finest detail",
 }
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What was looked for, what was measured, and whether it gives the turn away."""
+class CheckResult:
+    """The result of one check.
+
+    Attributes:
+        name: what was examined.
+        measured: what was measured, in words.
+        likely: whether it is likely to be a shortcut, which reveals the rotation without the content of the image.
+    """
 
     name: str
     measured: str
     likely: bool
 
 
-def suitability_of(events: Sequence[Event]) -> Event | None:
-    """The newest event that tells; None where there is none."""
+def latest_suitability(events: Sequence[Event]) -> Event | None:
+    """Return the newest `suitability` event; None if there is none."""
     return next((event for event in reversed(events) if event["kind"] == "suitability"), None)
 
 
-def findings(event: Event) -> list[Finding]:
-    """One for each thing that was looked for; none where there were too few images.
+def check_results(event: Event) -> list[CheckResult]:
+    """Return the result of each check; none if there were too few images for checks.
 
-    What another version looked for, and this one does not know, is passed over.
+    Checks of other versions that this version does not know are skipped.
     """
     chance = 1 / len(event["angles"])
     axes = len({angle % 180 for angle in event["angles"]})
-    found = []
-    for key, told in {**event["giveaways"], **event["reliance"]}.items():
+    results = []
+    for key, found in {**event["giveaways"], **event["reliance"]}.items():
         if key == "bars":
-            measured = f"{_percent(told['share'])} of the images have them at two opposite sides only"
-            likely = told["share"] >= BARRED
-        elif key in KNOWN:
-            measured = f"by them alone a simple model tells {_shares(key, told, chance, axes)}"
-            known = [_known(told["axis"], 1 / axes)] if "axis" in told else []
-            known += [] if key == "sharpness" else [_known(told["accuracy"], chance)]
-            likely = max(known) >= KNOWN[key]
+            measured = f"{_percent(found['share'])} of the images have bars on two opposite sides only"
+            likely = found["share"] >= BARS_SHARE
+        elif key in SIMPLE_MODEL_LIMITS:
+            measured = f"from this alone, a simple model predicts {_simple_model_accuracy(key, found, chance, axes)}"
+            rescaled = [_above_chance(found["axis"], 1 / axes)] if "axis" in found else []
+            rescaled += [] if key == "sharpness" else [_above_chance(found["accuracy"], chance)]
+            likely = max(rescaled) >= SIMPLE_MODEL_LIMITS[key]
         elif key == "finest":
-            accuracy = accuracy_of(event)
-            measured = f"{_percent(told['accuracy'])} of angles are right when they are smoothed away, else "
-            measured += _percent(accuracy)
-            lost = (accuracy - told["accuracy"]) / max(accuracy - chance, 1e-6)
-            likely = accuracy > chance + FOLLOWED and lost >= LOST
-        elif key in NAMES:
-            measured = f"taken from an image turned otherwise, {_percent(told['part'])} of answers go by it and "
-            measured += f"{_percent(told['rest'])} by the larger rest"
-            likely = told["part"] > max(TIMES * told["rest"], chance + FOLLOWED)
+            accuracy = rotation_accuracy(event)
+            measured = f"accuracy with it smoothed away: {_percent(found['accuracy'])}; with it: {_percent(accuracy)}"
+            lost = (accuracy - found["accuracy"]) / max(accuracy - chance, 1e-6)
+            likely = accuracy > chance + REGION_MARGIN and lost >= LOST_SHARE
+        elif key in CHECKS:
+            measured = f"when it comes from an image with another rotation, {_percent(found['part'])} of predictions "
+            measured += f"follow it and {_percent(found['rest'])} follow the rest"
+            likely = found["part"] > max(REGION_FACTOR * found["rest"], chance + REGION_MARGIN)
         else:
             continue
-        found.append(Finding(NAMES[key], measured, likely))
-    return found
+        results.append(CheckResult(CHECKS[key], measured, likely))
+    return results
 
 
-def accuracy_of(event: Event) -> float:
-    """Of the copies of the images that were looked at."""
-    right = event["right"]
-    return sum(copies * images for copies, images in enumerate(right)) / max(1, (len(right) - 1) * sum(right))
+def rotation_accuracy(event: Event) -> float:
+    """Return the accuracy, 0 to 1, over all rotated copies of the examined images."""
+    images_by_correct = event["right"]  # How many images have 0, 1, ... K of their K copies predicted correctly.
+    correct = sum(copies * images for copies, images in enumerate(images_by_correct))
+    return correct / max(1, (len(images_by_correct) - 1) * sum(images_by_correct))
 
 
-def by_image(event: Event) -> str:
-    """How images fared, in a sentence or three."""
+def image_sentences(event: Event) -> str:
+    """Say in a few sentences how consistent the predictions for each image are."""
     right, count = event["right"], max(1, event["images"])
-    told = f"Of {event['images']:,} {event['split']} images, {_percent(right[-1] / count)} are right in every turn and "
-    told += (
-        f"{_percent(right[0] / count)} in none; {_percent(event['undecided'])} are undecided: by all copies together "
-    )
-    told += "no turn is as probable as one half."
+    text = f"Of {event['images']:,} {event['split']} images, {_percent(right[-1] / count)} are predicted correctly in "
+    text += f"all rotations and {_percent(right[0] / count)} in none. {_percent(event['undecided'])} are undecided: "
+    text += "over all copies, no rotation has a probability of at least one half."
     opposites = {(angle + 180) % 360 for angle in event["angles"]} & set(event["angles"])
     if event["half_turns"] is not None and opposites and len(event["angles"]) > 2:
         by_chance = _percent(1 / (len(event["angles"]) - 1))
-        told += f" {_percent(event['half_turns'])} of the mistakes are by half a turn (by chance {by_chance})."
-    return told
+        text += f" {_percent(event['half_turns'])} of the errors are off by 180° (chance {by_chance})."
+    return text
 
 
 def summary(event: Event) -> str:
-    """The answer in a sentence or two."""
-    accuracy, chance = accuracy_of(event), 1 / len(event["angles"])
-    now = f"{_percent(accuracy)} of angles are right (chance {_percent(chance)})"
-    likely = [finding.name for finding in findings(event) if finding.likely]
+    """Answer the question in one or two sentences."""
+    accuracy, chance = rotation_accuracy(event), 1 / len(event["angles"])
+    now = f"{_percent(accuracy)} of rotations are predicted correctly (chance {_percent(chance)})"
+    likely = [result.name for result in check_results(event) if result.likely]
     if likely:
-        return f"Doubtful: a shortcut is likely ({'; '.join(likely)}). {now[0].upper()}{now[1:]}."
+        return f"Doubtful: a shortcut is likely ({'; '.join(likely)}). {now}."
     if 100 * accuracy < 100 * chance + ABOVE_CHANCE:
-        return f"Not so far: {now}. The images have no upright, or the training was too short to find it."
-    looked = "no shortcut was found" if event["giveaways"] else "too few images to look for shortcuts"
-    return f"It seems so: {now}, and {looked}."
+        return f"Not so far: {now}. The images have no upright orientation, or training was too short to learn it."
+    looked = "no shortcut was found" if event["giveaways"] else "there were too few images to look for shortcuts"
+    return f"Probably: {now}, and {looked}."
 
 
-def section(event: Event) -> dict[str, Any]:
-    """What a report says of it."""
-    rows = [[f.name, f.measured, "likely" if f.likely else "no"] for f in findings(event)]
-    return {"question": QUESTION, "answer": summary(event), "by_image": by_image(event), "rows": rows}
+def report_section(event: Event) -> dict[str, Any]:
+    """Return what a report shows: the question, its answer, sentences on single images, and a row for each check."""
+    rows = [[r.name, r.measured, "likely" if r.likely else "no"] for r in check_results(event)]
+    return {"question": QUESTION, "answer": summary(event), "by_image": image_sentences(event), "rows": rows}
 
 
-def _known(accuracy: float, chance: float) -> float:
+def _above_chance(accuracy: float, chance: float) -> float:
+    """Rescale an accuracy so that chance is 0 and perfect is 1."""
     return (accuracy - chance) / (1 - chance)
 
 
-def _shares(key: str, told: dict[str, float], chance: float, axes: int) -> str:
-    words = [] if key == "sharpness" else [f"{_percent(told['accuracy'])} of turns (chance {_percent(chance)})"]
-    if "axis" in told:
-        words.append(f"{_percent(told['axis'])} of axes, upright or lying (chance {_percent(1 / axes)})")
+def _simple_model_accuracy(key: str, found: dict[str, float], chance: float, axes: int) -> str:
+    """Say how many of the rotations, and of the axes (upright or sideways), a simple model predicts correctly."""
+    words = [] if key == "sharpness" else [f"{_percent(found['accuracy'])} of rotations (chance {_percent(chance)})"]
+    if "axis" in found:
+        words.append(f"{_percent(found['axis'])} of axes, upright or sideways (chance {_percent(1 / axes)})")
     return ", ".join(words)
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    return percent(share, digits=0)

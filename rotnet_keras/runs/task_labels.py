@@ -1,4 +1,4 @@
-"""What a run's network is asked: which way an image is turned, or what is in it."""
+"""What a run is trained to predict: the names of its task's classes and scores."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,70 +6,75 @@ from typing import Any
 from rotnet_keras.runs.events import Event
 from rotnet_keras.runs.folder import RunFolder
 
-# With more answers than this a table of what was taken for what would be megabytes of every event.
-MOST_COUNTED = 256
-# Of tasks in transfer: what is followed in training, and what they are measured by.
-TRANSFERS = {
-    "classification": ("most likely class is there", "mean average precision"),
-    "detection": ("class of the region", "mean average precision"),
+# With more classes than this, the confusion matrix would add megabytes to every event.
+MAX_CONFUSION_CLASSES = 256
+# For each task of a transfer: the name of the accuracy during training, and of the score in the end.
+TRANSFER_NAMES = {
+    "classification": ("top-1 accuracy", "mean average precision"),
+    "detection": ("region accuracy", "mean average precision"),
     "segmentation": ("pixel accuracy", "mean IoU"),
 }
-# What an event may tell beside the score, and how that is worked out.
+# Scores that an event may have besides the main one, and how they are computed.
 OTHER_SCORES = {
-    "score_area": "area under the curves",
-    "score_coco": "over ten overlaps, as COCO",
-    "score_one_crop": "eleven points, central crop alone",
+    "score_area": "area under the precision-recall curve",
+    "score_coco": "mean over ten IoU thresholds, as in COCO",
+    "score_one_crop": "eleven-point precision, central crop only",
 }
 
 
 @dataclass(frozen=True)
 class Task:
-    """A question with a fixed list of answers.
+    """A classification, possibly of regions or pixels.
 
     Attributes:
-        accuracy: what the share of right answers is called.
-        answers: in the order of the labels; empty while the classes are not known yet.
-        score: what it is measured by in the end, where that is not the accuracy.
+        accuracy_name: what the share of correct predictions is called.
+        classes: names in the order of the labels; empty as long as they are not known.
+        score_name: what the final score is called, if it is not the accuracy.
     """
 
-    accuracy: str
-    answers: tuple[str, ...]
-    score: str = ""
+    accuracy_name: str
+    classes: tuple[str, ...]
+    score_name: str = ""
 
     @property
-    def count(self) -> int:
-        """How many answers there are, for chance: at least 2."""
-        return max(2, len(self.answers))
+    def num_classes(self) -> int:
+        """The number of classes, for the accuracy of chance; at least 2."""
+        return max(2, len(self.classes))
 
 
 def score_of(event: Event) -> float:
-    """What an evaluation came to, 0 to 1: the score of its task, or the accuracy."""
+    """Return the result of an evaluation, 0 to 1: the score of its task if there is one, else the accuracy."""
     return float(event["score"] if "score" in event else event["accuracy"])
 
 
 def task_of(run: RunFolder) -> Task:
-    """What the run's recipe, and its data once they are read, say of its task."""
-    settings = run.settings()
+    """Return the task of a run. The classes come from its recipe, or from its data once they have been read."""
+    values = run.recipe_values()
     classes = tuple(run.facts().get("data", {}).get("classes", []))
-    if settings.get("kind") == "transfer":
-        accuracy, score = TRANSFERS[settings["task"]]
+    if values.get("kind") == "transfer":
+        accuracy, score = TRANSFER_NAMES[values["task"]]
         return Task(accuracy, classes, score)
-    if settings.get("kind") == "classify":
+    if values.get("kind") == "classify":
         return Task("accuracy", classes)
-    angles = settings.get("rotation", {}).get("angles", [0, 90, 180, 270])
+    angles = values.get("rotation", {}).get("angles", [0, 90, 180, 270])
     return Task("rotation accuracy", tuple(f"{angle}°" for angle in angles))
 
 
-def counted(confusion: list[list[int]]) -> dict[str, Any]:
-    """What an event tells of the answers: the recall of each, and what was taken for what if they are not too many."""
-    return {"per_class": recalls(confusion), "confusion": confusion if len(confusion) <= MOST_COUNTED else []}
+def confusion_fields(confusion: list[list[int]]) -> dict[str, Any]:
+    """Return the fields of an event for a confusion matrix: `per_class` recall, and `confusion` unless it is too large.
+
+    Args:
+        confusion: counts; rows are true classes, columns are predicted ones.
+    """
+    kept = confusion if len(confusion) <= MAX_CONFUSION_CLASSES else []
+    return {"per_class": per_class_recall(confusion), "confusion": kept}
 
 
-def recalls_of(event: Event) -> list[float | None]:
-    """The recall, or the score, of each answer that an event tells; None of one that could not be scored."""
-    return list(event.get("per_class") or recalls(event.get("confusion", [])))
+def per_class_scores(event: Event) -> list[float | None]:
+    """Return the recall, or the score, of each class from an event; None for a class that could not be scored."""
+    return list(event.get("per_class") or per_class_recall(event.get("confusion", [])))
 
 
-def recalls(confusion: list[list[int]]) -> list[float]:
-    """For each answer, the share of its inputs, 0 to 1, that were given it; rows are the truth."""
+def per_class_recall(confusion: list[list[int]]) -> list[float]:
+    """Return the recall of each class, 0 to 1; rows of the confusion matrix are true classes."""
     return [row[i] / max(1, sum(row)) for i, row in enumerate(confusion)]

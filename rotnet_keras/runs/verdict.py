@@ -1,4 +1,4 @@
-"""Does the network learn? One sentence, worked out from a run's events."""
+"""Is the model learning? The answer in one sentence, from a run's events."""
 
 import math
 from collections.abc import Sequence
@@ -6,42 +6,45 @@ from dataclasses import dataclass
 
 from rotnet_keras.runs.events import Event
 
-# In points of accuracy: what counts as above chance, as a gap to the training images, as progress.
+# In percentage points of accuracy: what counts as above chance, as overfitting, and as progress.
 ABOVE_CHANCE = 5.0
 OVERFIT_GAP = 15.0
 PROGRESS = 0.5
-# Where little is left to gain, standing still is no bad sign.
+# From this accuracy on, little is left to gain, and a plateau is not a bad sign.
 NEARLY_ALL = 90.0
-# Epochs, or step events where there are no epochs yet, that progress is judged over.
+# Progress is judged over this many epochs, or step events before the first validation.
 WINDOW = 5
-# What the last words of a run that diverged hold.
+# What the error message of a diverged run contains.
 DIVERGED = ("loss became", "weights became")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`level` is one of: unknown, chance, improving, flat, overfitting, diverged."""
+    """The answer.
+
+    Attributes:
+        level: one of unknown, chance, improving, flat, overfitting, diverged.
+        text: a sentence for people.
+    """
 
     level: str
     text: str
 
 
 def verdict(events: Sequence[Event], angles: int = 4) -> Verdict:
-    """Judge a pretraining by its step, epoch and end events; others are passed over.
+    """Judge a training by its step, epoch and end events; other kinds are ignored.
 
     Args:
-        events: in order; the step events may be thinned out.
-        angles: number of turns, whose inverse is chance.
+        events: in order; step events may be missing.
+        angles: the number of rotations, or of classes; chance is one divided by it.
     """
     steps = [e for e in events if e["kind"] == "step"]
     validated = [e for e in events if e["kind"] == "epoch" and "validation" in e]
     end = events[-1] if events and events[-1]["kind"] == "end" else {}
     if (steps and steps[-1].get("loss") is None) or any(sign in str(end.get("message")) for sign in DIVERGED):
-        return Verdict(
-            "diverged", "Diverged: the loss is not a finite number any more. A lower learning rate may help."
-        )
+        return Verdict("diverged", "Diverged: the loss is no longer a finite number. A lower learning rate may help.")
     if not steps and not validated:
-        return Verdict("unknown", "No step yet.")
+        return Verdict("unknown", "No training step yet.")
     chance = 100 / angles
     if not validated:
         return _by_training([100 * e["accuracy"] for e in steps], steps, chance, angles)
@@ -50,7 +53,9 @@ def verdict(events: Sequence[Event], angles: int = 4) -> Verdict:
     last, train = values[-1], 100 * validated[-1]["accuracy"]
     now = f"validation {last:.1f} % (chance {chance:.0f} %)"
     if last < chance + ABOVE_CHANCE:
-        return Verdict("chance", f"At chance after {_epochs(count)}: check learning rate and images. {_cap(now)}.")
+        return Verdict(
+            "chance", f"At chance after {_epochs(count)}: check the learning rate and the images. {_capitalised(now)}."
+        )
     if train - last > OVERFIT_GAP:
         return Verdict("overfitting", f"Overfitting: training {train:.1f} %, {now}.")
     if count == 1:
@@ -62,18 +67,18 @@ def verdict(events: Sequence[Event], angles: int = 4) -> Verdict:
     if gain >= PROGRESS:
         return Verdict("improving", f"Learning: {now}, {gain:+.1f} points in {_epochs(back)}.")
     if last >= NEARLY_ALL:
-        return Verdict("improving", f"Learned nearly all there is: {now}, {gain:+.1f} points in {_epochs(back)}.")
+        return Verdict("improving", f"Near its ceiling: {now}, {gain:+.1f} points in {_epochs(back)}.")
     return Verdict("flat", f"No progress in {_epochs(back)} ({gain:+.1f} points): {now}, best {max(values):.1f} %.")
 
 
 def _by_training(values: Sequence[float], steps: Sequence[Event], chance: float, angles: int) -> Verdict:
-    """Before the first validation: by the training accuracy and loss of the last step events."""
+    """Judge by the training accuracy and loss of the last step events, before the first validation."""
     recent = values[-WINDOW:]
     accuracy = sum(recent) / len(recent)
     loss = float(steps[-1]["loss"])
     now = f"training {accuracy:.1f} % (chance {chance:.0f} %) at step {steps[-1]['step']}; not validated yet"
     if loss > 3 * math.log(angles):
-        return Verdict("diverged", f"The loss of {loss:.2f} is far above chance ({math.log(angles):.2f}): {now}.")
+        return Verdict("diverged", f"The loss, {loss:.2f}, is far above that of chance, {math.log(angles):.2f}: {now}.")
     if accuracy < chance + ABOVE_CHANCE:
         return Verdict("unknown" if len(values) < 2 * WINDOW else "chance", f"Near chance so far: {now}.")
     return Verdict("improving", f"Learning: {now}.")
@@ -83,5 +88,5 @@ def _epochs(count: int) -> str:
     return "one epoch" if count == 1 else f"{count} epochs"
 
 
-def _cap(text: str) -> str:
+def _capitalised(text: str) -> str:
     return text[0].upper() + text[1:]

@@ -1,8 +1,8 @@
-"""The networks that come with the package, by name.
+"""The model zoo: the pretrained models that ship with the package, by name.
 
-A folder in `weights/` is a small part of the folder of the run that made the network: `recipe.toml`,
-`export/backbone.keras` and `export/rotnet.keras`, and besides what is known of it, its card: `card.json`, and `card.md`
-for people.
+A folder in `weights/` has the part of a run folder that is needed to use the model: `recipe.toml`,
+`export/backbone.keras` and `export/rotnet.keras`. Beside them lies the model card: `card.json`, and `card.md` for
+people.
 """
 
 import json
@@ -19,63 +19,63 @@ FOLDER = PACKAGE / "weights"
 CARD = "card.json"
 
 
-def shipped() -> dict[str, RunFolder]:
-    """The networks that ship, by name."""
+def list_pretrained() -> dict[str, RunFolder]:
+    """Return the folders of all pretrained models, by name."""
     return {file.parent.name: RunFolder(file.parent) for file in sorted(FOLDER.glob(f"*/{CARD}"))}
 
 
-def card_of(network: RunFolder) -> dict[str, Any]:
-    """What is known of a network that ships; empty for the folder of a run."""
+def load_card(model: RunFolder) -> dict[str, Any]:
+    """Return the card of a pretrained model; empty for the folder of a run."""
     try:
-        card = json.loads((network.path / CARD).read_text(encoding="utf-8"))
+        card = json.loads((model.path / CARD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return card if isinstance(card, dict) else {}
 
 
-def megabytes(network: RunFolder) -> float:
-    """What its files take on disk."""
-    return sum(file.stat().st_size for file in network.path.rglob("*") if file.is_file()) / 1e6
+def size_mb(model: RunFolder) -> float:
+    """Return the size of a model's files in megabytes (10^6 bytes)."""
+    return sum(file.stat().st_size for file in model.path.rglob("*") if file.is_file()) / 1e6
 
 
-def find_shipped(name: str) -> RunFolder:
-    """The network of this name that ships.
+def find_pretrained(name: str) -> RunFolder:
+    """Return the folder of a pretrained model.
 
     Raises:
-        RotnetError: there is none; the message has the nearest name.
+        RotnetError: there is no such model; the message suggests the nearest name.
     """
-    known = shipped()
+    known = list_pretrained()
     if name in known:
         return known[name]
-    there = ", ".join(known) or "none yet"
-    raise RotnetError(f"no weights called {name!r} ship{did_you_mean(name, known)} (there: {there})")
+    available = ", ".join(known) or "none"
+    raise RotnetError(f"no pretrained model called {name!r}{did_you_mean(name, known)} (available: {available})")
 
 
-def find_network(name: str, runs_dir: Path) -> RunFolder:
-    """The run of this name, or at this path, or the network of this name that ships.
+def find_run_or_pretrained(name: str, runs_dir: Path) -> RunFolder:
+    """Return the run with this name or at this path, else the pretrained model with this name.
 
     Raises:
-        RunError: there is none; the message has the nearest name.
+        RunError: there is neither; the message suggests the nearest name.
     """
-    known = shipped()
+    known = list_pretrained()
     try:
         return find_run(name, runs_dir)
     except RunError:
         if name in known:
             return known[name]
         hint = did_you_mean(name, [*(run.name for run in list_runs(runs_dir)), *known])
-        raise RunError(f"no run called {name!r} in {runs_dir}, and no weights of that name ship{hint}") from None
+        raise RunError(f"no run called {name!r} in {runs_dir}, and no pretrained model of that name{hint}") from None
 
 
-def copy_out(network: RunFolder, target: Path) -> None:
-    """Copy a network's folder, whole or not at all.
+def copy_pretrained(model: RunFolder, target: Path) -> None:
+    """Copy the folder of a pretrained model, whole or not at all.
 
     Raises:
         RotnetError: the target exists.
     """
     if target.exists():
-        raise RotnetError(f"{target} exists already; remove it or choose another place with --to")
+        raise RotnetError(f"{target} exists already; remove it, or name another folder with --to")
     with TemporaryDirectory(prefix=".weights-", dir=target.absolute().parent) as folder:
-        whole = Path(folder) / network.name
-        shutil.copytree(network.path, whole, copy_function=shutil.copyfile)
+        whole = Path(folder) / model.name
+        shutil.copytree(model.path, whole, copy_function=shutil.copyfile)
         whole.rename(target)

@@ -11,7 +11,7 @@ from rotnet_keras.errors import RunError
 from rotnet_keras.files import write_atomically
 from rotnet_keras.runs.events import EventReader, EventWriter, parse_event
 from rotnet_keras.runs.folder import FORMAT, RunFolder, create_run, find_run, list_runs
-from rotnet_keras.runs.processes import marks
+from rotnet_keras.runs.processes import process_identity
 from rotnet_keras.runs.verdict import verdict
 
 
@@ -22,7 +22,7 @@ def run(tmp_path):
 
 def claim(run, pid=None, **facts):
     """Make `run.json` say that a process works on the run: this one, or none that is alive."""
-    own = marks(psutil.Process())
+    own = process_identity(psutil.Process())
     facts = {**own, "pid": pid or own["pid"], "host": os.uname().nodename, **facts}
     run.facts_file.write_text(json.dumps(facts))
 
@@ -70,17 +70,17 @@ def test_a_run_without_a_process_waits_or_comes_up_or_never_did(tmp_path, ages, 
     facts = {name: time.time() - age for name, age in ages.items()}
     run = create_run(tmp_path, "b", "", facts)
     assert run.state() == state
-    assert (run.queued() is not None) == (state == "queued")
+    assert (run.queued_since() is not None) == (state == "queued")
     claim(run, **facts)
-    assert run.state() == "starting" and run.queued() is None
+    assert run.state() == "starting" and run.queued_since() is None
 
 
 def test_a_folder_tells_its_format(run):
-    assert run.facts()["format"] == FORMAT and not run.newer()
+    assert run.facts()["format"] == FORMAT and not run.has_newer_format()
     claim(run)
-    assert not run.newer()
+    assert not run.has_newer_format()
     claim(run, format=FORMAT + 1)
-    assert run.newer()
+    assert run.has_newer_format()
 
 
 def test_a_run_whose_process_is_gone_was_killed(run):
@@ -90,7 +90,7 @@ def test_a_run_whose_process_is_gone_was_killed(run):
 
 
 def test_a_process_number_that_was_given_away_is_not_the_run(run):
-    claim(run, since_boot=marks(psutil.Process())["since_boot"] - 100)
+    claim(run, since_boot=process_identity(psutil.Process())["since_boot"] - 100)
     write(run, "start", "step")
     assert run.state() == "killed"
 
@@ -115,34 +115,34 @@ def test_a_silent_run_is_stalled_only_after_many_of_its_own_pauses(run):
 
 def test_a_reader_waits_for_the_end_of_a_line_and_skips_what_is_no_event(run):
     reader = EventReader(run.events_file)
-    assert list(reader.new()) == []
+    assert list(reader.new_events()) == []
     write(run, "start")
     with run.events_file.open("a") as file:
         file.write('not json\n[1]\n{"kind": "step", ')
-    assert [e["kind"] for e in reader.new()] == ["start"]
+    assert [e["kind"] for e in reader.new_events()] == ["start"]
     with run.events_file.open("a") as file:
         file.write('"time": 1, "step": 1}\n')
-    assert [e["kind"] for e in reader.new()] == ["step"]
+    assert [e["kind"] for e in reader.new_events()] == ["step"]
     assert reader.unreadable == 2
 
 
 def test_raw_lines_can_be_taken_a_few_at_a_time(run):
     write(run, "start", "step", "step")
     reader = EventReader(run.events_file)
-    assert b'"start"' in next(reader.lines())
-    lines = list(reader.lines())
+    assert b'"start"' in next(reader.new_lines())
+    lines = list(reader.new_lines())
     assert [parse_event(line)["step"] for line in lines] == [2, 3]
-    assert list(reader.lines()) == [] and reader.offset == run.events_file.stat().st_size
+    assert list(reader.new_lines()) == [] and reader.offset == run.events_file.stat().st_size
     assert parse_event(b"[1]\n") is None
 
 
 def test_a_reader_begins_again_when_the_file_was_replaced_by_a_shorter_one(run):
     write(run, "start", "step", "step")
     reader = EventReader(run.events_file)
-    assert len(list(reader.new())) == 3 and reader.restarted == 0
+    assert len(list(reader.new_events())) == 3 and reader.restarted == 0
     run.events_file.unlink()
     write(run, "end")
-    assert [e["kind"] for e in reader.new()] == ["end"] and reader.restarted == 1
+    assert [e["kind"] for e in reader.new_events()] == ["end"] and reader.restarted == 1
 
 
 def test_a_writer_cuts_off_a_torn_line_and_keeps_a_second_writer_out(run):
@@ -168,7 +168,7 @@ def test_going_back_to_a_checkpoint_drops_the_events_after_it(run):
 
 def test_the_tail_of_a_long_file_begins_with_a_whole_event(run):
     write(run, *["step"] * 3000)
-    tail = run.tail()
+    tail = run.last_events()
     assert 500 < len(tail) < 3000 and tail[-1]["step"] == 3000
 
 
@@ -199,7 +199,7 @@ def test_milestones_of_a_long_run_are_judged_as_all_of_its_events(tmp_path):
         file.write('{"kind":"resume","time":501,"step":4100}\n')
         for step in range(4101, 4111):
             file.write(f'{{"kind":"step","time":{step},"step":{step},"loss":0.5,"accuracy":0.9}}\n')
-    milestones, events = run.milestones(), run.events()
+    milestones, events = run.thinned_events(), run.events()
     assert len(milestones) < 40 < len(events)
     assert [e["step"] for e in milestones if e["kind"] == "epoch"] == [1000, 2000, 3000, 4000]
     assert [e["step"] for e in milestones if e["kind"] == "step"][-10:] == [*range(4101, 4111)]

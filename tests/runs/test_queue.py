@@ -11,7 +11,7 @@ from support.command_line import command, run_cli
 from rotnet_keras.errors import RunError
 from rotnet_keras.runs import queue
 from rotnet_keras.runs.folder import create_run, list_runs
-from rotnet_keras.runs.processes import marks
+from rotnet_keras.runs.processes import process_identity
 
 SHORT = ("train.steps=4", "data.validation=0")
 
@@ -49,15 +49,15 @@ def test_runs_go_one_after_another_also_when_the_worker_is_killed(tiny_recipe):
     said = add(tiny_recipe, "a", "train.steps=100", "data.validation=0", CUDA_VISIBLE_DEVICES="")
     assert "Look: rotnet-keras queue list" in said and "--runs-dir" not in said
     first = list_runs(runs_dir)[0]
-    wait(lambda: any(e["kind"] == "step" for e in first.tail()), log_of(runs_dir))
-    worker = queue.worker(runs_dir)
+    wait(lambda: any(e["kind"] == "step" for e in first.last_events()), log_of(runs_dir))
+    worker = queue.worker_pid(runs_dir)
     assert "number 1" in add(tiny_recipe, "b", *SHORT) and "number 2" in add(tiny_recipe, "c", *SHORT)
-    assert queue.worker(runs_dir) == worker
+    assert queue.worker_pid(runs_dir) == worker
     refused = run_cli("queue", "work", cwd=folder)
     assert refused.returncode == 1 and f"by process {worker}" in refused.stderr
 
     os.kill(worker, signal.SIGKILL)
-    wait(lambda: queue.worker(runs_dir) is None, "the worker is there")
+    wait(lambda: queue.worker_pid(runs_dir) is None, "the worker is there")
     assert first.alive()
     listed = json.loads(run_cli("queue", "list", "--json", cwd=folder).stdout)
     assert listed["worker"] is None and [r["name"] for r in listed["runs"]] == ["b", "c"]
@@ -69,7 +69,7 @@ def test_runs_go_one_after_another_also_when_the_worker_is_killed(tiny_recipe):
     assert {run.state() for run in runs.values()} == {"finished"}, log_of(runs_dir)
     (_, a_end), (b_start, b_end), (c_start, _) = (lifetime(runs[name]) for name in "abc")
     assert a_end <= b_start and b_end <= c_start
-    assert runs["b"].facts()["gpus"] == "" and queue.worker(runs_dir) is None
+    assert runs["b"].facts()["gpus"] == "" and queue.worker_pid(runs_dir) is None
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_each_gpu_gets_a_run_of_its_own(tiny_recipe):
     assert {run.facts()["gpus"] for run in runs} == {"0", "1"}
     (a_start, a_end), (b_start, b_end) = map(lifetime, runs)
     assert a_start < b_end and b_start < a_end
-    wait(lambda: queue.worker(runs_dir) is None, "the worker does not end")
+    wait(lambda: queue.worker_pid(runs_dir) is None, "the worker does not end")
 
 
 def test_the_queue_is_in_the_order_of_adding(tmp_path):
@@ -105,13 +105,13 @@ def test_a_run_that_cannot_come_up_is_passed_over(tmp_path):
 def test_a_stopped_worker_leaves_and_a_run_that_is_deleted_does_not_disturb_it(tmp_path):
     # A run that somebody else started keeps the device busy.
     process = psutil.Process()
-    facts = marks(process) | {"host": os.uname().nodename}
+    facts = process_identity(process) | {"host": os.uname().nodename}
     create_run(tmp_path, "busy", "", facts)
     first, second = waiting(tmp_path, "first", 1.0), waiting(tmp_path, "second", 2.0)
     worker = subprocess.Popen(command("queue", "work", "--runs-dir", tmp_path), stdout=subprocess.PIPE, text=True)
-    wait(lambda: queue.worker(tmp_path) == worker.pid, "no worker")
-    with pytest.raises(RunError, match="worked on already"):
-        queue.work(tmp_path)
+    wait(lambda: queue.worker_pid(tmp_path) == worker.pid, "no worker")
+    with pytest.raises(RunError, match="has a worker already"):
+        queue.run_worker(tmp_path)
     assert run_cli("queue", "remove", "first", "--runs-dir", tmp_path).returncode == 0
     assert not first.path.exists() and not list(tmp_path.glob(".gone-*"))
     time.sleep(1.5 * queue.POLL_SECONDS)
@@ -120,7 +120,7 @@ def test_a_stopped_worker_leaves_and_a_run_that_is_deleted_does_not_disturb_it(t
     assert refused.returncode == 1 and "does not wait in the queue" in refused.stderr
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(10) == 143 and "Traceback" not in worker.stdout.read()
-    assert queue.worker(tmp_path) is None and second.state() == "queued"
+    assert queue.worker_pid(tmp_path) is None and second.state() == "queued"
 
 
 def test_a_recipe_error_adds_nothing(tmp_path):
@@ -134,7 +134,7 @@ def test_a_recipe_error_adds_nothing(tmp_path):
 )
 def test_the_devices_are_those_that_are_visible(monkeypatch, visible, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert queue.devices() == expected
+    assert queue.visible_devices() == expected
 
 
 def test_stop_sends_the_user_to_the_queue(tmp_path):

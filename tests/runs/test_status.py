@@ -9,9 +9,18 @@ from support.command_line import run_cli
 
 from rotnet_keras.errors import RunError
 from rotnet_keras.runs.folder import RunFolder, create_run
-from rotnet_keras.runs.oom_advice import advice, ran_out
-from rotnet_keras.runs.processes import marks
-from rotnet_keras.runs.status import as_row, comparison, explanation, in_lines, judgement, summary, understood
+from rotnet_keras.runs.processes import process_identity
+from rotnet_keras.runs.status import (
+    comparison_table,
+    explanation,
+    is_out_of_memory,
+    smaller_batch_advice,
+    summary,
+    summary_lines,
+    summary_row,
+    unreadable_as_run_error,
+    verdict_text,
+)
 
 RECIPE = """\
 kind = "pretrain"
@@ -31,7 +40,7 @@ def make(tmp_path):
     """Makes a run whose process is this one, or gone, with events that end now."""
 
     def make(*events, alive=True, batch=64, title="t", runs_dir="runs", **facts):
-        facts |= marks(psutil.Process()) | ({} if alive else {"pid": NO_SUCH_PID})
+        facts |= process_identity(psutil.Process()) | ({} if alive else {"pid": NO_SUCH_PID})
         facts["host"] = os.uname().nodename
         run = create_run(tmp_path / runs_dir, "a", RECIPE.format(batch=batch, title=title), facts)
         timed = [{"time": time.time() - len(events) + i, **event} for i, event in enumerate(events)]
@@ -60,7 +69,7 @@ def failed(message):
 
 
 def explained(run):
-    return explanation(run, run.state(), run.tail())
+    return explanation(run, run.state(), run.last_events())
 
 
 def test_a_run_that_goes_on_needs_no_words(make):
@@ -78,19 +87,20 @@ def test_a_stalled_run_is_told_by_its_own_pace(make):
     then = time.time() - 600
     run = make(*(step(i, time=then + 2 * i) for i in range(10)))
     assert run.state() == "stalled"
-    assert "no step for 10 min, where 2.0 s are usual" in explained(run) and "rotnet-keras kill a" in explained(run)
+    assert "no step for 9 min 4" in explained(run) and "one every 2.0 s" in explained(run)
+    assert "rotnet-keras kill a" in explained(run) and "rotnet-keras resume a" in explained(run)
 
 
 @pytest.mark.parametrize("sign", ["ResourceExhaustedError: OOM when allocating", "MemoryError: ", "CUDA out of memory"])
-def test_half_the_batch_is_proposed_where_memory_ran_out(make, sign):
-    assert ran_out(f"Error: {sign}") and not ran_out("Error: no space left")
-    told = advice(make(batch=48, inputs_per_step=96))
-    assert "train.batch=48 makes 96 inputs" in told and "Try a new run with train.batch=24," in told
-    assert advice(make(batch=1)) == ""
+def test_half_the_batch_is_proposed_where_memory_is_out_of_memory(make, sign):
+    assert is_out_of_memory(f"Error: {sign}") and not is_out_of_memory("Error: no space left")
+    told = smaller_batch_advice(make(batch=48, inputs_per_step=96))
+    assert "train.batch=48 means 96 inputs per step" in told and "Try a new run with train.batch=24," in told
+    assert smaller_batch_advice(make(batch=1)) == ""
 
 
 def test_a_run_that_was_killed_before_its_first_step_may_have_wanted_memory(make):
-    assert "want of memory: train.batch=48" in explained(make(alive=False, batch=48))
+    assert "If memory ran out: train.batch=48" in explained(make(alive=False, batch=48))
     assert "train.batch" not in explained(make(step(10), alive=False, batch=48))
 
 
@@ -101,7 +111,7 @@ def test_a_failure_is_told_as_it_ended(make):
 def test_runs_side_by_side_show_last_and_best_and_what_differs(make):
     first = make(step(1), epoch(1, 0.7, 0.8), epoch(2, 0.6, 0.9), batch=32)
     second = make(step(1), batch=64)
-    columns, rows = comparison([first, second])
+    columns, rows = comparison_table([first, second])
     assert columns == ["", "a", "a-2"]
     assert rows == [
         ["state", "running", "running"],
@@ -114,7 +124,7 @@ def test_runs_side_by_side_show_last_and_best_and_what_differs(make):
 
 def test_runs_of_one_name_are_told_apart(make):
     here, there = make(title="here"), make(title="there", runs_dir="elsewhere")
-    assert comparison([here, there])[0] == ["", str(here.path), str(there.path)]
+    assert comparison_table([here, there])[0] == ["", str(here.path), str(there.path)]
     rows = json.loads(run_cli("compare", here.path, there.path, "--json").stdout)
     assert {"": "title", str(here.path): "here", str(there.path): "there"} in rows
 
@@ -129,7 +139,7 @@ def test_status_judges_a_pretraining_by_its_number_of_turns(make):
 
 def test_a_run_without_steps_is_not_judged(make):
     run = make({"kind": "start"})
-    assert judgement(run) is None and "verdict" not in run_cli("status", run.path).stdout
+    assert verdict_text(run) is None and "verdict" not in run_cli("status", run.path).stdout
 
 
 # What a damaged disk, another program or a stranger may have left in a run folder: recipe, facts and events.
@@ -160,9 +170,9 @@ def test_folders_that_make_no_sense_are_listed_among_the_others_and_each_is_told
     for arguments in (("status",), ("report",), ("compare", "a")):
         told = run_cli(*arguments, "no keys", cwd=tmp_path)
         assert "Traceback" not in told.stderr
-        assert "no keys cannot be understood by this version of rotnet-keras" in told.stdout + told.stderr
+        assert "no keys cannot be read by this version of rotnet-keras" in told.stdout + told.stderr
     for name in ODD:
         run = RunFolder(good.path.with_name(name))
-        with suppress(RunError), understood(run):
-            judgement(run)
-        assert in_lines(summary(run)) and as_row(summary(run))
+        with suppress(RunError), unreadable_as_run_error(run):
+            verdict_text(run)
+        assert summary_lines(summary(run)) and summary_row(summary(run))

@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 import rotnet_keras
 from rotnet_keras.cli.main import app
 from rotnet_keras.errors import RotnetError, RunError
-from rotnet_keras.inference.orientation import judge
+from rotnet_keras.inference.orientation import load_orientation_model
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.launch import load_for_run
-from rotnet_keras.runs.zoo import card_of, find_network, megabytes, shipped
+from rotnet_keras.runs.zoo import find_run_or_pretrained, list_pretrained, load_card, size_mb
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "ship_weights.py"
 
@@ -79,7 +79,7 @@ def test_the_files_are_the_runs_with_kernels_in_float16(finished, network, model
 
 
 def test_the_card_tells_what_the_run_did_and_nothing_of_its_machine(finished, network):
-    run, card = finished[1], card_of(network)
+    run, card = finished[1], load_card(network)
     (test,), probes = events_of(run, "test"), events_of(run, "probe")
     assert card["rotation"]["accuracy"] == test["accuracy"]
     assert abs(card["rotation"]["of_these_files"] - card["rotation"]["of_the_runs_files"]) <= 0.001
@@ -93,13 +93,13 @@ def test_the_card_tells_what_the_run_did_and_nothing_of_its_machine(finished, ne
         assert not [place for place in (str(run.path.parents[1]), "/tmp", os.uname().nodename) if place in content]
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", list_pretrained())
 def test_those_of_the_package_are_as_their_cards_say(name):
-    network = shipped()[name]
-    card, told = card_of(network), judge(network)
+    network = list_pretrained()[name]
+    card, told = load_card(network), load_orientation_model(network)
     text = (network.path / "card.md").read_text(encoding="utf-8")
     assert card["name"] == name and f"rotnet_keras.load({name!r})".replace("'", '"') in text
-    assert list(told.angles) == card["rotation"]["angles"] and megabytes(network) < 10
+    assert list(told.angles) == card["rotation"]["angles"] and size_mb(network) < 10
     assert rotnet_keras.load(name).input_shape == told.model.input_shape
     assert told.model.count_params() > card["parameters"] > 0
     # More cannot be told without the data: `rotnet-keras measure-weights` measures the figures again.
@@ -119,19 +119,19 @@ def test_they_are_listed_told_and_copied(network, tmp_path):
     assert copied == sorted(path.relative_to(network.path) for path in network.path.rglob("*") if path.is_file())
     result = CliRunner().invoke(app, ["weights", "tiny_upright", "--to", str(tmp_path / "mine")])
     assert isinstance(result.exception, RotnetError) and "exists already" in str(result.exception)
-    with pytest.raises(RotnetError, match="no weights called 'tiny_uprite' ship; did you mean 'tiny_upright'"):
+    with pytest.raises(RotnetError, match="no pretrained model called 'tiny_uprite'; did you mean 'tiny_upright'"):
         rotnet_keras.load("tiny_uprite")
     with pytest.raises(RotnetError, match="did you mean 'tiny_upright'"):
-        find_network("tiny_uprit", tmp_path)
+        find_run_or_pretrained("tiny_uprit", tmp_path)
 
 
 def test_without_any_all_this_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("rotnet_keras.runs.zoo.FOLDER", tmp_path / "nothing")
     assert told("weights").startswith("No weights come with this version") and told("weights", "--json").strip() == "[]"
     result = CliRunner().invoke(app, ["measure-weights", "any"])
-    assert isinstance(result.exception, RotnetError) and "none yet" in str(result.exception)
+    assert isinstance(result.exception, RotnetError) and "(available: none)" in str(result.exception)
     with pytest.raises(RunError, match="no run called 'any'"):
-        find_network("any", tmp_path)
+        find_run_or_pretrained("any", tmp_path)
 
 
 def test_a_name_serves_where_a_run_does(network, tiny_data, tmp_path, monkeypatch):
@@ -141,7 +141,7 @@ def test_a_name_serves_where_a_run_does(network, tiny_data, tmp_path, monkeypatc
     for number, pixels in enumerate(images):
         Image.fromarray(np.rot90(pixels, number % 4)).save(tmp_path / "pictures" / f"{number}.png")
     found = json.loads(told("upright", "pictures", "--network", "tiny_upright", "--min-confidence", "0.5", "--json"))
-    assert found["temperature"] == card_of(network)["temperature"]
+    assert found["temperature"] == load_card(network)["temperature"]
     assert [picture["clockwise"] for picture in found["pictures"]] == [0, 90, 180, 270, 0, 90]
     assert "5.png" in told("anomalies", "tiny_upright", "pictures")
     assert "6 pictures, 16 features each, of conv1" in told("embed", "tiny_upright", "pictures", "--to", "f.npz")
@@ -152,13 +152,13 @@ def test_a_name_serves_where_a_run_does(network, tiny_data, tmp_path, monkeypatc
         assert getattr(loaded, key).file == str(network.backbone)
     (tmp_path / "tiny_upright").mkdir()
     (tmp_path / "tiny_upright" / "recipe.toml").touch()
-    assert find_network("tiny_upright", tmp_path).path == tmp_path / "tiny_upright"
+    assert find_run_or_pretrained("tiny_upright", tmp_path).path == tmp_path / "tiny_upright"
 
 
 def test_only_a_finished_pretraining_ships_under_a_name_of_its_own(finished, folder, script, tmp_path):
     with pytest.raises(RunError, match="exists already"):
         script["ship"](finished[1], "tiny_upright", folder)
-    with pytest.raises(RunError, match="cannot name weights"):
+    with pytest.raises(RunError, match="cannot name a pretrained model"):
         script["ship"](finished[1], "../up", folder)
     with pytest.raises(RunError, match="not a finished pretraining"):
         script["ship"](RunFolder(tmp_path), "other", folder)
@@ -170,7 +170,7 @@ def test_the_figures_of_the_card_are_measured_again(network, tiny_data, tmp_path
     monkeypatch.chdir(tmp_path)
     lines = told("measure-weights", "tiny_upright", f"data.name={tiny_data}").splitlines()
     figures = [line.split()[:2] for line in lines if " rotation accuracy" in line or "probe" in line or "k-NN" in line]
-    assert len(figures) == 1 + len(card_of(network)["probes"])
+    assert len(figures) == 1 + len(load_card(network)["probes"])
     rotation = figures[0]
     assert rotation[0] == rotation[1]
     # Forty test images: one is 2.5 points.
