@@ -78,7 +78,7 @@ def test_mistakes_end_in_a_message(tmp_path, arguments, code, message):
 def test_a_runs_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     result = run_cli("run", "quickstart", "--runs-dir", tmp_path / "file" / "runs")
-    assert result.returncode == 1 and "cannot make a run folder" in result.stderr
+    assert result.returncode == 1 and "cannot create a run folder" in result.stderr
 
 
 @pytest.mark.parametrize("module", ["rotnet_keras", "rotnet_tui"])

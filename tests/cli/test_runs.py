@@ -10,7 +10,7 @@ import pytest
 from support.command_line import command, run_cli
 
 from rotnet_keras.runs.folder import FORMAT, RunFolder, create_run
-from rotnet_keras.runs.processes import marks
+from rotnet_keras.runs.processes import process_identity
 
 TREE = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(300)'])"
 
@@ -30,7 +30,7 @@ def process():
 
 
 def worked_on_by(process, runs_dir, steps=(), saved=None):
-    facts = marks(process) | {"host": os.uname().nodename}
+    facts = process_identity(process) | {"host": os.uname().nodename}
     run = create_run(runs_dir, "a", "", facts)
     events = [{"kind": "step", "time": time.time(), "step": step} for step in steps]
     if saved:
@@ -114,7 +114,7 @@ def test_a_killed_run_goes_on_to_its_end(tiny_recipe, tmp_path):
     assert f"logs -f a --runs-dir {where[1]}" in run_cli("run", tiny_recipe, *options).stdout
     run = RunFolder(where[1] / "a")
     deadline = time.monotonic() + 120
-    while not any(e["kind"] == "checkpoint" for e in run.tail()):
+    while not any(e["kind"] == "checkpoint" for e in run.last_events()):
         assert time.monotonic() < deadline, run.log.read_text()
         time.sleep(0.02)
     assert run_cli("kill", "a", "--yes", *where).returncode == 0

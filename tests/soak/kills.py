@@ -289,7 +289,7 @@ def end(pid: int) -> None:
 
 def _stage(run: RunFolder) -> str:
     """What a run is at, by its events."""
-    tail = run.tail()
+    tail = run.last_events()
     kinds = [event["kind"] for event in tail]
     if not kinds or "start" not in kinds:
         return "start"

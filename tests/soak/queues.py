@@ -52,14 +52,14 @@ def drained(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
         queue.enqueue(loaded, facts, f"run{number}", runs_dir)
     screen = _Screen(folder, runs_dir)
     while queue.queued_runs(runs_dir):
-        if queue.worker(runs_dir) is None:
+        if queue.worker_pid(runs_dir) is None:
             screen.terminal.type(START_WORKER)
-            if _comes(lambda: queue.worker(runs_dir)):
+            if _comes(lambda: queue.worker_pid(runs_dir)):
                 by_key += 1
             else:
-                queue.spawn_worker(runs_dir)
+                queue.start_worker(runs_dir)
         time.sleep(rng.uniform(0, 8))
-        worker, alive = queue.worker(runs_dir), [run for run in list_runs(runs_dir) if run.alive()]
+        worker, alive = queue.worker_pid(runs_dir), [run for run in list_runs(runs_dir) if run.alive()]
         victim = rng.choice(["worker", "UI", "run"])
         if victim == "worker" and worker:
             end(worker)
@@ -67,14 +67,14 @@ def drained(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
             end(alive[0].facts()["pid"])
         elif victim == "UI":
             screen.kill()
-            if worker and queue.worker(runs_dir) is None and queue.queued_runs(runs_dir):
+            if worker and queue.worker_pid(runs_dir) is None and queue.queued_runs(runs_dir):
                 tally.lost.append("with the UI its worker ended")
             screen = _Screen(folder, runs_dir)
         else:
             continue
         killed[victim] += 1
     screen.kill()
-    while queue.worker(runs_dir) or any(run.alive() for run in list_runs(runs_dir)):
+    while queue.worker_pid(runs_dir) or any(run.alive() for run in list_runs(runs_dir)):
         time.sleep(0.2)
     runs = list_runs(runs_dir)
     tally.tried = len(runs)

@@ -12,7 +12,7 @@ from rotnet_keras.config.loading import parse_override, to_toml
 from rotnet_keras.reports.samples import write_samples
 from rotnet_keras.runs.folder import create_run
 from rotnet_keras.runs.launch import load_for_run
-from rotnet_keras.runs.processes import marks
+from rotnet_keras.runs.processes import process_identity
 
 ANGLES = (0, 90, 180, 270)
 # The time that the screens of the tests show.
@@ -29,7 +29,7 @@ def fake_run(runs_dir, name, *overrides, epochs=EPOCHS, age=3600.0, outcome=None
     started = NOW - age
     facts |= {
         "created": started,
-        **(marks(psutil.Process()) if alive else {"pid": 2**22, "since_boot": 1.0}),
+        **(process_identity(psutil.Process()) if alive else {"pid": 2**22, "since_boot": 1.0}),
         "host": os.uname().nodename,
         "device": "CPU",
         "steps": EPOCHS * PER_EPOCH,

@@ -43,5 +43,6 @@ def wait_for(condition, what="it"):
 
 def wait_for_step(run, step):
     wait_for(
-        lambda: any(e["kind"] == "checkpoint" and e["step"] >= step for e in run.tail()), f"step {step} of {run.path}"
+        lambda: any(e["kind"] == "checkpoint" and e["step"] >= step for e in run.last_events()),
+        f"step {step} of {run.path}",
     )

@@ -15,7 +15,7 @@ from support.fake_runs import fake_run, write_steps
 from support.screen_words import text_of, until
 from textual.widgets import DataTable, Static
 
-from rotnet_keras.runs.processes import marks
+from rotnet_keras.runs.processes import process_identity
 
 START = """
 import asyncio, sys
@@ -101,7 +101,7 @@ async def test_deleting_asks_first(runs_dir):
 async def test_killing_asks_first(runs_dir):
     sleeper = psutil.Popen(["sleep", "60"])
     run = fake_run(runs_dir, "live", epochs=2)
-    facts = run.facts() | marks(sleeper)
+    facts = run.facts() | process_identity(sleeper)
     run.facts_file.write_text(json.dumps(facts))
     with run.events_file.open("a") as file:
         file.write('{"kind":"step","time":1,"step":125,"loss":1,"accuracy":1,"learning_rate":1,"images_per_s":1}\n')

@@ -117,7 +117,7 @@ def terminal(tmp_path, environment):
     terminal = Terminal(tmp_path, f"rotnet-{os.getpid()}-{time.monotonic_ns()}", environment)
     yield terminal
     subprocess.run([*terminal._tmux, "kill-server"], capture_output=True, check=False)
-    worker = queue.worker(tmp_path / "runs")
+    worker = queue.worker_pid(tmp_path / "runs")
     for pid in [worker] if worker else []:
         os.kill(pid, signal.SIGKILL)
     for run in list_runs(tmp_path / "runs"):
@@ -239,7 +239,7 @@ def test_a_killed_run_is_shown_and_resumed(terminal, start_run):
     run = start_run("a")
     terminal.start()
     terminal.wait_for("● running +a", 60)
-    wait(lambda: any(e["kind"] == "epoch" for e in run.tail()), "no epoch")
+    wait(lambda: any(e["kind"] == "epoch" for e in run.last_events()), "no epoch")
     os.kill(run.facts()["pid"], signal.SIGKILL)
     terminal.wait_for("† killed +a", 10)
     terminal.press("Enter", r"^│ † killed +a")
