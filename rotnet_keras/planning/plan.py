@@ -30,7 +30,7 @@ def table(costs: Sequence[RunCost]) -> Rows:
         whole = ["all, with its start and end", "", "", _flop(flop), f"{images:,.0f}", duration(cost.seconds)]
         return ["part", "steps", "inputs each", "arithmetic", "images read", "time"], [*rows, whole]
     rows = [
-        [c.name, _flop(sum(p.flop for p in c.parts)), "finished already" if c.finished else duration(c.seconds)]
+        [c.name, _flop(sum(p.flop for p in c.parts)), "already finished" if c.finished else duration(c.seconds)]
         for c in costs
     ]
     flop, seconds = sum(p.flop for c in costs for p in c.parts), sum(c.seconds for c in costs)

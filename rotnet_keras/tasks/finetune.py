@@ -81,7 +81,7 @@ class FinetuneTrainer(ClassifierTrainer):
         labelled: the labelled images, repeated until they are as many as the training images.
     """
 
-    what = "training"
+    progress_label = "training"
     recipe: ClassifyRecipe | ClassificationRecipe
 
     def __init__(

@@ -65,7 +65,7 @@ def build_rotnet(recipe: PretrainRecipe, dataset: Dataset) -> RotNet:
 class RotNetTrainer(ClassifierTrainer):
     """Trains a RotNet."""
 
-    what = "pretraining"
+    progress_label = "pretraining"
     recipe: PretrainRecipe
 
     def __init__(

@@ -21,7 +21,7 @@ from rotnet_keras.host import processor
 from rotnet_keras.runs import processes
 from rotnet_keras.runs.events import EventWriter
 from rotnet_keras.runs.folder import RunFolder, command_line
-from rotnet_keras.runs.oom_advice import advice, ran_out
+from rotnet_keras.runs.status import is_out_of_memory, smaller_batch_advice
 from rotnet_keras.training.cluster import training_process, worker_folder
 from rotnet_keras.training.console import Console
 from rotnet_keras.training.session import Session
@@ -179,7 +179,9 @@ def _work(session: Session, before: Callable[[Session], None]) -> tuple[str, int
         traceback.print_exc()
         reason = (str(error).splitlines() or [""])[0][:500]
         text = f"Error: {type(error).__name__}: {reason} (more in {session.folder.log})"
-        return "failed", 1, f"{text}. Memory ran out. {advice(session.folder)}" if ran_out(text) else text
+        if is_out_of_memory(text):
+            text = f"{text}. Memory ran out. {smaller_batch_advice(session.folder)}"
+        return "failed", 1, text
     return "finished", 0, ""
 
 

@@ -59,7 +59,7 @@ def run_twice(name, runs_dir, changes):
     assert result.returncode == 0, result.stdout + result.stderr
     again = run_cli(*command_line, timeout=600)
     assert again.returncode == 0
-    assert again.stdout.count("which is finished already") == len(load_recipe(name).run)
+    assert again.stdout.count("already finished") == len(load_recipe(name).run)
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     # The second time, and in other studies with the same runs, nothing is made again.
     study.write_text(study.read_text().replace("tiny study", "another study").replace(PICTURES, ""))
     again = run_cli("run", study, "scale=cpu", "--name", "again", cwd=study.parent)
-    assert again.returncode == 0 and again.stdout.count("finished already") == 2
+    assert again.returncode == 0 and again.stdout.count("already finished") == 2
     assert {run.name for run in list_runs(study.parent / "runs")} == {*runs, "again"}
     collected = run_cli("collect", "study", "--output", "results", "--name", "tiny", cwd=study.parent)
     assert collected.returncode == 0, collected.stderr
@@ -209,7 +209,7 @@ def test_random_starts_have_the_architecture_of_another_run():
     # What a scale changes of single runs.
     assert planned["frozen"].changed_values["pretrained.frozen"] == "conv2"
     number = [run.name for run in study.run].index("random-segmentation")
-    with pytest.raises(RecipeError, match="run 'classification' makes no backbone from scratch"):
+    with pytest.raises(RecipeError, match="run 'classification' trains no backbone from scratch"):
         planned_runs(load_recipe("studies/table7_voc", {f"run.{number}.like": "classification"}))
 
 

@@ -1,1 +1,1 @@
-"""Studies: many runs, and the tables and figures that they fill."""
+"""Studies: many runs whose results fill tables and figures."""

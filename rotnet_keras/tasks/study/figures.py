@@ -1,4 +1,4 @@
-"""The pictures of a study: attention maps, how they turn with the image, first-layer filters."""
+"""The figures of a study: attention maps, their equivariance to rotation, and first-layer filters."""
 
 from pathlib import Path
 
@@ -20,17 +20,21 @@ from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import check_input_shape
 
-SHOWN = 8
-TURNED = 3
-# What the score of turning is averaged over.
-SCORED = 1000
+# Images in a figure of attention maps.
+ATTENTION_IMAGES = 8
+# Images in a figure of attention maps of rotated copies.
+EQUIVARIANCE_IMAGES = 3
+# Images over which the equivariance score is averaged.
+SCORED_IMAGES = 1000
 
 
 def draw_figures(session: Session, pictures: list[Picture], folders: dict[str, RunFolder]) -> None:
-    """Draw what a study asks for, and tell of it in an event each.
+    """Draw the figures of a study and write an event for each.
 
     Args:
-        folders: of the study's finished runs with its first seed, by name.
+        session: the session of the study.
+        pictures: the sections `[[picture]]` of its recipe.
+        folders: the study's finished runs with its first seed, by name.
     """
     session.folder.figures.mkdir(exist_ok=True)
     for number, picture in enumerate(pictures):
@@ -42,12 +46,15 @@ def draw_figures(session: Session, pictures: list[Picture], folders: dict[str, R
             scores: dict[str, float] = {}
         else:
             images = _images(folders[next(iter(picture.models.values()))], models)
-            scores = (_attention if picture.kind == "attention" else _turning)(picture, models, images, path)
+            scores = (_attention if picture.kind == "attention" else _equivariance)(picture, models, images, path)
         session.event("picture", number=number, file=path.name, title=picture.title, scores=scores)
 
 
 def _images(run: RunFolder, models: dict[str, keras.Model]) -> np.ndarray:
-    """Test images as the backbones take them, the first that there are: (N, S, S, C) uint8."""
+    """Return the first test images, cropped as the run crops them, (N, S, S, C) uint8.
+
+    Without a test split they come from the validation split, and without that from the training split.
+    """
     recipe = load_recipe(run.recipe)
     assert isinstance(recipe, RunRecipe)
     augment = getattr(recipe, "augment", Augment())
@@ -55,11 +62,11 @@ def _images(run: RunFolder, models: dict[str, keras.Model]) -> np.ndarray:
     for model in models.values():
         check_input_shape(model, dataset, augment)
     split = dataset.test or dataset.validation or dataset.train
-    return centred(split.images(np.arange(min(SCORED, len(split)))), augment)
+    return centred(split.images(np.arange(min(SCORED_IMAGES, len(split)))), augment)
 
 
 def _attention(picture: Picture, models: dict[str, keras.Model], images: np.ndarray, path: Path) -> dict[str, float]:
-    shown = images[:SHOWN]
+    shown = images[:ATTENTION_IMAGES]
     maps = {}
     for label, model in models.items():
         features = feature_extractor(model, picture.taps).predict(shown, verbose=0)
@@ -69,12 +76,12 @@ def _attention(picture: Picture, models: dict[str, keras.Model], images: np.ndar
     return {}
 
 
-def _turning(picture: Picture, models: dict[str, keras.Model], images: np.ndarray, path: Path) -> dict[str, float]:
+def _equivariance(picture: Picture, models: dict[str, keras.Model], images: np.ndarray, path: Path) -> dict[str, float]:
     scores, shown = {}, {}
     for label, model in models.items():
         for tap, power in zip(picture.taps, picture.powers, strict=True):
             maps = rotated_attention_maps(model, tap, images, power)
             scores[f"{label}, {tap}"] = float(equivariance_scores(maps).mean())
-            shown[f"{label}\n{tap}"] = maps[:TURNED]
-    save_png_and_svg(equivariance_figure(images[:TURNED], shown), path)
+            shown[f"{label}\n{tap}"] = maps[:EQUIVARIANCE_IMAGES]
+    save_png_and_svg(equivariance_figure(images[:EQUIVARIANCE_IMAGES], shown), path)
     return scores

@@ -1,4 +1,4 @@
-"""The kind `study`: run what is missing of many runs, each in a process of its own, and lay out what came out."""
+"""The kind `study`: make the runs that are missing, one after the other, and fill tables and figures with the results."""
 
 import time
 from pathlib import Path
@@ -11,8 +11,10 @@ from rotnet_keras.runs.folder import RunFolder, command_line, list_runs
 from rotnet_keras.runs.launch import create_run_from_recipe, load_for_run, start_detached
 from rotnet_keras.runs.status import summary
 from rotnet_keras.runs.study_runs import PlannedRun, find_matching_run, planned_runs
+from rotnet_keras.text import percent
 from rotnet_keras.training.session import Session
 
+# How often the progress of a run is read.
 POLL_SECONDS = 1.0
 
 
@@ -26,18 +28,18 @@ def run_study(session: Session) -> None:
     folders: dict[tuple[str, int], RunFolder] = {}
     for number, run in enumerate(planned, 1):
         folder, reused = _find_or_prepare(run, folders, session.folder.path.parent)
-        session.say(f"Run {number} of {len(planned)}: {folder.name}{', which is finished already' if reused else ''}")
+        session.say(f"Run {number} of {len(planned)}: {folder.name}{', already finished' if reused else ''}")
         if not reused:
             _run_to_end(session, folder, number, len(planned))
         folders[run.name, run.seed] = folder
-        found = {"folder": folder.name, "seconds": working_seconds(folder.events()), "measures": run_measures(folder)}
-        session.event("run", step=number, name=run.name, seed=run.seed, **found)
+        results = {"folder": folder.name, "seconds": working_seconds(folder.events()), "measures": run_measures(folder)}
+        session.event("run", step=number, name=run.name, seed=run.seed, **results)
     if recipe.picture:
         from rotnet_keras.tasks.study.figures import draw_figures
 
         seed = recipe.scales[recipe.scale].seeds[0]
-        first = {name: folder for (name, its_seed), folder in folders.items() if its_seed == seed}
-        draw_figures(session, recipe.picture, first)
+        first_seed = {name: folder for (name, its_seed), folder in folders.items() if its_seed == seed}
+        draw_figures(session, recipe.picture, first_seed)
     write_report(session.folder, "finished")
     for title, columns, rows in result_tables(session.folder):
         session.console.table(title, columns, rows)
@@ -47,7 +49,7 @@ def run_study(session: Session) -> None:
 def _find_or_prepare(
     run: PlannedRun, folders: dict[tuple[str, int], RunFolder], runs_dir: Path
 ) -> tuple[RunFolder, bool]:
-    """The run's folder, made if it is not there, and whether it is finished."""
+    """Return the folder of a planned run and whether it is finished; a new folder if no run has this recipe yet."""
     backbone = folders[run.source.name, run.seed].backbone if run.source else None
     recipe, facts = load_for_run(run.recipe, run.overrides(backbone), runs_dir)
     found = find_matching_run(recipe, list_runs(runs_dir))
@@ -57,18 +59,20 @@ def _find_or_prepare(
 
 
 def _run_to_end(session: Session, folder: RunFolder, number: int, total: int) -> None:
-    """See one run to its end, in a process of its own, which outlives this one.
+    """Run one run in a process of its own and wait for its end.
+
+    The process goes on if this one is killed.
 
     Raises:
-        RunStopped: a stop was asked for; the run was stopped too.
-        RotnetError: it failed.
+        RunStopped: a stop was requested; it was passed on to the run.
+        RotnetError: the run did not finish.
     """
     process = None if folder.alive() else start_detached(folder)
     while process.poll() is None if process else folder.alive():
-        found = summary(folder)
-        part = found["step"] / found["steps"] if found["steps"] else 0.0
-        words = f"{folder.name}: {found['state']}, {100 * part:.0f} % of its steps"
-        session.console.progress("runs", number - 1 + part, total, words)
+        status = summary(folder)
+        share = status["step"] / status["steps"] if status["steps"] else 0.0
+        label = f"{folder.name}: {status['state']}, {percent(share, 0)} of its steps"
+        session.console.progress("runs", number - 1 + share, total, label)
         if session.stop.requested():
             folder.stop_file.touch()
         time.sleep(POLL_SECONDS)
@@ -77,5 +81,7 @@ def _run_to_end(session: Session, folder: RunFolder, number: int, total: int) ->
     if state != "finished":
         ends = [event["message"] for event in folder.last_events() if event["kind"] == "end"]
         why = f": {ends[-1]}" if ends else f"; see {folder.log}"
-        way_on = command_line("resume", session.folder)
-        raise RotnetError(f"{folder.name} is {state}{why}. Once that is mended, go on with all: {way_on}")
+        resume_command = command_line("resume", session.folder)
+        raise RotnetError(
+            f"{folder.name} is {state}{why}. When the cause is removed, resume the study with: {resume_command}"
+        )

@@ -62,24 +62,24 @@ class MultiLabelTrainer(FinetuneTrainer):
 
     recipe: ClassificationRecipe
 
-    def evaluate(self, split: Split, what: str = "") -> dict[str, Any]:
-        """Return loss and accuracy on central crops, the mAP of VOC 2007 (`score`) and the AP of each class (`per_class`).
+    def evaluate(self, split: Split, label: str = "") -> dict[str, Any]:
+        """Return loss and accuracy on central crops, VOC 2007's mAP (`score`) and the AP of each class (`per_class`).
 
         `score_area` is the mean area under the precision-recall curves. On the test split the probabilities are summed
         over random crops, as many as the recipe's `views`; `score_one_crop` is the mAP on central crops alone.
 
         Args:
             split: the images to evaluate on.
-            what: the label of the progress bar; on the test split only.
+            label: the label of the progress bar; on the test split only.
         """
         results = self.evaluation_model.evaluate(self.evaluation_batches(split), verbose=0, return_dict=True)
         central = self._probabilities(split, None)
         scores = {"loss": float(results["loss"]), "accuracy": float(results["accuracy"])}
-        if not what:
+        if not label:
             return {**scores, **self._scores(split, central)}
         summed = np.zeros_like(central)
         for view in range(self.recipe.views):
-            self.session.console.progress(what, view + 1, self.recipe.views)
+            self.session.console.progress(label, view + 1, self.recipe.views)
             summed += self._probabilities(split, (self.recipe.seed, view))
             self.session.stop.check()
         return {**scores, **self._scores(split, summed), "score_one_crop": self._scores(split, central)["score"]}

@@ -26,7 +26,7 @@ def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> ke
         split: the training images. Some of them set the scale of each layer if the recipe says `rescale`.
     """
     if recipe.backbone:
-        # Dense layers fix the input size. Those of AlexNet are made for 224 pixels; segmenters turn them into convolutions.
+        # Dense layers fix the input size, 224 pixels for AlexNet; a segmenter turns them into convolutions.
         backbone = build(recipe.backbone, (min(side, 224), min(side, 224), 3), *IMAGENET_STATISTICS)
     else:
         assert recipe.pretrained is not None

@@ -1,4 +1,4 @@
-"""Transfer to detection: PASCAL VOC 2007's task, scored as there, and as COCO scores."""
+"""Transfer to object detection, scored as in PASCAL VOC 2007 and as in COCO."""
 
 from typing import Any
 
@@ -23,54 +23,58 @@ from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import record_data
 from rotnet_keras.training.trainer import Trainer, configure_tensorflow
 
-# Of an object, what has to be left on a canvas for it to count.
-LEFT = 0.3
-# Test pictures that are shown: as many of the best as of the worst. Less sure boxes are drawn only as long as there are
-# fewer than objects.
-SHOWN, DRAWN = 4, 0.5
+# An object counts in a letterboxed image if at least this share of its area is inside.
+MIN_VISIBLE_SHARE = 0.3
+# The figure shows this many of the best and of the worst test images.
+SHOWN_IMAGES = 4
+# Boxes of a lower confidence are drawn only while an image has fewer boxes than objects.
+DRAWN_CONFIDENCE = 0.5
 
 
 def transfer_detection(session: Session) -> None:
-    """Run a recipe of the kind `transfer`, task `detection`."""
+    """Run a recipe of the kind `transfer` with the task `detection`."""
     recipe = session.recipe
     assert isinstance(recipe, DetectionRecipe)
     strategy = configure_tensorflow(session, recipe)
     dataset = load_annotated(recipe.data, False, session.progress)
     side = recipe.canvas.side
     record_data(session, dataset, (side, side, 3), dataset.class_names)
-    training = DetectorTrainer(session, recipe, dataset, strategy)
-    training.run()
+    trainer = DetectorTrainer(session, recipe, dataset, strategy)
+    trainer.run()
 
 
 def build_detector(recipe: DetectionRecipe, dataset: AnnotatedDataset) -> Detector:
-    """The model that a recipe trains.
+    """Build the detector that a recipe trains.
 
-    A pretrained backbone's batch normalisation stays as it is, for batches of few pictures; one from scratch learns it.
+    The batch normalisation of a pretrained backbone stays fixed, because batches have few images. A backbone with
+    random weights trains its batch normalisation.
     """
     side, classes = recipe.canvas.side, len(dataset.class_names)
     backbone = backbone_for(recipe, side, dataset.train)
     scratch: BatchNormMode = "synchronized" if recipe.devices.sync_batch_norm else "trained"
     norm = "fixed" if recipe.pretrained else scratch
-    rest: Any = {"objects": max_objects_per_image(dataset.train), "seed": recipe.seed, "norm": norm}
-    found: Detector
+    options: Any = {"objects": max_objects_per_image(dataset.train), "seed": recipe.seed, "norm": norm}
+    model: Detector
     if recipe.detector == "retinanet":
-        found = RetinaNet(backbone, recipe.taps, classes, side, **rest)
+        model = RetinaNet(backbone, recipe.taps, classes, side, **options)
     else:
         after = recipe.after or recipe.taps[0]
-        found = FasterRCNN(backbone, recipe.taps[0], after, recipe.cells, classes, side, **rest)
+        model = FasterRCNN(backbone, recipe.taps[0], after, recipe.cells, classes, side, **options)
     if recipe.pretrained and recipe.pretrained.frozen:
-        freeze_up_to(found.networks[0], recipe.pretrained.frozen)
-    return found
+        freeze_up_to(model.networks[0], recipe.pretrained.frozen)
+    return model
 
 
 def max_objects_per_image(split: AnnotatedSplit) -> int:
-    """Objects in the fullest picture, 1 at least."""
+    """Return the largest number of objects in an image, at least 1."""
     assert split.objects is not None
     return max(1, *(len(objects.classes) for objects in split.objects))
 
 
 def training_batches(recipe: DetectionRecipe, split: AnnotatedSplit, **options: Any) -> tf.data.Dataset:
-    """Canvases (N, S, S, 3) uint8 and their objects (N, M, 5) float32, M those of the fullest picture.
+    """Return batches of letterboxed images (N, S, S, 3) uint8 and their objects (N, M, 5) float32.
+
+    M is the largest number of objects in an image. See `letterboxed_batch` for the columns.
 
     Args:
         **options: `first`, `last` and `replicas` of `shared_batches`.
@@ -85,24 +89,37 @@ def training_batches(recipe: DetectionRecipe, split: AnnotatedSplit, **options: 
 def letterboxed_batch(
     split: AnnotatedSplit, chosen: list[tuple[int, letterbox.Placement]], side: int, most: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures on canvases with their objects, without the difficult ones, which nobody has to find."""
-    pixels = np.stack([letterbox.lay(split.picture(position), where, side) for position, where in chosen])
-    objects_of = np.zeros((len(chosen), most, 5), np.float32)
-    objects_of[..., 4] = NO_OBJECT
+    """Letterbox images and their objects.
+
+    Difficult objects are left out: the benchmark ignores them.
+
+    Args:
+        split: the images and their objects.
+        chosen: the index in the split and the placement of each image.
+        side: S, height and width of the letterboxed images.
+        most: M, the number of rows for objects.
+
+    Returns:
+        Images (N, S, S, 3) uint8, and objects (N, M, 5) float32: top, left, bottom, right in pixels, and the class,
+        which is `NO_OBJECT` in rows that no object fills.
+    """
+    pixels = np.stack([letterbox.lay(split.picture(index), where, side) for index, where in chosen])
+    targets = np.zeros((len(chosen), most, 5), np.float32)
+    targets[..., 4] = NO_OBJECT
     assert split.objects is not None
-    for row, (position, where) in enumerate(chosen):
-        objects = split.objects[position]
+    for row, (index, where) in enumerate(chosen):
+        objects = split.objects[index]
         assert objects.difficult is not None
-        boxes, left = letterbox.lay_boxes(objects.corners, where, side)
-        kept = np.flatnonzero((left >= LEFT) & ~objects.difficult)[:most]
-        objects_of[row, : len(kept)] = np.column_stack([boxes[kept], objects.classes[kept]])
-    return pixels, objects_of
+        boxes, visible = letterbox.lay_boxes(objects.corners, where, side)
+        kept = np.flatnonzero((visible >= MIN_VISIBLE_SHARE) & ~objects.difficult)[:most]
+        targets[row, : len(kept)] = np.column_stack([boxes[kept], objects.classes[kept]])
+    return pixels, targets
 
 
 class DetectorTrainer(Trainer[AnnotatedDataset]):
-    """A detector in training."""
+    """Trains a detector."""
 
-    what = "training"
+    progress_label = "training"
     recipe: DetectionRecipe
     evaluation_model: Detector
 
@@ -115,83 +132,90 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
         scale_pretrained_learning_rate(self.model, recipe, self.model.new_variables)
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
-        """Canvases (N, S, S, 3) uint8 and their objects (N, M, 5) float32."""
+        """Return batches of letterboxed images (N, S, S, 3) uint8 and their objects (N, M, 5) float32."""
         options = {"first": first, "last": last, "replicas": self.replicas}
         return training_batches(self.recipe, self.dataset.train, **options)
 
-    def evaluate(self, split: AnnotatedSplit, what: str = "") -> dict[str, Any]:
-        """Loss and accuracy on canvases; VOC 2007's mean average precision (`score`) and that of each class.
+    def evaluate(self, split: AnnotatedSplit, label: str = "") -> dict[str, Any]:
+        """Return the loss and accuracy on letterboxed images and the average precision on the original images.
 
-        `score_area` is the mean of the areas under the curves, `score_coco` COCO's mean over ten overlaps. The worst
-        and the best test pictures are drawn.
+        `score` is VOC 2007's mAP and `per_class` the AP of each class. `score_area` is the mean area under the
+        precision-recall curves, `score_coco` the mean over COCO's ten IoU thresholds. On the test split, the best and
+        the worst images are drawn.
+
+        Args:
+            split: the images to evaluate on.
+            label: the label of the progress bar; given for the test split only.
         """
         assert split.objects is not None
-        found: list[Boxes] = []
+        predicted: list[Boxes] = []
         losses: list[float] = []
-        hits: list[float] = []
-        for position in range(len(split)):
-            where = letterbox.fitted(split.size(position), self.recipe.canvas.side)
+        accuracies: list[float] = []
+        for index in range(len(split)):
+            where = letterbox.fitted(split.size(index), self.recipe.canvas.side)
             pixels, objects = letterboxed_batch(
-                split, [(position, where)], self.recipe.canvas.side, self.evaluation_model.objects
+                split, [(index, where)], self.recipe.canvas.side, self.evaluation_model.objects
             )
-            loss, right = self.evaluation_model.loss_and_accuracy(pixels, objects)
+            loss, accuracy = self.evaluation_model.loss_and_accuracy(pixels, objects)
             losses.append(loss)
-            hits.append(right)
-            found.append(self._found(pixels, where))
-            if what:
-                self.session.console.progress(what, position + 1, len(split))
+            accuracies.append(accuracy)
+            predicted.append(self._predicted(pixels, where))
+            if label:
+                self.session.console.progress(label, index + 1, len(split))
             self.session.stop.check()
-        if what:
-            self._draw(split, found)
-        classes_there = range(len(self.dataset.class_names))
-        of_classes = [detection_average_precision(found, split.objects, k) for k in classes_there]
-        eleven = [None if pair is None else pair[0] for pair in of_classes]
+        if label:
+            self._draw(split, predicted)
+        classes = range(len(self.dataset.class_names))
+        per_class = [detection_average_precision(predicted, split.objects, k) for k in classes]
+        eleven_point = [None if pair is None else pair[0] for pair in per_class]
         return {
             "loss": float(np.mean(losses)),
-            "accuracy": float(np.mean(hits)),
-            "score": mean_over_classes(eleven),
-            "score_area": mean_over_classes([None if pair is None else pair[1] for pair in of_classes]),
-            "score_coco": mean_over_classes([coco_average_precision(found, split.objects, k) for k in classes_there]),
-            "per_class": eleven,
+            "accuracy": float(np.mean(accuracies)),
+            "score": mean_over_classes(eleven_point),
+            "score_area": mean_over_classes([None if pair is None else pair[1] for pair in per_class]),
+            "score_coco": mean_over_classes([coco_average_precision(predicted, split.objects, k) for k in classes]),
+            "per_class": eleven_point,
             "confusion": [],
         }
 
-    def _found(self, pixels: np.ndarray, where: letterbox.Placement) -> Boxes:
-        """What is found on a canvas (1, S, S, 3), in the picture's own pixels."""
-        answer = self.evaluation_model.inference_model.predict_on_batch(pixels.astype(np.float32))
-        there = answer["classes"][0] >= 0
+    def _predicted(self, pixels: np.ndarray, where: letterbox.Placement) -> Boxes:
+        """Return the boxes predicted in a letterboxed image (1, S, S, 3), in pixels of the original image."""
+        outputs = self.evaluation_model.inference_model.predict_on_batch(pixels.astype(np.float32))
+        real = outputs["classes"][0] >= 0
         return Boxes(
-            letterbox.boxes_taken_off(answer["boxes"][0][there].astype(np.float64), where),
-            answer["classes"][0][there].astype(np.int64),
-            scores=answer["confidence"][0][there].astype(np.float64),
+            letterbox.boxes_taken_off(outputs["boxes"][0][real].astype(np.float64), where),
+            outputs["classes"][0][real].astype(np.int64),
+            scores=outputs["confidence"][0][real].astype(np.float64),
         )
 
-    def _draw(self, split: AnnotatedSplit, found: list[Boxes]) -> None:
+    def _draw(self, split: AnnotatedSplit, predicted: list[Boxes]) -> None:
         assert split.objects is not None
         count = len(self.dataset.class_names)
 
-        def score(position: int) -> float:
+        def score(index: int) -> float:
             assert split.objects is not None
-            alone = ([found[position]], [split.objects[position]])
+            alone = ([predicted[index]], [split.objects[index]])
             pairs = [detection_average_precision(*alone, k) for k in range(count)]
             return mean_over_classes([None if pair is None else pair[1] for pair in pairs])
 
-        scores = [score(position) for position in range(len(split))]
+        scores = [score(index) for index in range(len(split))]
         order = np.argsort(scores, kind="stable")
         shown = []
-        for position in dict.fromkeys([*order[::-1][:SHOWN], *order[:SHOWN]]):
-            boxes = found[position]
+        for index in dict.fromkeys([*order[::-1][:SHOWN_IMAGES], *order[:SHOWN_IMAGES]]):
+            boxes = predicted[index]
             assert boxes.scores is not None
-            objects = split.objects[position]
-            most = max(int((boxes.scores >= DRAWN).sum()), len(objects.classes))
-            surest = np.argsort(-boxes.scores, kind="stable")[:most]
-            drawn = Boxes(boxes.corners[surest], boxes.classes[surest], scores=boxes.scores[surest])
-            shown.append(DetectionExample(split.picture(position), objects, drawn, scores[position]))
+            objects = split.objects[index]
+            most = max(int((boxes.scores >= DRAWN_CONFIDENCE).sum()), len(objects.classes))
+            most_confident = np.argsort(-boxes.scores, kind="stable")[:most]
+            drawn = Boxes(
+                boxes.corners[most_confident], boxes.classes[most_confident], scores=boxes.scores[most_confident]
+            )
+            shown.append(DetectionExample(split.picture(index), objects, drawn, scores[index]))
         self.session.folder.figures.mkdir(exist_ok=True)
         draw_detections(shown, self.dataset.class_names, self.session.folder.figures / "pictures.png")
 
     def export(self) -> None:
-        """Write the model, the test and the first filters."""
+        """Save the model, draw the filters of the first layer and evaluate on the test split."""
         folder = self.session.folder
         save_model(self.evaluation_model.exported(), folder.export / "detector.keras")
         folder.figures.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Test pictures with what is in them and what was found there."""
+"""Figures of test images with their true and predicted masks or boxes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,35 +11,54 @@ from matplotlib.patches import Patch, Rectangle
 
 from rotnet_keras.data.boxes import Boxes
 from rotnet_keras.reports.figures import STYLE, save_png_and_svg
+from rotnet_keras.text import percent
 
+# Images side by side in a row of a figure.
 COLUMNS = 2
-# How much of a picture a mask over it hides, and what is left of the light where there is none.
-OPACITY, DIMMED = 0.65, 0.4
+# The opacity of a mask over its image.
+OPACITY = 0.65
+# Background pixels keep this share of their brightness.
+BACKGROUND_BRIGHTNESS = 0.4
+# The value of unlabelled pixels in VOC's masks.
 VOID = 255
 
 
 @dataclass(frozen=True)
 class SegmentationExample:
-    """A picture (H, W, 3), its mask and the predicted one (H, W), and its own mean IoU."""
+    """A test image with its true and predicted mask.
 
-    picture: np.ndarray
+    Attributes:
+        image: (H, W, 3) uint8.
+        truth: (H, W) uint8 class numbers.
+        predicted: (H, W) uint8 class numbers.
+        score: the mean IoU of this image, from 0 to 1.
+    """
+
+    image: np.ndarray
     truth: np.ndarray
-    found: np.ndarray
+    predicted: np.ndarray
     score: float
 
 
 @dataclass(frozen=True)
 class DetectionExample:
-    """A picture (H, W, 3), its objects, what was found there, and its own mean average precision."""
+    """A test image with its true and predicted boxes.
 
-    picture: np.ndarray
+    Attributes:
+        image: (H, W, 3) uint8.
+        truth: the boxes of its objects.
+        predicted: the predicted boxes, with their confidences.
+        score: the mean average precision on this image, from 0 to 1.
+    """
+
+    image: np.ndarray
     truth: Boxes
-    found: Boxes
+    predicted: Boxes
     score: float
 
 
 def palette(count: int) -> np.ndarray:
-    """(count, 3) uint8: the colours of VOC's masks, from the bits of a class's number."""
+    """Return the colours of VOC's masks, (count, 3) uint8, made from the bits of the class numbers as VOC does."""
     colours = np.zeros((count, 3), np.uint8)
     for number in range(count):
         for bit in range(8):
@@ -49,10 +68,10 @@ def palette(count: int) -> np.ndarray:
 
 
 def draw_segmentations(shown: Sequence[SegmentationExample], names: Sequence[str], path: Path) -> None:
-    """Picture, truth and prediction side by side, several in a row.
+    """Draw each image beside its true and its predicted mask.
 
     Args:
-        names: of the classes, background first.
+        names: names of the classes, background first.
     """
     colours = palette(len(names))
     rows = -(-len(shown) // COLUMNS)
@@ -63,16 +82,20 @@ def draw_segmentations(shown: Sequence[SegmentationExample], names: Sequence[str
         for axis in axes.flat:
             axis.axis("off")
             axis.set_anchor("N")
-        for number, one in enumerate(shown):
+        for number, example in enumerate(shown):
             row, column = divmod(number, COLUMNS)
-            three = axes[row, 3 * column : 3 * column + 3]
-            three[0].imshow(one.picture)
-            three[0].set_title(f"mean IoU {100 * one.score:.0f} %")
-            for axis, mask, title in ((three[1], one.truth, "true"), (three[2], one.found, "predicted")):
-                axis.imshow(_over(one.picture, mask, colours))
+            axes_of_image = axes[row, 3 * column : 3 * column + 3]
+            axes_of_image[0].imshow(example.image)
+            axes_of_image[0].set_title(f"mean IoU {percent(example.score, 0)}")
+            for axis, mask, title in (
+                (axes_of_image[1], example.truth, "true"),
+                (axes_of_image[2], example.predicted, "predicted"),
+            ):
+                axis.imshow(_overlay(example.image, mask, colours))
                 axis.set_title(title)
         there = sorted(
-            {int(k) for one in shown for mask in (one.truth, one.found) for k in np.unique(mask)} - {0, VOID}
+            {int(k) for example in shown for mask in (example.truth, example.predicted) for k in np.unique(mask)}
+            - {0, VOID}
         )
         patches = [Patch(color=colours[k] / 255, label=names[k]) for k in there]
         if patches:
@@ -81,10 +104,10 @@ def draw_segmentations(shown: Sequence[SegmentationExample], names: Sequence[str
 
 
 def draw_detections(shown: Sequence[DetectionExample], names: Sequence[str], path: Path) -> None:
-    """Each picture twice, with the boxes of its objects, dashed where they are difficult, and with those found.
+    """Draw each image twice: with its true boxes, difficult ones dashed, and with the predicted boxes.
 
     Args:
-        names: of the classes.
+        names: names of the classes.
     """
     colours = palette(len(names) + 1)[1:] / 255
     rows = -(-len(shown) // COLUMNS)
@@ -93,15 +116,15 @@ def draw_detections(shown: Sequence[DetectionExample], names: Sequence[str], pat
         for axis in axes.flat:
             axis.axis("off")
             axis.set_anchor("N")
-        for number, one in enumerate(shown):
+        for number, example in enumerate(shown):
             row, column = divmod(number, COLUMNS)
             for axis, boxes, title in zip(
                 axes[row, 2 * column : 2 * column + 2],
-                (one.truth, one.found),
-                ("true", f"found; mean average precision {100 * one.score:.0f} %"),
+                (example.truth, example.predicted),
+                ("true", f"predicted, mAP {percent(example.score, 0)}"),
                 strict=True,
             ):
-                axis.imshow(one.picture)
+                axis.imshow(example.image)
                 axis.set_title(title)
                 _draw_boxes(axis, boxes, names, colours)
         save_png_and_svg(figure, path)
@@ -114,23 +137,25 @@ def _draw_boxes(axis: Axes, boxes: Boxes, names: Sequence[str], colours: np.ndar
         edge = {"edgecolor": colour, "linewidth": 2, "linestyle": "--" if dashed else "-"}
         axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, **edge))
         words = names[number] if boxes.scores is None else f"{names[number]} {100 * boxes.scores[index]:.0f}"
-        dark = colour @ [0.299, 0.587, 0.114] < 0.5
+        dark_colour = colour @ [0.299, 0.587, 0.114] < 0.5
         axis.text(
             left,
             top,
             words,
             fontsize=7,
-            color="white" if dark else "black",
+            color="white" if dark_colour else "black",
             verticalalignment="top",
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 1},
             clip_on=True,
         )
 
 
-def _over(picture: np.ndarray, mask: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """The picture in grey under the colours of its classes, dark where it has none; void is white."""
-    grey = np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2)
+def _overlay(image: np.ndarray, mask: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Return the image in grey under the colours of its classes: background is dark, void is white."""
+    grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
     coloured = np.full((*mask.shape, 3), 255.0)
     coloured[mask != VOID] = colours[mask[mask != VOID]]
     background = (mask == 0)[..., None]
-    return np.where(background, grey * DIMMED, grey * (1 - OPACITY) + coloured * OPACITY).astype(np.uint8)
+    return np.where(background, grey * BACKGROUND_BRIGHTNESS, grey * (1 - OPACITY) + coloured * OPACITY).astype(
+        np.uint8
+    )

@@ -1,4 +1,4 @@
-"""Transfer to segmentation: PASCAL VOC 2012's task, scored by mean intersection over union."""
+"""Transfer to semantic segmentation, scored as in PASCAL VOC 2012 by mean intersection over union (IoU)."""
 
 from typing import Any
 
@@ -21,25 +21,26 @@ from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import record_data
 from rotnet_keras.training.trainer import Trainer, configure_tensorflow
 
-# Test pictures that are shown: as many of the best as of the worst.
-SHOWN = 4
+# The figure shows this many of the best and of the worst test images.
+SHOWN_IMAGES = 4
+# Class 0 of the masks.
 BACKGROUND = "background"
 
 
 def transfer_segmentation(session: Session) -> None:
-    """Run a recipe of the kind `transfer`, task `segmentation`."""
+    """Run a recipe of the kind `transfer` with the task `segmentation`."""
     recipe = session.recipe
     assert isinstance(recipe, SegmentationRecipe)
     strategy = configure_tensorflow(session, recipe)
     dataset = load_annotated(recipe.data, True, session.progress)
     side = recipe.canvas.side
     record_data(session, dataset, (side, side, 3), [BACKGROUND, *dataset.class_names])
-    training = SegmenterTrainer(session, recipe, dataset, strategy)
-    training.run()
+    trainer = SegmenterTrainer(session, recipe, dataset, strategy)
+    trainer.run()
 
 
 def build_segmenter(recipe: SegmentationRecipe, dataset: AnnotatedDataset) -> Segmenter:
-    """The model that a recipe trains."""
+    """Build the segmenter that a recipe trains."""
     side = recipe.canvas.side
     backbone = backbone_for(recipe, side, dataset.train)
     classes = len(dataset.class_names) + 1
@@ -54,7 +55,7 @@ def build_segmenter(recipe: SegmentationRecipe, dataset: AnnotatedDataset) -> Se
 
 
 def training_batches(recipe: SegmentationRecipe, split: AnnotatedSplit, **options: Any) -> tf.data.Dataset:
-    """Canvases (N, S, S, 3) uint8 and masks (N, S, S) uint8.
+    """Return batches of letterboxed images (N, S, S, 3) uint8 and masks (N, S, S) uint8.
 
     Args:
         **options: `first`, `last` and `replicas` of `shared_batches`.
@@ -62,18 +63,18 @@ def training_batches(recipe: SegmentationRecipe, split: AnnotatedSplit, **option
     side = recipe.canvas.side
 
     def make_arrays(chosen: list[tuple[int, letterbox.Placement]]) -> tuple[np.ndarray, np.ndarray]:
-        pictures = [letterbox.lay(split.picture(p), where, side) for p, where in chosen]
-        masks = [letterbox.lay_mask(split.mask(p), where, side, VOID) for p, where in chosen]
-        return np.stack(pictures), np.stack(masks)
+        images = [letterbox.lay(split.picture(index), where, side) for index, where in chosen]
+        masks = [letterbox.lay_mask(split.mask(index), where, side, VOID) for index, where in chosen]
+        return np.stack(images), np.stack(masks)
 
     specs: list[Spec] = [((side, side, 3), tf.uint8), ((side, side), tf.uint8)]
     return letterboxed_batches(recipe, split, make_arrays, specs, **options)
 
 
 class SegmenterTrainer(Trainer[AnnotatedDataset]):
-    """A segmenter in training."""
+    """Trains a segmenter."""
 
-    what = "training"
+    progress_label = "training"
     recipe: SegmentationRecipe
     evaluation_model: Segmenter
 
@@ -92,40 +93,45 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
         scale_pretrained_learning_rate(self.model, recipe, new_variables(self.model.networks[0]))
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
-        """Canvases (N, S, S, 3) uint8 and masks (N, S, S) uint8."""
+        """Return batches of letterboxed images (N, S, S, 3) uint8 and masks (N, S, S) uint8."""
         options = {"first": first, "last": last, "replicas": self.replicas}
         return training_batches(self.recipe, self.dataset.train, **options)
 
-    def evaluate(self, split: AnnotatedSplit, what: str = "") -> dict[str, Any]:
-        """Loss and accuracy on canvases; VOC's mean IoU (`score`) and that of each class on pictures in their own size.
+    def evaluate(self, split: AnnotatedSplit, label: str = "") -> dict[str, Any]:
+        """Return the loss on letterboxed images and the pixel accuracy and IoU on images in their original size.
 
-        The worst and the best test pictures are drawn.
+        `score` is the mean IoU, `per_class` the IoU of each class and `confusion` the confusion matrix of pixels. On
+        the test split, the best and the worst images are drawn.
+
+        Args:
+            split: the images to evaluate on.
+            label: the label of the progress bar; given for the test split only.
         """
         side, model = self.recipe.canvas.side, self.evaluation_model
         classes = len(self.dataset.class_names) + 1
         counts = np.zeros((classes, classes), np.int64)
-        losses, of_pictures = [], []
-        for position in range(len(split)):
-            where = letterbox.fitted(split.size(position), side)
-            canvas = letterbox.lay(split.picture(position), where, side)[None]
-            laid = letterbox.lay_mask(split.mask(position), where, side, VOID)[None]
-            logits = model.predict_on_batch(canvas)
-            losses.append(float(model.loss(laid, logits)[0]))
-            found = letterbox.taken_off(np.argmax(logits[0], axis=-1).astype(np.uint8), where)
-            mine = pixel_counts(split.mask(position), found, classes)
-            counts += mine
-            of_pictures.append(mean_over_classes(class_ious(mine)))
-            if what:
-                self.session.console.progress(what, position + 1, len(split))
+        losses, image_scores = [], []
+        for index in range(len(split)):
+            where = letterbox.fitted(split.size(index), side)
+            letterboxed = letterbox.lay(split.picture(index), where, side)[None]
+            letterboxed_mask = letterbox.lay_mask(split.mask(index), where, side, VOID)[None]
+            logits = model.predict_on_batch(letterboxed)
+            losses.append(float(model.loss(letterboxed_mask, logits)[0]))
+            predicted = letterbox.taken_off(np.argmax(logits[0], axis=-1).astype(np.uint8), where)
+            image_confusion = pixel_confusion(split.mask(index), predicted, classes)
+            counts += image_confusion
+            image_scores.append(mean_over_classes(class_ious(image_confusion)))
+            if label:
+                self.session.console.progress(label, index + 1, len(split))
             self.session.stop.check()
-        if what:
-            self._draw(split, of_pictures)
-        each = class_ious(counts)
+        if label:
+            self._draw(split, image_scores)
+        per_class = class_ious(counts)
         return {
             "loss": float(np.mean(losses)),
             "accuracy": float(np.trace(counts) / max(1, counts.sum())),
-            "score": mean_over_classes(each),
-            "per_class": each,
+            "score": mean_over_classes(per_class),
+            "per_class": per_class,
             "confusion": counts.tolist(),
         }
 
@@ -133,16 +139,16 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
         order = np.argsort(scores, kind="stable")
         side = self.recipe.canvas.side
         shown = []
-        for position in dict.fromkeys([*order[::-1][:SHOWN], *order[:SHOWN]]):
-            where = letterbox.fitted(split.size(position), side)
-            canvas = letterbox.lay(split.picture(position), where, side)[None]
-            found = np.argmax(self.evaluation_model.predict_on_batch(canvas)[0], axis=-1).astype(np.uint8)
+        for index in dict.fromkeys([*order[::-1][:SHOWN_IMAGES], *order[:SHOWN_IMAGES]]):
+            where = letterbox.fitted(split.size(index), side)
+            letterboxed = letterbox.lay(split.picture(index), where, side)[None]
+            predicted = np.argmax(self.evaluation_model.predict_on_batch(letterboxed)[0], axis=-1).astype(np.uint8)
             shown.append(
                 SegmentationExample(
-                    split.picture(position),
-                    split.mask(position),
-                    letterbox.taken_off(found, where),
-                    scores[position],
+                    split.picture(index),
+                    split.mask(index),
+                    letterbox.taken_off(predicted, where),
+                    scores[index],
                 )
             )
         self.session.folder.figures.mkdir(exist_ok=True)
@@ -150,7 +156,7 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
         draw_segmentations(shown, names, self.session.folder.figures / "pictures.png")
 
     def export(self) -> None:
-        """Write the model, the test and the first filters."""
+        """Save the model, draw the filters of the first layer and evaluate on the test split."""
         folder = self.session.folder
         network = with_stock_layers(self.evaluation_model.network)
         inputs = keras.Input(network.input.shape[1:], name="pixels")
@@ -161,8 +167,8 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
         self.test("mean IoU on test")
 
 
-def pixel_counts(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
-    """Counts of (true, predicted), (K, K), of two masks (H, W), void left out."""
+def pixel_confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Return the confusion matrix (K, K) of two masks (H, W): rows are true classes; void pixels are left out."""
     known = truth != VOID
-    pairs = truth[known].astype(np.int64) * classes + found[known]
+    pairs = truth[known].astype(np.int64) * classes + predicted[known]
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
