@@ -1,158 +1,189 @@
-"""The commands about features of one's own pictures."""
+"""The commands about features of image files: probe, embed, alike, plot."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from rotnet_keras.cli.options import AsJson, RunsDir, check_places, find_network, print_rows, some, tell, tell_progress
-from rotnet_keras.errors import DataError, RecipeError
+from rotnet_keras.cli.options import (
+    PATH,
+    argument,
+    command,
+    echo,
+    echo_json,
+    echo_skipped,
+    echo_table,
+    find_model,
+    images_argument,
+    json_option,
+    option,
+    require_file,
+    require_parent_folder,
+    require_suffix,
+    runs_dir_option,
+    show_progress,
+    tap_option,
+)
 from rotnet_keras.files import write_atomically
+from rotnet_keras.text import percent
 
 if TYPE_CHECKING:
-    from rotnet_keras.inference.few_labels import Accuracy
+    from rotnet_keras.inference.few_labels import Estimate
 
-NAMES = {"pretrained": "pretrained", "random": "random weights", "pixels": "raw pixels"}
+FEATURE_NAMES = {"pretrained": "pretrained", "random": "random weights", "pixels": "raw pixels"}
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+
+backbone_argument = argument("model", "MODEL", "A finished run, a pretrained model, or a backbone.keras file.")
+features_argument = argument("features", "FEATURES", "A file that `rotnet-keras embed` wrote.", type=PATH)
 
 
-def embed(
-    network: Annotated[str, typer.Argument(help="A finished run, weights that ship, or a backbone.keras file.")],
-    paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
-    to: Annotated[Path, typer.Option(help="What to write: .npz or .parquet.")],
-    tap: Annotated[str | None, typer.Option(help="The layer to read; the middle one by default.")] = None,
-    runs_dir: RunsDir = None,
-) -> None:
-    """Write the features of pictures to a file, for search, plots and classifiers."""
+@command(examples=("rotnet-keras probe compact5_photos --labels labels.csv",))
+@backbone_argument
+@option(
+    "--labels",
+    metavar="LABELS",
+    type=PATH,
+    required=True,
+    help="A CSV file with the columns file,label, or a folder with a subfolder for each class.",
+)
+@tap_option
+@option(
+    "--seed", metavar="N", type=click.IntRange(min=0), default=0, help="Seed of the folds and of the random weights."
+)
+@runs_dir_option
+@json_option
+def probe(model: str, labels: Path, tap: str | None, seed: int, runs_dir: Path, as_json: bool) -> None:
+    """Test with a few labels whether pretraining helped.
+
+    Linear classifiers on the features are cross-validated, and compared with two baselines: the features of random
+    weights, and raw pixels.
+    """
+    from rotnet_keras.inference.few_labels import compare_features, compute_features, read_labels
+
+    file = _backbone_file(model, runs_dir)
+    label_of = dict(read_labels(labels))
+    features, layer, unreadable = compute_features(file, tap, list(label_of), seed, show_progress)
+    skipped = {path for path, _ in unreadable}
+    classes = [label for path, label in label_of.items() if path not in skipped]
+    found = compare_features(features, classes, seed)
+    if as_json:
+        failures = [{"file": str(path), "reason": reason} for path, reason in unreadable]
+        echo_json({**asdict(found), "tap": layer, "pictures": len(classes), "failed": failures})
+        return
+    echo(f"Linear classifiers on {layer}, cross-validated on {len(classes):,} images of {len(set(classes)):,} classes:")
+    rows = [
+        [
+            FEATURE_NAMES[name],
+            percent(each.mean, sign=""),
+            f"{percent(each.low, sign='')} to {percent(each.high, sign='')}",
+        ]
+        for name, each in found.accuracies.items()
+    ]
+    rows.append(["most frequent class", percent(found.chance, sign=""), ""])
+    echo_table(["features", "accuracy, %", "95 % interval"], rows)
+    echo(_verdict(found.gain["random"], found.gain["pixels"]))
+    echo_skipped(unreadable)
+
+
+@command(examples=("rotnet-keras embed compact5_photos photos --to features.npz",))
+@backbone_argument
+@images_argument
+@option("--to", metavar="FILE", type=PATH, required=True, help="File to write: .npz or .parquet.")
+@tap_option
+@runs_dir_option
+def embed(model: str, images: tuple[Path, ...], to: Path, tap: str | None, runs_dir: Path) -> None:
+    """Write the features of images to a file.
+
+    The file serves `rotnet-keras alike` and `rotnet-keras plot`, and classifiers of your own.
+    """
     from rotnet_keras.inference.embeddings import SUFFIXES
-    from rotnet_keras.inference.embeddings import embed as features_of
-    from rotnet_keras.inference.loading import files_of
+    from rotnet_keras.inference.embeddings import embed as compute_features
+    from rotnet_keras.inference.loading import list_image_files
 
-    if to.suffix not in SUFFIXES:
-        raise RecipeError(f"--to: expected a name that ends in {' or '.join(SUFFIXES)}, got {to}")
-    check_places(to)
-    file = _backbone(network, runs_dir)
-    features, unreadable = features_of(file, tap, files_of(paths), tell_progress)
+    require_suffix(to, SUFFIXES)
+    require_parent_folder(to)
+    file = _backbone_file(model, runs_dir)
+    features, unreadable = compute_features(file, tap, list_image_files(images), show_progress)
     features.save(to)
     count, length = features.values.shape
-    tell(f"Wrote {to}: {count:,} pictures, {length:,} features each, of {features.tap}.")
-    if unreadable:
-        tell(f"Skipped {some([f'{file} ({why})' for file, why in unreadable], 'files')}")
-    tell(f"Look-alikes: rotnet-keras alike {to} PICTURE --page alike.html")
-    tell(f"All in a plane: rotnet-keras plot {to} --to features.png")
+    echo(f"Wrote {to}: {count:,} images with {length:,} features each, from the layer {features.tap}.")
+    echo_skipped(unreadable)
+    echo(f"Find similar images: rotnet-keras alike {to} IMAGE --page alike.html")
+    echo(f"Plot them all: rotnet-keras plot {to} --to features.png")
 
 
-def alike(
-    features: Annotated[Path, typer.Argument(help="A file that `embed` wrote.")],
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures, among these or other ones.")],
-    top: Annotated[int, typer.Option(min=1, help="How many of each are wanted.")] = 8,
-    page: Annotated[Path | None, typer.Option(help="Also write a page that shows them.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Find the pictures whose features are most like those of others."""
-    check_places(page)
-    from rotnet_keras.inference.embeddings import load_features, nearest, rows_of
+@command(examples=("rotnet-keras alike features.npz photos/cat.jpg --page alike.html",))
+@features_argument
+@argument("images", "IMAGE...", "Image files, among the embedded ones or new.", nargs=-1, required=True, type=PATH)
+@option("--top", metavar="N", type=click.IntRange(min=1), default=8, help="How many similar images to list for each.")
+@option("--page", metavar="FILE", type=PATH, help="Also write an HTML page that shows them.")
+@json_option
+def alike(features: Path, images: tuple[Path, ...], top: int, page: Path | None, as_json: bool) -> None:
+    """Find the images that look most like given ones.
+
+    Similarity is the cosine between features, from -1 to 1.
+    """
+    require_parent_folder(page)
+    from rotnet_keras.inference.embeddings import find_similar, load_features
 
     known = load_features(features)
-    rows, similarity = nearest(known, rows_of(known, pictures), top + 1)
-    found: list[dict[str, Any]] = []
-    for picture, row, cosines in zip(pictures, rows, similarity, strict=True):
-        others = [
-            {"file": known.files[number], "similarity": round(float(cosine), 4)}
-            for number, cosine in zip(row, cosines, strict=True)
-            if Path(known.files[number]).absolute() != picture.absolute()
-        ]
-        found.append({"picture": str(picture), "alike": others[:top]})
+    matches = find_similar(known, images, top)
     if page:
-        from rotnet_keras.reports.report import render
-        from rotnet_keras.reports.thumbnails import thumbnail
+        from rotnet_keras.inference.pages import similar_page
 
-        shown = [
-            [{**one, "base64": thumbnail(Path(one["file"]))} for one in [{"file": each["picture"]}, *each["alike"]]]
-            for each in found
-        ]
-        about = {"title": f"Like {', '.join(picture.name for picture in pictures[:3])}", "tap": known.tap}
-        write_atomically(page, render("alike.html", {**about, "found": shown}).encode())
+        write_atomically(page, similar_page(images, matches, known.tap).encode())
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        echo_json([
+            {"picture": str(image), "alike": [asdict(match) for match in each]}
+            for image, each in zip(images, matches, strict=True)
+        ])  # fmt: skip
         return
-    for one in found:
-        tell(f"Like {one['picture']}:")
-        print_rows(["similarity", "picture"], [[f"{each['similarity']:.3f}", each["file"]] for each in one["alike"]])
+    for image, each in zip(images, matches, strict=True):
+        echo(f"Most similar to {image}:")
+        echo_table(["similarity", "image"], [[f"{match.similarity:.3f}", match.file] for match in each])
     if page:
-        tell(f"Page: {page}")
+        echo(f"Page: {page}")
 
 
-def plot(
-    features: Annotated[Path, typer.Argument(help="A file that `embed` wrote.")],
-    to: Annotated[Path, typer.Option(help="What to write: .png, .svg or .pdf.")],
-) -> None:
-    """Draw features in the plane, by PCA and by t-SNE, coloured by the folders that the pictures lie in."""
-    if to.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise RecipeError(f"--to: expected a name that ends in .png, .svg or .pdf, got {to}")
-    check_places(to)
+@command(examples=("rotnet-keras plot features.npz --to features.png",))
+@features_argument
+@option("--to", metavar="FILE", type=PATH, required=True, help="File to write: .png, .svg or .pdf.")
+def plot(features: Path, to: Path) -> None:
+    """Plot features in two dimensions, by PCA and t-SNE.
+
+    Each image is a point, coloured by the folder that it lies in.
+    """
+    require_suffix(to, PLOT_SUFFIXES)
+    require_parent_folder(to)
     from rotnet_keras.inference.embeddings import load_features
     from rotnet_keras.inference.projections import draw_projections
 
-    tell(f"Wrote {to}: {draw_projections(load_features(features), to)}.")
+    echo(f"Wrote {to}: {draw_projections(load_features(features), to)}.")
 
 
-def probe(
-    network: Annotated[str, typer.Argument(help="A finished run, weights that ship, or a backbone.keras file.")],
-    labels: Annotated[Path, typer.Option(help="A CSV file with the columns file,label, or a folder per class.")],
-    tap: Annotated[str | None, typer.Option(help="The layer to read; the middle one by default.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the parts held out and of the random weights.")] = 0,
-    runs_dir: RunsDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Tell by a handful of labels whether pretraining helped: against random weights and raw pixels."""
-    from rotnet_keras.inference.few_labels import compare, features_of, read_labels
+def _verdict(over_random: "Estimate", over_pixels: "Estimate") -> str:
+    """Whether pretraining helped, in a sentence.
 
-    file = _backbone(network, runs_dir)
-    known = dict(read_labels(labels))
-    features, layer, unreadable = features_of(file, tap, list(known), seed, tell_progress)
-    skipped = {path for path, _ in unreadable}
-    classes = [label for path, label in known.items() if path not in skipped]
-    found = compare(features, classes, seed)
-    if as_json:
-        failures = [{"file": str(path), "reason": why} for path, why in unreadable]
-        typer.echo(json.dumps({**asdict(found), "tap": layer, "pictures": len(classes), "failed": failures}, indent=2))
-        return
-    tell(
-        f"Linear classifiers on {layer}, {len(classes):,} pictures of {len(set(classes)):,} classes, held out in turn:"
-    )
-    rows = [[NAMES[name], _percent(each.mean), f"{_percent(each.low)} to {_percent(each.high)}"]
-            for name, each in found.accuracies.items()]  # fmt: skip
-    print_rows(
-        ["features", "accuracy, %", "95 % interval"], [*rows, ["most frequent class", _percent(found.chance), ""]]
-    )
-    tell(_verdict(found.gain["random"], found.gain["pixels"]))
-    if unreadable:
-        tell(f"Skipped {some([f'{path} ({why})' for path, why in unreadable], 'files')}")
-
-
-def _verdict(over_random: "Accuracy", over_pixels: "Accuracy") -> str:
-    """Whether pretraining helped, in a sentence."""
-    against = f"{100 * over_random.mean:+.1f} points ({100 * over_random.low:+.1f} to {100 * over_random.high:+.1f})"
+    Args:
+        over_random: accuracy of the pretrained features less that of random weights.
+        over_pixels: the same less that of raw pixels.
+    """
+    gain = f"{100 * over_random.mean:+.1f} points ({100 * over_random.low:+.1f} to {100 * over_random.high:+.1f})"
     if over_random.low > 0 and over_pixels.low > 0:
-        return f"Pretraining helped: {against} over random weights, and more than raw pixels give."
+        return f"Pretraining helped: {gain} over random weights. It also beats raw pixels."
     if over_random.low > 0:
-        return f"Pretraining helped, {against} over random weights, but raw pixels are not clearly worse."
+        return f"Pretraining helped: {gain} over random weights. It does not clearly beat raw pixels."
     if over_random.high < 0:
-        return f"Pretraining did harm: {against} over random weights."
-    return f"These labels do not tell whether pretraining helped: {against} over random weights. More of them may."
+        return f"Pretraining did harm: {gain} over random weights."
+    return (
+        f"These labels do not show whether pretraining helped: {gain} over random weights. "
+        "More labelled images may show it."
+    )
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
-def _backbone(network: str, runs_dir: Path | None) -> Path:
-    file = Path(network) if network.endswith(".keras") else find_network(network, runs_dir).backbone
-    if not file.is_file():
-        raise DataError(f"no file {file}")
+def _backbone_file(model: str, runs_dir: Path) -> Path:
+    found = find_model(model, runs_dir)
+    file = found if isinstance(found, Path) else found.backbone
+    require_file(file)
     return file
-
-
-COMMANDS = (probe, embed, alike, plot)

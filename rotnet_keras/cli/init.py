@@ -1,14 +1,25 @@
-"""A look at one's own images, and a recipe that fits them."""
+"""The command init: inspect images of one's own, and write a recipe that fits them."""
 
-import json
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from rotnet_keras.cli.options import AsJson, check_places, print_rows, some, tell, tell_progress
+from rotnet_keras.cli.options import (
+    PATH,
+    argument,
+    command,
+    counted_names,
+    echo,
+    echo_json,
+    echo_table,
+    json_option,
+    option,
+    require_parent_folder,
+    show_progress,
+)
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.files import write_atomically
 
@@ -16,60 +27,81 @@ if TYPE_CHECKING:
     from rotnet_keras.data.audit import Survey
 
 
-def init(
-    images: Annotated[str, typer.Argument(help="A folder of images, or an .npz file of arrays.")],
-    output: Annotated[Path | None, typer.Option(help="The recipe to write; called after them by default.")] = None,
-    minutes: Annotated[float, typer.Option(min=1, max=1e6, help="How long the training may take here.")] = 60,
-    as_json: AsJson = False,
-) -> None:
-    """Look at images of your own and write a recipe that fits them and this machine."""
+@command(
+    examples=(
+        "rotnet-keras init photos",
+        "rotnet-keras run photos.toml",
+    )
+)
+@argument("images", "IMAGES", "A folder of images, or an .npz file of arrays.")
+@option("--output", metavar="FILE", type=PATH, help="Recipe file to write; named after the images by default.")
+@option(
+    "--minutes",
+    metavar="MINUTES",
+    type=click.FloatRange(1, 1e6),
+    default=60,
+    help="How long training may take on this machine.",
+)
+@json_option
+def init(images: str, output: Path | None, minutes: float, as_json: bool) -> None:
+    """Inspect your images and write a recipe for them.
+
+    Lists sizes, classes, duplicates and unreadable files, times a few training steps, and chooses backbone, image size,
+    batch size and number of epochs.
+    """
     from rotnet_keras.data.audit import survey
 
     stem = re.sub(r"[^\w.+-]+", "-", Path(images).expanduser().absolute().stem).strip(".+-") or "images"
     file = output or Path(f"{stem}.toml")
     if file.exists():
-        raise RecipeError(f"{file} is there already: move it away, or write elsewhere with --output FILE")
-    check_places(file)
+        raise RecipeError(f"{file} exists already: move it away, or choose another name with --output FILE")
+    require_parent_folder(file)
     try:
         images.encode()
     except UnicodeEncodeError:
-        raise DataError("The folder's name is no UTF-8 text, which a recipe is: rename it, or link to it") from None
-    found = survey(images, tell_progress)
+        raise DataError(
+            "The name of the folder is not valid UTF-8, so no recipe can hold it: rename the folder, or link to it"
+        ) from None
+    found = survey(images, show_progress)
     if not as_json:
-        print_rows(["", ""], _words(found))
-        tell("Timing a few steps; this takes half a minute.")
+        echo_table(["", ""], _survey_rows(found))
+        echo("Timing a few training steps; this takes half a minute.")
     from rotnet_keras.planning.proposal import propose_recipe
 
     proposal = propose_recipe(found, file, minutes)
     write_atomically(file, proposal.text.encode())
     if as_json:
-        typer.echo(json.dumps({**asdict(found), "recipe": str(file), "epochs": proposal.epochs}, indent=2, default=str))
+        echo_json({**asdict(found), "recipe": str(file), "epochs": proposal.epochs})
         return
     length = f"{proposal.epochs} epochs in batches of {proposal.batch} images"
-    tell(f"Wrote {file}: {length}. Begin: rotnet-keras run {file}")
-    tell("Its report says whether rotation is a sensible task for these images; a trial: add train.epochs=2.")
+    echo(f"Wrote {file}: {length}. Start it: rotnet-keras run {file}")
+    echo("For a short trial, add train.epochs=2.")
+    echo("The report of the run says whether rotation is a sensible task for these images.")
 
 
-def _words(found: "Survey") -> list[list[str]]:
-    """What there is, in rows of two cells."""
+def _survey_rows(found: "Survey") -> list[list[str]]:
+    """What was found, in rows of two cells."""
     sides = f"{found.extent} pixels" + (f", half of them up to {found.sides[1]}" if " " in found.extent else "")
     rows = [
         ["images", _counts({"training" if name == "train" else name: n for name, n in found.images.items()})],
         ["files" if found.decoded else "values", _counts(found.kinds)],
-        ["short side", sides + ("" if found.square else "; central squares are taken")],
+        ["short side", sides + ("" if found.square else "; the central square is used")],
         ["channels", {1: "1, grey", 3: "3, colour"}.get(found.channels, str(found.channels))],
         ["classes", _classes(found.classes)],
     ]
     if found.decoded:
         rows += [
-            ["turned by EXIF", f"{found.turned:,}" + (", which is applied" if found.turned else "")],
-            ["duplicates", some([" = ".join(group) for group in found.duplicates], "groups of equal files")],
+            ["rotated by EXIF", f"{found.turned:,}" + (", shown upright" if found.turned else "")],
+            ["duplicates", counted_names([" = ".join(group) for group in found.duplicates], "groups of equal files")],
         ]
         if found.shared:
-            rows.append(["", f"{found.shared:,} of them in several splits: a test on them tells too much"])
-        rows.append(["unreadable", some([f"{name} ({why})" for name, why in found.unreadable], "files, skipped")])
+            rows.append(["", f"{found.shared:,} of them in several splits: accuracies on the test split are too high"])
+        rows.append([
+            "unreadable",
+            counted_names([f"{name} ({reason})" for name, reason in found.unreadable], "files, skipped"),
+        ])  # fmt: skip
         if found.decoded < sum(found.images.values()):
-            rows.append(["", f"damage behind a header was looked for in {found.decoded:,} files"])
+            rows.append(["", f"{found.decoded:,} files were decoded in full; of the others, only the header was read"])
     return rows
 
 
@@ -79,9 +111,6 @@ def _counts(counts: dict[str, int]) -> str:
 
 def _classes(classes: dict[str, int]) -> str:
     if not classes:
-        return "none: no folder per class, no labels"
+        return "none: no folder for each class, no labels"
     fewest, most = min(classes.values()), max(classes.values())
-    return f"{len(classes):,}, of {fewest:,}" + (f" to {most:,} images" if most > fewest else " images each")
-
-
-COMMANDS = (init,)
+    return f"{len(classes):,}, with {fewest:,}" + (f" to {most:,} images" if most > fewest else " images each")

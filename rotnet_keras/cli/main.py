@@ -1,282 +1,138 @@
-"""The command line. Each command imports what it needs when it is called, so that `--help` is instant."""
+"""The entry point `rotnet-keras`: the list of commands, and how errors become messages and exit codes.
 
-import json
+The module of a command is imported when the command is called, and what it needs even later: help is instant.
+"""
+
+import importlib
 import os
 import sys
-import time
-from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Sequence
 
-import typer
+import click
 
-from rotnet_keras.cli import features, init, models, orientation
-from rotnet_keras.cli import runs as run_commands
-from rotnet_keras.cli.options import (
-    AsJson,
-    Detach,
-    NewName,
-    Overrides,
-    RecipeName,
-    RunName,
-    RunsDir,
-    Version,
-    chosen,
-    find,
-    load,
-    print_rows,
-    tell,
-)
-from rotnet_keras.errors import RecipeError, RotnetError
+from rotnet_keras.cli.options import version_option
+from rotnet_keras.errors import RotnetError
 from rotnet_keras.text import printable
 
-app = typer.Typer(
-    name="rotnet-keras",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+# Group, then command: the module of `rotnet_keras.cli` that holds it, and the first line of its help.
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Train": {
+        "run": ("recipes", "Run a recipe and write a run folder."),
+        "recipes": ("recipes", "List the recipes that come with the package."),
+        "show": ("recipes", "Print a recipe with every default filled in."),
+        "check": ("recipes", "Check recipes for mistakes, without their data."),
+        "plan": ("recipes", "Estimate how long a recipe takes and what it needs."),
+        "schema": ("recipes", "Print the JSON schema of recipes."),
+    },
+    "Runs": {
+        "runs": ("runs", "List the runs with their state and accuracy."),
+        "status": ("runs", "Show the state, progress and results of a run."),
+        "logs": ("runs", "Print the log of a run."),
+        "compare": ("runs", "Compare the results and recipes of runs."),
+        "report": ("runs", "Write report.html and report.md of a run."),
+        "collect": ("runs", "Collect tables and figures of finished studies."),
+        "resume": ("runs", "Continue a run from its last checkpoint."),
+        "stop": ("runs", "Stop a run after its current step, with a checkpoint."),
+        "kill": ("runs", "Kill a run at once, without a checkpoint."),
+        "delete": ("runs", "Delete a run folder with everything in it."),
+        "queue": ("queue", "Queue runs, to be started one at a time on each GPU."),
+    },
+    "Your images": {
+        "init": ("init", "Inspect your images and write a recipe for them."),
+        "upright": ("orientation", "Find images that are not upright, and rotate them."),
+        "measure-upright": ("orientation", "Measure how often `upright` is correct on your images."),
+        "anomalies": ("orientation", "Rank images by how unusual they are."),
+        "probe": ("features", "Test with a few labels whether pretraining helped."),
+        "embed": ("features", "Write the features of images to a file."),
+        "alike": ("features", "Find the images that look most like given ones."),
+        "plot": ("features", "Plot features in two dimensions, by PCA and t-SNE."),
+    },
+    "Models": {
+        "backbones": ("models", "List the backbones, or the layers of one."),
+        "weights": ("models", "List, describe or copy pretrained models."),
+        "measure-weights": ("models", "Measure a pretrained model again, and check its card."),
+        "export": ("models", "Export a model to SavedModel, ONNX or LiteRT."),
+        "convert": ("models", "Convert a checkpoint of the original PyTorch code."),
+        "rescale": ("models", "Rescale a backbone so that all layers learn equally fast."),
+    },
+    "This machine": {
+        "doctor": ("machine", "Check the installation and show what a run would use."),
+        "bench": ("machine", "Measure how fast this machine trains and reads images."),
+    },
+}
+COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
+COMPLETION = (
+    "To let bash complete commands, add this line to ~/.bashrc:",
+    '  eval "$(_ROTNET_KERAS_COMPLETE=bash_source rotnet-keras)"',
+    "In zsh it is zsh_source and ~/.zshrc; in fish, fish_source.",
 )
 
 
-@app.callback()
-def rotnet_keras(version: Version = False) -> None:
-    """Self-supervised pretraining by predicting image rotations."""
+class CommandLine(click.Group):
+    """The commands in their groups, each imported when it is asked for."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands, group by group."""
+        return list(COMMANDS)
 
-@app.command()
-def run(
-    recipe: RecipeName,
-    overrides: Overrides = None,
-    name: NewName = None,
-    runs_dir: RunsDir = None,
-    detach: Detach = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check recipe and data; start nothing.")] = False,
-) -> None:
-    """Run a recipe."""
-    from rotnet_keras.runs.launch import create_run_from_recipe, start_detached
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name; None where there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"rotnet_keras.cli.{COMMANDS[cmd_name][0]}")
+        found: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return found
 
-    loaded, facts = load(recipe, overrides, chosen(runs_dir))
-    if dry_run:
-        from rotnet_keras.config.loading import to_toml
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments begin with, or say which one may be meant."""
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from rotnet_keras.config.finder import did_you_mean
 
-        tell(to_toml(loaded))
-        tell("The recipe is valid and its data are there. Nothing was started.")
-        if loaded.kind == "study":
-            tell("Its runs, timed by a short trial:")
-            plan(recipe, overrides, runs_dir=runs_dir)
-        return
-    from rotnet_keras.training.cluster import training_process
+            ctx.fail(f"No such command {args[0]!r}{did_you_mean(args[0], COMMANDS)}.")
+        return super().resolve_command(ctx, args)
 
-    if not training_process(loaded).chief:
-        from rotnet_keras.tasks.run import follow
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each group, with all texts in one column."""
+        width = max(map(len, COMMANDS))
+        for group, commands in GROUPS.items():
+            with formatter.section(group):
+                formatter.write_dl([(name.ljust(width), text) for name, (_, text) in commands.items()])
 
-        raise typer.Exit(follow(loaded))
-    folder = create_run_from_recipe(loaded, facts, name, chosen(runs_dir))
-    if detach:
-        from rotnet_keras.runs.folder import command_line
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write how the shell learns to complete the commands."""
+        formatter.write_paragraph()
+        formatter.write("".join(f"{line}\n" for line in COMPLETION))
 
-        process = start_detached(folder)
-        tell(f"{folder.name} runs as process {process.pid}. Watch: {command_line('logs -f', folder)}")
-        return
-    from rotnet_keras.planning.costs import announce_study_cost
-    from rotnet_keras.tasks.run import run_and_exit
-
-    run_and_exit(folder, announce_study_cost)
-
-
-@app.command()
-def recipes(as_json: AsJson = False) -> None:
-    """List the shipped recipes."""
-    from rotnet_keras.config.finder import describe, shipped_recipes
-
-    found = {name: describe(path) for name, path in shipped_recipes().items()}
-    if as_json:
-        typer.echo(json.dumps([{"name": n, "kind": k, "title": t} for n, (k, t) in found.items()], indent=2))
-        return
-    print_rows(["recipe", "kind", "title"], [[n, k, t] for n, (k, t) in found.items()])
-
-
-@app.command()
-def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Print a recipe with every default filled in."""
-    from rotnet_keras.config.loading import load_recipe, parse_override, to_toml
-
-    loaded = load_recipe(recipe, dict(map(parse_override, overrides or [])))
-    tell(loaded.model_dump_json(indent=2, exclude_none=True) if as_json else to_toml(loaded).rstrip())
-
-
-@app.command()
-def check(files: Annotated[list[str], typer.Argument(metavar="RECIPE...")]) -> None:
-    """Check recipes, without looking at their data."""
-    from rotnet_keras.config.loading import load_recipe
-    from rotnet_keras.config.study import StudyRecipe
-    from rotnet_keras.runs.study_runs import planned_runs, with_absolute_paths
-
-    complaints = []
-    for file in files:
+    def invoke(self, ctx: click.Context) -> object:
+        """Call the command; Ctrl-C ends it with the exit code that shells give to this signal."""
         try:
-            recipe = load_recipe(file)
-            if isinstance(recipe, StudyRecipe):
-                for scale in recipe.scales:
-                    planned_runs(with_absolute_paths(recipe.model_copy(update={"scale": scale}), Path(file).parent))
-            tell(f"{file}: fine")
-        except RecipeError as error:
-            complaints.append(str(error))
-    if complaints:
-        raise RecipeError("\n".join(complaints))
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(130)
 
 
-@app.command()
-def plan(
-    recipe: RecipeName,
-    overrides: Overrides = None,
-    devices: Annotated[
-        str | None,
-        typer.Option(help="8xH100, 4x8xA100 (machines first), 2x1.5TFLOPS; this machine, timed, by default."),
-    ] = None,
-    cores: Annotated[
-        int | None, typer.Option(min=1, help="With --devices: of each machine, to decode images; enough by default.")
-    ] = None,
-    runs_dir: RunsDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say what a recipe computes, reads and takes: here, from a short trial, or on devices elsewhere."""
-    from rotnet_keras.config.finder import find_recipe
-    from rotnet_keras.config.loading import load_recipe, parse_override
-    from rotnet_keras.config.study import StudyRecipe
-    from rotnet_keras.planning.hardware import parse
-    from rotnet_keras.runs.study_runs import with_absolute_paths
+@click.group(cls=CommandLine, name="rotnet-keras")
+@version_option
+def app() -> None:
+    """Learn image features without labels, by predicting rotations (RotNet).
 
-    cluster = parse(devices) if devices else None
-    if cores and not cluster:
-        raise RecipeError("--cores goes with --devices; without it this machine is timed as it is")
-    loaded = load_recipe(recipe, dict(map(parse_override, overrides or [])))
-    if isinstance(loaded, StudyRecipe):
-        loaded = with_absolute_paths(loaded, find_recipe(recipe).parent)
-    from rotnet_keras.planning.costs import estimate_costs
-
-    found = list(estimate_costs(loaded, chosen(runs_dir), cluster, cores))
-    if as_json:
-        typer.echo(json.dumps([asdict(cost) for cost in found], indent=2))
-        return
-    from rotnet_keras.planning.plan import notes, table
-
-    print_rows(*table(found))
-    for note in notes(found, cluster, cores):
-        tell(note)
+    `rotnet-keras COMMAND --help` explains a command.
+    """
 
 
-@app.command()
-def schema() -> None:
-    """Print the JSON schema of recipes."""
-    from rotnet_keras.config.loading import json_schema
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line: a user's mistake ends in a message, never in a traceback.
 
-    typer.echo(json.dumps(json_schema(), indent=2))
+    Args:
+        arguments: the words after the program's name; those of this process by default.
 
-
-@app.command()
-def runs(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
-    """List the runs and what they came to."""
-    from rotnet_keras.runs.folder import list_runs
-    from rotnet_keras.runs.status import summary
-
-    found = [summary(folder) for folder in list_runs(chosen(runs_dir))]
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    elif not found:
-        tell(f"No runs in {chosen(runs_dir)}. Start one: rotnet-keras run quickstart")
-    else:
-        from rotnet_keras.runs.status import COLUMNS, summary_row
-
-        print_rows(list(COLUMNS), [summary_row(s) for s in found])
-
-
-@app.command()
-def status(run: RunName, runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
-    """Say how one run is."""
-    from rotnet_keras.runs.status import summary, summary_lines, unreadable_as_run_error, verdict_text
-
-    folder = find(run, runs_dir)
-    with unreadable_as_run_error(folder):
-        found = {**summary(folder), "verdict": verdict_text(folder)}
-    tell(json.dumps(found, indent=2) if as_json else summary_lines(found))
-
-
-@app.command()
-def logs(
-    run: RunName, runs_dir: RunsDir = None, follow: Annotated[bool, typer.Option("--follow", "-f")] = False
-) -> None:
-    """Print a run's log."""
-    folder = find(run, runs_dir)
-    offset = 0
-    while True:
-        ended = not folder.alive()
-        try:
-            with folder.log.open("rb") as file:
-                file.seek(offset)
-                text = file.read()
-        except OSError:
-            text = b""
-        offset += len(text)
-        tell(text.decode("utf-8", "replace"), newline=False)
-        if not follow or (ended and not text):
-            return
-        time.sleep(0.5)
-
-
-@app.command()
-def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...")], runs_dir: RunsDir = None, as_json: AsJson = False
-) -> None:
-    """Set runs side by side: results, and the recipe keys in which they differ."""
-    from rotnet_keras.runs.status import comparison_table, unreadable_as_run_error
-
-    folders = [find(name, runs_dir) for name in runs]
-    with unreadable_as_run_error(*folders):
-        columns, rows = comparison_table(folders)
-    if as_json:
-        typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
-    else:
-        print_rows(columns, rows)
-
-
-@app.command()
-def report(run: RunName, runs_dir: RunsDir = None) -> None:
-    """Write report.html and report.md of a run as it is now."""
-    from rotnet_keras.reports.report import write_report
-    from rotnet_keras.runs.status import unreadable_as_run_error
-
-    folder = find(run, runs_dir)
-    with unreadable_as_run_error(folder):
-        write_report(folder)
-    tell(folder.path / "report.html")
-
-
-@app.command()
-def collect(
-    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Finished studies: runs, by name or path.")],
-    output: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("results"),
-    name: Annotated[str, typer.Option(help="What the page is called.")] = "studies",
-    title: Annotated[str, typer.Option(help="Its heading.")] = "The paper's experiments, repeated",
-    runs_dir: RunsDir = None,
-) -> None:
-    """Write the tables and figures of finished studies to one place."""
-    from rotnet_keras.reports.study_pages import collect as write
-
-    tell(write([find(study, runs_dir) for study in studies], output, name, title))
-
-
-app.add_typer(run_commands.queue, name="queue")
-for _module in (run_commands, init, orientation, features, models):
-    for _command in _module.COMMANDS:
-        app.command()(_command)
-
-
-def main() -> None:
-    """Entry point of `rotnet-keras`: a user's mistake ends in a message, never in a traceback."""
+    Raises:
+        SystemExit: always, with the exit code.
+    """
     try:
-        app()
+        app(arguments, prog_name="rotnet-keras")
     except RotnetError as error:
         print(printable(str(error)), file=sys.stderr)
         sys.exit(error.exit_code)

@@ -1,69 +1,186 @@
-"""What the commands share: their arguments, how they find runs, and how they print."""
+"""What the commands share: their class, common arguments and options, how they find runs, and how they print."""
 
+import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
+import click
 
 from rotnet_keras import __version__
-from rotnet_keras.text import printable
+from rotnet_keras.text import first_few, printable
 
-# Of a list of files, so many are named.
-NAMED = 5
+if TYPE_CHECKING:
+    from rotnet_keras.config.schema import Recipe
+    from rotnet_keras.config.sections import Backbone
+    from rotnet_keras.runs.folder import RunFolder
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or the path of its folder.")]
-RunsDir = Annotated[Path | None, typer.Option(help="Where runs are kept; ROTNET_RUNS_DIR or ./runs by default.")]
-NewName = Annotated[str | None, typer.Option(help="The run's name; recipe and time by default.")]
-Detach = Annotated[bool, typer.Option("--detach", help="Start it in the background and return.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's: train.epochs=3")
-]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _tell_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"rotnet-keras {__version__}")
-        raise typer.Exit
+class Argument(click.Argument):
+    """A positional argument with a help text, which not every version of click knows.
+
+    Args:
+        metavar: what stands for it in the usage line, with brackets and dots as needed.
+        description: its help text.
+    """
+
+    def __init__(self, *declarations: Any, metavar: str, description: str, **attributes: Any) -> None:
+        super().__init__(*declarations, metavar=metavar, **attributes)
+        self.description = description
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """The argument's row in the help: its name and its text."""
+        return str(self.metavar), self.description
 
 
-Version = Annotated[
-    bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and end.")
-]
+class Command(click.Command):
+    """A command whose help shows its arguments, and examples of its use.
+
+    Args:
+        examples: command lines that can be typed as they are.
+    """
+
+    def __init__(self, name: str | None, *, examples: Sequence[str] = (), **attributes: Any) -> None:
+        super().__init__(name, context_settings={"show_default": True}, **attributes)
+        self.examples = tuple(examples)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the arguments and then the options."""
+        rows = [parameter.get_help_record(ctx) for parameter in self.params if isinstance(parameter, Argument)]
+        if rows:
+            with formatter.section("Arguments"):
+                formatter.write_dl(rows)
+        options = (p.get_help_record(ctx) for p in self.get_params(ctx) if not isinstance(p, click.Argument))
+        with formatter.section("Options"):
+            formatter.write_dl([row for row in options if row])
+
+    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write nothing: newer versions of click would list the arguments again."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        if self.examples:
+            with formatter.section("Example" if len(self.examples) == 1 else "Examples"):
+                for example in self.examples:
+                    formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
 
 
-def load(recipe: str, overrides: list[str] | None, runs_dir: Path) -> tuple[Any, dict[str, Any]]:
-    """The checked recipe with its data pinned, and the first facts of its run."""
-    from rotnet_keras.config.loading import parse_override
-    from rotnet_keras.runs.launch import load_for_run
-
-    return load_for_run(recipe, dict(map(parse_override, overrides or [])), runs_dir)
+def command(name: str | None = None, *, examples: Sequence[str] = ()) -> Callable[[Callable[..., Any]], Command]:
+    """Make a command of a function; its docstring is the help, its first line also the line in the list of commands."""
+    return click.command(name, cls=Command, examples=examples)
 
 
-def chosen(runs_dir: Path | None) -> Path:
-    """The runs folder that was given, or the default."""
+def argument(name: str, metavar: str, description: str, **attributes: Any) -> Callable[[F], F]:
+    """A positional argument with a help text."""
+    return click.argument(name, cls=Argument, metavar=metavar, description=description, **attributes)
+
+
+def option(*names: str, metavar: str, **attributes: Any) -> Callable[[F], F]:
+    """An option that takes a value."""
+    return click.option(*names, metavar=metavar, **attributes)
+
+
+def flag(*names: str, description: str) -> Callable[[F], F]:
+    """An option without a value."""
+    return click.option(*names, is_flag=True, help=description)
+
+
+def _default_runs_dir() -> Path:
     from rotnet_keras.runs.folder import default_runs_dir
 
-    return runs_dir or default_runs_dir()
+    return default_runs_dir()
 
 
-def find(name: str, runs_dir: Path | None) -> Any:
-    """The run of this name, or at this path."""
-    from rotnet_keras.runs.folder import find_run
+PATH = click.Path(path_type=Path)
 
-    return find_run(name, chosen(runs_dir))
+recipe_argument = argument("recipe", "RECIPE", "A TOML file, or the name of a shipped recipe.")
+overrides_argument = argument(
+    "overrides", "[KEY=VALUE]...", "Values to use instead of the recipe's, such as train.epochs=3.", nargs=-1
+)
+run_argument = argument("run", "RUN", "The name of a run, or the path of its folder.")
+images_argument = argument(
+    "images", "IMAGES...", "Image files, or folders of them.", nargs=-1, required=True, type=PATH
+)
+name_option = option("--name", metavar="NAME", help="Name of the run; recipe and time by default.")
+runs_dir_option = option(
+    "--runs-dir",
+    metavar="FOLDER",
+    type=PATH,
+    default=_default_runs_dir,
+    show_default=False,
+    help="Folder that holds the runs; $ROTNET_RUNS_DIR or ./runs by default.",
+)
+detach_option = flag("--detach", description="Start in the background and return at once.")
+json_option = flag("--json", "as_json", description="Print JSON.")
+yes_option = flag("--yes", "-y", description="Do not ask for confirmation.")
+csv_option = option("--csv", metavar="FILE", type=PATH, help="Also write all rows to this CSV file.")
+tap_option = option("--tap", metavar="LAYER", help="Layer whose features are read; the middle one by default.")
+blocks_option = option(
+    "--blocks", metavar="N", type=click.IntRange(2, 8), help="Number of blocks of nin and compact; 4 by default."
+)
+width_option = option(
+    "--width", metavar="FACTOR", type=click.FloatRange(0.05, 16), default=1.0, help="Factor on the number of channels."
+)
+version_option = click.version_option(
+    __version__, message=f"rotnet-keras {__version__}", help="Print the version and exit."
+)
 
 
-def find_network(name: str, runs_dir: Path | None) -> Any:
-    """The run of this name, or at this path, or the network of this name that ships."""
-    from rotnet_keras.runs.zoo import find_network
+def size_option(default: int) -> Callable[[F], F]:
+    """The option for the side of square images."""
+    return option(
+        "--size", metavar="PIXELS", type=click.IntRange(8, 1024), default=default, help="Side length of the images."
+    )
 
-    return find_network(name, chosen(runs_dir))
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Recipe keys and their values from words like `train.epochs=3`.
+
+    Raises:
+        RecipeError: a word is not of this form.
+    """
+    from rotnet_keras.config.loading import parse_override
+
+    return dict(map(parse_override, overrides))
 
 
-def backbone_spec(name: str, blocks: int | None, width: float, size: int) -> Any:
+def load_for_run(recipe: str, overrides: Sequence[str], runs_dir: Path) -> "tuple[Recipe, dict[str, Any]]":
+    """The checked recipe with its data pinned, and the first facts of its run."""
+    from rotnet_keras.runs.launch import load_for_run as load
+
+    return load(recipe, parse_overrides(overrides), runs_dir)
+
+
+def find_run(name: str, runs_dir: Path) -> "RunFolder":
+    """The run of this name, or at this path.
+
+    Raises:
+        RunError: there is none.
+    """
+    from rotnet_keras.runs.folder import find_run as find
+
+    return find(name, runs_dir)
+
+
+def find_model(name: str, runs_dir: Path) -> "Path | RunFolder":
+    """The .keras file at this path, or the run or pretrained model of this name.
+
+    Raises:
+        DataError: there is no such file.
+        RunError: there is no such run and no such pretrained model.
+    """
+    from rotnet_keras.runs.zoo import find_run_or_pretrained
+
+    if not name.endswith(".keras"):
+        return find_run_or_pretrained(name, runs_dir)
+    require_file(Path(name))
+    return Path(name)
+
+
+def backbone_spec(name: str, blocks: int | None, width: float, size: int) -> "Backbone":
     """The backbone of these options, as a recipe describes it.
 
     Raises:
@@ -79,30 +196,28 @@ def backbone_spec(name: str, blocks: int | None, width: float, size: int) -> Any
     if name not in ARCHITECTURES:
         hint = did_you_mean(name, ARCHITECTURES)
         raise RecipeError(f"no backbone is called {name!r}{hint}; rotnet-keras backbones lists them")
-    if size < ARCHITECTURES[name].smallest:
-        raise RecipeError(f"--size: {name} takes images of {ARCHITECTURES[name].smallest} pixels or more, got {size}")
+    if size < ARCHITECTURES[name].min_side:
+        raise RecipeError(f"--size: {name} needs images of at least {ARCHITECTURES[name].min_side} pixels, got {size}")
     try:
         return Backbone.model_validate({"name": name, "blocks": blocks, "width": width})
     except ValidationError as error:
         raise RecipeError("; ".join(e["msg"] for e in error.errors())) from None
 
 
-def tell(text: object, newline: bool = True) -> None:
-    """Print text in which names of files and runs may stand, without what could take over the terminal."""
-    typer.echo(printable(str(text)), nl=newline)
+def require_file(file: Path) -> None:
+    """Check that a file that is to be read exists.
+
+    Raises:
+        DataError: it does not.
+    """
+    from rotnet_keras.errors import DataError
+
+    if not file.is_file():
+        raise DataError(f"no file {file.absolute()}")
 
 
-def print_rows(columns: list[str], rows: list[list[str]]) -> None:
-    """Aligned columns of plain text, the last one as long as it is."""
-    table = [columns, *rows] if any(columns) else rows
-    widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
-    for row in table:
-        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
-        tell("  ".join([*cells, row[-1]]).rstrip())
-
-
-def check_places(*files: Path | None) -> None:
-    """See to it, before anything is computed, that files have a folder to be written into.
+def require_parent_folder(*files: Path | None) -> None:
+    """Check before anything is computed that files to be written have a folder; None is skipped.
 
     Raises:
         RecipeError: one has none.
@@ -111,18 +226,52 @@ def check_places(*files: Path | None) -> None:
 
     for file in files:
         if file and not file.absolute().parent.is_dir():
-            raise RecipeError(f"{file}: there is no folder {file.parent} to write into; make it first")
+            raise RecipeError(f"{file}: the folder {file.parent} does not exist; create it first")
 
 
-def tell_progress(what: str, done: int, total: int) -> None:
-    """Show in a terminal how far a look through many files has come."""
+def require_suffix(file: Path, suffixes: Sequence[str]) -> None:
+    """Check that the name of a file given as --to has one of some endings, in upper or lower case.
+
+    Raises:
+        RecipeError: it has another.
+    """
+    from rotnet_keras.errors import RecipeError
+
+    if file.suffix.lower() not in suffixes:
+        raise RecipeError(f"--to: expected a name that ends in {' or '.join(suffixes)}, got {file}")
+
+
+def echo(text: object, newline: bool = True) -> None:
+    """Print text that may hold names of files and runs, without control characters that could take over a terminal."""
+    click.echo(printable(str(text)), nl=newline)
+
+
+def echo_json(value: Any) -> None:
+    """Print a value as indented JSON; what JSON has no type for, such as a path, as a string."""
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def echo_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns of plain text, without a heading where all `columns` are empty."""
+    table = [columns, *rows] if any(columns) else rows
+    widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
+    for row in table:
+        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+        echo("  ".join([*cells, row[-1]]).rstrip())
+
+
+def echo_skipped(failures: Sequence[tuple[object, str]]) -> None:
+    """Print which files were skipped and why; nothing where none was."""
+    if failures:
+        echo(f"Skipped {counted_names([f'{file} ({reason})' for file, reason in failures], 'files')}")
+
+
+def show_progress(what: str, done: int, total: int) -> None:
+    """Show on a terminal how many of the files have been read."""
     if sys.stderr.isatty():
         print(f"\r{what}: {done:,}/{total:,}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
-def some(names: list[str], what: str) -> str:
-    """How many things there are, and the first of them."""
-    if not names:
-        return "none"
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return f"{len(names):,} {what}: {printable(', '.join(names[:NAMED]))}{more}"
+def counted_names(names: Sequence[str], what: str) -> str:
+    """How many things there are, and the first of them: "7 files: a, b, c, d, e and 2 more", or "none"."""
+    return f"{len(names):,} {what}: {first_few(names)}" if names else "none"

@@ -1,230 +1,296 @@
-"""The commands about turns of one's own pictures."""
+"""The commands about the orientation of image files: upright, measure-upright, anomalies."""
 
+import csv
 import io
-import json
-from collections.abc import Iterator
-from csv import writer
-from dataclasses import asdict, astuple
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from rotnet_keras.cli.options import AsJson, RunsDir, check_places, find_network, print_rows, some, tell, tell_progress
+from rotnet_keras.cli.options import (
+    PATH,
+    argument,
+    command,
+    csv_option,
+    echo,
+    echo_json,
+    echo_skipped,
+    echo_table,
+    find_model,
+    images_argument,
+    json_option,
+    option,
+    require_parent_folder,
+    runs_dir_option,
+    show_progress,
+)
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from rotnet_keras.inference.orientation import Judge, Turn
+    from rotnet_keras.inference.orientation import Correction, OrientationModel
     from rotnet_keras.runs.folder import RunFolder
 
-NETWORKS = "A finished pretraining run, weights that ship, or a rotnet.keras file."
-Network = Annotated[str, typer.Option(help=NETWORKS)]
-# The network that ships for photos.
+MODEL_HELP = "A finished pretraining run, a pretrained model, or a rotnet.keras file."
+# The pretrained model for photos.
 PHOTOS = "compact5_photos"
-MinConfidence = Annotated[float, typer.Option(min=0, max=1, help="Of less sure turns nothing is done.")]
+
+network_option = option("--network", metavar="MODEL", default=PHOTOS, help=MODEL_HELP)
+min_confidence_option = option(
+    "--min-confidence",
+    metavar="P",
+    type=click.FloatRange(0, 1),
+    default=0.9,
+    help="Leave images alone whose prediction is less confident.",
+)
 
 
-def anomalies(
-    network: Annotated[str, typer.Argument(help=NETWORKS)],
-    paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
-    against: Annotated[
-        list[Path] | None, typer.Option(help="Pictures known to be unusual: tells how well the two are told apart.")
-    ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many are listed, the least usual first.")] = 20,
-    csv: Annotated[Path | None, typer.Option(help="Write all of them to this file.")] = None,
-    runs_dir: RunsDir = None,
-    as_json: AsJson = False,
+@command(
+    examples=(
+        "rotnet-keras upright photos --page upright.html",
+        "rotnet-keras upright photos --write exif",
+    )
+)
+@images_argument
+@network_option
+@option(
+    "--write",
+    metavar="HOW",
+    help="Rotate the files without loss: exif for JPEG, pixels for PNG and BMP. By default nothing is changed.",
+)
+@min_confidence_option
+@option("--page", metavar="FILE", type=PATH, help="Also write an HTML page with the images before and after.")
+@csv_option
+@runs_dir_option
+@json_option
+def upright(
+    images: tuple[Path, ...],
+    network: str,
+    write: str | None,
+    min_confidence: float,
+    page: Path | None,
+    csv: Path | None,
+    runs_dir: Path,
+    as_json: bool,
 ) -> None:
-    """Rank pictures by how badly a network recognises their turns: what it has never seen comes first."""
-    check_places(csv)
-    source = _network(network, runs_dir)
-    from rotnet_keras.inference.loading import files_of
-    from rotnet_keras.inference.orientation import judge, see, unlikeliness
+    """Find images that are not upright, and rotate them.
 
-    files, others = files_of(paths), files_of(against or [])
-    seen = see(judge(source), [*files, *others], tell_progress)
-    scores = unlikeliness(seen.log_probabilities)
-    known = set(others)
-    rows = sorted(zip(scores.tolist(), map(str, seen.files), strict=True), reverse=True)
-    auroc = _auroc(scores, [file in known for file in seen.files]) if others else None
+    Lists by how many degrees each image has to be rotated clockwise. Files are changed only with --write.
+    """
+    if write not in (None, "exif", "pixels"):
+        raise RecipeError(f"--write: expected exif or pixels, got {write!r}")
+    require_parent_folder(page, csv)
+    source = find_model(network, runs_dir)
+    from rotnet_keras.inference.loading import list_image_files
+    from rotnet_keras.inference.orientation import find_corrections, predict
+
+    files = list_image_files(images)
+    model, temperature, uncalibrated = _calibrated_model(source)
+    predictions = predict(model, files, show_progress)
+    corrections = find_corrections(predictions, temperature, min_confidence)
+    if page:
+        from rotnet_keras.inference.pages import upright_page
+
+        write_atomically(page, upright_page(corrections, _summary(corrections)).encode())
+    needed = [each for each in corrections if each.needed]
+    failed = [(str(file), reason) for file, reason in predictions.unreadable]
+    if write:
+        failed += [(str(each.file), reason) for each in needed if (reason := _rotate_file(each, write))]
+    if csv:
+        rows = [[str(cell) for cell in each.as_json().values()] for each in corrections]
+        write_atomically(csv, _as_csv([["file", "clockwise", "confidence", "sure"], *rows]))
+    if as_json:
+        failures = [{"file": name, "reason": reason} for name, reason in failed]
+        pictures = [each.as_json() for each in corrections]
+        echo_json({"temperature": temperature, "pictures": pictures, "failed": failures})
+        return
+    if needed:
+        rows = [[str(each.clockwise), f"{each.confidence:.3f}", str(each.file)] for each in needed]
+        echo_table(["clockwise", "confidence", "image"], rows)
+    echo(_summary(corrections))
+    echo_skipped(failed)
+    if write:
+        skipped = {name for name, _ in failed}
+        echo(f"Rotated {sum(str(each.file) not in skipped for each in needed):,} files.")
+    elif needed:
+        echo("No file was changed. To rotate them: --write exif for JPEG, --write pixels for PNG and BMP.")
+    if uncalibrated:
+        echo(f"Confidences are not calibrated: {uncalibrated}.")
+    if page:
+        echo(f"Page: {page}")
+
+
+@command(examples=("rotnet-keras measure-upright photos --to measured",))
+@argument(
+    "images",
+    "IMAGES...",
+    "Upright image files, or folders of them, that the model was not trained on.",
+    nargs=-1,
+    required=True,
+    type=PATH,
+)
+@option(
+    "--to",
+    metavar="FOLDER",
+    type=PATH,
+    required=True,
+    help="Folder to write upright.md, upright.json and reliability.png into.",
+)
+@network_option
+@min_confidence_option
+@option("--seed", metavar="N", type=click.IntRange(min=0), default=0, help="Seed of the random rotations.")
+@runs_dir_option
+@json_option
+def measure_upright(
+    images: tuple[Path, ...],
+    to: Path,
+    network: str,
+    min_confidence: float,
+    seed: int,
+    runs_dir: Path,
+    as_json: bool,
+) -> None:
+    """Measure how often `upright` is correct on your images.
+
+    Upright images are rotated at random, and the predictions are compared with the rotations that were applied.
+    """
+    require_parent_folder(to)
+    source = find_model(network, runs_dir)
+    from rotnet_keras.inference.loading import list_image_files
+    from rotnet_keras.inference.orientation_metrics import measure
+
+    files = list_image_files(images)
+    model, temperature, uncalibrated = _calibrated_model(source)
+    found = measure(model, files, temperature, min_confidence, seed, show_progress)
+    names = " ".join("/".join(path.absolute().parts[-2:]) for path in images)
+    line = f"rotnet-keras measure-upright {names} --network {Path(network).name} --to {to.name}"
+    found.write(to, f"{line} --min-confidence {min_confidence:g} --seed {seed}", uncalibrated)
+    if as_json:
+        echo_json(found.as_json())
+        return
+    echo_table([f"{found.accuracy.count:,} images", "%", "95 % interval"], found.rows())
+    echo_skipped(found.unreadable)
+    if uncalibrated:
+        echo(f"Confidences are not calibrated: {uncalibrated}.")
+    echo(f"Wrote {to / 'upright.md'}, with the plot and the same figures as JSON beside it.")
+
+
+@command(examples=("rotnet-keras anomalies my_run photos --csv scores.csv",))
+@argument("model", "MODEL", MODEL_HELP)
+@images_argument
+@option(
+    "--against",
+    metavar="IMAGES",
+    type=PATH,
+    multiple=True,
+    help="Images known to be unusual; shows how well the scores separate them. May be given several times.",
+)
+@option("--top", metavar="N", type=click.IntRange(min=1), default=20, help="How many of the most unusual to list.")
+@csv_option
+@runs_dir_option
+@json_option
+def anomalies(
+    model: str,
+    images: tuple[Path, ...],
+    against: tuple[Path, ...],
+    top: int,
+    csv: Path | None,
+    runs_dir: Path,
+    as_json: bool,
+) -> None:
+    """Rank images by how unusual they are.
+
+    The score of an image is high where the model fails to predict its rotations: it is unlike the training images.
+    """
+    require_parent_folder(csv)
+    source = find_model(model, runs_dir)
+    from rotnet_keras.inference.loading import list_image_files
+    from rotnet_keras.inference.orientation import anomaly_score, load_orientation_model, predict
+
+    files, unusual = list_image_files(images), list_image_files(against)
+    predictions = predict(load_orientation_model(source), [*files, *unusual], show_progress)
+    scores = anomaly_score(predictions.log_probabilities)
+    known = set(unusual)
+    rows = sorted(zip(scores.tolist(), map(str, predictions.files), strict=True), reverse=True)
+    auroc = _auroc(scores, [file in known for file in predictions.files]) if unusual else None
     if csv:
         lines = [["file", "score"], *([name, f"{score:.4f}"] for score, name in rows)]
         write_atomically(csv, _as_csv(lines))
     if as_json:
         found = [{"file": name, "score": score} for score, name in rows]
-        unreadable = [{"file": str(file), "reason": why} for file, why in seen.unreadable]
-        typer.echo(json.dumps({"auroc": auroc, "pictures": found, "unreadable": unreadable}, indent=2))
+        unreadable = [{"file": str(file), "reason": reason} for file, reason in predictions.unreadable]
+        echo_json({"auroc": auroc, "pictures": found, "unreadable": unreadable})
         return
-    print_rows(["score", "picture"], [[f"{score:.3f}", name] for score, name in rows[:top]])
+    echo_table(["score", "image"], [[f"{score:.3f}", name] for score, name in rows[:top]])
     if auroc is not None:
-        tell(f"AUROC {auroc:.3f}: 1 if every picture of --against scores above every other, 0.5 by chance.")
-    if seen.unreadable:
-        tell(f"Skipped {some([f'{file} ({why})' for file, why in seen.unreadable], 'files')}")
+        echo(f"AUROC {auroc:.3f}: 1 if each image of --against scores above all others, 0.5 for chance.")
+    echo_skipped(predictions.unreadable)
 
 
-def upright(
-    paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
-    network: Network = PHOTOS,
-    write: Annotated[
-        str | None, typer.Option(help="exif turns JPEG files, pixels PNG and BMP files, neither with a loss.")
-    ] = None,
-    min_confidence: MinConfidence = 0.9,
-    page: Annotated[Path | None, typer.Option(help="Write a page that shows what is turned and what doubtful.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the turn of each picture to this file.")] = None,
-    runs_dir: RunsDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Tell which turn each picture needs to be upright, and turn it if asked to."""
-    if write not in (None, "exif", "pixels"):
-        raise RecipeError(f"--write: expected exif or pixels, got {write!r}")
-    check_places(page, csv)
-    source = _network(network, runs_dir)
-    from rotnet_keras.inference.loading import files_of
-    from rotnet_keras.inference.orientation import needed_turns, see
+def _calibrated_model(source: "Path | RunFolder") -> "tuple[OrientationModel, float, str]":
+    """A model, the temperature that calibrates it, and why there is none; empty where there is one.
 
-    files = files_of(paths)
-    told, temperature, doubt = _calibrated(source)
-    seen = see(told, files, tell_progress)
-    turns = needed_turns(seen, temperature, min_confidence)
-    if page:
-        from rotnet_keras.inference.upright_page import upright_page
-
-        write_atomically(page, upright_page(turns, _summary(turns)).encode())
-    failed = [(str(file), why) for file, why in seen.unreadable]
-    if write:
-        failed += [(str(turn.file), why) for turn in turns if turn.needed and (why := _turned(turn, write))]
-    if csv:
-        rows = [[str(cell) for cell in astuple(turn)] for turn in turns]
-        write_atomically(csv, _as_csv([["file", "clockwise", "confidence", "sure"], *rows]))
-    if as_json:
-        failures = [{"file": name, "reason": why} for name, why in failed]
-        pictures = [asdict(turn) for turn in turns]
-        found = {"temperature": temperature, "pictures": pictures, "failed": failures}
-        typer.echo(json.dumps(found, indent=2, default=str))
-        return
-    needed = [turn for turn in turns if turn.needed]
-    if needed:
-        rows = [[str(turn.clockwise), f"{turn.confidence:.3f}", str(turn.file)] for turn in needed]
-        print_rows(["clockwise", "confidence", "picture"], rows)
-    for line in _told(turns, failed, write):
-        tell(line)
-    if doubt:
-        tell(f"Confidences are not calibrated: {doubt}.")
-    if page:
-        tell(f"Page: {page}")
-
-
-def measure_upright(
-    paths: Annotated[list[Path], typer.Argument(help="Upright pictures, or folders of them, not trained on.")],
-    to: Annotated[Path, typer.Option(help="The folder for upright.md, upright.json and reliability.png.")],
-    network: Network = PHOTOS,
-    min_confidence: MinConfidence = 0.9,
-    seed: Annotated[int, typer.Option(min=0, help="Of the turns.")] = 0,
-    runs_dir: RunsDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure how well `upright` does: turn upright pictures at random and see what it makes of them."""
-    check_places(to)
-    source = _network(network, runs_dir)
-    from rotnet_keras.inference.loading import files_of
-    from rotnet_keras.inference.orientation_metrics import measure
-
-    files = files_of(paths)
-    told, temperature, doubt = _calibrated(source)
-    found = measure(told, files, temperature, min_confidence, seed, tell_progress)
-    names = " ".join("/".join(path.absolute().parts[-2:]) for path in paths)
-    command = f"rotnet-keras measure-upright {names} --network {Path(network).name} --to {to.name}"
-    found.write(to, f"{command} --min-confidence {min_confidence:g} --seed {seed}", doubt)
-    if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
-        return
-    print_rows([f"{found.accuracy.of:,} pictures", "%", "95 % interval"], found.rows())
-    if found.unreadable:
-        tell(f"Skipped {some([f'{name} ({why})' for name, why in found.unreadable], 'files')}")
-    if doubt:
-        tell(f"Confidences are not calibrated: {doubt}.")
-    tell(f"Wrote {to / 'upright.md'}, with a plot and the figures as JSON beside it.")
-
-
-def _calibrated(source: "Path | RunFolder") -> "tuple[Judge, float, str]":
-    """The network, the temperature that its run's validation images ask for, and why there is none, or nothing."""
-    from rotnet_keras.inference.orientation import judge, temperature_of
+    Raises:
+        DataError: the model predicts other angles than 0, 90, 180 and 270 degrees.
+    """
+    from rotnet_keras.inference.orientation import calibrate_temperature, load_orientation_model
     from rotnet_keras.models.rotation import RIGHT_ANGLES
-    from rotnet_keras.runs.zoo import card_of
+    from rotnet_keras.runs.zoo import load_card
 
-    told = judge(source)
-    if told.angles != RIGHT_ANGLES:
+    model = load_orientation_model(source)
+    if model.angles != RIGHT_ANGLES:
         name = source if isinstance(source, Path) else source.name
-        raise DataError(f"{name}: expected a network that knows 0, 90, 180 and 270 degrees, not {told.angles}")
+        raise DataError(f"{name}: expected a model that predicts 0, 90, 180 and 270 degrees, got {model.angles}")
     if isinstance(source, Path):
-        return told, 1.0, "a file alone holds no images to do so; name its run"
-    if card := card_of(source):
+        return model, 1.0, "a .keras file has no validation images; name its run instead"
+    if card := load_card(source):
         fitted = card["temperature"]
-        return told, fitted or 1.0, "" if fitted else "its card has no temperature"
+        return model, fitted or 1.0, "" if fitted else "the model's card has no temperature"
     try:
-        return told, temperature_of(source, told), ""
+        return model, calibrate_temperature(source, model), ""
     except DataError as error:
-        return told, 1.0, str(error)
+        return model, 1.0, str(error)
 
 
-def _summary(turns: "list[Turn]") -> str:
-    """How many pictures are what, in a sentence."""
-    needed, doubtful = sum(turn.needed for turn in turns), sum(not turn.sure for turn in turns)
+def _summary(corrections: "Sequence[Correction]") -> str:
+    """How many images need rotation, are doubtful, and are upright, in a sentence."""
+    needed = sum(each.needed for each in corrections)
+    doubtful = sum(not each.confident for each in corrections)
     return (
-        f"{needed:,} of {len(turns):,} pictures are turned, {doubtful:,} are doubtful and left alone, "
-        f"{len(turns) - needed - doubtful:,} are upright."
+        f"{needed:,} of {len(corrections):,} images need rotation; {doubtful:,} are doubtful and left alone; "
+        f"{len(corrections) - needed - doubtful:,} are upright."
     )
 
 
-def _told(turns: "list[Turn]", failed: list[tuple[str, str]], write: str | None) -> Iterator[str]:
-    """The turns in words."""
-    needed = [turn for turn in turns if turn.needed]
-    yield _summary(turns)
-    if failed:
-        yield f"Skipped {some([f'{name} ({why})' for name, why in failed], 'files')}"
-    if write:
-        skipped = {name for name, _ in failed}
-        yield f"Turned {sum(str(turn.file) not in skipped for turn in needed):,} files."
-    elif needed:
-        yield "Nothing was changed: --write exif turns JPEG files, --write pixels PNG and BMP files."
-
-
-def _turned(turn: "Turn", write: str) -> str:
-    """Turn a picture's file; why it could not be, or nothing."""
+def _rotate_file(correction: "Correction", write: str) -> str:
+    """Rotate an image's file; why it could not be, or empty."""
     from rotnet_keras.data.decoding import UnreadableImage
-    from rotnet_keras.inference.lossless_rotation import turn_by_exif, turn_pixels
+    from rotnet_keras.inference.lossless_rotation import rotate_by_exif, rotate_pixels
 
     try:
-        (turn_by_exif if write == "exif" else turn_pixels)(turn.file, -turn.clockwise // 90)
+        (rotate_by_exif if write == "exif" else rotate_pixels)(correction.file, -correction.clockwise // 90)
     except (UnreadableImage, OSError) as error:
         return str(error)
     return ""
 
 
-def _network(name: str, runs_dir: Path | None) -> "Path | RunFolder":
-    """The run, the network that ships, or the .keras file, of this name."""
-    if not name.endswith(".keras"):
-        return find_network(name, runs_dir)
-    if not Path(name).is_file():
-        raise DataError(f"no file {name}")
-    return Path(name)
-
-
 def _auroc(scores: "np.ndarray", unusual: list[bool]) -> float:
+    """The area under the ROC curve of the scores.
+
+    Raises:
+        DataError: the images are all unusual, or none is.
+    """
     from sklearn.metrics import roc_auc_score
 
     if len(set(unusual)) < 2:
-        raise DataError("--against: expected pictures that can be read on both sides, and other ones")
+        raise DataError("--against: expected readable images there and among IMAGES, and not the same ones")
     return float(roc_auc_score(unusual, scores))
 
 
 def _as_csv(lines: list[list[str]]) -> bytes:
     text = io.StringIO()
-    writer(text).writerows(lines)
+    csv.writer(text).writerows(lines)
     return text.getvalue().encode("utf-8", "surrogateescape")
-
-
-COMMANDS = (anomalies, upright, measure_upright)

@@ -1,26 +1,27 @@
-"""The commands that act on runs that are there: go on, stop, kill, delete, and the queue."""
+"""The commands about runs: list, follow, compare, report, resume, stop, kill, delete."""
 
-import json
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from rotnet_keras.cli.options import (
-    AsJson,
-    Detach,
-    NewName,
-    Overrides,
-    RecipeName,
-    RunName,
-    RunsDir,
-    chosen,
-    find,
-    load,
-    print_rows,
-    tell,
+    PATH,
+    argument,
+    command,
+    detach_option,
+    echo,
+    echo_json,
+    echo_table,
+    find_run,
+    flag,
+    json_option,
+    option,
+    run_argument,
+    runs_dir_option,
+    yes_option,
 )
 from rotnet_keras.errors import RecipeError, RotnetError
 from rotnet_keras.text import printable
@@ -28,17 +29,133 @@ from rotnet_keras.text import printable
 if TYPE_CHECKING:
     from rotnet_keras.runs.folder import RunFolder
 
+# A killed process is given this long to disappear.
 KILL_SECONDS = 10
 # From a run's last event to the end of its process.
 EXIT_SECONDS = 15
-
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-
-queue = typer.Typer(help="Runs that wait for their turn, one at a time on each GPU.", no_args_is_help=True)
+# Between two looks at a log that is followed.
+FOLLOW_SECONDS = 0.5
 
 
-def resume(run: RunName, runs_dir: RunsDir = None, detach: Detach = False) -> None:
-    """Go on with a run that was stopped or killed, exactly where its last checkpoint is."""
+@command()
+@runs_dir_option
+@json_option
+def runs(runs_dir: Path, as_json: bool) -> None:
+    """List the runs with their state and accuracy."""
+    from rotnet_keras.runs.folder import list_runs
+    from rotnet_keras.runs.status import COLUMNS, summary, summary_row
+
+    found = [summary(folder) for folder in list_runs(runs_dir)]
+    if as_json:
+        echo_json(found)
+    elif not found:
+        echo(f"No runs in {runs_dir}. Start one: rotnet-keras run quickstart")
+    else:
+        echo_table(list(COLUMNS), [summary_row(each) for each in found])
+
+
+@command()
+@run_argument
+@runs_dir_option
+@json_option
+def status(run: str, runs_dir: Path, as_json: bool) -> None:
+    """Show the state, progress and results of a run.
+
+    Of a pretraining, it also says whether the model learns and whether rotation is a sensible task for the images.
+    """
+    from rotnet_keras.runs.status import summary, summary_lines, unreadable_as_run_error, verdict_text
+
+    folder = find_run(run, runs_dir)
+    with unreadable_as_run_error(folder):
+        found = {**summary(folder), "verdict": verdict_text(folder)}
+    if as_json:
+        echo_json(found)
+    else:
+        echo(summary_lines(found))
+
+
+@command()
+@run_argument
+@runs_dir_option
+@flag("--follow", "-f", description="Keep printing what is added, until the run ends.")
+def logs(run: str, runs_dir: Path, follow: bool) -> None:
+    """Print the log of a run."""
+    folder = find_run(run, runs_dir)
+    offset = 0
+    while True:
+        ended = not folder.alive()
+        try:
+            with folder.log.open("rb") as file:
+                file.seek(offset)
+                text = file.read()
+        except OSError:
+            text = b""
+        offset += len(text)
+        echo(text.decode("utf-8", "replace"), newline=False)
+        if not follow or (ended and not text):
+            return
+        time.sleep(FOLLOW_SECONDS)
+
+
+@command(examples=("rotnet-keras compare first second",))
+@argument("names", "RUN RUN...", "Names of runs, or paths of their folders.", nargs=-1, required=True)
+@runs_dir_option
+@json_option
+def compare(names: tuple[str, ...], runs_dir: Path, as_json: bool) -> None:
+    """Compare the results and recipes of runs.
+
+    Only recipe keys whose values differ are listed.
+    """
+    from rotnet_keras.runs.status import comparison_table, unreadable_as_run_error
+
+    folders = [find_run(name, runs_dir) for name in names]
+    with unreadable_as_run_error(*folders):
+        columns, rows = comparison_table(folders)
+    if as_json:
+        echo_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        echo_table(columns, rows)
+
+
+@command()
+@run_argument
+@runs_dir_option
+def report(run: str, runs_dir: Path) -> None:
+    """Write report.html and report.md of a run.
+
+    A run writes them itself at its end; this shows how far an unfinished one has come.
+    """
+    from rotnet_keras.reports.report import write_report
+    from rotnet_keras.runs.status import unreadable_as_run_error
+
+    folder = find_run(run, runs_dir)
+    with unreadable_as_run_error(folder):
+        write_report(folder)
+    echo(folder.path / "report.html")
+
+
+@command(examples=("rotnet-keras collect table3 figure2 --output results",))
+@argument("studies", "STUDY...", "Finished studies: names of runs, or paths of their folders.", nargs=-1, required=True)
+@option("--output", metavar="FOLDER", type=PATH, default=Path("results"), help="Folder to write into.")
+@option("--name", metavar="NAME", default="studies", help="File name of the page, without its ending.")
+@option("--title", metavar="TITLE", default="The paper's experiments, repeated", help="Heading of the page.")
+@runs_dir_option
+def collect(studies: tuple[str, ...], output: Path, name: str, title: str, runs_dir: Path) -> None:
+    """Collect tables and figures of finished studies."""
+    from rotnet_keras.reports.study_pages import collect as write
+
+    echo(write([find_run(study, runs_dir) for study in studies], output, name, title))
+
+
+@command()
+@run_argument
+@runs_dir_option
+@detach_option
+def resume(run: str, runs_dir: Path, detach: bool) -> None:
+    """Continue a run from its last checkpoint.
+
+    The result is the same as that of a run that was never stopped.
+    """
     from rotnet_keras.config.loading import load_recipe
     from rotnet_keras.host import check_backend
     from rotnet_keras.planning.costs import announce_study_cost
@@ -47,44 +164,54 @@ def resume(run: RunName, runs_dir: RunsDir = None, detach: Detach = False) -> No
     from rotnet_keras.training.cluster import training_process
 
     check_backend()
-    folder = find(run, runs_dir)
+    folder = find_run(run, runs_dir)
     folder.require_known_format()
     recipe = load_recipe(folder.recipe)
     if not training_process(recipe).chief:
-        raise typer.Exit(follow(recipe))
-    _let_exit(folder)
+        raise click.exceptions.Exit(follow(recipe))
+    _wait_for_exit(folder)
     state = folder.state()
     if folder.alive():
         raise RotnetError(f"{folder.name} is {state} already, as process {folder.facts()['pid']}")
     if state == "finished":
         raise RotnetError(f"{folder.name} is finished; its results are in {folder.path / 'report.html'}")
     if detach:
-        tell(f"{folder.name} goes on as process {start_detached(folder).pid}.")
+        echo(f"Resumed {folder.name} as process {start_detached(folder).pid}.")
         return
     run_and_exit(folder, announce_study_cost)
 
 
-def stop(run: RunName, runs_dir: RunsDir = None) -> None:
-    """Ask a run to stop after its step, with a checkpoint."""
+@command()
+@run_argument
+@runs_dir_option
+def stop(run: str, runs_dir: Path) -> None:
+    """Stop a run after its current step, with a checkpoint."""
     from rotnet_keras.runs.folder import command_line
 
-    folder = find(run, runs_dir)
+    folder = find_run(run, runs_dir)
     if folder.queued_since() is not None:
-        raise RotnetError(f"{folder.name} has not started; take it out with: {command_line('queue remove', folder)}")
+        raise RotnetError(f"{folder.name} has not started; remove it with: {command_line('queue remove', folder)}")
     _require_alive(folder)
     folder.stop_file.touch()
-    tell(f"{folder.name} stops after its step. Go on later with: {command_line('resume', folder)}")
+    echo(f"{folder.name} stops after its current step. Continue later with: {command_line('resume', folder)}")
 
 
-def kill(run: RunName, runs_dir: RunsDir = None, yes: Yes = False) -> None:
-    """End a run at once, without a checkpoint. What came after its last one is lost."""
+@command()
+@run_argument
+@runs_dir_option
+@yes_option
+def kill(run: str, runs_dir: Path, yes: bool) -> None:
+    """Kill a run at once, without a checkpoint.
+
+    The steps since its last checkpoint are lost.
+    """
     import psutil
 
     from rotnet_keras.runs.folder import command_line
 
-    folder = find(run, runs_dir)
+    folder = find_run(run, runs_dir)
     _require_alive(folder)
-    tell(f"Killing {folder.name} loses {_loss(folder)}. To lose nothing: {command_line('stop', folder)}")
+    echo(f"Killing {folder.name} loses {_lost_steps(folder)}. To lose nothing: {command_line('stop', folder)}")
     _confirm(yes, f"Kill {folder.name}?")
     # It may have ended, and its number gone to another process, while the question was open.
     _require_alive(folder)
@@ -101,99 +228,38 @@ def kill(run: RunName, runs_dir: RunsDir = None, yes: Yes = False) -> None:
     deadline = time.monotonic() + KILL_SECONDS
     while folder.alive():
         if time.monotonic() > deadline:
-            raise RotnetError(f"{folder.name} is not gone after {KILL_SECONDS} seconds: process {process.pid}")
+            raise RotnetError(f"{folder.name} still runs after {KILL_SECONDS} seconds, as process {process.pid}")
         time.sleep(0.05)
-    tell(f"{folder.name} is killed. Go on from its last checkpoint with: {command_line('resume', folder)}")
+    echo(f"Killed {folder.name}. Continue from its last checkpoint with: {command_line('resume', folder)}")
 
 
-def delete(run: RunName, runs_dir: RunsDir = None, yes: Yes = False) -> None:
-    """Delete a run's folder and all that is in it."""
+@command()
+@run_argument
+@runs_dir_option
+@yes_option
+def delete(run: str, runs_dir: Path, yes: bool) -> None:
+    """Delete a run folder with everything in it."""
     from rotnet_keras.runs.folder import command_line, remove_run
 
-    folder = find(run, runs_dir)
-    _let_exit(folder)
+    folder = find_run(run, runs_dir)
+    _wait_for_exit(folder)
     _require_ended(folder, command_line("stop", folder))
     size = sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file()) / 1e6
     backbone = "with its exported backbone" if folder.backbone.is_file() else "which holds no exported backbone"
-    tell(f"This deletes {folder.path} ({size:.1f} MB), {backbone}.")
+    echo(f"This deletes {folder.path} ({size:.1f} MB), {backbone}.")
     _confirm(yes, f"Delete {folder.name}?")
     _require_ended(folder, command_line("stop", folder))
     remove_run(folder)
-    tell(f"{folder.name} is deleted.")
-
-
-@queue.command()
-def add(recipe: RecipeName, overrides: Overrides = None, name: NewName = None, runs_dir: RunsDir = None) -> None:
-    """Put a run at the end of the queue; it starts when its turn comes."""
-    from rotnet_keras.runs.folder import runs_dir_option
-    from rotnet_keras.runs.queue import enqueue, queued_runs
-
-    where = chosen(runs_dir)
-    loaded, facts = load(recipe, overrides, where)
-    folder = enqueue(loaded, facts, name, where)
-    names = [waiting.name for waiting in queued_runs(where)]
-    place = f"is number {names.index(folder.name) + 1} in the queue" if folder.name in names else "starts now"
-    tell(f"{folder.name} {place}. Look: rotnet-keras queue list{runs_dir_option(where)}")
-
-
-@queue.command("list")
-def list_(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
-    """List the runs that wait, the next one first, and say whether the queue is worked on."""
-    from rotnet_keras.runs.folder import runs_dir_option
-    from rotnet_keras.runs.queue import queued_runs, worker_pid
-
-    where = chosen(runs_dir)
-    pid, waiting = worker_pid(where), [(run.name, run.facts()) for run in queued_runs(where)]
-    if as_json:
-        keys = ("recipe", "overrides", "queued")
-        runs = [{"name": name, **{key: facts.get(key) for key in keys}} for name, facts in waiting]
-        typer.echo(json.dumps({"worker": pid, "runs": runs}, indent=2))
-        return
-    if waiting:
-        since = [time.strftime("%Y-%m-%d %H:%M", time.localtime(facts.get("queued"))) for _, facts in waiting]
-        rows = [[str(i + 1), name, facts.get("recipe") or "", since[i]] for i, (name, facts) in enumerate(waiting)]
-        print_rows(["place", "run", "recipe", "queued"], rows)
-    else:
-        tell("No run waits.")
-    if pid is not None:
-        tell(f"Process {pid} works on the queue.")
-    elif waiting:
-        tell(f"Nobody works on the queue. Start: rotnet-keras queue work --detach{runs_dir_option(where)}")
-
-
-@queue.command()
-def remove(run: RunName, runs_dir: RunsDir = None) -> None:
-    """Take a run out of the queue, and delete its folder."""
-    from rotnet_keras.runs.queue import remove_queued as remove_from_queue
-
-    folder = find(run, runs_dir)
-    remove_from_queue(folder)
-    tell(f"{folder.name} is out of the queue.")
-
-
-@queue.command()
-def work(runs_dir: RunsDir = None, detach: Detach = False) -> None:
-    """Start the runs of the queue in their turn, until none is left. The runs survive this process."""
-    from rotnet_keras.runs.queue import run_worker as drain
-    from rotnet_keras.runs.queue import start_worker, worker_pid
-
-    where = chosen(runs_dir)
-    pid = worker_pid(where)
-    if pid is not None:
-        raise RotnetError(f"the queue of {where} is worked on already, by process {pid}")
-    if detach:
-        tell(f"Process {start_worker(where).pid} works on the queue of {where}.")
-        return
-    drain(where)
+    echo(f"Deleted {folder.name}.")
 
 
 def _require_alive(folder: "RunFolder") -> None:
     if not folder.alive():
-        raise RotnetError(f"{folder.name} is not running here: it is {folder.state()}")
+        raise RotnetError(f"{folder.name} is not running on this machine: it is {folder.state()}")
 
 
-def _let_exit(folder: "RunFolder") -> None:
-    """Wait for the process of a run that has said its last word."""
+def _wait_for_exit(folder: "RunFolder") -> None:
+    """Wait for the process of a run that has written its end event."""
     deadline = time.monotonic() + EXIT_SECONDS
     while folder.state() in ("stopped", "failed", "finished") and folder.alive() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -202,16 +268,16 @@ def _let_exit(folder: "RunFolder") -> None:
 def _require_ended(folder: "RunFolder", stop_command: str) -> None:
     state = folder.state()
     if folder.alive() or state in ("starting", "running", "stopping"):
-        raise RotnetError(f"{folder.name} is {state}, so it stays. Stop it first: {stop_command}")
+        raise RotnetError(f"{folder.name} is {state}, so nothing was deleted. Stop it first: {stop_command}")
 
 
-def _loss(folder: "RunFolder") -> str:
-    """In words, the steps that are in no checkpoint yet."""
+def _lost_steps(folder: "RunFolder") -> str:
+    """How many steps are in no checkpoint yet, in words."""
     events = folder.events()
     done = max((e["step"] for e in events if e["kind"] in ("step", "epoch")), default=0)
     saved = max((e["step"] for e in events if e["kind"] == "checkpoint"), default=0)
     if not saved:
-        return f"all its {done} steps: it has no checkpoint yet" if done else "what it has done, no step yet"
+        return f"all its {done} steps: it has no checkpoint yet" if done else "no step: it has done none yet"
     return f"{max(0, done - saved)} steps, those since its last checkpoint at step {saved}"
 
 
@@ -219,8 +285,5 @@ def _confirm(yes: bool, question: str) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise RecipeError("without a terminal to ask on, this needs --yes")
-    typer.confirm(printable(question), abort=True)
-
-
-COMMANDS: tuple[Callable[..., None], ...] = (resume, stop, kill, delete)
+        raise RecipeError("there is no terminal to ask on; to go ahead without a question, add --yes")
+    click.confirm(printable(question), abort=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from support.command_line import run_cli
 from support.tiny import upright_images
-from typer.testing import CliRunner
 
 from rotnet_keras.cli.main import app
 from rotnet_keras.config.loading import load_recipe

@@ -4,8 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
-import typer
 
 from rotnet_keras.cli.main import app
 from rotnet_keras.config.finder import shipped_recipes
@@ -41,11 +41,12 @@ def typed():
 
 @pytest.mark.parametrize("words", typed())
 def test_what_people_are_told_to_type_is_understood(words):
-    command, path = typer.main.get_command(app), ["rotnet-keras"]
+    command, path = app, ["rotnet-keras"]
     arguments = words[1:]
-    while hasattr(command, "commands"):
-        assert arguments and arguments[0] in command.commands, f"no command {arguments[:1]} of {' '.join(path)}"
-        command, path = command.commands[arguments[0]], [*path, arguments.pop(0)]
+    while isinstance(command, click.Group):
+        found = command.get_command(click.Context(command), arguments[0]) if arguments else None
+        assert found, f"no command {arguments[:1]} of {' '.join(path)}"
+        command, path = found, [*path, arguments.pop(0)]
     context = command.make_context(path[-1], arguments)
     recipe, overrides = context.params.get("recipe"), context.params.get("overrides") or []
     if recipe and not PLACEHOLDER.search(recipe) and not recipe.endswith(".toml"):

@@ -1,22 +1,22 @@
-"""Features of picture files, and the pictures that are alike by them."""
+"""Embeddings of image files, similar images, and their projections."""
 
 import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from support.tiny import upright_images
-from typer.testing import CliRunner
 
 from rotnet_keras.cli.main import app
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.inference.embeddings import Features, load_features, nearest
-from rotnet_keras.inference.projections import groups_of
+from rotnet_keras.inference.projections import group_by_folder
 
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Twelve pictures of four brightnesses, and one that cannot be read."""
+    """Twelve images of four brightnesses, and a file that cannot be read."""
     images, labels = upright_images(12, seed=4)
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -48,7 +48,7 @@ def test_features_are_those_of_the_backbone(finished, pictures, suffix):
     assert found.tap == "conv2" and found.backbone == str(run.backbone)
 
 
-def test_pictures_that_are_alike_are_found_and_shown(finished, pictures):
+def test_similar_images_are_found_and_shown(finished, pictures):
     file, page = pictures.parent / "features.npz", pictures.parent / "alike.html"
     assert invoke("embed", finished[1].backbone, pictures, "--to", file).exit_code == 0
     asked = sorted(pictures.iterdir())[0]
@@ -73,7 +73,7 @@ def test_pictures_that_are_alike_are_found_and_shown(finished, pictures):
     (80, 30, "t-SNE of 60 of the 80, coloured by 21 folders"),
     (5, 1, "t-SNE of 5."),
 ])  # fmt: skip
-def test_features_are_drawn_in_the_plane(tmp_path, monkeypatch, count, folders, words):
+def test_features_are_projected_to_the_plane(tmp_path, monkeypatch, count, folders, words):
     monkeypatch.setattr("rotnet_keras.inference.projections.MOST", 60)
     rng = np.random.default_rng(0)
     values = (rng.normal(size=(count, 8)) + 4 * np.arange(count)[:, None] % folders).astype(np.float32)
@@ -87,16 +87,16 @@ def test_features_are_drawn_in_the_plane(tmp_path, monkeypatch, count, folders, 
         assert image.width > 1000 and len(set(np.asarray(image.convert("RGB")).reshape(-1, 3).sum(1))) > 20
 
 
-def test_the_smallest_groups_share_a_colour():
+def test_the_smallest_folders_share_a_colour():
     files = [f"/data/{'train' if n % 2 else 'test'}/{n % (n // 25 + 1)}/{n}.png" for n in range(600)]
-    groups = groups_of(files)
+    groups = group_by_folder(files)
     assert len(groups) == 21 and list(groups)[-1] == "4 other folders"
     assert np.sort(np.concatenate(list(groups.values()))).tolist() == list(range(600))
     assert min(len(rows) for rows in list(groups.values())[:-1]) >= 600 // 24 - 25
     assert all(files[row].split("/")[-2] == "0" for row in groups["0"])
 
 
-def test_the_nearest_by_cosine():
+def test_nearest_neighbours_by_cosine():
     class Known:
         files = ("a", "b", "c")
         values = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
@@ -105,20 +105,28 @@ def test_the_nearest_by_cosine():
     assert rows.tolist() == [[1, 2]] and similarity[0] == pytest.approx([1, np.sqrt(0.5)])
 
 
-def test_mistakes_are_told(finished, pictures):
+def test_mistakes_are_explained(finished, pictures):
     file = pictures.parent / "features.npz"
     for arguments, kind, message in (
         (["embed", finished[1].path, pictures, "--to", "a.txt"], RecipeError, ".npz or .parquet"),
         (["embed", finished[1].path, pictures, "--to", file, "--tap", "conv9"], DataError, "no layer called conv9"),
-        (["embed", finished[1].path, pictures / "text.png", "--to", file], DataError, "no picture can be read"),
-        (["alike", pictures / "text.png", pictures / "0-0.png"], DataError, "no features of rotnet-keras embed"),
+        (["embed", finished[1].path, pictures / "text.png", "--to", file], DataError, "none of the images can be read"),
+        (
+            ["alike", pictures / "text.png", pictures / "0-0.png"],
+            DataError,
+            "not a file that `rotnet-keras embed` wrote",
+        ),
         (["embed", finished[1].path, pictures, "--to", "none/a.npz"], RecipeError, "there is no folder none"),
         (["plot", pictures / "text.png", "--to", "a.jpg"], RecipeError, ".png, .svg or .pdf"),
-        (["plot", pictures / "text.png", "--to", file.with_suffix(".png")], DataError, "no features of rotnet-keras"),
+        (
+            ["plot", pictures / "text.png", "--to", file.with_suffix(".png")],
+            DataError,
+            "not a file that `rotnet-keras embed` wrote",
+        ),
     ):
         error = invoke(*arguments).exception
         assert isinstance(error, kind) and message in str(error), error
     assert not file.exists()
     Features("backbone.keras", "conv2", ["a", "b", "c", "d"], np.ones((4, 2), np.float32)).save(file)
     error = invoke("plot", file, "--to", file.with_suffix(".png")).exception
-    assert isinstance(error, DataError) and "pictures that differ" in str(error)
+    assert isinstance(error, DataError) and "images that differ" in str(error)

@@ -1,21 +1,21 @@
-"""Whether pretraining helped, by a handful of labels."""
+"""Whether pretraining helped, measured with a handful of labels."""
 
 import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from support.tiny import upright_images
-from typer.testing import CliRunner
 
 from rotnet_keras.cli.main import app
 from rotnet_keras.errors import DataError
-from rotnet_keras.inference.few_labels import compare, read_labels
+from rotnet_keras.inference.few_labels import compare_features, read_labels
 
 
 @pytest.fixture
 def labelled(tmp_path):
-    """Forty pictures of four brightnesses and a list of their labels."""
+    """Forty images of four brightnesses and a CSV file of their labels."""
     images, labels = upright_images(40, seed=6)
     rows = ["file,label"]
     for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
@@ -29,20 +29,20 @@ def probe(*arguments):
     return CliRunner().invoke(app, ["probe", *map(str, arguments)])
 
 
-def test_features_that_tell_the_classes_are_better_than_those_that_do_not():
+def test_features_that_separate_the_classes_are_better_than_those_that_do_not():
     rng = np.random.default_rng(0)
     labels = np.repeat(["a", "b", "c"], 20)
-    telling = np.eye(3)[np.unique(labels, return_inverse=True)[1]] + 0.1 * rng.normal(size=(60, 3))
-    found = compare({"pretrained": telling, "random": rng.normal(size=(60, 3))}, labels.tolist(), seed=0)
+    separating = np.eye(3)[np.unique(labels, return_inverse=True)[1]] + 0.1 * rng.normal(size=(60, 3))
+    found = compare_features({"pretrained": separating, "random": rng.normal(size=(60, 3))}, labels.tolist(), seed=0)
     assert found.accuracies["pretrained"].mean == 1 and found.accuracies["random"].mean < 0.6
     gain = found.gain["random"]
     assert gain.mean == pytest.approx(1 - found.accuracies["random"].mean) and 0 < gain.low < gain.mean < gain.high
     assert found.chance == pytest.approx(1 / 3)
-    nothing = compare({"pretrained": telling, "random": telling}, labels.tolist(), seed=0).gain["random"]
+    nothing = compare_features({"pretrained": separating, "random": separating}, labels.tolist(), seed=0).gain["random"]
     assert (nothing.low, nothing.mean, nothing.high) == (0, 0, 0)
 
 
-def test_a_run_is_judged_by_a_list_of_labels(finished, labelled):
+def test_a_run_is_compared_with_its_baselines(finished, labelled):
     result = probe(finished[1].path, "--labels", labelled / "labels.csv", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)
@@ -55,7 +55,7 @@ def test_a_run_is_judged_by_a_list_of_labels(finished, labelled):
     assert "over random weights" in told
 
 
-def test_a_folder_for_each_class_has_labels_too(labelled):
+def test_a_folder_for_each_class_gives_labels_too(labelled):
     for number in range(6):
         path = labelled / "classes" / ("cats" if number % 2 else "dogs") / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,14 +66,14 @@ def test_a_folder_for_each_class_has_labels_too(labelled):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,class\n0.png,a", "expected rows below the words file,label"),
+        ("name,class\n0.png,a", "expected a first line with the column names file,label"),
         ("file,label\n0.png,a\nnothing.png,b", "line 3: no file"),
         ("file,label\n0.png,a\n1.png,", "line 3: no label"),
         ("file,label\n0.png,a\n1.png,a", "two classes or more, got 1"),
-        ("file,label\n0.png,a\n1.png,a\n2.png,b", "two pictures or more of each class; one of b"),
+        ("file,label\n0.png,a\n1.png,a\n2.png,b", "two images or more of each class; too few of b"),
     ],
 )
-def test_lists_that_cannot_be_used_are_told(labelled, text, message):
+def test_label_lists_that_cannot_be_used_are_refused(labelled, text, message):
     (labelled / "wrong.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_labels(labelled / "wrong.csv")

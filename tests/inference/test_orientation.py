@@ -1,4 +1,4 @@
-"""Single pictures shown to a network that tells turns."""
+"""The orientation of single images, anomaly scores, and the commands around them."""
 
 import base64
 import csv
@@ -9,20 +9,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from support.tiny import shared_data, upright_images
-from typer.testing import CliRunner
 
 from rotnet_keras.cli.main import app
 from rotnet_keras.errors import DataError
-from rotnet_keras.inference.loading import Viewer
-from rotnet_keras.inference.orientation import Judge, fitted_temperature, judge, see, turns_of, unlikeliness
-from rotnet_keras.inference.orientation_metrics import bins_of, calibration_error
+from rotnet_keras.inference.loading import ImageLoader
+from rotnet_keras.inference.orientation import (
+    OrientationModel,
+    anomaly_score,
+    fit_temperature,
+    load_orientation_model,
+    orientation_probabilities,
+    predict,
+)
+from rotnet_keras.inference.orientation_metrics import calibration_bins, calibration_error
 
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Six upright pictures, three of noise, and one that cannot be read."""
+    """Six upright images, three of noise, and a file that cannot be read."""
     images, _ = upright_images(6, seed=2)
     noise = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
     for kind, arrays in (("usual", images), ("noise", noise)):
@@ -37,38 +44,42 @@ def anomalies(*arguments):
     return CliRunner().invoke(app, ["anomalies", *map(str, arguments)], catch_exceptions=True)
 
 
-def test_turns_are_added_up_over_the_copies():
-    """Three copies say that the picture is turned by 90 degrees, the fourth sees it upright."""
+def test_predictions_are_combined_over_the_copies():
+    """Three copies say that the image is rotated by 90 degrees, the fourth that it is upright."""
     said = np.full((1, 4, 4), 0.05)
     for copy, turn in ((0, 1), (1, 2), (2, 3), (3, 3)):
         said[0, copy, turn] = 0.85
-    (found,) = turns_of(np.log(said))
+    (found,) = orientation_probabilities(np.log(said))
     assert found.argmax() == 1 and found.sum() == pytest.approx(1)
     weights = np.exp([[0.25 * np.log(0.85) + 0.75 * np.log(0.05)], [0.75 * np.log(0.85) + 0.25 * np.log(0.05)]])[:, 0]
     assert found[0] / found[1] == pytest.approx(weights[0] / weights[1])
-    (softer,) = turns_of(np.log(said), temperature=10)
+    (softer,) = orientation_probabilities(np.log(said), temperature=10)
     assert 0.25 < softer[1] < found[1]
 
 
-def test_it_is_unusual_not_to_know_the_turns():
+def test_an_image_of_unrecognised_rotations_is_an_anomaly():
     sure, unsure = np.full((4, 4), 1e-6), np.full((4, 4), 0.25)
     np.fill_diagonal(sure, 1 - 3e-6)
-    assert unlikeliness(np.log([sure, unsure])) == pytest.approx([0, np.log(4)], abs=1e-5)
+    assert anomaly_score(np.log([sure, unsure])) == pytest.approx([0, np.log(4)], abs=1e-5)
 
 
-def test_a_turned_picture_gets_the_turn_it_has(finished, pictures):
-    network = judge(finished[1])
+def test_the_angle_of_rotated_images_is_predicted(finished, pictures):
+    network = load_orientation_model(finished[1])
     images, _ = upright_images(30, seed=5)
     for turn in range(4):
-        found = turns_of(network.log_probabilities(np.rot90(images, turn, (1, 2)))).argmax(axis=1)
+        found = orientation_probabilities(network.log_probabilities(np.rot90(images, turn, (1, 2)))).argmax(axis=1)
         assert (found == turn).mean() > 0.9
-    seen = see(network, sorted((pictures / "usual").iterdir()))
+    seen = predict(network, sorted((pictures / "usual").iterdir()))
     assert [file.name for file in seen.files] == [f"{number}.png" for number in range(6)]
     assert [(file.name, why) for file, why in seen.unreadable] == [("empty.png", "the file is empty")]
-    assert isinstance(network, Judge) and network.angles == (0, 90, 180, 270) and network.viewer == Viewer(16, 16, 3)
+    assert (
+        isinstance(network, OrientationModel)
+        and network.angles == (0, 90, 180, 270)
+        and network.loader == ImageLoader(16, 16, 3)
+    )
 
 
-def test_what_the_network_never_saw_comes_first(finished, pictures):
+def test_images_unlike_the_training_data_come_first(finished, pictures):
     result = anomalies(
         finished[1].path, pictures / "usual", "--against", pictures / "noise", "--csv", pictures / "all.csv", "--json"
     )
@@ -87,7 +98,7 @@ def test_what_the_network_never_saw_comes_first(finished, pictures):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Eight JPEG files of upright pictures, of which four are turned, and a PNG file that is turned too."""
+    """Eight JPEG files, of which three are not upright, and a PNG file that is not upright either."""
     images, _ = upright_images(9, seed=3)
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -103,13 +114,13 @@ def upright(*arguments):
     return result.output
 
 
-def test_pictures_are_set_upright_when_asked_to(finished, photos):
+def test_images_are_rotated_upright_with_write(finished, photos):
     before = {file.name: file.read_bytes() for file in photos.iterdir()}
     arguments = [photos, "--network", finished[1].path, "--min-confidence", "0.5"]
     found = json.loads(upright(*arguments, "--json"))
     assert 0.02 <= found["temperature"] <= 20
     needed = {Path(picture["file"]).name: picture["clockwise"] for picture in found["pictures"]}
-    # What was turned counter-clockwise is turned back clockwise.
+    # Images rotated counter-clockwise need a clockwise correction.
     expected = {"1.jpg": 90, "2.jpg": 180, "3.jpg": 270, "drawing.png": 270}
     assert {name: turn for name, turn in needed.items() if turn} == expected
     told = upright(*arguments)
@@ -117,7 +128,9 @@ def test_pictures_are_set_upright_when_asked_to(finished, photos):
     assert {file.name: file.read_bytes() for file in photos.iterdir()} == before
     told = upright(*arguments, "--write", "exif", "--csv", photos.parent / "turns.csv")
     assert (
-        "Skipped 1 files: " in told and "drawing.png (it is no JPEG file but PNG" in told and "Turned 3 files." in told
+        "Skipped 1 files: " in told
+        and "drawing.png (expected a JPEG file, got PNG" in told
+        and "Turned 3 files." in told
     )
     assert (photos.parent / "turns.csv").read_text().startswith("file,clockwise,confidence,sure")
     changed = {name for name, content in before.items() if (photos / name).read_bytes() != content}
@@ -126,7 +139,7 @@ def test_pictures_are_set_upright_when_asked_to(finished, photos):
     assert "0 of 9 pictures are turned" in upright(*arguments)
 
 
-def test_unless_told_otherwise_the_network_that_ships_is_asked_and_knows_real_photos(tmp_path):
+def test_the_default_is_a_pretrained_model_that_knows_real_photos(tmp_path):
     scenes = sorted(shared_data("scenes15").glob("test/*/*.jpg"))[::12]
     result = CliRunner().invoke(app, ["measure-upright", *map(str, scenes), "--to", str(tmp_path / "to"), "--json"])
     assert result.exit_code == 0, result.output
@@ -134,37 +147,41 @@ def test_unless_told_otherwise_the_network_that_ships_is_asked_and_knows_real_ph
     assert found["accuracy"]["of"] == 50 and found["accuracy"]["value"] > 0.7
 
 
-def test_a_protected_file_is_told_and_the_others_are_turned(finished, photos):
+def test_a_read_only_file_is_named_and_the_others_are_rotated(finished, photos):
     before = {file.name: file.read_bytes() for file in photos.iterdir()}
     (photos / "2.jpg").chmod(0o444)
     told = upright(photos, "--network", finished[1].path, "--min-confidence", "0.5", "--write", "exif")
-    assert "2.jpg (it is read-only)" in told and "Turned 2 files." in told
+    assert "2.jpg (the file is read-only)" in told and "Turned 2 files." in told
     changed = {name for name, content in before.items() if (photos / name).read_bytes() != content}
     assert changed == {"1.jpg", "3.jpg"} and len(list(photos.iterdir())) == len(before)
 
 
-def test_a_page_shows_what_is_turned_and_what_is_doubtful(finished, photos, monkeypatch):
+def test_the_page_shows_what_is_not_upright_and_what_is_doubtful(finished, photos, monkeypatch):
     page, named = photos.parent / "page.html", photos / "<b>&.jpg"
     (photos / "1.jpg").rename(named)
     arguments = [photos, "--network", finished[1].path, "--page", page]
     told = upright(*arguments, "--min-confidence", "0.5", "--write", "exif")
     content = page.read_text()
-    assert f"Page: {page}" in told and "4 of 9 pictures are turned" in content and "4 pictures, the least" in content
+    assert (
+        f"Page: {page}" in told
+        and "4 of 9 pictures are turned" in content
+        and "4 images, the least confident first" in content
+    )
     assert content.count("data:image/jpeg;base64,/9j/") == 8 and "http" not in content
     assert "<b>" not in content and "&lt;b&gt;&amp;.jpg" in content
     before, after = (
         np.asarray(Image.open(BytesIO(base64.b64decode(part.split('"')[0]))), float)
         for part in content.split('src="data:image/jpeg;base64,')[1:3]
     )
-    quarters = int(re.search(r"turned (\d+)° clockwise", content).group(1)) // 90
+    quarters = int(re.search(r"rotated (\d+)° clockwise", content).group(1)) // 90
     assert np.abs(np.rot90(before, -quarters) - after).mean() < 4
-    monkeypatch.setattr("rotnet_keras.inference.upright_page.MOST", 2)
+    monkeypatch.setattr("rotnet_keras.inference.pages.MOST", 2)
     upright(*[photos, "--network", finished[1].export / "rotnet.keras", "--page", page], "--min-confidence", "1")
     content = page.read_text()
-    assert "Doubtful, left alone" in content and "None." in content
+    assert "Doubtful, left as they are" in content and "None." in content
 
 
-def test_uprightness_is_measured(finished, photos, tmp_path):
+def test_orientation_metrics_are_those_of_the_predictions(finished, photos, tmp_path):
     images, _ = upright_images(40, seed=7)
     folder = tmp_path / "upright"
     folder.mkdir()
@@ -177,10 +194,10 @@ def test_uprightness_is_measured(finished, photos, tmp_path):
     assert result.exit_code == 0, result.output
     assert "40 pictures" in result.output and "text.png (" in result.output
     found = json.loads((to / "upright.json").read_text())
-    network = judge(finished[1])
+    network = load_orientation_model(finished[1])
     said = network.log_probabilities(images)
-    answers = turns_of(said, found["temperature"])
-    # A turned picture is answered as an upright one is, turned.
+    answers = orientation_probabilities(said, found["temperature"])
+    # The prediction for a rotated image is that for the upright one, rotated.
     right = answers.argmax(axis=1) == 0
     assert found["accuracy"]["value"] == pytest.approx(right.mean()) and found["accuracy"]["of"] == 40
     assert found["decided"]["value"] == pytest.approx((answers.max(axis=1).round(4) >= 0.6).mean())
@@ -197,26 +214,26 @@ def test_uprightness_is_measured(finished, photos, tmp_path):
     assert (to / "upright.json").read_bytes() == before
 
 
-def test_the_calibration_error_of_known_answers():
-    """Of those that are 0.95 sure 80 % are right, of those that are 0.55 sure 60 %."""
+def test_the_calibration_error_of_known_predictions():
+    """At a confidence of 0.95 80 % are correct, at 0.55 60 %."""
     confidence = np.repeat([0.95, 0.55], [10, 30])
     right = np.array([True] * 8 + [False] * 2 + [True] * 18 + [False] * 12)
-    bins = bins_of(confidence, right)
+    bins = calibration_bins(confidence, right)
     assert [each.accuracy.of for each in bins] == [30, 10]
     assert calibration_error(bins) == pytest.approx((30 * 0.05 + 10 * 0.15) / 40)
 
 
-def test_what_is_not_sure_is_left_alone(finished, photos):
+def test_doubtful_images_are_left_alone(finished, photos):
     told = upright(photos, "--network", finished[1].export / "rotnet.keras", "--min-confidence", "1")
     assert "0 of 9 pictures are turned, 9 are doubtful" in told and "not calibrated: a file alone" in told
 
 
-def test_a_network_that_is_too_sure_is_calibrated():
-    """It says 0.99 and is right in three of four pictures."""
+def test_an_overconfident_model_is_calibrated():
+    """Its confidence is 0.99, and three of four predictions are correct."""
     said = np.full((100, 4, 4), 0.01 / 3)
     said[np.arange(100)[:, None], np.arange(4), (np.arange(4) + (np.arange(100) % 4 == 0)[:, None]) % 4] = 0.99
-    temperature = fitted_temperature(np.log(said))
-    assert turns_of(np.log(said), temperature).max(axis=1) == pytest.approx(0.75, abs=0.02)
+    temperature = fit_temperature(np.log(said))
+    assert orientation_probabilities(np.log(said), temperature).max(axis=1) == pytest.approx(0.75, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +244,7 @@ def test_a_network_that_is_too_sure_is_calibrated():
         ("rotnet.keras", ["."], None),
     ],
 )
-def test_mistakes_are_told(finished, pictures, network, paths, message):
+def test_mistakes_are_explained(finished, pictures, network, paths, message):
     result = anomalies(finished[1].export / network, *(pictures / path for path in paths))
     if message is None:
         assert result.exit_code == 0, result.output

@@ -10,10 +10,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from support.tiny import upright_images
 from support.whole_runs import events_of
-from typer.testing import CliRunner
 
 import rotnet_keras
 from rotnet_keras.cli.main import app

@@ -1,12 +1,43 @@
-"""The command line and the interpreter, each time in a process of its own."""
+"""The command line: in this process, where that is enough, or in a process of its own."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+from unittest import mock
+
+from rotnet_keras.cli.main import main
 
 
 def command(*arguments):
     return [sys.executable, "-m", "rotnet_keras", *map(str, arguments)]
+
+
+def invoke(*arguments, cwd=None, **environment):
+    """Run the command line in this process, for commands that neither load TensorFlow nor train.
+
+    Everything that `main` does is part of it: messages of errors, exit codes, both streams. A mistake of the program
+    raises here what it would have printed as a traceback.
+
+    Returns:
+        subprocess.CompletedProcess, as of `run_cli`.
+    """
+    words = [str(argument) for argument in arguments]
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, environment),
+        mock.patch.object(sys, "argv", ["rotnet-keras", *words]),
+        mock.patch.object(sys, "stdin", io.StringIO()),
+        contextlib.chdir(cwd or "."),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main(words)
+        except SystemExit as error:
+            code = error.code or 0
+    return subprocess.CompletedProcess(command(*words), code, out.getvalue(), err.getvalue())
 
 
 def run_cli(*arguments, cwd=None, timeout=300, **environment):

@@ -3,49 +3,56 @@
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from rotnet_keras.cli.options import Version
+from rotnet_keras.cli.options import argument, command, flag, option, runs_dir_option, version_option
 from rotnet_keras.errors import RotnetError
-from rotnet_keras.runs.folder import default_runs_dir, find_run
+from rotnet_keras.runs.folder import find_run
 from rotnet_keras.text import printable
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
+@command("rotnet-tui", examples=("rotnet-tui", "rotnet-tui my_run --runs-dir /data/runs"))
+@argument("run", "[RUN]", "A run to open at once.", required=False)
+@runs_dir_option
+@flag("--serve", description="Show it in a web browser on this machine instead of the terminal.")
+@option(
+    "--port",
+    metavar="PORT",
+    type=click.IntRange(1, 65535),
+    default=8617,
+    help="With --serve: the port of 127.0.0.1 to listen on.",
+)
+@version_option
+def app(run: str | None, runs_dir: Path, serve: bool, port: int) -> None:
+    """Start runs and watch them live.
 
-@app.command()
-def tui(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run to open at once.")] = None,
-    runs_dir: Annotated[Path | None, typer.Option(help="Where runs are; ROTNET_RUNS_DIR or ./runs by default.")] = None,
-    serve: Annotated[bool, typer.Option("--serve", help="Show it in a browser of this machine instead.")] = False,
-    port: Annotated[
-        int, typer.Option(min=1, max=65535, help="With --serve: where it listens, on 127.0.0.1 only.")
-    ] = 8617,
-    version: Version = False,
-) -> None:
-    """Launch runs and watch them live. Quitting never stops a run."""
-    folder = runs_dir or default_runs_dir()
-    opened = find_run(run, folder) if run else None
+    Quitting never stops a run.
+    """
+    opened = find_run(run, runs_dir) if run else None
     if serve:
-        _serve([str(run)] if run else [], folder, port)
+        _serve([run] if run else [], runs_dir, port)
         return
     if not sys.stdout.isatty() and "TEXTUAL_DRIVER" not in os.environ:
-        raise RotnetError("rotnet-tui needs a terminal. For scripts there is: rotnet-keras runs --json")
+        raise RotnetError("rotnet-tui needs a terminal. In scripts, use: rotnet-keras runs --json")
     if os.environ.get("TERM") == "dumb":
-        raise RotnetError("This terminal (TERM=dumb) cannot be drawn on. Instead: rotnet-keras status RUN, logs -f RUN")
+        raise RotnetError(
+            "rotnet-tui cannot draw on this terminal (TERM=dumb). "
+            "Use instead: rotnet-keras status RUN, or rotnet-keras logs -f RUN"
+        )
     from rotnet_tui.app import RotnetApp
 
-    application = RotnetApp(folder, opened)
+    application = RotnetApp(runs_dir, opened)
     application.run()
     if application.crash_report:
-        print(f"rotnet-tui crashed; no run was touched. What happened: {application.crash_report}", file=sys.stderr)
+        print(f"rotnet-tui crashed; no run was affected. See {application.crash_report}", file=sys.stderr)
     sys.exit(application.return_code or 0)
 
 
 def _serve(arguments: list[str], runs_dir: Path, port: int) -> None:
+    """Serve the terminal UI as a web page until Ctrl-C."""
     try:
         from textual_serve.server import Server
     except ImportError:
@@ -54,13 +61,17 @@ def _serve(arguments: list[str], runs_dir: Path, port: int) -> None:
     try:
         Server(shlex.join(words), host="127.0.0.1", port=port, title="rotnet-tui").serve()
     except OSError as error:
-        raise RotnetError(f"cannot listen on port {port}, choose another with --port: {error.strerror}") from None
+        raise RotnetError(f"cannot listen on port {port} ({error.strerror}); choose another with --port") from None
 
 
-def main() -> None:
-    """Entry point: a user's mistake ends in a message, never in a traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `rotnet-tui`: a user's mistake ends in a message, never in a traceback.
+
+    Args:
+        arguments: the words after the program's name; those of this process by default.
+    """
     try:
-        app()
+        app(arguments, prog_name="rotnet-tui")
     except RotnetError as error:
         print(printable(str(error)), file=sys.stderr)
         sys.exit(error.exit_code)
