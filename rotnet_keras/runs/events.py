@@ -4,7 +4,6 @@ import fcntl
 import json
 import math
 import os
-import statistics
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -129,7 +128,11 @@ def median_step_interval(events: list[Event]) -> float:
     """Return the median seconds between step events; 0 if there are fewer than four of them."""
     times = [e["time"] for e in events if e["kind"] == "step"]
     intervals = [b - a for a, b in pairwise(times)]
-    return statistics.median(intervals) if len(intervals) >= 3 else 0.0
+    if len(intervals) < 3:
+        return 0.0
+    import statistics
+
+    return statistics.median(intervals)
 
 
 def _finite(value: Any) -> Any:

@@ -6,7 +6,6 @@ The run's own process is the only writer. Others read, and ask it to stop by cre
 import json
 import os
 import re
-import secrets
 import shlex
 import shutil
 import time
@@ -192,7 +191,7 @@ def create_run(runs_dir: Path, name: str, recipe_toml: str, facts: Mapping[str, 
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         # The folder is filled before it is renamed, so that nobody ever sees a run without its recipe.
-        staging = runs_dir / f".new-{secrets.token_hex(4)}"
+        staging = runs_dir / f".new-{os.urandom(4).hex()}"
         staging.mkdir()
         (staging / "recipe.toml").write_text(recipe_toml, encoding="utf-8")
         (staging / "run.json").write_text(json.dumps({"format": FORMAT, **facts}, indent=2), encoding="utf-8")
@@ -242,7 +241,7 @@ def list_runs(runs_dir: Path) -> list[RunFolder]:
 
 def remove_run(run: RunFolder) -> None:
     """Delete a run folder. It is renamed first, so that readers see it whole or not at all."""
-    doomed = run.path.with_name(f".gone-{secrets.token_hex(4)}")
+    doomed = run.path.with_name(f".gone-{os.urandom(4).hex()}")
     run.path.rename(doomed)
     shutil.rmtree(doomed)
 
