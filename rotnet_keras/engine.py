@@ -1,7 +1,7 @@
-"""Settles how TensorFlow is started; every module that needs Keras imports this one first.
+"""Starts TensorFlow: every module imports `keras` and `tf` from here.
 
-The environment has to be right before TensorFlow's first import, so this module's import sets it and
-`configure` does what has to come after. Values that a user has set already are left alone.
+Environment variables have to be set before TensorFlow's first import, so importing this module sets them. `configure`
+does what comes after the import. Variables that the user has set are left as they are.
 """
 
 import os
@@ -16,57 +16,62 @@ from rotnet_keras.host import check_backend, processor_flags
 check_backend()
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# TensorFlow leaves oneDNN off on some processors where it makes a training step 1.4 to 1.6 times as fast.
+# On some processors TensorFlow leaves oneDNN off, although a training step is 1.4 to 1.6 times as fast with it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-# How lines begin that TensorFlow's libraries print at any log level when they are loaded, and what a machine without a
-# GPU says besides. Warnings and errors of other kinds are let through.
-CHATTER = ("I0000", "WARNING: All log messages before absl::InitializeLog", "To enable the following instructions")
-NO_DRIVER = "UNKNOWN ERROR (303)"
+# TensorFlow's libraries print lines with these beginnings at any log level when they are loaded; and, on a machine without
+# a GPU, lines with this error. Other warnings and errors are passed on.
+STARTUP_PREFIXES = (
+    "I0000",
+    "WARNING: All log messages before absl::InitializeLog",
+    "To enable the following instructions",
+)
+NO_GPU_DRIVER = "UNKNOWN ERROR (303)"
 
 
 @contextmanager
-def _without_chatter() -> Iterator[None]:
+def _without_startup_messages() -> Iterator[None]:
     sys.stderr.flush()
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         finally:
             sys.stderr.flush()
             os.dup2(stderr, 2)
             os.close(stderr)
-            said.seek(0)
-            for line in said.read().decode("utf-8", "replace").splitlines():
-                if not line.startswith(CHATTER) and NO_DRIVER not in line:
+            captured.seek(0)
+            for line in captured.read().decode("utf-8", "replace").splitlines():
+                if not line.startswith(STARTUP_PREFIXES) and NO_GPU_DRIVER not in line:
                     print(line, file=sys.stderr)
 
 
-with _without_chatter():
+with _without_startup_messages():
     import keras
     import tensorflow as tf
 
-    # The first look for GPUs says the rest.
+    # The first listing of devices prints the rest of the messages.
     tf.config.list_physical_devices()
 
 __all__ = ["configure", "device_name", "dtype_policy", "keras", "resolve_precision", "tf"]
 
 if keras.backend.backend() != "tensorflow":
     raise RotnetError(
-        f"rotnet-keras needs Keras's TensorFlow backend, and Keras runs on {keras.backend.backend()!r} already: set "
-        "KERAS_BACKEND to 'tensorflow' before it is imported"
+        f"rotnet-keras needs Keras's TensorFlow backend, and Keras was imported with {keras.backend.backend()!r}: set "
+        "the environment variable KERAS_BACKEND to 'tensorflow' before importing keras"
     )
 
 
 def configure(seed: int, precision: str, deterministic: bool = True) -> None:
-    """Fix every global source of randomness and the dtype policy of the layers built from here on.
+    """Set all global seeds, and the dtype policy of the layers that are built from now on.
 
     Args:
-        seed: feeds Python's, NumPy's and TensorFlow's global generators, which only the initial weights
-            use; everything later is drawn from (seed, step).
-        precision: "float32", "mixed_bfloat16" or "mixed_float16", no longer "auto".
-        deterministic: let operations sum in a fixed order. XLA, and so a TPU, has no such gradient of a max pool.
+        seed: of Python's, NumPy's and TensorFlow's global generators. Only the initial weights use them; everything
+            later is drawn from (seed, step).
+        precision: "float32", "mixed_bfloat16" or "mixed_float16"; not "auto", see `resolve_precision`.
+        deterministic: make operations sum in a fixed order. False for XLA, and so for a TPU, which has no deterministic
+            gradient of max pooling.
     """
     for gpu in tf.config.list_physical_devices("GPU"):
         if not tf.config.experimental.get_memory_growth(gpu):
@@ -77,16 +82,16 @@ def configure(seed: int, precision: str, deterministic: bool = True) -> None:
     keras.config.set_dtype_policy(precision)
 
 
-def resolve_precision(asked: str) -> str:
-    """What a recipe's precision comes to on this machine: the same, but for "auto"."""
-    return _fastest_precision() if asked == "auto" else asked
+def resolve_precision(requested: str) -> str:
+    """The precision that a recipe asks for, with "auto" replaced by the fastest one on this machine."""
+    return _fastest_precision() if requested == "auto" else requested
 
 
 def _fastest_precision() -> str:
-    """The precision that convolutions train fastest in here, of those that lose no accuracy.
+    """The fastest precision on this machine among those that lose no accuracy.
 
-    A CPU gains from bfloat16 only if it has instructions for it: matrix units (AMX), or AVX-512's dot products
-    (results/performance.md); without them it is slower than float32.
+    A CPU is faster in bfloat16 only if it has instructions for it, AMX or AVX-512's bfloat16 dot products, and slower
+    than in float32 without them (measured in results/performance.md).
     """
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
@@ -100,7 +105,7 @@ def _fastest_precision() -> str:
 
 @contextmanager
 def dtype_policy(precision: str) -> Iterator[None]:
-    """Build layers that compute in some precision, whatever those around them do."""
+    """Set Keras's dtype policy for the block, for example `with dtype_policy("float32"):`."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
@@ -110,7 +115,7 @@ def dtype_policy(precision: str) -> Iterator[None]:
 
 
 def device_name() -> str:
-    """A word for what the training runs on, for example "1 GPU" or "CPU"."""
+    """What training runs on, for people: "CPU", "1 GPU", "4 GPUs"."""
     gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus == 0:
         return "CPU"

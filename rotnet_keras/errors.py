@@ -1,18 +1,20 @@
-"""The errors that a user can cause, each with the exit code that the command line ends with."""
+"""The errors that a user can cause, each with the exit code of the command line."""
 
 from collections.abc import Iterable
 
 
 class RotnetError(Exception):
-    """Base of every error that is reported as a message and never as a traceback."""
+    """The base of all errors that the command line reports as a message, without a traceback."""
 
     exit_code = 1
 
 
 class RecipeError(RotnetError):
-    """A recipe, an override or a command line that cannot be used.
+    """A recipe, an override or a command line is invalid.
 
-    `problems` has (location of the key, message) for each thing that is wrong in a recipe.
+    Args:
+        message: for the user.
+        problems: (location of the key, message) for each problem of a recipe.
     """
 
     exit_code = 2
@@ -23,21 +25,21 @@ class RecipeError(RotnetError):
 
 
 class DataError(RotnetError):
-    """Images, labels or a backbone file that are missing or cannot be read."""
+    """Images, labels or a model file are missing or cannot be read."""
 
     exit_code = 3
 
 
 class RunError(RotnetError):
-    """A run folder that cannot do what was asked of it."""
+    """A run folder does not allow the operation: for example, its run is finished, or another process is running it."""
 
 
 class DivergedError(RotnetError):
-    """The training loss became infinite or not a number."""
+    """The training diverged: its loss or a weight became infinite or NaN."""
 
 
 class RunStopped(RotnetError):
-    """A run was asked to stop and did so after its step, with everything saved.
+    """A run stopped on request, after its present step and with everything saved.
 
     `exit_code` is 128 + the signal's number: 130 for SIGINT, 143 for SIGTERM and for a `stop` file.
     """

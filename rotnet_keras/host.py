@@ -1,4 +1,4 @@
-"""What there is before TensorFlow is loaded: the processor, of which Python knows little, and the environment."""
+"""What can be read of the machine without loading TensorFlow: the processor and the Keras backend asked for."""
 
 import os
 import platform
@@ -8,30 +8,30 @@ from rotnet_keras.errors import RotnetError
 
 
 def check_backend() -> None:
-    """Refuse an environment that wants another backend of Keras.
+    """Make sure that Keras will use its TensorFlow backend.
 
     Raises:
-        RotnetError: it does.
+        RotnetError: the environment variable KERAS_BACKEND names another one.
     """
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
         raise RotnetError(
-            f"rotnet-keras needs Keras's TensorFlow backend, and KERAS_BACKEND asks for {backend!r}: unset it, or set "
-            "it to 'tensorflow'"
+            f"rotnet-keras needs Keras's TensorFlow backend, and KERAS_BACKEND is {backend!r}: unset it, or set it to "
+            "'tensorflow'"
         )
 
 
 def processor() -> str:
-    """Its name, or at least its architecture."""
-    return _first("model name") or platform.processor() or platform.machine()
+    """The name of the processor, or its architecture where the name is unknown."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def processor_flags() -> list[str]:
-    """Its instruction sets, as Linux calls them ("avx2", "amx_bf16"); none where that cannot be told."""
-    return _first("flags").split()
+    """The processor's instruction sets by Linux's names, such as "avx2"; empty on other systems."""
+    return _cpuinfo("flags").split()
 
 
-def _first(key: str) -> str:
+def _cpuinfo(key: str) -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

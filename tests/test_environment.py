@@ -53,5 +53,5 @@ def test_a_run_needs_no_home_locale_terminal_or_network_and_its_folder_may_have_
 def test_another_backend_of_keras_is_refused_before_anything_is_made(tmp_path, arguments):
     result = run_cli(*arguments, cwd=tmp_path, KERAS_BACKEND="jax")
     assert result.returncode == 1 and result.stdout == ""
-    assert "KERAS_BACKEND asks for 'jax': unset it" in result.stderr
+    assert "KERAS_BACKEND is 'jax': unset it" in result.stderr
     assert list(tmp_path.iterdir()) == []

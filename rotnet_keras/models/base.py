@@ -15,7 +15,7 @@ class TrainingModel(keras.Model):
 
     Attributes:
         parts: that a batch is computed in, one after the other.
-        waited: seconds that training has waited for its input pipeline so far.
+        input_wait: seconds that training has input_wait for its input pipeline so far.
         stop_save_requests: asked in every step whether to stop and whether to save after it.
         agreed_requests: what came of it: where several processes train together, what any of them wished.
     """
@@ -26,7 +26,7 @@ class TrainingModel(keras.Model):
         super().__init__(name=name)
         self.seed = seed
         self.accumulation_parts = 1
-        self.waited = 0.0
+        self.input_wait = 0.0
         self.stop_save_requests: Callable[[], tuple[bool, bool]] = lambda: (False, False)
         self.agreed_requests = (False, False)
         self._reset: Any = None

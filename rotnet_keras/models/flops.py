@@ -52,7 +52,7 @@ def backbone_summary(spec: Backbone, shape: Sequence[int]) -> dict[str, Any]:
     channels = shape[-1]
     model = build(spec, shape, (127.5,) * channels, (127.5,) * channels)
     return {
-        "taps": {name: list(model.get_layer(name).output.shape[1:]) for name in spec.readable()},
+        "taps": {name: list(model.get_layer(name).output.shape[1:]) for name in spec.feature_layers()},
         "parameters": sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
         "gflop": forward_gflop(model),
     }

@@ -18,7 +18,7 @@ class Timed(Protocol):
     run_eagerly: bool
     jit_compile: Any
     steps_per_execution: int
-    waited: float
+    input_wait: float
     stop_save_requests: Callable[[], tuple[bool, bool]]
     agreed_requests: tuple[bool, bool]
 
@@ -84,7 +84,7 @@ def on_replicas(model: Timed) -> Function:
 def _next(model: Timed, iterator: Any) -> Any:
     start = time.perf_counter()
     batch = next(iterator)
-    model.waited += time.perf_counter() - start
+    model.input_wait += time.perf_counter() - start
     return batch
 
 

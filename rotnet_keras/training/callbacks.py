@@ -1,4 +1,4 @@
-"""Keras callbacks, one concern each."""
+"""Keras callbacks of the training loop: learning rate, work after each step, step events."""
 
 import math
 import time
@@ -12,10 +12,14 @@ from rotnet_keras.training.schedules import learning_rate
 
 
 class LearningRate(keras.callbacks.Callback):
-    """Sets the rate of every step from the schedule, which knows nothing but the step.
+    """Sets the learning rate of every step from the schedule, a function of the step alone.
 
     Args:
-        first: number of the first step of the coming `fit`.
+        optimizer: the recipe's section, with the peak learning rate.
+        schedule: the recipe's section.
+        length: the recipe's section that gives the total number of steps.
+        images: images per epoch.
+        first: the step at which the next `fit` starts.
     """
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule, length: Length, images: int, first: int) -> None:
@@ -27,36 +31,39 @@ class LearningRate(keras.callbacks.Callback):
         self.first = first
 
     def at(self, step: int) -> float:
-        """The rate of a step."""
+        """The learning rate of a step."""
         return learning_rate(self.schedule, self.peak, step, self.steps_per_epoch, self.total)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Set the rate of the step that begins."""
+        """Set the learning rate of the step that begins."""
         self.model.optimizer.learning_rate = self.at(self.first + batch)
 
 
 class AfterStep(keras.callbacks.Callback):
-    """Calls a function with the number of steps done in this `fit`, and stops it when that says so."""
+    """Calls a function after each step with the number of steps done in this `fit`; ends `fit` if it returns True."""
 
     def __init__(self, call: Callable[[int], bool]) -> None:
         super().__init__()
         self.call = call
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """End the training if the function returns True."""
+        """Call the function."""
         if self.call(batch + 1):
             self.model.stop_training = True
 
 
 class StepEvents(keras.callbacks.Callback):
-    """Hands on the metrics of every few steps, averaged, and stops training that has diverged.
+    """Reports the metrics averaged over every few steps, and ends a training whose loss is not finite.
 
     Args:
-        write: called with step, loss, accuracy, learning_rate, images_per_s, steps and data_wait, the share
-            of the time (0 to 1) that the steps waited for their images.
-        first: number of the first step of the coming `fit`.
-        every: steps that are averaged.
-        batch: images a step.
+        write: called with step, loss, accuracy, learning_rate, images_per_s, steps (how many were averaged) and
+            data_wait (the share of the time, 0 to 1, in which the steps waited for their images).
+        first: the step at which the next `fit` starts.
+        every: the number of steps that are averaged.
+        batch: images per step.
+
+    Attributes:
+        latest: loss and accuracy of the present average.
     """
 
     def __init__(self, write: Callable[..., None], first: int, every: int, batch: int) -> None:
@@ -67,10 +74,14 @@ class StepEvents(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start the clock."""
-        self._since, self._waited = time.perf_counter(), self.model.waited
+        self._since, self._wait = time.perf_counter(), self.model.input_wait
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Check the loss; write an event if one is due."""
+        """Check the loss, and write an event if one is due.
+
+        Raises:
+            DivergedError: the loss is infinite or NaN.
+        """
         self.step = self.first + batch + 1
         self.latest = {key: float((logs or {})[key]) for key in ("loss", "accuracy")}
         self._pending += 1
@@ -83,7 +94,7 @@ class StepEvents(keras.callbacks.Callback):
             self.flush()
 
     def flush(self) -> None:
-        """Write the event of the steps since the last one, and begin a new average."""
+        """Write an event for the steps since the last one, and start a new average."""
         if not self._pending:
             return
         now = time.perf_counter()
@@ -93,7 +104,7 @@ class StepEvents(keras.callbacks.Callback):
             learning_rate=float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
             images_per_s=round(self._pending * self.batch / (now - self._since), 2),
             steps=self._pending,
-            data_wait=round((self.model.waited - self._waited) / (now - self._since), 4),
+            data_wait=round((self.model.input_wait - self._wait) / (now - self._since), 4),
         )
         self.model.reset_metrics()
-        self._since, self._waited, self._pending = now, self.model.waited, 0
+        self._since, self._wait, self._pending = now, self.model.input_wait, 0

@@ -1,4 +1,4 @@
-"""Checkpoints: every variable of model and optimizer in one .npz, written whole or not at all."""
+"""Checkpoints: all variables of the model and the optimizer in one .npz file, written atomically."""
 
 import io
 import json
@@ -12,17 +12,18 @@ import numpy as np
 from rotnet_keras.engine import keras
 from rotnet_keras.files import write_atomically
 
+# The newest checkpoints that are kept; the best one is kept besides.
 KEPT = 2
 
 
 @dataclass
 class Position:
-    """How far training had come at a checkpoint, beyond what the variables say.
+    """The state of a training that is not in its variables. Its fields are stored in the checkpoint as JSON.
 
     Attributes:
         step: optimizer steps done.
-        sums: running sums of the current epoch's training metrics, weighted by inputs.
-        best: highest validation accuracy so far.
+        sums: sums over the steps of the present epoch, by metric, and the number of `steps` summed.
+        best: the highest validation score so far; -1 before the first.
     """
 
     step: int = 0
@@ -31,15 +32,24 @@ class Position:
 
 
 def save_checkpoint(folder: Path, variables: Sequence[keras.Variable], position: Position, best: bool) -> Path:
-    """Write `step-<n>.npz`, and `best.npz` too if it is the best so far; keep the last two.
+    """Write `step-<n>.npz`, and a copy as `best.npz` if it is the best so far; keep the last two by step.
+
+    Args:
+        folder: the run's `checkpoints` folder; made if it does not exist.
+        variables: in a fixed order; the file has them by number.
+        position: stored beside them.
+        best: whether its validation score is the highest so far.
+
+    Returns:
+        The file written.
 
     Raises:
-        OSError: the disk is full or the folder is gone; older checkpoints are untouched.
+        OSError: it cannot be written, for example on a full disk; older checkpoints stay as they are.
     """
     folder.mkdir(exist_ok=True)
     arrays: dict[str, Any] = {f"{i:04d}": np.asarray(variable) for i, variable in enumerate(variables)}
     buffer = io.BytesIO()
-    # No pickle on this way: the file holds plain arrays, and reading one runs nobody's code.
+    # Plain arrays, no pickle: reading a checkpoint runs no code.
     np.savez(buffer, progress=np.frombuffer(json.dumps(asdict(position)).encode(), np.uint8), **arrays)
     path = folder / f"step-{position.step:08d}.npz"
     write_atomically(path, buffer.getvalue())
@@ -51,7 +61,7 @@ def save_checkpoint(folder: Path, variables: Sequence[keras.Variable], position:
 
 
 def step_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints by step, the newest first."""
+    """The checkpoints of a folder, the newest first, without `best.npz`."""
     return sorted(folder.glob("step-*.npz"), reverse=True)
 
 
@@ -59,19 +69,19 @@ def restore_checkpoint(folder: Path, variables: Sequence[keras.Variable]) -> tup
     """Set the variables from the newest intact checkpoint.
 
     Returns:
-        Where training goes on, from the start where there is no checkpoint; and a word for each
-        damaged file that was passed over.
+        The position to continue from, step 0 where there is no usable checkpoint; and a message for each checkpoint
+        that cannot be used.
     """
-    for torn in folder.glob(".*.npz.tmp"):
-        torn.unlink()  # A kill came between the beginning and the end of writing it.
+    for unfinished in folder.glob(".*.npz.tmp"):
+        unfinished.unlink()  # Left by a process that was killed while it wrote.
     damaged = []
     for path in step_checkpoints(folder):
         try:
             position, arrays = _read(path)
             if [a.shape for a in arrays] != [tuple(v.shape) for v in variables]:
-                raise ValueError("it belongs to another model")
-        except Exception as error:  # A damaged archive raises nearly anything.
-            damaged.append(f"checkpoint {path.name} cannot be used ({error}); trying the one before")
+                raise ValueError("its arrays have other shapes than the model's variables")
+        except Exception as error:  # Damaged archives raise many types.
+            damaged.append(f"checkpoint {path.name} cannot be used ({error}); trying the previous one")
             continue
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)

@@ -1,4 +1,4 @@
-"""What trainings of classifiers share: how they are scored."""
+"""The trainer of classifiers: how they are evaluated."""
 
 from abc import abstractmethod
 from typing import Any
@@ -12,15 +12,16 @@ from rotnet_keras.models.rotnet import Classifier
 from rotnet_keras.runs.task_labels import confusion_fields
 from rotnet_keras.training.trainer import Trainer
 
-# Images: so many at most, and so many times what training shows a device, which keeps more of each for gradients.
-EVALUATION_BATCH, EVALUATION_SHARE = 125, 4
+# Images per evaluation batch: at most this many, and at most this multiple of what a device processes in training,
+# where the activations are kept for the gradients.
+EVALUATION_BATCH, EVALUATION_FACTOR = 125, 4
 
 
 class ClassifierTrainer(Trainer[Dataset]):
-    """A classifier, of angles or of objects, in training.
+    """Trains a classifier, of angles or of object classes.
 
     Attributes:
-        copies: of each image that is evaluated.
+        copies: inputs per image in evaluation, for example four rotated copies.
     """
 
     model: Classifier
@@ -29,20 +30,20 @@ class ClassifierTrainer(Trainer[Dataset]):
 
     @property
     def evaluation_batch(self) -> int:
-        """Images that are evaluated at a time."""
-        return max(1, min(EVALUATION_BATCH, EVALUATION_SHARE * self.inputs_per_pass // self.copies))
+        """Images per evaluation batch."""
+        return max(1, min(EVALUATION_BATCH, EVALUATION_FACTOR * self.inputs_per_pass // self.copies))
 
     @abstractmethod
     def evaluation_batches(self, split: Split) -> tf.data.Dataset:
-        """All of a split, for `evaluate`."""
+        """The batches of a whole split, as `keras.Model.evaluate` takes them."""
 
-    def evaluate(self, split: Split, what: str = "") -> dict[str, Any]:
-        """Loss, accuracy and confusion over a whole split."""
+    def evaluate(self, split: Split, label: str = "") -> dict[str, Any]:
+        """The loss, the accuracy and the confusion matrix over a whole split."""
         total = -(-len(split) // self.evaluation_batch)
 
         def after_batch(batch: int, logs: Any = None) -> None:
-            if what:
-                self.session.console.progress(what, batch + 1, total)
+            if label:
+                self.session.console.progress(label, batch + 1, total)
 
         watch = keras.callbacks.LambdaCallback(on_test_batch_end=after_batch)
         model = self.evaluation_model

@@ -1,4 +1,4 @@
-"""What a run says while it works: bars and tables on a terminal, plain lines in `log.txt`."""
+"""What a run prints: progress bars and tables on a terminal, plain lines in `log.txt`."""
 
 import os
 import time
@@ -11,15 +11,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from rotnet_keras.text import printable
+from rotnet_keras.text import duration, printable
 
-PLAIN_SECONDS = 15.0
-# More columns of text than any table has.
-WIDEST = 10_000
+# Seconds between two lines of the same progress in the log.
+LOG_INTERVAL = 15.0
+# A width in characters that no table reaches.
+UNLIMITED_WIDTH = 10_000
 
 
-class _Tolerant:
-    """A text stream that goes silent when its terminal is closed, instead of raising."""
+class _ClosableStream:
+    """A text stream that drops what is written after its terminal was closed, instead of raising."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -48,10 +49,13 @@ class _Tolerant:
 
 
 class Console:
-    """Speaks to the log, and to the terminal the run was started from, if there is one.
+    """Prints to the log, and to the terminal that the run was started from, if there is one.
 
-    While it is open, this process's standard output and error go to the log, so that what TensorFlow
-    and Python's warnings write is kept but does not tear the progress bar.
+    While it exists, standard output and error of this process go to the log, so that the messages of TensorFlow and
+    Python's warnings are kept but do not break the progress bar.
+
+    Args:
+        log: the file, to which lines are appended.
     """
 
     def __init__(self, log: Path) -> None:
@@ -60,46 +64,50 @@ class Console:
         self._terminal: RichConsole | None = None
         if not detached:
             outer = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace", buffering=1)
-            self._terminal = RichConsole(file=_Tolerant(outer), highlight=False)  # type: ignore[arg-type]
+            self._terminal = RichConsole(file=_ClosableStream(outer), highlight=False)  # type: ignore[arg-type]
         for descriptor in (1, 2):
             os.dup2(self._log.fileno(), descriptor)
         self._bar: Progress | None = None
-        self._what = ""
-        self._started = self._spoke = 0.0
+        self._label = ""
+        self._started = self._last_logged = 0.0
 
     def line(self, text: str) -> None:
-        """Say one thing; a bar stays below it."""
+        """Print a line, above the progress bar if there is one, and log it with the time of day."""
         text = printable(text)
         self._log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
         if self._terminal:
             self._terminal.print(text, markup=False, soft_wrap=True)
 
-    def progress(self, what: str, done: float, total: int, text: str = "") -> None:
-        """Report that `done` of `total` are done; `text` says how it goes. A new `what` begins a new bar.
+    def progress(self, label: str, done: float, total: int, text: str = "") -> None:
+        """Update a progress bar on the terminal; in the log, write a line every 15 seconds and one at the end.
 
-        Where one of them takes long, `done` may have a fraction; it counts for the time that is left.
+        Args:
+            label: the name of the bar; a new label starts a new bar.
+            done: of `total`; may have a fraction where a single item takes long, which improves the ETA.
+            total: where the bar ends.
+            text: shown beside the bar, for example the present loss.
         """
         now = time.monotonic()
-        if what != self._what:
+        if label != self._label:
             self._close_bar()
-            self._what, self._started, self._spoke = what, now, now
+            self._label, self._started, self._last_logged = label, now, now
             self._first = done
         if self._terminal and self._terminal.is_terminal:
-            self._draw(what, done, total, text)
+            self._draw(label, done, total, text)
         if done >= total:
             self._close_bar()
-        elif now - self._spoke < PLAIN_SECONDS:
+        elif now - self._last_logged < LOG_INTERVAL:
             return
-        self._spoke = now
-        self._plain(what, done, total, text, now - self._started)
+        self._last_logged = now
+        self._plain(label, done, total, text, now - self._started)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Show a table, on its side where it is too wide and not as high as that."""
+        """Print a table; transposed where it is too wide and has fewer rows than columns."""
         self._close_bar()
         log = RichConsole(file=self._log, width=100, highlight=False)
         for console in filter(None, (log, self._terminal)):
             table = _as_table(columns, rows)
-            width = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
+            width = console.measure(table, options=console.options.update(max_width=UNLIMITED_WIDTH)).maximum
             if width > console.width and len(columns) > len(rows) + 1:
                 first, *others = zip(columns, *rows, strict=True)
                 table = _as_table(first, others)
@@ -107,11 +115,11 @@ class Console:
             console.print(table)
 
     def close(self) -> None:
-        """Finish the bar."""
+        """Remove the progress bar and flush the log."""
         self._close_bar()
         self._log.flush()
 
-    def _draw(self, what: str, done: float, total: int, text: str) -> None:
+    def _draw(self, label: str, done: float, total: int, text: str) -> None:
         if self._bar is None:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -125,16 +133,16 @@ class Console:
                 speed_estimate_period=120,
             )
             self._bar.start()
-            self._task = self._bar.add_task(what, total=total, completed=int(done), text=text)
+            self._task = self._bar.add_task(label, total=total, completed=int(done), text=text)
         self._bar.update(self._task, completed=done, total=total, text=text)
 
-    def _plain(self, what: str, done: float, total: int, text: str, seconds: float) -> None:
+    def _plain(self, label: str, done: float, total: int, text: str, seconds: float) -> None:
         timing = []
         if done >= total:
-            timing = [f"took {_clock(seconds)}"]
+            timing = [f"took {duration(seconds)}"]
         elif done > self._first:
-            timing = [f"ETA {_clock(seconds / (done - self._first) * (total - done))}"]
-        line = ", ".join([f"{what}: {int(done)}/{total}", *([text] if text else []), *timing])
+            timing = [f"ETA {duration(seconds / (done - self._first) * (total - done))}"]
+        line = ", ".join([f"{label}: {int(done)}/{total}", *([text] if text else []), *timing])
         self._log.write(f"{time.strftime('%H:%M:%S')} {line}\n")
         if self._terminal and not self._terminal.is_terminal:
             self._terminal.print(line, markup=False, soft_wrap=True)
@@ -143,13 +151,7 @@ class Console:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        self._what = ""
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+        self._label = ""
 
 
 def _is_open(descriptor: int) -> bool:
@@ -161,7 +163,7 @@ def _is_open(descriptor: int) -> bool:
 
 
 def _as_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """All columns but the first are aligned to the right."""
+    """A table whose columns are aligned to the right, except the first."""
     table = Table()
     for i, column in enumerate(columns):
         table.add_column(Text(printable(column)), justify="left" if i == 0 else "right")

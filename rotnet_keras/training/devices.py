@@ -1,4 +1,4 @@
-"""What one training runs on: a device, all GPUs of a machine, several machines, a TPU."""
+"""The devices of a training: one, all GPUs of a machine, several machines, a TPU."""
 
 import os
 import re
@@ -17,12 +17,12 @@ SLURM_PORT = 8470
 
 
 def strategy_for(devices: Devices) -> tf.distribute.Strategy:
-    """TensorFlow's strategy for a recipe's devices; its default one, which does nothing, for a single device.
+    """TensorFlow's distribution strategy for a recipe's devices; the default strategy for a single device.
 
-    To be called before TensorFlow has computed anything.
+    Call it before TensorFlow has computed anything: devices are configured then.
 
     Raises:
-        RecipeError: the recipe asks for what is not there.
+        RecipeError: there are fewer GPUs than `devices.replicas`, or no TPU can be reached.
     """
     if spans_machines(devices):
         return _multi_worker()
@@ -31,7 +31,7 @@ def strategy_for(devices: Devices) -> tf.distribute.Strategy:
     gpus = tf.config.list_physical_devices("GPU")
     count = 1 if devices.strategy == "one" else devices.replicas or len(gpus)
     if gpus and count > len(gpus):
-        raise RecipeError(f"devices.replicas: {count} asked for, and there are {len(gpus)} GPUs here")
+        raise RecipeError(f"devices.replicas: expected at most {len(gpus)}, the GPUs of this machine; got {count}")
     if count < 2:
         return tf.distribute.get_strategy()
     if not gpus:
@@ -43,7 +43,7 @@ def strategy_for(devices: Devices) -> tf.distribute.Strategy:
 def _multi_worker() -> tf.distribute.Strategy:
     if "TF_CONFIG" in os.environ:
         return tf.distribute.MultiWorkerMirroredStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
-    # To the resolver a task has one of something; GPUs are shared out by hand, where Slurm has not done it.
+    # The resolver expects one GPU per task. Where Slurm has not assigned GPUs to tasks, it is done below.
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
         port_base=SLURM_PORT,
         gpus_per_node=int(os.environ["SLURM_STEP_NUM_TASKS"]),
@@ -62,22 +62,24 @@ def _tpu() -> tf.distribute.Strategy:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
     except (ValueError, tf.errors.OpError) as error:
-        raise RecipeError(f"devices.strategy: no TPU can be reached: {error}") from None
+        raise RecipeError(f"devices.strategy: 'tpu' needs a TPU, and none can be reached: {error}") from None
     return tf.distribute.TPUStrategy(resolver)
 
 
 def local_replicas(strategy: tf.distribute.Strategy, process: TrainingProcess) -> range:
-    """The numbers of this process's replicas among all."""
+    """The indices of this process's replicas among those of all processes."""
     each = strategy.num_replicas_in_sync // process.count
     return range(process.rank * each, (process.rank + 1) * each)
 
 
 def distributed_batches(strategy: tf.distribute.Strategy, parts: tf.data.Dataset) -> tf.distribute.DistributedDataset:
-    """Batches cut into parts, for Keras to fit on.
+    """A distributed data set that gives each replica its part of every batch.
+
+    It is declared endless, because TensorFlow would otherwise ask all processes before every batch whether there is
+    one more. So `fit` needs `steps_per_epoch`.
 
     Args:
-        parts: those of this process's replicas, one after the other. Said to have no end, or TensorFlow would ask all
-            processes before each batch whether they have one; so Keras has to be told the number of steps.
+        parts: the parts of this process's replicas, one after the other.
     """
     endless = parts.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     return strategy.distribute_datasets_from_function(lambda context: endless)
@@ -86,9 +88,9 @@ def distributed_batches(strategy: tf.distribute.Strategy, parts: tf.data.Dataset
 def broadcast_from_chief(
     strategy: tf.distribute.Strategy, process: TrainingProcess, variables: Sequence[keras.Variable], step: int
 ) -> int:
-    """Set the variables of all processes to what the chief's are, and return its step."""
+    """Set the variables of all processes to the values of the chief's, and return the chief's step."""
     values = [np.asarray(variable) for variable in variables]
-    # Sums with zeros; whole numbers are exact in float64.
+    # A broadcast is a sum in which all but the chief add zeros. Integers are exact in float64.
     given: list[Any] = [np.float64(step), *(v.astype(np.float64) if v.dtype.kind in "iu" else v for v in values)]
     summed = _sum_over_processes(strategy, process, [v if process.chief else np.zeros_like(v) for v in given])
     for variable, value, old in zip(variables, summed[1:], values, strict=True):
@@ -96,26 +98,26 @@ def broadcast_from_chief(
     return int(summed[0])
 
 
-def check_processes_agree(strategy: tf.distribute.Strategy, process: TrainingProcess, what: dict[str, str]) -> None:
-    """Make sure that all processes have the same of something.
+def check_processes_agree(strategy: tf.distribute.Strategy, process: TrainingProcess, values: dict[str, str]) -> None:
+    """Make sure that all processes have the same values.
 
     Args:
-        what: what each thing is called in the message, and this process's.
+        values: this process's values, by their names in the error message.
 
     Raises:
-        DataError: they have not.
+        DataError: a value differs between the processes.
     """
-    mine = np.array([zlib.crc32(value.encode()) for value in what.values()], np.float64)
+    mine = np.array([zlib.crc32(value.encode()) for value in values.values()], np.float64)
     (total,) = _sum_over_processes(strategy, process, [mine])
-    differing = [name for name, a, b in zip(what, mine * process.count, total, strict=True) if a != b]
+    differing = [name for name, a, b in zip(values, mine * process.count, total, strict=True) if a != b]
     if differing:
-        raise DataError(f"the processes of this training do not have the same {' and '.join(differing)}")
+        raise DataError(f"the processes of this training must have the same {' and '.join(differing)}, and they differ")
 
 
 def _sum_over_processes(
     strategy: tf.distribute.Strategy, process: TrainingProcess, values: list[np.ndarray]
 ) -> list[np.ndarray]:
-    """The sums over the processes, of arrays that are equally shaped in all."""
+    """Each array summed over the processes; its shape is the same in all of them."""
     first = local_replicas(strategy, process).start
 
     def summed(arrays: list[tf.Tensor]) -> Any:

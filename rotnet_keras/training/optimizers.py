@@ -1,4 +1,4 @@
-"""Optimizers by name, with the weight decay of the released code, and a learning rate for each variable."""
+"""Optimizers: SGD with PyTorch's weight decay, AdamW, and a learning-rate factor for each variable."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,20 +8,21 @@ import numpy as np
 from rotnet_keras.config.sections import Optimizer
 from rotnet_keras.engine import keras, tf
 
+# The names of variables without weight decay, where not all decay.
 UNDECAYED = ("bias", "gamma", "beta")
 
 
 class RatePerVariable(keras.optimizers.Optimizer):
-    """What lets an optimizer give some variables a part of the learning rate.
+    """A mixin for optimizers that multiplies the learning rate by a factor for each variable.
 
     Attributes:
-        rate_factors: one number for each trainable variable, in the order they were built in; all 1 where empty.
+        rate_factors: one factor for each trainable variable, in the order of `build`; 1 for all where empty.
     """
 
     rate_factors: Sequence[float] = ()
 
     def rate_factor(self, variable: tf.Variable) -> float:
-        """What the learning rate is multiplied by for a variable."""
+        """The factor of one variable."""
         return self.rate_factors[self._get_variable_index(variable)] if self.rate_factors else 1.0
 
 
@@ -34,12 +35,12 @@ class TorchSGD(RatePerVariable, keras.optimizers.SGD):
 
     Keras's own `weight_decay` is applied outside the momentum, about ten times as weakly at m = 0.9, and
     its velocity holds the learning rate of past steps, which differs after each drop of the rate. As in
-    the released code every trainable variable decays, batch normalisation and biases included, unless said otherwise.
+    the released code every trainable variable decays by default, batch normalisation and biases included.
 
     Args:
         coupled_decay: d above, 5e-4 in the paper's runs.
-        kernels_only: leave biases and the scales and offsets of batch normalisation without decay, as later work does.
-        **options: those of `keras.optimizers.SGD`.
+        kernels_only: do not decay biases and the scales and offsets of batch normalisation, as in later work.
+        **options: arguments of `keras.optimizers.SGD`.
     """
 
     def __init__(self, coupled_decay: float = 0.0, kernels_only: bool = False, **options: object) -> None:
@@ -47,12 +48,12 @@ class TorchSGD(RatePerVariable, keras.optimizers.SGD):
         self.coupled_decay, self.kernels_only = coupled_decay, kernels_only
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Make the velocities, and note which variables decay."""
+        """Create the velocities, and mark which variables decay."""
         super().build(variables)
         self._decays = [not self.kernels_only or variable.name not in UNDECAYED for variable in variables]
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        """Change one variable."""
+        """Update one variable."""
         rate = tf.cast(learning_rate, variable.dtype) * self.rate_factor(variable)
         gradient = tf.cast(gradient, variable.dtype)
         if self._decays[self._get_variable_index(variable)]:
@@ -60,7 +61,7 @@ class TorchSGD(RatePerVariable, keras.optimizers.SGD):
         if not self.momentum:
             self.assign_sub(variable, rate * gradient)
             return
-        # Large heads spend their time here: one pass over weights and velocities instead of seven.
+        # One pass over weights and velocities instead of seven: large heads spend most of a step here.
         tf.raw_ops.ResourceApplyMomentum(
             var=variable.handle,
             accum=self.momentums[self._get_variable_index(variable)].value.handle,
@@ -71,19 +72,19 @@ class TorchSGD(RatePerVariable, keras.optimizers.SGD):
         )
 
     def get_config(self) -> dict[str, object]:
-        """Keras's configuration of the optimizer."""
+        """The configuration, as Keras saves it."""
         return {**super().get_config(), "coupled_decay": self.coupled_decay, "kernels_only": self.kernels_only}
 
 
 class AdamW(RatePerVariable, keras.optimizers.Adam):
     """Adam with the weight decay of Loshchilov and Hutter, outside the gradient: w <- w - lr * d * w.
 
-    Biases and the scales and offsets of batch normalisation do not decay. Keras's own AdamW has one rate
-    for the decay of all variables.
+    Biases and the scales and offsets of batch normalisation do not decay. Keras's own AdamW cannot scale the decay by
+    a rate of each variable, which is why this class exists.
 
     Args:
         decay: d above.
-        **options: those of `keras.optimizers.Adam`.
+        **options: arguments of `keras.optimizers.Adam`.
     """
 
     def __init__(self, decay: float = 0.0, **options: object) -> None:
@@ -91,24 +92,37 @@ class AdamW(RatePerVariable, keras.optimizers.Adam):
         self.decay = decay
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Make the moments, and note which variables decay."""
+        """Create the moments, and mark which variables decay."""
         super().build(variables)
         self._decays = [variable.name not in UNDECAYED for variable in variables]
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        """Change one variable."""
+        """Update one variable."""
         rate = tf.cast(learning_rate, variable.dtype) * self.rate_factor(variable)
         if self.decay and self._decays[self._get_variable_index(variable)]:
             self.assign_sub(variable, rate * self.decay * variable)
         super().update_step(gradient, variable, rate)
 
     def get_config(self) -> dict[str, object]:
-        """Keras's configuration of the optimizer."""
+        """The configuration, as Keras saves it."""
         return {**super().get_config(), "decay": self.decay}
 
 
 def build_optimizer(spec: Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer that a recipe asks for; the learning rate is set before every step."""
+    """Make the optimizer of a recipe.
+
+    Args:
+        spec: the recipe's section `optimizer`.
+
+    Returns:
+        A `TorchSGD` or an `AdamW` with the section's peak learning rate; the `LearningRate` callback sets the rate of
+        every step.
+
+    Example:
+        >>> from rotnet_keras.config.sections import Optimizer
+        >>> build_optimizer(Optimizer(learning_rate=0.1, momentum=0.9, weight_decay=5e-4)).coupled_decay
+        0.0005
+    """
     options: dict[str, object] = {"learning_rate": spec.learning_rate}
     if spec.clip:
         options["global_clipnorm"] = spec.clip
@@ -127,7 +141,7 @@ def build_optimizer(spec: Optimizer) -> keras.optimizers.Optimizer:
 
 @contextmanager
 def using_averaged_weights(model: keras.Model, spec: Optimizer) -> Iterator[None]:
-    """For as long as this lasts the model has the weights that count: their averages, if the recipe keeps any."""
+    """Give the model the EMA of its weights for the block, if the recipe keeps one; restore the weights after it."""
     if not spec.ema:
         yield
         return
@@ -141,8 +155,8 @@ def using_averaged_weights(model: keras.Model, spec: Optimizer) -> Iterator[None
 
 
 def assign_averaged_weights(model: keras.Model, spec: Optimizer) -> None:
-    """Give the model the averages of its weights, if the recipe keeps any."""
+    """Set the weights of the model to their EMA, if the recipe keeps one."""
     if spec.ema:
-        # Under float16 the optimizer is wrapped in one that scales losses.
+        # In float16 Keras wraps the optimizer in one that scales the loss.
         optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         optimizer.finalize_variable_values(model.trainable_variables)

@@ -1,4 +1,4 @@
-"""The learning rate as a plain function of the step, so that a resumed run is on the same curve."""
+"""The learning rate as a plain function of the step, so that a resumed run continues the same curve."""
 
 import bisect
 import math
@@ -7,14 +7,22 @@ from rotnet_keras.config.sections import Schedule
 
 
 def learning_rate(schedule: Schedule, peak: float, step: int, steps_per_epoch: int, total_steps: int) -> float:
-    """The rate of one optimizer step.
+    """The learning rate of one optimizer step.
 
     Args:
-        schedule: which curve.
-        peak: its highest value, `optimizer.learning_rate`.
-        step: from 0 to `total_steps` - 1.
-        steps_per_epoch: what a schedule in epochs is counted with.
-        total_steps: length of the whole training.
+        schedule: the recipe's section: the curve's name and parameters.
+        peak: the highest rate, `optimizer.learning_rate`.
+        step: 0 to `total_steps` - 1.
+        steps_per_epoch: converts boundaries and warm-up given in epochs to steps.
+        total_steps: the steps of the whole training.
+
+    Returns:
+        A rate in (0, `peak`].
+
+    Example:
+        >>> from rotnet_keras.config.sections import Schedule
+        >>> learning_rate(Schedule(name="cosine"), 0.1, step=50, steps_per_epoch=10, total_steps=100)
+        0.05
     """
     unit = steps_per_epoch if schedule.unit == "epochs" else 1
     if schedule.name == "one_cycle":

@@ -1,4 +1,4 @@
-"""One process's work on one run folder: what it reads, where it writes, how it is stopped."""
+"""The session of a run: its folder, recipe, events, console and stop requests, as every task needs them."""
 
 import json
 import time
@@ -16,13 +16,15 @@ from rotnet_keras.training.stopping import Stop
 
 
 class Session:
-    """What the stages of a run share.
+    """One process's work on one run folder, from start or resume to its end.
 
     Attributes:
         folder: the run folder.
         recipe: its resolved recipe.
-        place: this process's among those that train together.
-        earlier: the events that former processes of this run left.
+        process: the rank of this process among those that train together.
+        earlier: the events of the run before this session; empty at the first start.
+        console: shows progress on the terminal and in `log.txt`.
+        stop: knows whether a stop was requested.
     """
 
     def __init__(self, folder: RunFolder, recipe: Recipe, events: EventWriter, console: Console, stop: Stop) -> None:
@@ -36,7 +38,7 @@ class Session:
 
     @property
     def seed(self) -> int:
-        """The recipe's."""
+        """The recipe's seed."""
         assert isinstance(self.recipe, RunRecipe)
         return self.recipe.seed
 
@@ -45,31 +47,37 @@ class Session:
         self._events.write(kind, **values)
 
     def record(self, **facts: Any) -> None:
-        """Add facts to `run.json`; one that is None is taken out."""
+        """Add facts to `run.json`; a fact that is None is removed."""
         known = {key: value for key, value in (self.folder.facts() | facts).items() if value is not None}
         write_atomically(self.folder.facts_file, json.dumps(known, indent=2).encode())
 
     def say(self, text: str) -> None:
-        """Tell the user."""
+        """Print a line on the terminal and in `log.txt`."""
         self.console.line(text)
 
     def warn(self, text: str) -> None:
-        """Tell the user, and keep it among the events."""
+        """Print a warning, and write it as an event."""
         self.event("warning", message=text)
         self.console.line(f"Warning: {text}")
 
-    def progress(self, what: str, done: int, total: int, text: str = "") -> None:
-        """Show how far long work has come.
+    def progress(self, label: str, done: int, total: int, text: str = "") -> None:
+        """Update a progress bar.
+
+        Args:
+            label: the name of the bar; a new label starts a new bar.
+            done: of `total`.
+            total: where the bar ends.
+            text: shown beside it.
 
         Raises:
-            RunStopped: a stop was asked for.
+            RunStopped: a stop was requested.
         """
-        self.console.progress(what, done, total, text)
+        self.console.progress(label, done, total, text)
         self.stop.check()
 
     @contextmanager
     def timed(self) -> Iterator[dict[str, float]]:
-        """A dictionary whose "seconds" holds, after the block, how long it took."""
+        """A dictionary that has, after the block, the seconds it took under "seconds"."""
         took: dict[str, float] = {}
         start = time.perf_counter()
         yield took

@@ -1,4 +1,4 @@
-"""Stopping a run gently: after the step at hand, with everything saved."""
+"""Stopping a run after its present step, with everything saved."""
 
 import os
 import signal
@@ -9,10 +9,13 @@ from rotnet_keras.errors import RunStopped
 
 
 class Stop:
-    """Listens for SIGINT, SIGTERM and a file called `stop`.
+    """Collects stop requests: SIGINT, SIGTERM, and a file `stop` in the run folder.
 
-    The first signal asks the run to stop; a second one ends the process at once. SIGHUP is ignored, so
-    that closing a terminal leaves the run going.
+    The first signal requests a stop; a second one ends the process at once. SIGHUP is ignored, so that closing the
+    terminal does not stop the run.
+
+    Args:
+        stop_file: the file that requests a stop; removed at first, as it may be left from an earlier session.
     """
 
     def __init__(self, stop_file: Path) -> None:
@@ -22,7 +25,7 @@ class Stop:
         self.listen()
 
     def listen(self) -> None:
-        """Take the signals, from whoever has them; TensorFlow takes SIGTERM where several processes train."""
+        """Install the signal handlers. Called again after TensorFlow has installed its own for several processes."""
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._received)
@@ -33,20 +36,20 @@ class Stop:
         self._signal = number
 
     def request(self) -> None:
-        """Ask for it from within."""
+        """Request a stop from this process itself."""
         self._signal = self._signal or signal.SIGTERM
 
     def requested(self) -> bool:
-        """Whether the run should come to its end now."""
+        """Whether a stop was requested."""
         if self._signal is None and self._file.exists():
             self._signal = signal.SIGTERM
         return self._signal is not None
 
     def check(self) -> None:
-        """Raise if a stop was asked for.
+        """Raise if a stop was requested.
 
         Raises:
-            RunStopped: with the exit code that belongs to the signal.
+            RunStopped: with the exit code of the signal, 130 or 143.
         """
         if self.requested():
             raise RunStopped(self._signal or signal.SIGTERM)

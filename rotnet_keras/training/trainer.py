@@ -1,4 +1,4 @@
-"""A training from its first step to its last: batches in; events, evaluations and checkpoints out."""
+"""The trainer: fits a model from the first step to the last, and writes events, evaluations and checkpoints."""
 
 import time
 import traceback
@@ -19,6 +19,7 @@ from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DivergedError, RecipeError, RotnetError
 from rotnet_keras.models.base import TrainingModel
+from rotnet_keras.text import percent
 from rotnet_keras.training.callbacks import AfterStep, LearningRate, StepEvents
 from rotnet_keras.training.checkpoints import Position, restore_checkpoint, save_checkpoint, step_checkpoints
 from rotnet_keras.training.devices import (
@@ -34,8 +35,8 @@ from rotnet_keras.training.setup import finish
 from rotnet_keras.training.tensorboard import TensorBoard
 
 TrainingRecipe = PretrainRecipe | ClassifyRecipe | TransferRecipe
-# What TensorFlow raises in the processes that are left when one of several is gone.
-PEER_LOST = (
+# TensorFlow raises these in the remaining processes when one of several has ended.
+LOST_PROCESS_ERRORS = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -44,7 +45,10 @@ PEER_LOST = (
 
 
 def run_precision(session: Session, recipe: TrainingRecipe) -> str:
-    """What the run computes in, from its first start to its last, wherever it is resumed."""
+    """The precision of a run, decided at its first start and read from `run.json` on every resume.
+
+    "auto" depends on the hardware; a run resumed on another machine must not change its precision.
+    """
     asked = session.folder.facts().get("precision", recipe.train.precision)
     on_tpu = asked == "auto" and recipe.devices.strategy == "tpu"
     precision = "mixed_bfloat16" if on_tpu else engine.resolve_precision(asked)
@@ -53,7 +57,11 @@ def run_precision(session: Session, recipe: TrainingRecipe) -> str:
 
 
 def configure_tensorflow(session: Session, recipe: TrainingRecipe) -> tf.distribute.Strategy:
-    """Make TensorFlow ready for a training; the strategy of its devices."""
+    """Set precision, seeds and devices before anything is built, and return the distribution strategy.
+
+    Raises:
+        RecipeError: the devices that the recipe asks for are not available.
+    """
     precision = run_precision(session, recipe)
     engine.configure(recipe.seed, precision, deterministic=recipe.devices.strategy != "tpu")
     strategy = strategy_for(recipe.devices)
@@ -62,7 +70,7 @@ def configure_tensorflow(session: Session, recipe: TrainingRecipe) -> tf.distrib
 
 
 def compile_model(model: TrainingModel, recipe: TrainingRecipe) -> None:
-    """Give a model the recipe's optimizer."""
+    """Compile a model with the optimizer and the label smoothing of a recipe."""
     model.compile_for(build_optimizer(recipe.optimizer), recipe.train.label_smoothing)
     model.optimizer.build(model.trainable_variables)
 
@@ -71,22 +79,25 @@ DatasetT = TypeVar("DatasetT", bound=Dataset | AnnotatedDataset)
 
 
 class Trainer(ABC, Generic[DatasetT]):
-    """A model in training and how far it has come. What it learns from is a subclass's business.
+    """Trains a model on a data set, epoch by epoch, and resumes from checkpoints. Subclasses say on which batches.
 
     Args:
-        strategy: of the devices that it is trained on.
-        build: makes the model, with its first weights.
-        images: those of one epoch.
-        inputs: what the network is shown in a step.
+        strategy: the distribution strategy of the devices.
+        build: makes the model with its initial weights; called within the strategy's scope.
+        images: images per epoch.
+        inputs: inputs to the network per step, for example four rotated copies of each image of the batch.
 
     Attributes:
-        what: the word for it, in progress bars.
-        model: what is trained.
-        evaluation_model: what is evaluated and exported: the same, or a copy on one device where it is trained on several.
-        inputs_per_pass: what a device is shown at a time in a step.
+        progress_label: the label of the progress bar.
+        model: the model that is trained.
+        evaluation_model: the model that is evaluated and exported: `model` itself, or, with several replicas, a copy on
+            one device.
+        inputs_per_pass: inputs that one device processes in one forward pass.
+        position: the steps done so far and the metrics of the present epoch.
+        variables: what a checkpoint holds: the variables of the networks, then those of the optimizer.
     """
 
-    what: str
+    progress_label: str
 
     def __init__(
         self,
@@ -105,7 +116,7 @@ class Trainer(ABC, Generic[DatasetT]):
         self.inputs_per_pass = inputs // strategy.num_replicas_in_sync // recipe.train.accumulate
         self.log_every = recipe.train.steps_per_event(images)
         if not session.earlier:
-            self._warn_of_sizes()
+            self._warn_about_sizes()
         with strategy.scope():
             self.model = model = build()
             model.accumulation_parts = recipe.train.accumulate
@@ -128,32 +139,32 @@ class Trainer(ABC, Generic[DatasetT]):
 
     @abstractmethod
     def batches(self, first: int, last: int) -> tf.data.Dataset:
-        """What the model trains on in the steps from `first` up to, without, `last`."""
+        """The training batches of the steps `first` to `last` - 1."""
 
     def between_epochs(self) -> None:
-        """What is due before the coming epoch."""
+        """A hook that runs before each epoch, in the chief only."""
 
     def after_validation(self, step: int) -> None:
-        """What is shown of the model beside its metrics."""
+        """A hook that runs after each validation, for example to write sample images."""
 
     def _replicas(self) -> Replicas | None:
-        """Who shares the batches; None on a single device.
+        """The replicas of this process that share each batch; None on a single device.
 
         Raises:
-            RecipeError: the batches cannot be shared.
+            RecipeError: the batch size is not a multiple of the number of replicas.
         """
         count, batch = self.strategy.num_replicas_in_sync, self.recipe.train.batch
         if count == 1:
             return None
         if batch % count:
             raise RecipeError(
-                f"train.batch: {count} devices share a batch, and {batch} images cannot be shared evenly; choose a "
-                f"multiple of {count}, or fewer devices with devices.replicas or devices.strategy='one'"
+                f"train.batch: expected a multiple of {count}, because {count} devices share each batch; got {batch}. "
+                "Change it, or use fewer devices with devices.replicas or devices.strategy='one'"
             )
         return Replicas(local_replicas(self.strategy, self.session.process), count)
 
     def run(self) -> None:
-        """All of a run whose training is all there is: from the newest checkpoint to the report."""
+        """Resume from the newest checkpoint, train to the last step, export, and write the report."""
         self.restore()
         self.train()
         if not self.session.process.chief:
@@ -164,13 +175,17 @@ class Trainer(ABC, Generic[DatasetT]):
 
     @abstractmethod
     def export(self) -> Any:
-        """Write the models, and the test."""
+        """Write the exported models, and evaluate on the test split."""
 
     def restore(self) -> None:
-        """Go on from the newest intact checkpoint, if there is one; where several processes train, from the chief's."""
+        """Load the newest intact checkpoint, if there is one. With several processes, all get the chief's variables.
+
+        Raises:
+            DataError: the processes have different recipes or data.
+        """
         self.position, damaged = restore_checkpoint(self.session.folder.checkpoints, self.variables)
-        for word in damaged:
-            self.session.warn(word)
+        for message in damaged:
+            self.session.warn(message)
         process = self.session.process
         if process.count > 1:
             check_processes_agree(
@@ -179,11 +194,16 @@ class Trainer(ABC, Generic[DatasetT]):
             self.position.step = broadcast_from_chief(self.strategy, process, self.variables, self.position.step)
         if self.session.earlier:
             self.session.event("resume", step=self.position.step)
-            self.session.say(f"Going on from step {self.position.step} of {self.total_steps}.")
+            self.session.say(f"Resuming at step {self.position.step} of {self.total_steps}.")
             self.session.earlier = self.session.folder.events()
 
     def train(self) -> None:
-        """Train to the last step, with what belongs to the end of every epoch."""
+        """Train to the last step; validate and save a checkpoint at the end of every epoch.
+
+        Raises:
+            RunStopped: a stop was requested; a checkpoint of the present step is saved.
+            DivergedError: the loss or a weight became infinite or NaN.
+        """
         while self.position.step < self.total_steps:
             if self.session.process.chief:
                 self.between_epochs()
@@ -193,14 +213,18 @@ class Trainer(ABC, Generic[DatasetT]):
                 self._end_epoch()
             self.session.stop.check()
 
-    def _warn_of_sizes(self) -> None:
+    def _warn_about_sizes(self) -> None:
         train = self.recipe.train
         if self.images < train.batch:
-            told = f"train.batch is {train.batch}, but there are only {self.images} images: a step takes them all"
-            self.session.warn(told)
+            self.session.warn(
+                f"train.batch is {train.batch}, but there are only {self.images} training images: every step uses all "
+                "of them"
+            )
         if self.log_every > train.log_every:
-            told = f"of {self.total_steps:,} steps an event averages {self.log_every:,}, or there would be too many"
-            self.session.warn(f"train.log_every is {train.log_every}, but {told}")
+            self.session.warn(
+                f"train.log_every is {train.log_every}, but a run of {self.total_steps:,} steps would write too many "
+                f"events: each event averages {self.log_every:,} steps"
+            )
 
     def _fit_until(self, boundary: int) -> None:
         first, train = self.position.step, self.recipe.train
@@ -218,7 +242,7 @@ class Trainer(ABC, Generic[DatasetT]):
         def after_step(done: int) -> bool:
             nonlocal saved
             step, (stop, save) = first + done, self.model.agreed_requests
-            self.session.console.progress(self.what, step, self.total_steps, _metrics_line(events.latest))
+            self.session.console.progress(self.progress_label, step, self.total_steps, _metrics_text(events.latest))
             if stop:
                 self.session.stop.request()
             if step < boundary and (stop or save):
@@ -240,13 +264,13 @@ class Trainer(ABC, Generic[DatasetT]):
             )
         except DivergedError as error:
             raise DivergedError(f"{error}; {self._divergence_advice()}") from None
-        except PEER_LOST:
+        except LOST_PROCESS_ERRORS:
             if self.session.process.count == 1:
                 raise
             traceback.print_exc()
             raise RotnetError(
-                "another process of this training has ended or cannot be reached. Start all of them again, with "
-                f"rotnet-keras resume: they go on from the last checkpoint. More in {self.session.folder.log}"
+                "another process of this training has ended or cannot be reached. Start all processes again with "
+                f"rotnet-keras resume; they continue from the last checkpoint. Details are in {self.session.folder.log}"
             ) from None
         events.flush()
         self.position.step = events.step
@@ -260,9 +284,9 @@ class Trainer(ABC, Generic[DatasetT]):
             self.tensorboard.write(step, "train", values)
 
     def _end_epoch(self) -> None:
-        """Validate, show samples, write the epoch's event and a checkpoint, in this order.
+        """Validate, write samples, write the epoch's event, and save a checkpoint, in this order.
 
-        A kill anywhere in between makes the resumed run repeat the rest of the epoch and this with it.
+        A run that is killed in between has no checkpoint of this step: the resumed run repeats the end of the epoch.
         """
         step = self.position.step
         while self.dataset.notes:
@@ -283,16 +307,16 @@ class Trainer(ABC, Generic[DatasetT]):
                 self.tensorboard.write(step, "validation", validation)
         self.session.event("epoch", step=step, epoch=round(step / self.steps_per_epoch, 4), **epoch)
         self._save(best)
-        words = _metrics_line(epoch)
+        text = _metrics_text(epoch)
         if "validation" in epoch:
-            words += f"; validation {_metrics_line(epoch['validation'])}"
+            text += f"; validation {_metrics_text(epoch['validation'])}"
         self.session.say(
-            f"Epoch {step / self.steps_per_epoch:.4g} of {self.total_steps / self.steps_per_epoch:.4g}: {words}"
+            f"Epoch {step / self.steps_per_epoch:.4g} of {self.total_steps / self.steps_per_epoch:.4g}: {text}"
         )
 
     @contextmanager
     def evaluation_weights(self) -> Iterator[None]:
-        """While this lasts `measured` has the weights that count: with `optimizer.ema`, the averages."""
+        """Give `evaluation_model` the weights to evaluate for the block: their EMA where `optimizer.ema` is set."""
         with using_averaged_weights(self.model, self.recipe.optimizer):
             if self.replicas:
                 for copy, trained in zip(self.evaluation_model.networks, self.model.networks, strict=True):
@@ -300,13 +324,22 @@ class Trainer(ABC, Generic[DatasetT]):
             yield
 
     @abstractmethod
-    def evaluate(self, split: Any, what: str = "") -> dict[str, Any]:
-        """Loss, accuracy and more over a whole split of the data set; `what` shows how far a test has come."""
+    def evaluate(self, split: Any, label: str = "") -> dict[str, Any]:
+        """The loss, the accuracy and further metrics over a whole split.
 
-    def test(self, what: str) -> None:
-        """Measure on the test split, once in the life of a run."""
+        Args:
+            split: a split of the data set.
+            label: the label of a progress bar; without one, none is shown.
+        """
+
+    def test(self, label: str) -> None:
+        """Evaluate on the test split, unless an earlier process of this run already has.
+
+        Args:
+            label: the label of the progress bar.
+        """
         if self.dataset.test and not any(e["kind"] == "test" for e in self.session.earlier):
-            self.session.event("test", step=self.position.step, **self.evaluate(self.dataset.test, what))
+            self.session.event("test", step=self.position.step, **self.evaluate(self.dataset.test, label))
 
     def _save(self, best: bool = False) -> None:
         if not self.session.process.chief:
@@ -317,14 +350,14 @@ class Trainer(ABC, Generic[DatasetT]):
         self.session.event("checkpoint", step=self.position.step, file=path.name, best=best)
 
     def _divergence_advice(self) -> str:
-        good = step_checkpoints(self.session.folder.checkpoints)
+        checkpoints = step_checkpoints(self.session.folder.checkpoints)
         rate = self.recipe.optimizer.learning_rate / 3
-        last = f"the last good checkpoint is {good[0].name}" if good else "there is no checkpoint yet"
+        last = f"the last good checkpoint is {checkpoints[0].name}" if checkpoints else "there is no checkpoint yet"
         return f"{last}. Try a new run with optimizer.learning_rate={rate:.2g}."
 
 
-def _metrics_line(metrics: dict[str, Any]) -> str:
+def _metrics_text(metrics: dict[str, Any]) -> str:
     if "loss" not in metrics:
         return ""
-    score = f", score {100 * metrics['score']:.1f} %" if "score" in metrics else ""
-    return f"loss {metrics['loss']:.3f}, accuracy {100 * metrics['accuracy']:.1f} %{score}"
+    score = f", score {percent(metrics['score'])}" if "score" in metrics else ""
+    return f"loss {metrics['loss']:.3f}, accuracy {percent(metrics['accuracy'])}{score}"

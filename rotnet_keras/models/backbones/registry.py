@@ -52,7 +52,7 @@ def build(spec: Backbone, shape: Sequence[int], mean: Sequence[float], std: Sequ
     Raises:
         DataError: they are too small for it.
     """
-    smallest = ARCHITECTURES[spec.name].smallest
+    smallest = ARCHITECTURES[spec.name].min_side
     if min(shape[:2]) < smallest:
         sides = " x ".join(map(str, shape[:2]))
         raise DataError(

@@ -118,8 +118,8 @@ class _Clock(keras.callbacks.Callback):
         """Read the clock."""
         now = time.perf_counter()
         if batch == 0:
-            self._since, self._waited = now, self.model.waited
-        self.seconds, self.waited = now - self._since, self.model.waited - self._waited
+            self._since, self._waited = now, self.model.input_wait
+        self.seconds, self.waited = now - self._since, self.model.input_wait - self._waited
 
 
 def _forget(**values: float) -> None:
