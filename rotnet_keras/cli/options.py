@@ -151,7 +151,12 @@ def load_for_run(recipe: str, overrides: Sequence[str], runs_dir: Path) -> "tupl
     """The checked recipe with its data pinned, and the first facts of its run."""
     from rotnet_keras.runs.launch import load_for_run as load
 
-    return load(recipe, parse_overrides(overrides), runs_dir)
+    return load(recipe, parse_overrides(overrides), runs_dir, warn)
+
+
+def warn(note: str) -> None:
+    """Print a line of warning to standard error."""
+    click.echo(printable(f"Warning: {note}"), err=True)
 
 
 def find_run(name: str, runs_dir: Path) -> "RunFolder":

@@ -23,6 +23,7 @@ from rotnet_keras.cli.options import (
     parse_overrides,
     recipe_argument,
     runs_dir_option,
+    warn,
 )
 from rotnet_keras.errors import RecipeError
 
@@ -102,7 +103,7 @@ def show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print a recipe with every default filled in."""
     from rotnet_keras.config.loading import load_recipe, to_toml
 
-    loaded = load_recipe(recipe, parse_overrides(overrides))
+    loaded = load_recipe(recipe, parse_overrides(overrides), warn)
     echo(loaded.model_dump_json(indent=2, exclude_none=True) if as_json else to_toml(loaded).rstrip())
 
 
@@ -120,7 +121,7 @@ def check(files: tuple[str, ...]) -> None:
     complaints = []
     for file in files:
         try:
-            recipe = load_recipe(file)
+            recipe = load_recipe(file, warn=warn)
             if isinstance(recipe, StudyRecipe):
                 for scale in recipe.scales:
                     planned_runs(with_absolute_paths(recipe.model_copy(update={"scale": scale}), Path(file).parent))
@@ -193,7 +194,7 @@ def _estimate(
     from rotnet_keras.config.study import StudyRecipe
     from rotnet_keras.runs.study_runs import with_absolute_paths
 
-    loaded = load_recipe(recipe, parse_overrides(overrides))
+    loaded = load_recipe(recipe, parse_overrides(overrides), warn)
     if isinstance(loaded, StudyRecipe):
         loaded = with_absolute_paths(loaded, find_recipe(recipe).parent)
     from rotnet_keras.planning.costs import estimate_costs

@@ -1,11 +1,11 @@
-"""The backbones that there are, by name, and what a recipe may ask of each; nothing of Keras is needed for that."""
+"""The architectures of backbones by name, and what is known of each before it is built, without Keras."""
 
 import typing
 from dataclasses import dataclass
 from typing import Literal
 
-# As keras.applications calls them. Of its models ConvNeXt's stages end in no layer and NASNet's cells look past one
-# another, so that they have no taps.
+# Models of keras.applications by their names there. ConvNeXt and NASNet are left out: the stages of the one do not end
+# in a layer, and the cells of the other read past one another, so that they have no taps.
 Application = Literal[
     "DenseNet121",
     "DenseNet169",
@@ -42,7 +42,7 @@ Application = Literal[
     "Xception",
 ]
 APPLICATIONS: tuple[str, ...] = typing.get_args(Application)
-Name = Literal["nin", "compact", "alexnet", "resnet50", "resnet50v2", Application]
+BackboneName = Literal["nin", "compact", "alexnet", "resnet50", "resnet50v2", Application]
 
 
 @dataclass(frozen=True)
@@ -50,41 +50,41 @@ class Architecture:
     """What is known of a backbone before it is built.
 
     Attributes:
-        about: in a few words.
-        taps: how many there are, called conv1, conv2, ...; None where the recipe's `blocks` says it.
-        further: other layers with features to read.
-        width: whether it can be made wider.
-        smallest: side of the smallest images it takes, in pixels.
+        about: a description in a few words.
+        taps: the number of taps, which are called conv1, conv2, ...; None where the recipe's `blocks` sets it.
+        extra_layers: names of further layers whose features can be read.
+        has_width: whether its numbers of channels can be multiplied by the recipe's `width`.
+        min_side: side of the smallest images that it takes, in pixels.
     """
 
     about: str
     taps: int | None = 5
-    further: tuple[str, ...] = ()
-    width: bool = True
-    smallest: int = 32
+    extra_layers: tuple[str, ...] = ()
+    has_width: bool = True
+    min_side: int = 32
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "nin": Architecture("the paper's net for CIFAR-10", taps=None, smallest=8),
-    "compact": Architecture("small and fast on a CPU", taps=None, smallest=8),
+    "nin": Architecture("the paper's net for CIFAR-10", taps=None, min_side=8),
+    "compact": Architecture("small and fast on a CPU", taps=None, min_side=8),
     "alexnet": Architecture(
         "the paper's net for ImageNet and Places205",
-        further=("pool1", "pool2", "pool5", "fc6", "fc7"),
-        smallest=63,
+        extra_layers=("pool1", "pool2", "pool5", "fc6", "fc7"),
+        min_side=63,
     ),
-    "resnet50": Architecture("ResNet-50 as later work has it (v1.5)"),
-    "resnet50v2": Architecture("ResNet-50 with normalisation before each convolution", further=("post_relu",)),
-    **{name: Architecture("of keras.applications", width=name.startswith("MobileNet")) for name in APPLICATIONS},
+    "resnet50": Architecture("ResNet-50 as in later work (v1.5)"),
+    "resnet50v2": Architecture("ResNet-50 with normalisation before each convolution", extra_layers=("post_relu",)),
+    **{name: Architecture("of keras.applications", has_width=name.startswith("MobileNet")) for name in APPLICATIONS},
 }
 
 
-def described(name: str) -> dict[str, str]:
-    """A backbone in words: name, taps, blocks, width, about."""
+def describe_architecture(name: str) -> dict[str, str]:
+    """Return a row for a table of backbones: name, taps, blocks, width, about."""
     known = ARCHITECTURES[name]
     return {
         "name": name,
-        "taps": ", ".join(["conv1 ... conv" + (str(known.taps) if known.taps else "<blocks>"), *known.further]),
+        "taps": ", ".join(["conv1 ... conv" + (str(known.taps) if known.taps else "<blocks>"), *known.extra_layers]),
         "blocks": "" if known.taps else "2 to 8",
-        "width": "any" if known.width else "",
+        "width": "any" if known.has_width else "",
         "about": known.about,
     }

@@ -1,6 +1,5 @@
-"""Finding recipe files by name, without reading them closely."""
+"""Finding recipe files by name, and reading their title, kind and expected duration without checking them."""
 
-import difflib
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,22 +10,22 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def recipes_dir() -> Path:
-    """Where the shipped recipes are: inside an installed package, beside it in a checkout."""
+    """Return the folder of the shipped recipes: inside an installed package, beside the package in a checkout."""
     inside = PACKAGE / "recipes"
     return inside if inside.is_dir() else PACKAGE.parent / "recipes"
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The shipped recipe files by name: their path below the recipes folder, without `.toml`."""
+    """Return the shipped recipe files by name, which is the path below the recipes folder without `.toml`."""
     root = recipes_dir()
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.toml"))}
 
 
 def find_recipe(name: str) -> Path:
-    """The file meant by a path or by the name of a shipped recipe, with or without `.toml`.
+    """Return the recipe file of a path or of a shipped recipe's name.
 
     Raises:
-        RecipeError: there is none; the message holds the nearest name.
+        RecipeError: there is no such file; the message names the nearest shipped recipe.
     """
     path = Path(name)
     shipped = shipped_recipes()
@@ -38,11 +37,13 @@ def find_recipe(name: str) -> Path:
     except OSError as error:  # A name that no file can have.
         raise RecipeError(f"{name}: no such recipe: {error.strerror}") from None
     known = ", ".join(shipped)
-    raise RecipeError(f"{name}: no such recipe{did_you_mean(path.stem, shipped)} (shipped: {known})")
+    raise RecipeError(
+        f"{name}: no such file or shipped recipe{did_you_mean(path.stem, shipped)} (shipped recipes: {known})"
+    )
 
 
-def describe(path: Path) -> tuple[str, str]:
-    """(kind, title) of a recipe file, ("?", why not) where it cannot be read."""
+def kind_and_title(path: Path) -> tuple[str, str]:
+    """Return a recipe file's kind and title; "?" and the reason if it cannot be read."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -51,7 +52,7 @@ def describe(path: Path) -> tuple[str, str]:
 
 
 def expected_minutes(path: Path) -> tuple[float | None, str]:
-    """(minutes, hardware) that a recipe file's `[expect]` states; (None, "") where it states none."""
+    """Return the minutes and the hardware of a recipe file's `[expect]`; (None, "") if it has none."""
     try:
         expect = tomllib.loads(path.read_text(encoding="utf-8")).get("expect", {})
         return float(expect["minutes"]), str(expect["hardware"])
@@ -60,6 +61,8 @@ def expected_minutes(path: Path) -> tuple[float | None, str]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A clause with the nearest known spelling, empty where none is near."""
+    """Return a clause with the nearest known spelling, or nothing if none is near."""
+    import difflib
+
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""

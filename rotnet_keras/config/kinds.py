@@ -1,4 +1,4 @@
-"""The kinds of recipe there are, and what each may say."""
+"""The kinds of recipe, and the schema of each."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,19 @@ from rotnet_keras.config.transfer import ClassificationRecipe, DetectionRecipe, 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of recipe.
+    """A kind of recipe.
 
     Attributes:
-        trains: whether its own process loads TensorFlow.
+        schema: the model that its recipes are checked with.
+        trains: whether the process of its runs loads TensorFlow.
     """
 
     schema: type[Recipe]
     trains: bool = True
 
 
-# What recipes of the kind `transfer` are about.
-TASKS = {
+# The kind `transfer` by its key `task`.
+TRANSFER_TASKS = {
     "classification": Kind(ClassificationRecipe),
     "detection": Kind(DetectionRecipe),
     "segmentation": Kind(SegmentationRecipe),
@@ -29,16 +30,16 @@ KINDS = {
     "pretrain": Kind(PretrainRecipe),
     "classify": Kind(ClassifyRecipe),
     "probe": Kind(ProbeRecipe),
-    **{f"transfer {task}": kind for task, kind in TASKS.items()},
+    **{f"transfer {task}": kind for task, kind in TRANSFER_TASKS.items()},
     "study": Kind(StudyRecipe, trains=False),
 }
 
 
-def name_of(recipe: Recipe) -> str:
-    """Its key in `KINDS`."""
+def kind_name(recipe: Recipe) -> str:
+    """Return the recipe's key in `KINDS`."""
     return " ".join([recipe.kind, *([recipe.task] if hasattr(recipe, "task") else [])])
 
 
 def kind_of(recipe: Recipe) -> Kind:
-    """The kind of a recipe."""
-    return KINDS[name_of(recipe)]
+    """Return the kind of a recipe."""
+    return KINDS[kind_name(recipe)]

@@ -1,8 +1,8 @@
-"""Recipes as files: finding them, reading them with overrides, saying what is wrong, writing them back."""
+"""Loading recipes: TOML files and overrides become checked recipes, or one error that lists every problem."""
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +11,42 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from rotnet_keras.config.finder import did_you_mean, find_recipe
-from rotnet_keras.config.kinds import KINDS, TASKS
-from rotnet_keras.config.schema import Recipe, Source
-from rotnet_keras.config.validation import Location, cross_errors
+from rotnet_keras.config.kinds import KINDS, TRANSFER_TASKS
+from rotnet_keras.config.renamed_keys import Location, current_location, renaming_note, with_current_keys
+from rotnet_keras.config.schema import BackboneSource, Recipe
+from rotnet_keras.config.validation import cross_section_errors
 from rotnet_keras.errors import RecipeError
 
-# So many of the names that are allowed a message spells out.
-MOST_NAMES = 5
-# What is larger, in bytes, or has keys of more parts, is no recipe; the parser would take minutes to say so.
-LARGEST, MOST_PARTS = 2**20, 100
+# How many of the allowed names a message lists.
+MAX_LISTED_NAMES = 5
+# A larger file, or one with longer keys, is not a recipe: the parser would take minutes to reject it.
+MAX_RECIPE_BYTES, MAX_KEY_PARTS = 2**20, 100
 # Sections that say where a backbone comes from.
-SOURCES = ("backbone", "pretrained")
+BACKBONE_SECTIONS = ("backbone", "pretrained")
 
 
-def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read and check a recipe.
+def load_recipe(
+    name: str | Path, overrides: Mapping[str, Any] | None = None, warn: Callable[[str], None] = lambda note: None
+) -> Recipe:
+    """Load and check a recipe.
 
     Args:
-        name: a path, or the name of a shipped recipe.
+        name: the path of a TOML file, or the name of a shipped recipe.
         overrides: values that replace the file's; keys are dotted ("train.batch") or nested mappings.
+        warn: called with a line about keys whose names are old but still accepted.
+
+    Returns:
+        The recipe with every default filled in.
 
     Raises:
-        RecipeError: everything that is wrong with it, each with file, line and key.
+        RecipeError: lists every problem of the recipe with its file, line and key.
     """
     path = find_recipe(str(name))
     try:
-        if path.stat().st_size > LARGEST:
-            raise RecipeError(f"{path}: no recipe: it has more than {LARGEST:,} bytes")
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise RecipeError(f"{path}: too large for a recipe: expected at most {MAX_RECIPE_BYTES:,} bytes")
         text = path.read_text(encoding="utf-8")
-        if any(line.partition("=")[0].count(".") >= MOST_PARTS for line in text.splitlines() if "=" in line):
+        if any(line.partition("=")[0].count(".") >= MAX_KEY_PARTS for line in text.splitlines() if "=" in line):
             raise RecursionError
         values = tomllib.loads(text)
     except UnicodeDecodeError as error:
@@ -48,18 +55,24 @@ def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) ->
         raise RecipeError(f"{path}: not valid TOML: {error or 'too deeply nested'}") from None
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from None
-    return _validate(values, flattened(overrides or {}), _Source(path, text))
+    values, old_keys = with_current_keys(values)
+    if old_keys:
+        warn(f"{path}: {renaming_note(old_keys)}")
+    flat, old_keys = with_current_keys(flatten_overrides(overrides or {}))
+    if old_keys:
+        warn(f"command line: {renaming_note(old_keys)}")
+    return _validate(values, flat, _SourceLines(path, text))
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Split "key=value", with a TOML value; a bare word counts as a string.
+    """Split "key=value" into the key and its TOML value; a bare word is taken as a string.
 
     Raises:
-        RecipeError: it is not of that form.
+        RecipeError: the text is not of that form.
     """
     key, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key.strip()):
-        raise RecipeError(f"command line: expected key=value, got {text!r}")
+        raise RecipeError(f"command line: expected KEY=VALUE, such as train.epochs=3, got {text!r}")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -69,12 +82,12 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The recipe with every default written out, as TOML that loads to an equal recipe."""
+    """Return the recipe with every default written out, as TOML that loads to an equal recipe."""
     return tomlkit.dumps(recipe.model_dump(exclude_none=True))
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema of all kinds of recipe."""
+    """Return the JSON schema of all kinds of recipe."""
     kinds: Any = tuple(kind.schema for kind in KINDS.values())
     union: Any = kinds[0]
     for schema in kinds[1:]:
@@ -82,8 +95,8 @@ def json_schema() -> dict[str, Any]:
     return TypeAdapter(union).json_schema()
 
 
-class _Source:
-    """Where in a TOML file a key stands; the parsers at hand do not say."""
+class _SourceLines:
+    """The lines at which the keys of a TOML file stand, which the TOML parsers do not report."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path = path
@@ -95,16 +108,16 @@ class _Source:
             header = re.match(r"\s*(\[\[?)\s*([^\]]+?)\s*\]", line)
             key = re.match(r"""\s*([\w."'-]+?)\s*=""", line)
             if header and not key:
-                table = _keys(header[2])
+                table = _split_key(header[2])
                 if header[1] == "[[":
                     counts[table] = counts.get(table, -1) + 1
                     table = (*table, counts[table])
                 self._lines.setdefault(table, number)
             elif key:
-                self._lines.setdefault((*table, *_keys(key[1])), number)
+                self._lines.setdefault(current_location((*table, *_split_key(key[1]))), number)
 
-    def place(self, location: Location) -> tuple[str, str]:
-        """("file:line", the line's text) of the key, or of the nearest table that holds it."""
+    def find(self, location: Location) -> tuple[str, str]:
+        """Return "file:line" and the line's text for a key, or for the nearest table that holds it."""
         for end in range(len(location), 0, -1):
             line = self._lines.get(location[:end])
             if line:
@@ -112,70 +125,72 @@ class _Source:
         return str(self.path), ""
 
 
-def _keys(dotted: str) -> Location:
+def _split_key(dotted: str) -> Location:
     return tuple(part.strip().strip("\"'") for part in dotted.split("."))
 
 
-def flattened(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Overrides with dotted keys only: {"train": {"batch": 8}} becomes {"train.batch": 8}."""
+def flatten_overrides(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return overrides with dotted keys only: {"train": {"batch": 8}} becomes {"train.batch": 8}."""
     flat: dict[str, Any] = {}
     for key, value in overrides.items():
         if isinstance(value, Mapping):
-            flat |= flattened(value, f"{prefix}{key}.")
+            flat |= flatten_overrides(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
 
 
-def _validate(values: dict[str, Any], overrides: dict[str, Any], source: _Source) -> Recipe:
-    _make_room(values, overrides)
-    complaints = [error for key, value in overrides.items() for error in _override(values, key, value)]
-    kind = _one_of("kind", values, list(dict.fromkeys(name.split()[0] for name in KINDS)), source)
+def _validate(values: dict[str, Any], overrides: dict[str, Any], lines: _SourceLines) -> Recipe:
+    _drop_replaced_backbone(values, overrides)
+    complaints = [error for key, value in overrides.items() for error in _apply_override(values, key, value)]
+    kind = _required_choice("kind", values, list(dict.fromkeys(name.split()[0] for name in KINDS)), lines)
     if kind == "transfer":
-        kind += " " + _one_of("task", values, list(TASKS), source)
+        kind += " " + _required_choice("task", values, list(TRANSFER_TASKS), lines)
     schema = KINDS[kind].schema
     recipe = None
-    found: list[tuple[Location, str]] = []
+    problems: list[tuple[Location, str]] = []
     try:
         recipe = schema.model_validate(values)
     except ValidationError as error:
-        found += [(tuple(e["loc"]), _explain(schema, e)) for e in error.errors()]
-    found += cross_errors(values)
-    complaints += _with_places(found, overrides, source)
+        problems += [(tuple(e["loc"]), _message(schema, e)) for e in error.errors()]
+    problems += cross_section_errors(values)
+    complaints += _with_positions(problems, overrides, lines)
     if complaints or recipe is None:
-        count = f"{len(complaints)} error{'s' if len(complaints) > 1 else ''} in {source.path}"
-        raise RecipeError("\n".join([*complaints, f"{count}. Nothing was started."]), found)
+        count = f"{len(complaints)} error{'s' if len(complaints) > 1 else ''} in {lines.path}"
+        raise RecipeError("\n".join([*complaints, f"{count}. Nothing was started."]), problems)
     return recipe
 
 
-def _one_of(key: str, values: Mapping[str, Any], known: list[str], source: _Source) -> str:
-    """What a recipe says it is."""
+def _required_choice(key: str, values: Mapping[str, Any], known: list[str], lines: _SourceLines) -> str:
+    """Return the value of a key that decides which schema applies."""
     given = values.get(key)
     if not isinstance(given, str) or given not in known:
-        place, _ = source.place((key,))
+        position, _ = lines.find((key,))
         expected = ", ".join(map(repr, known))
-        raise RecipeError(f"{place}: {key}: expected one of {expected}, got {given!r}{did_you_mean(str(given), known)}")
+        got = "but it is missing" if given is None else f"got {given!r}"
+        raise RecipeError(f"{position}: {key}: expected one of {expected}, {got}{did_you_mean(str(given), known)}")
     return given
 
 
-def _make_room(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Take out where a recipe has its backbone from, if that is overridden: another way replaces the recipe's.
+def _drop_replaced_backbone(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Remove what a recipe says about its backbone's origin where an override names another one.
 
-    In recipes that train from scratch or go on from a backbone, to name either takes the place of the other.
+    Recipes that train from scratch or fine-tune have either `backbone` or `pretrained`: an override of one removes the
+    other.
     """
     if values.get("kind") in ("classify", "transfer"):
         if "backbone.name" in overrides:
             values.pop("pretrained", None)
-        elif any(f"pretrained.{way}" in overrides for way in Source.WAYS):
+        elif any(f"pretrained.{way}" in overrides for way in BackboneSource.WAYS):
             values.pop("backbone", None)
-    for name in SOURCES:
+    for name in BACKBONE_SECTIONS:
         section = values.get(name)
-        if isinstance(section, dict) and any(f"{name}.{way}" in overrides for way in Source.WAYS):
-            values[name] = {key: value for key, value in section.items() if key not in Source.WAYS}
+        if isinstance(section, dict) and any(f"{name}.{way}" in overrides for way in BackboneSource.WAYS):
+            values[name] = {key: value for key, value in section.items() if key not in BackboneSource.WAYS}
 
 
-def _override(values: dict[str, Any], key: str, value: Any) -> Iterator[str]:
-    """Put an override in its place; yield a complaint where there is no such place."""
+def _apply_override(values: dict[str, Any], key: str, value: Any) -> Iterator[str]:
+    """Set an overridden value; yield a complaint if the recipe has no such table or list item."""
     *tables, last = key.split(".")
     target: Any = values
     for name in tables:
@@ -190,34 +205,40 @@ def _override(values: dict[str, Any], key: str, value: Any) -> Iterator[str]:
     elif isinstance(target, list) and last.isdigit() and int(last) < len(target):
         target[int(last)] = value
     else:
-        yield f"command line: {key}: there is nothing of this name to set"
+        yield f"command line: {key}: the recipe has no such key to override"
 
 
-def _with_places(found: Sequence[tuple[Location, str]], overrides: Mapping[str, Any], source: _Source) -> Iterator[str]:
+def _with_positions(
+    problems: Sequence[tuple[Location, str]], overrides: Mapping[str, Any], lines: _SourceLines
+) -> Iterator[str]:
+    """Yield each problem with its file, line and the line's text, or with "command line" if an override caused it."""
     typed = [tuple(int(k) if k.isdigit() else k for k in key.split(".")) for key in overrides]
-    for location, message in found:
+    for location, message in problems:
         if any(location[: len(key)] == key[: len(location)] for key in typed):
             yield f"command line: {message}"
             continue
-        place, line = source.place(location)
-        yield f"{place}: {message}" + (f"\n    {line}" if line else "")
+        position, line = lines.find(location)
+        yield f"{position}: {message}" + (f"\n    {line}" if line else "")
 
 
-def _explain(schema: type[BaseModel], error: ErrorDetails) -> str:
-    """One pydantic error in words: key, what was expected, what was there, the nearest spelling."""
+def _message(schema: type[BaseModel], error: ErrorDetails) -> str:
+    """Return a pydantic error in words: the key, what was expected, what was given, the nearest spelling."""
     location = tuple(error["loc"])
     key = ".".join(str(part) for part in location)
     given, context = error["input"], error.get("ctx", {})
     if error["type"] == "extra_forbidden":
-        known = _fields(schema, location[:-1])
-        return f"unknown key {key!r}{did_you_mean(str(location[-1]), known)}; known: {', '.join(known)}"
+        current = current_location(location)
+        if current != location:
+            return f"{key}: the old name of {current[-1]!r}, which is given too: leave one of them out"
+        known = _known_keys(schema, location[:-1])
+        return f"unknown key {key!r}{did_you_mean(str(location[-1]), known)} (known keys: {', '.join(known)})"
     if error["type"] == "missing":
         return f"{key}: missing"
     if error["type"] == "literal_error":
         names = re.findall(r"'([^']+)'", context["expected"])
         expected = context["expected"]
-        if len(names) > MOST_NAMES:
-            expected = f"{', '.join(map(repr, names[:MOST_NAMES]))} ... ({len(names)} in all)"
+        if len(names) > MAX_LISTED_NAMES:
+            expected = f"{', '.join(map(repr, names[:MAX_LISTED_NAMES]))}, ... ({len(names)} in all)"
         return f"{key}: expected {expected}, got {given!r}{did_you_mean(str(given), names)}"
     if error["type"] == "value_error":
         return f"{key}: {context['error']}"
@@ -226,17 +247,17 @@ def _explain(schema: type[BaseModel], error: ErrorDetails) -> str:
     return f"{key}: {expected}, got {given!r}"
 
 
-def _fields(schema: type[BaseModel], location: Location) -> list[str]:
-    """Names of the keys that the table at `location` may hold."""
+def _known_keys(schema: type[BaseModel], location: Location) -> list[str]:
+    """Return the keys that the table at `location` may have."""
     model: Any = schema
-    named = False
+    is_item = False
     for part in location:
-        if isinstance(part, int) or named:
-            # An item of a list, or of a table whose keys are names that people give.
-            named = False
+        if isinstance(part, int) or is_item:
+            # An item of a list, or of a table whose keys are names that the user chooses.
+            is_item = False
             continue
         annotation = model.model_fields[part].annotation
-        named = getattr(annotation, "__origin__", None) is dict
+        is_item = getattr(annotation, "__origin__", None) is dict
         inner = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
         model = inner[0] if inner else annotation
     return list(model.model_fields)

@@ -1,6 +1,7 @@
-"""The kinds of recipe: which sections each has. What spans sections is checked in `consistency.py`.
+"""The kinds of recipe and the sections of each.
 
-What a study may say is in `study_schema.py`.
+Rules between sections are in `validation.py`, the recipes of studies in `study.py`, those of VOC's tasks in
+`transfer.py`.
 """
 
 from typing import ClassVar, Literal
@@ -24,36 +25,36 @@ from rotnet_keras.config.sections import (
 
 
 class Expect(Section):
-    """What a run of the recipe came to when it was measured; informs people, changes nothing."""
+    """The measured duration of a run of the recipe: for information only, it changes nothing."""
 
-    minutes: PositiveFloat = Field(description="Wall-clock time of the whole run.")
-    hardware: str = Field(min_length=1, description="What it was measured on.")
+    minutes: PositiveFloat = Field(description="Duration of the whole run in minutes.")
+    hardware: str = Field(min_length=1, description="The machine that it was measured on.")
 
 
 class Recipe(Section):
-    """What every kind of recipe has."""
+    """The keys of every recipe."""
 
-    kind: str
-    title: str = Field(min_length=1)
+    kind: str = Field(description="The kind of recipe.")
+    title: str = Field(min_length=1, description="One line about the recipe, shown in lists and reports.")
     expect: Expect | None = None
 
 
 class SeededRecipe(Recipe):
-    """What the recipe of a single run has."""
+    """The keys of every recipe of a single run."""
 
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything random in the run.")
 
 
 class RunRecipe(SeededRecipe):
-    """What the recipe of a single run on images, perhaps with labels, has."""
+    """The keys of every recipe of a single run on images that have at most one label each."""
 
     data: Data
 
 
 class PretrainRecipe(RunRecipe):
-    """Learn features by predicting rotations, then probe them."""
+    """Learns features without labels by predicting rotations, and then measures them with probes."""
 
-    kind: Literal["pretrain"]
+    kind: Literal["pretrain"] = Field(description="The kind of recipe.")
     augment: Augment = Augment()
     rotation: Rotation = Rotation()
     backbone: Backbone
@@ -61,63 +62,79 @@ class PretrainRecipe(RunRecipe):
     schedule: Schedule = Schedule()
     train: Train
     devices: Devices = Devices()
-    probe: list[Probe] = Field([])
+    probe: list[Probe] = Field([], description="The probes, each in a section [[probe]].")
 
 
-class Source(Section):
-    """Where a backbone comes from: a run, the newest finished run of a recipe, or a .keras file."""
+class BackboneSource(Section):
+    """Where a pretrained backbone comes from: a run, the newest run of a recipe, or a file; exactly one of them."""
 
     WAYS: ClassVar = ("run", "recipe", "file")
 
-    run: str | None = Field(None, description="Its name or folder; or weights that ship, see `rotnet-keras weights`.")
-    recipe: str | None = None
-    file: str | None = None
+    run: str | None = Field(
+        None,
+        description="Name or folder of a run, or the name of a pretrained model that `rotnet-keras weights` lists.",
+    )
+    recipe: str | None = Field(None, description="Name of a recipe, whose newest finished run is taken.")
+    file: str | None = Field(None, description="Path of a .keras file.")
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> "Source":
+    def _check_one_way(self) -> "BackboneSource":
         if sum(getattr(self, way) is not None for way in self.WAYS) != 1:
             raise ValueError("expected exactly one of run, recipe and file")
         return self
 
 
 class Head(Labels):
-    """The classifier on top of a backbone, and the labels that it learns from."""
+    """The classifier on top of the backbone, and the labelled images that it learns from."""
 
-    name: Literal["pool", "linear", "mlp", "conv", "fc", "conv_fc"] = "pool"
-    tap: str | None = Field(None, pattern=r"^[A-Za-z_]\w*$", description="Where it sits; on the last layer by default.")
+    name: Literal["pool", "linear", "mlp", "conv", "fc", "conv_fc"] = Field(
+        "pool", description="The classifier: a linear one on pooled features (pool), or one of the probes' heads."
+    )
+    tap: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_]\w*$",
+        description="Layer of the backbone that the classifier is attached to; the last one by default.",
+    )
 
 
-class Pretrained(Source):
-    """A backbone to go on training with labels."""
+class Pretrained(BackboneSource):
+    """The pretrained backbone that is fine-tuned: from a run, the newest run of a recipe, or a file."""
 
     learning_rate: PositiveFloat | None = Field(
-        None, description="Peak for its layers; optimizer.learning_rate, which the head has, when not given."
+        None, description="Peak learning rate of the backbone's layers; `optimizer.learning_rate` by default."
     )
     frozen: str | None = Field(
-        None, description="Its layers up to this one stay as they are, batch normalisation in inference mode."
+        None,
+        description="Last layer that is not trained: it and all layers before it are frozen, with batch normalisation "
+        "in inference mode.",
     )
 
 
 class Auxiliary(Section):
-    """Rotation as a task beside the labels: all images, with labels or without, are also asked for their angle."""
+    """Rotation prediction as a second task beside classification (S4L), on labelled and unlabelled images."""
 
-    weight: PositiveFloat = Field(1.0, description="Of its loss, beside that of the classes.")
+    weight: PositiveFloat = Field(1.0, description="Weight of the rotation loss, added to the classification loss.")
     batch: int | None = Field(
-        None, ge=1, description="Images, of all there are, beside every batch of labelled ones; as many if not given."
+        None,
+        ge=1,
+        description="Images per step for the rotation loss, from all training images; as many as labelled ones by "
+        "default.",
     )
-    angles: list[int] = Field([0, 90, 180, 270], min_length=2, description="Multiples of 90.")
+    angles: list[int] = Field(
+        [0, 90, 180, 270], min_length=2, description="Angles to tell apart: distinct multiples of 90 degrees."
+    )
 
     @model_validator(mode="after")
-    def _angles_are_distinct_right_ones(self) -> "Auxiliary":
+    def _check_angles(self) -> "Auxiliary":
         if len(set(self.angles)) != len(self.angles) or not set(self.angles) <= {0, 90, 180, 270}:
             raise ValueError(f"angles: expected distinct multiples of 90 from 0 to 270, got {self.angles}")
         return self
 
 
 class ClassifyRecipe(RunRecipe):
-    """Learn to classify images from labels, all layers: from scratch, or from a pretrained backbone."""
+    """Trains a classifier on labelled images, from scratch or by fine-tuning a pretrained backbone."""
 
-    kind: Literal["classify"]
+    kind: Literal["classify"] = Field(description="The kind of recipe.")
     augment: Augment = Augment()
     backbone: Backbone | None = None
     pretrained: Pretrained | None = None
@@ -130,9 +147,9 @@ class ClassifyRecipe(RunRecipe):
 
 
 class ProbeRecipe(RunRecipe):
-    """Measure the features of a backbone that is there already."""
+    """Measures the features of a trained backbone with probes."""
 
-    kind: Literal["probe"]
-    backbone: Source
+    kind: Literal["probe"] = Field(description="The kind of recipe.")
+    backbone: BackboneSource
     augment: Augment = Augment()
-    probe: list[Probe] = Field(min_length=1)
+    probe: list[Probe] = Field(min_length=1, description="The probes, each in a section [[probe]].")

@@ -1,56 +1,73 @@
-"""The tables that recipes of several kinds have: every key, its type, its bounds and its default.
+"""Sections that recipes of several kinds share: each key with its type, range, default and meaning.
 
-They are frozen pydantic models that refuse unknown keys.
+Every section is a frozen pydantic model that refuses unknown keys. The descriptions are what users read: in the
+reference of recipes, in the JSON schema and in the terminal UI's form.
 """
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from rotnet_keras.config.architectures import ARCHITECTURES, Name
+from rotnet_keras.config.architectures import ARCHITECTURES, BackboneName
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-# Of a run, however long: some 20 MB.
-MOST_STEP_EVENTS = 100_000
+# Step events of the longest run; they take some 20 MB.
+MAX_STEP_EVENTS = 100_000
 
 
 class Section(BaseModel):
-    """One table of a recipe."""
+    """A table of a recipe."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Splits(Section):
-    """Which splits of a tfds data set to use, in tfds's own notation ("train", "train[:90%]")."""
+    """The splits to use: "train", "train[:90%]" in TensorFlow Datasets' notation, or the lists of a VOC folder."""
 
-    train: str | None = None
-    validation: str | None = None
-    test: str | None = None
+    train: str | None = Field(None, description="Images to train on; the split `train` by default.")
+    validation: str | None = Field(None, description="Images for the validation accuracy during training.")
+    test: str | None = Field(None, description="Images for the final accuracy; never trained on.")
 
 
 class Data(Section):
-    """Where the images come from and how they are brought to one size."""
+    """The images: where they are, and the size that they are resized to."""
 
-    name: str = Field(description="'fashion_mini', a folder of images, an .npz file, or any tfds name.")
-    data_dir: str | None = Field(None, description="Where tfds looks; TFDS_DATA_DIR when not given.")
-    download: bool = Field(False, description="Let tfds download what is not there.")
-    size: int | None = Field(
-        None, ge=8, le=1024, description="Side in pixels; short side resized to it, centre square kept."
+    name: str = Field(
+        description="A folder of images, an .npz file, the name of a TensorFlow Datasets data set, or 'fashion_mini'."
     )
-    channels: Literal[1, 3] | None = Field(None, description="Grey or RGB; as the files are when not given.")
+    data_dir: str | None = Field(
+        None, description="Folder of prepared TensorFlow Datasets; the environment's TFDS_DATA_DIR by default."
+    )
+    download: bool = Field(False, description="Let TensorFlow Datasets download a data set that is missing.")
+    size: int | None = Field(
+        None,
+        ge=8,
+        le=1024,
+        description="Side of the images in pixels: the short side is resized to it and the central square is kept.",
+    )
+    channels: Literal[1, 3] | None = Field(
+        None, description="1 for grey images, 3 for RGB; as the files are by default."
+    )
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.1, description="Share of the training images held out where there is no validation split."
+        0.1, description="Share of the training images held out for validation where the data have no such split."
     )
     whole: bool = Field(
-        False, description="Crops may lie anywhere in a file's image, not only in its central square; nothing is kept."
+        False,
+        description="Take crops from anywhere in an image, not only from its central square. Decoded images are then "
+        "not kept.",
     )
     cache: Literal["auto", "memory", "disk", "none"] = Field(
-        "auto", description="Where decoded images are kept; none: a folder's files are decoded at each use."
+        "auto", description="Where decoded images are kept; 'none' decodes an image each time it is used."
     )
-    mean: list[float] | None = Field(None, description="Per channel, 0-255; published or computed when not given.")
-    std: list[PositiveFloat] | None = Field(None, description="Per channel, 0-255.")
+    mean: list[float] | None = Field(
+        None,
+        description="Mean of each channel, 0 to 255; published for CIFAR-10 and ImageNet, else measured, by default.",
+    )
+    std: list[PositiveFloat] | None = Field(
+        None, description="Standard deviation of each channel on the scale 0 to 255; defaults as for `mean`."
+    )
     splits: Splits = Splits()
 
 
@@ -61,199 +78,248 @@ VOC_CLASSES = [
 
 
 class AnnotatedData(Section):
-    """Where pictures with objects or masks come from."""
+    """Images that are annotated with objects or masks, in the format of PASCAL VOC."""
 
-    name: str = Field(description="A folder laid out as VOC's development kit (.../VOC2007), or tfds's 'voc/2007'.")
-    data_dir: str | None = Field(None, description="Where tfds looks; TFDS_DATA_DIR when not given.")
-    download: bool = Field(False, description="Let tfds download what is not there.")
-    splits: Splits = Splits()
-    classes: list[str] = Field(VOC_CLASSES, min_length=1, description="In the order of their numbers, no background.")
-    broken: Literal["refuse", "skip"] = Field(
-        "refuse", description="What to do about pictures whose annotation is missing or makes no sense."
+    name: str = Field(
+        description="A folder in the layout of VOC's development kit (.../VOC2007), or 'voc/2007' of TensorFlow "
+        "Datasets."
     )
-    size: int = Field(256, ge=8, le=2048, description="What the short sides of pictures are resized to for crops.")
+    data_dir: str | None = Field(
+        None, description="Folder of prepared TensorFlow Datasets; the environment's TFDS_DATA_DIR by default."
+    )
+    download: bool = Field(False, description="Let TensorFlow Datasets download a data set that is missing.")
+    splits: Splits = Splits()
+    classes: list[str] = Field(
+        VOC_CLASSES, min_length=1, description="Names of the classes in the order of their numbers, without background."
+    )
+    broken: Literal["refuse", "skip"] = Field(
+        "refuse", description="What to do if an image's annotation is missing or invalid: stop, or skip the image."
+    )
+    size: int = Field(
+        256, ge=8, le=2048, description="Length in pixels that an image's short side is resized to before cropping."
+    )
 
 
 class Augment(Section):
-    """What happens to a training image before it is turned. Never after: a flip would swap 90 and 270."""
+    """Random changes to a training image, made before it is rotated: a later flip would swap 90 and 270 degrees."""
 
-    pad: int = Field(0, ge=0, le=64, description="Zeros added on every side before the random crop.")
-    crop: int | None = Field(None, ge=8, description="Side of the crop; the images' own size when not given.")
+    pad: int = Field(0, ge=0, le=64, description="Pixels of zeros added on every side before the random crop.")
+    crop: int | None = Field(
+        None, ge=8, description="Side of the random crop in pixels; the images' own side by default."
+    )
     area: list[float] | None = Field(
         None,
         min_length=2,
         max_length=2,
-        description="Crops of random size: smallest and largest share of the image, [0.08, 1.0] as a rule.",
+        description="Smallest and largest share of an image that a random-resized crop covers, usually [0.08, 1.0].",
     )
-    flip: bool = Field(False, description="Mirror left and right, with probability one half.")
-    jitter: Fraction = Field(0.0, description="Strength of random brightness, contrast, saturation and hue.")
-    greyscale: Fraction = Field(0.0, description="Share of the images that lose their colours.")
+    flip: bool = Field(False, description="Mirror an image left to right with a probability of one half.")
+    jitter: Fraction = Field(
+        0.0, description="Strength of the random changes to brightness, contrast, saturation and hue."
+    )
+    greyscale: Fraction = Field(0.0, description="Share of the images that are converted to grey.")
 
     @model_validator(mode="after")
-    def _keys_of_crops_fit(self) -> "Augment":
+    def _check_crop_keys(self) -> "Augment":
         if self.area is not None and not 0 < self.area[0] <= self.area[1] <= 1:
             raise ValueError(f"area: expected two rising shares above 0 and up to 1, got {self.area}")
         if self.area is not None and self.pad:
-            raise ValueError("pad: crops of random size (area) need no padding; leave it out")
+            raise ValueError("pad: random-resized crops (area) need no padding; leave pad out")
         return self
 
 
 class Rotation(Section):
-    """The pretext task."""
+    """The pretext task: which rotation was applied to an image."""
 
-    angles: list[int] = Field([0, 90, 180, 270], min_length=2, description="Counter-clockwise, multiples of 45.")
-    copies: Literal["all", "one"] = Field("all", description="Every angle of each image, or one at random.")
-    hidden: list[Annotated[int, Field(ge=1)]] = Field([], description="Units of layers before the angle classifier.")
+    angles: list[int] = Field(
+        [0, 90, 180, 270],
+        min_length=2,
+        description="Angles to tell apart: degrees counter-clockwise, distinct multiples of 45.",
+    )
+    copies: Literal["all", "one"] = Field(
+        "all", description="Rotate every image of a batch by every angle, or by one angle drawn at random."
+    )
+    hidden: list[Annotated[int, Field(ge=1)]] = Field(
+        [], description="Units of the hidden layers before the rotation classifier; none by default."
+    )
 
     @model_validator(mode="after")
-    def _angles_are_distinct_multiples_of_45(self) -> "Rotation":
+    def _check_angles(self) -> "Rotation":
         if len(set(self.angles)) != len(self.angles) or any(a % 45 or not 0 <= a < 360 for a in self.angles):
             raise ValueError(f"angles: expected distinct multiples of 45 from 0 to 315, got {self.angles}")
         return self
 
 
 class Backbone(Section):
-    """The network below the head."""
+    """The architecture of the backbone, which is the network without its head."""
 
-    name: Name
-    blocks: int | None = Field(None, ge=2, le=8, description="nin and compact only, which have 4 by default.")
-    width: float = Field(1.0, gt=0, le=16, description="Multiplies every number of channels.")
+    name: BackboneName = Field(description="Name of the architecture; `rotnet-keras backbones` lists them.")
+    blocks: int | None = Field(
+        None, ge=2, le=8, description="Number of blocks of 'nin' and 'compact', 4 by default; not for the others."
+    )
+    width: float = Field(1.0, gt=0, le=16, description="Factor that every number of channels is multiplied by.")
 
     @model_validator(mode="before")
     @classmethod
-    def _four_blocks_unless_said(cls, values: Any) -> Any:
+    def _default_to_four_blocks(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("name") in ("nin", "compact") and values.get("blocks") is None:
             return {**values, "blocks": 4}
         return values
 
     @model_validator(mode="after")
-    def _keys_fit_the_name(self) -> "Backbone":
+    def _check_blocks_and_width(self) -> "Backbone":
         architecture = ARCHITECTURES[self.name]
         if self.blocks is not None and architecture.taps is not None:
-            raise ValueError(f"blocks: {self.name!r} has its own number of blocks; leave blocks out")
-        if self.width != 1 and not architecture.width:
-            raise ValueError(f"width: {self.name!r} comes in one width; leave width out")
+            raise ValueError(f"blocks: {self.name!r} has a fixed number of blocks; leave blocks out")
+        if self.width != 1 and not architecture.has_width:
+            raise ValueError(f"width: {self.name!r} has a fixed width; leave width out")
         return self
 
     def taps(self) -> list[str]:
-        """The layers whose features a probe of all taps reads."""
+        """Return the names of the layers that a probe of all taps reads."""
         return [f"conv{i}" for i in range(1, (ARCHITECTURES[self.name].taps or self.blocks or 0) + 1)]
 
-    def readable(self) -> list[str]:
-        """The taps, and other layers that features can be read from."""
-        return [*self.taps(), *ARCHITECTURES[self.name].further]
+    def feature_layers(self) -> list[str]:
+        """Return the names of all layers whose features can be read: the taps and the architecture's extra layers."""
+        return [*self.taps(), *ARCHITECTURES[self.name].extra_layers]
 
 
 class Optimizer(Section):
-    """SGD decays weights as PyTorch does, within the gradient; AdamW beside it."""
+    """The optimizer. SGD adds the weight decay to the gradient, as PyTorch does; AdamW decouples it."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: PositiveFloat = 0.1
-    momentum: Fraction = 0.9
-    nesterov: bool = True
-    weight_decay: NonNegativeFloat = 5e-4
+    name: Literal["sgd", "adamw"] = Field("sgd", description="The optimizer's name.")
+    learning_rate: PositiveFloat = Field(0.1, description="Peak learning rate; `schedule` says how it changes.")
+    momentum: Fraction = Field(0.9, description="Momentum of sgd.")
+    nesterov: bool = Field(True, description="Use Nesterov momentum with sgd.")
+    weight_decay: NonNegativeFloat = Field(5e-4, description="Strength of the weight decay.")
     decay: Literal["all", "kernels"] = Field(
-        "all", description="What sgd's weight_decay is for: as in the paper's code, or not biases and normalisations."
+        "all",
+        description="Which variables sgd decays: all of them, as the paper's code does, or all but biases and "
+        "normalisation parameters.",
     )
-    clip: PositiveFloat | None = Field(None, description="Scale gradients down to this norm, all of them together.")
+    clip: PositiveFloat | None = Field(
+        None, description="Largest global norm of the gradients, which are scaled down to it; no limit by default."
+    )
     ema: Fraction = Field(
-        0.0, description="Keep running averages of the weights, such a share of the old at each step; they count."
+        0.0,
+        description="Momentum of an exponential moving average (EMA) of the weights, which is what is evaluated and "
+        "exported; 0 for none.",
     )
 
 
 class Schedule(Section):
-    """How the learning rate changes; `optimizer.learning_rate` is its peak."""
+    """How the learning rate changes during training."""
 
-    name: Literal["constant", "piecewise", "cosine", "one_cycle"] = "constant"
-    unit: Literal["epochs", "steps"] = "epochs"
-    warmup: NonNegativeFloat = Field(0.0, description="Linear rise from zero, in units.")
-    boundaries: list[PositiveFloat] = Field([], description="piecewise: where the rate drops, in units.")
-    factor: PositiveFloat = Field(0.2, description="piecewise: what each boundary multiplies the rate by.")
-    peak: Fraction = Field(0.25, description="one_cycle: share of the run spent rising to the peak.")
+    name: Literal["constant", "piecewise", "cosine", "one_cycle"] = Field(
+        "constant", description="Shape of the schedule; its peak is `optimizer.learning_rate`."
+    )
+    unit: Literal["epochs", "steps"] = Field("epochs", description="Unit of `warmup` and `boundaries`.")
+    warmup: NonNegativeFloat = Field(0.0, description="Length of the linear rise from zero at the start, in `unit`.")
+    boundaries: list[PositiveFloat] = Field(
+        [], description="piecewise: when the learning rate changes, in `unit` since the start, rising."
+    )
+    factor: PositiveFloat = Field(
+        0.2, description="piecewise: factor that the learning rate is multiplied by at each boundary."
+    )
+    peak: Fraction = Field(0.25, description="one_cycle: share of the training during which the learning rate rises.")
 
     @model_validator(mode="after")
-    def _keys_fit_the_name(self) -> "Schedule":
+    def _check_keys_of_schedule(self) -> "Schedule":
         if self.name == "piecewise" and (not self.boundaries or self.boundaries != sorted(self.boundaries)):
             raise ValueError(f"boundaries: expected rising positions for 'piecewise', got {self.boundaries}")
         if self.name != "piecewise" and self.boundaries:
-            raise ValueError(f"boundaries: only 'piecewise' has them, and name is {self.name!r}")
+            raise ValueError(f"boundaries: only 'piecewise' has boundaries, and name is {self.name!r}")
         if self.name == "one_cycle" and self.warmup:
-            raise ValueError("warmup: 'one_cycle' rises for the share `peak` of the run; leave warmup out")
+            raise ValueError("warmup: 'one_cycle' has its own rise, for the share `peak` of the run; leave warmup out")
         return self
 
 
 Precision = Annotated[
     Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"],
-    Field(description="auto: bfloat16 or float16 where this hardware is faster for it, else float32."),
+    Field(
+        description="Precision of the computation; 'auto' takes bfloat16 or float16 where the hardware is faster with "
+        "it, else float32."
+    ),
 ]
 
 
 class Length(Section):
-    """How long something trains: whole epochs or steps, one of the two."""
+    """The length of a training, in epochs or in steps."""
 
-    epochs: int | None = Field(None, ge=1)
-    steps: int | None = Field(None, ge=1, description="Wins where both are given.")
-    batch: int = Field(128, ge=1, description="Images; each gives one input per angle.")
+    epochs: int | None = Field(None, ge=1, description="Number of passes over the training images.")
+    steps: int | None = Field(None, ge=1, description="Number of optimizer steps; takes precedence over `epochs`.")
+    batch: int = Field(
+        128, ge=1, description="Images in a batch, before rotation: each image gives one input per angle."
+    )
 
     @model_validator(mode="after")
-    def _one_length(self) -> "Length":
+    def _check_length(self) -> "Length":
         if self.epochs is None and self.steps is None:
-            raise ValueError("give epochs or steps")
+            raise ValueError("expected epochs or steps")
         return self
 
     def total_steps(self, images: int) -> int:
-        """Optimizer steps of the whole training; `steps` wins where both are given."""
+        """Return the optimizer steps of the whole training; `steps` takes precedence over `epochs`."""
         return self.steps if self.steps is not None else (self.epochs or 0) * self.steps_per_epoch(images)
 
     def steps_per_epoch(self, images: int) -> int:
-        """Steps in which every image is seen once; the last batch may be smaller."""
+        """Return the steps in which every image is seen once; the last batch may be smaller."""
         return -(-images // self.batch)
 
 
 class Devices(Section):
-    """What a training runs on. Its results do not depend on it, but for batch normalisation on parts of a batch."""
+    """The devices to train on.
+
+    They do not change what is learned, except that batch normalisation may see only a part of a batch.
+    """
 
     strategy: Literal["auto", "one", "mirrored", "multi_worker", "tpu"] = Field(
         "auto",
-        description="mirrored: all GPUs of a machine; multi_worker: the processes of TF_CONFIG or srun; auto: what is "
-        "there.",
+        description="How training is distributed. mirrored: all GPUs of this machine; multi_worker: the processes "
+        "named in TF_CONFIG or started by srun; auto: everything that is available.",
     )
     replicas: int | None = Field(
-        None, ge=1, le=64, description="mirrored: so many GPUs, or so many parts of the processor where there is none."
+        None, ge=1, le=64, description="mirrored: number of GPUs to use, or of parts of the CPU where there is no GPU."
     )
     sync_batch_norm: bool = Field(
-        False, description="Normalise by the whole batch, not by each device's part of it; slower."
+        False, description="Normalise over the whole batch instead of each replica's share of it; this is slower."
     )
 
     @model_validator(mode="after")
-    def _replicas_are_of_one_machine(self) -> "Devices":
+    def _check_replicas(self) -> "Devices":
         if self.replicas is not None and self.strategy not in ("auto", "mirrored"):
-            raise ValueError(f"replicas: only 'mirrored' has them, and strategy is {self.strategy!r}")
+            raise ValueError(f"replicas: only 'mirrored' has replicas, and strategy is {self.strategy!r}")
         return self
 
 
 class Train(Length):
-    """Training a network: how long, how much at once, how exactly."""
+    """The training: its length, batch size and precision, and how often it logs and saves."""
 
     accumulate: int = Field(
-        1, ge=1, description="Parts that a batch is computed in, one after the other, where memory is short."
+        1,
+        ge=1,
+        description="Parts that a batch is computed in, one after another; more parts need less memory.",
     )
-    label_smoothing: Fraction = 0.0
+    label_smoothing: Fraction = Field(0.0, description="Label smoothing of the cross-entropy.")
     precision: Precision = "auto"
-    checkpoint_minutes: NonNegativeFloat = Field(5.0, description="Besides the one after every epoch.")
-    log_every: int = Field(
-        10, ge=1, description="Steps that one step event averages; more in runs of over a million steps."
+    checkpoint_minutes: NonNegativeFloat = Field(
+        5.0, description="Minutes between checkpoints; one more is saved after every epoch."
     )
-    tensorboard: bool = Field(False, description="Also write TensorBoard files.")
+    log_every: int = Field(
+        10, ge=1, description="Steps that one logged step averages; more in runs of over a million steps."
+    )
+    tensorboard: bool = Field(False, description="Write TensorBoard files as well.")
 
     def steps_per_event(self, images: int) -> int:
-        """Steps that one step event averages: more than `log_every` where a run would have too many events."""
-        return max(self.log_every, -(-self.total_steps(images) // MOST_STEP_EVENTS))
+        """Return the steps that one step event averages: more than `log_every` in runs with too many events."""
+        return max(self.log_every, -(-self.total_steps(images) // MAX_STEP_EVENTS))
 
     @model_validator(mode="after")
-    def _no_more_parts_than_images(self) -> "Train":
+    def _check_accumulate(self) -> "Train":
         if self.accumulate > self.batch:
-            raise ValueError(f"accumulate: {self.accumulate} parts of a batch of {self.batch} images; expected fewer")
+            raise ValueError(
+                f"accumulate: expected at most one part per image of the batch, {self.batch}, got {self.accumulate}"
+            )
         return self
 
 
@@ -262,46 +328,60 @@ def _as_list(value: Any) -> Any:
 
 
 class Labels(Section):
-    """How many labels of each class a classifier is shown, and which."""
+    """The labelled images that a classifier learns from."""
 
-    labels_per_class: int | None = Field(None, ge=1, description="Use so many labels of each class.")
+    labels_per_class: int | None = Field(
+        None, ge=1, description="Number of labelled images per class to train on; all by default."
+    )
     label_choice: Literal["random", "first"] = Field(
-        "random", description="labels_per_class: drawn by the seed, or the first in the order of the data set."
+        "random",
+        description="How the images of `labels_per_class` are chosen: drawn with the seed, or the first of each class.",
     )
 
 
 # random: fresh weights, with the batch normalisations' statistics estimated on training images;
-# random_identity: with mean 0 and variance 1, as the released code leaves them; pixels: no network at all.
-Control = Literal["random", "random_identity", "pixels"]
+# random_identity: fresh weights with mean 0 and variance 1, as the released code leaves them; pixels: no backbone.
+Baseline = Literal["random", "random_identity", "pixels"]
 
 
 class Probe(Length, Labels):
-    """A classifier on frozen features: how good they are for telling objects apart."""
+    """A classifier on frozen features: its accuracy says how well they separate the classes."""
 
-    head: Literal["linear", "mlp", "conv", "fc", "conv_fc", "knn"]
+    head: Literal["linear", "mlp", "conv", "fc", "conv_fc", "knn"] = Field(
+        description="The classifier: linear, with hidden layers (mlp, fc), convolutional (conv, conv_fc), or k-NN."
+    )
     tap: Annotated[list[str], BeforeValidator(_as_list)] = Field(
-        ["all"], description="A tap, a list of them, or 'all'."
+        ["all"], description="Layer whose features are read, a list of layers, or 'all' taps of the backbone."
     )
-    controls: list[Control] = Field(
-        [], description="The same head on random weights, which have their own statistics or none, and on raw pixels."
+    baselines: list[Baseline] = Field(
+        [],
+        description="What the same head is also trained on for comparison: a backbone with random weights, with "
+        "estimated or identity batch statistics, or raw pixels.",
     )
-    repeats: int = Field(1, ge=1, le=100, description="Draws of the labels, and of the head's first weights.")
-    augment: bool = Field(False, description="Crop and flip as in pretraining, anew in every epoch.")
+    repeats: int = Field(
+        1, ge=1, le=100, description="Repetitions with newly drawn labels and newly initialised heads."
+    )
+    augment: bool = Field(
+        False, description="Crop and flip the training images as in pretraining, anew in every epoch."
+    )
     views: int | None = Field(
         None,
         ge=1,
         le=100,
-        description="augment: compute so many crops of each image once, and use them in turn; far faster.",
+        description="With `augment`: number of crops of each image whose features are computed once and then used in "
+        "turn, which is far faster.",
     )
-    every: int | None = Field(None, ge=1, description="Also after every so many epochs of pretraining.")
+    every: int | None = Field(
+        None, ge=1, description="Epochs of pretraining between probes; only at the end by default."
+    )
     precision: Precision = "auto"
-    neighbours: int = Field(20, ge=1, description="knn: how many vote.")
+    neighbours: int = Field(20, ge=1, description="knn: number of neighbours that vote.")
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule(name="cosine")
 
     @model_validator(mode="before")
     @classmethod
-    def _ten_epochs_unless_said(cls, values: Any) -> Any:
+    def _default_to_ten_epochs(cls, values: Any) -> Any:
         if isinstance(values, dict) and not {"epochs", "steps"} & values.keys():
             return {**values, "epochs": 10}
         return values

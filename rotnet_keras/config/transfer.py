@@ -1,4 +1,4 @@
-"""What recipes of the kind `transfer` may say: PASCAL VOC's tasks, or those of data annotated alike."""
+"""Recipes of the kind `transfer`: PASCAL VOC's tasks on VOC itself, or on data annotated in its format."""
 
 from typing import Literal
 
@@ -19,16 +19,16 @@ from rotnet_keras.config.sections import (
 
 
 class TransferRecipe(SeededRecipe):
-    """What all tasks have: annotated pictures, and a backbone, from scratch or pretrained."""
+    """The keys of all transfer tasks: annotated images, and a backbone from scratch or pretrained."""
 
-    kind: Literal["transfer"]
+    kind: Literal["transfer"] = Field(description="The kind of recipe.")
     data: AnnotatedData
     backbone: Backbone | None = None
     pretrained: Pretrained | None = None
     rescale: bool = Field(
         False,
-        description="Fold the backbone's batch normalisation into its weights, and let all its layers learn equally "
-        "fast. From scratch, the statistics are those of some pictures.",
+        description="Fold the backbone's batch normalisation into its weights and rescale them so that all layers "
+        "learn at the same rate; from scratch, with statistics of a few training images.",
     )
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -37,92 +37,106 @@ class TransferRecipe(SeededRecipe):
 
 
 class Canvas(Section):
-    """The square that pictures are laid on."""
+    """The square input that whole images are letterboxed into."""
 
-    side: int = Field(512, ge=32, le=2048, description="In pixels.")
+    side: int = Field(512, ge=32, le=2048, description="Side of the square in pixels.")
     scales: list[PositiveFloat] = Field(
         [1.0, 1.0],
         min_length=2,
         max_length=2,
-        description="Pictures in training have a size between these; at 1, as in tests, they just fill the canvas.",
+        description="Smallest and largest scale of training images; at 1, which evaluation uses, an image just fits "
+        "into the square.",
     )
-    flip: bool = Field(True, description="Mirror left and right, with probability one half.")
+    flip: bool = Field(True, description="Mirror a training image left to right with a probability of one half.")
 
     @model_validator(mode="after")
-    def _scales_rise(self) -> "Canvas":
+    def _check_scales(self) -> "Canvas":
         if self.scales[0] > self.scales[1]:
             raise ValueError(f"scales: expected two rising numbers, got {self.scales}")
         return self
 
 
 class ClassificationRecipe(TransferRecipe):
-    """Which classes are in a picture; several may be."""
+    """Predicts which classes an image contains; there may be several."""
 
-    task: Literal["classification"]
+    task: Literal["classification"] = Field(description="The task.")
     augment: Augment = Augment()
     head: Head = Head()
-    views: int = Field(10, ge=1, le=100, description="Random crops of a test picture whose scores are summed.")
+    views: int = Field(
+        10, ge=1, le=100, description="Number of random crops of each test image whose scores are summed."
+    )
 
     @field_validator("head")
     @classmethod
-    def _all_labels(cls, head: Head) -> Head:
+    def _refuse_labels_per_class(cls, head: Head) -> Head:
         if head.labels_per_class is not None:
-            raise ValueError("pictures of several classes cannot be chosen by class: leave labels_per_class out")
+            raise ValueError("images of several classes cannot be drawn per class; leave labels_per_class out")
         return head
 
 
 class CanvasRecipe(TransferRecipe):
-    """What tasks on whole pictures have."""
+    """The keys of tasks on whole images."""
 
     canvas: Canvas = Canvas()
 
     @field_validator("train")
     @classmethod
-    def _no_smoothing(cls, train: Train) -> Train:
+    def _refuse_label_smoothing(cls, train: Train) -> Train:
         if train.label_smoothing:
-            raise ValueError("this task has no label_smoothing; leave it out")
+            raise ValueError("this task has no label smoothing; leave label_smoothing out")
         return train
 
 
 class SegmentationRecipe(CanvasRecipe):
-    """What every pixel belongs to."""
+    """Predicts the class of every pixel."""
 
-    task: Literal["segmentation"]
-    decoder: Literal["fcn", "deeplab"] = "fcn"
-    tap: str = Field(pattern=r"^[A-Za-z_]\w*$", description="The last map of the backbone that is read.")
-    low: str | None = Field(None, description="deeplab: an earlier, larger map that refines the edges.")
+    task: Literal["segmentation"] = Field(description="The task.")
+    decoder: Literal["fcn", "deeplab"] = Field("fcn", description="Decoder: FCN-32s' or DeepLab v3+'s.")
+    tap: str = Field(
+        pattern=r"^[A-Za-z_]\w*$", description="Layer of the backbone whose feature map the decoder reads."
+    )
+    low: str | None = Field(
+        None, description="deeplab: an earlier layer, whose larger feature map refines the edges of objects."
+    )
 
     @model_validator(mode="after")
-    def _low_is_deeplabs(self) -> "SegmentationRecipe":
+    def _check_low(self) -> "SegmentationRecipe":
         if (self.decoder == "deeplab") != (self.low is not None):
-            raise ValueError(f"low: {'deeplab needs a second map' if self.low is None else 'only deeplab has one'}")
+            problem = "'deeplab' needs a second, earlier layer" if self.low is None else "only 'deeplab' has it"
+            raise ValueError(f"low: {problem}")
         return self
 
 
 class DetectionRecipe(CanvasRecipe):
-    """Which objects are where."""
+    """Finds objects: their boxes and their classes."""
 
-    task: Literal["detection"]
-    detector: Literal["faster_rcnn", "retinanet"] = "faster_rcnn"
+    task: Literal["detection"] = Field(description="The task.")
+    detector: Literal["faster_rcnn", "retinanet"] = Field("faster_rcnn", description="The detector.")
     taps: list[str] = Field(
-        min_length=1, description="The map that Faster R-CNN reads, or RetinaNet's three, each half as large."
+        min_length=1,
+        description="Layers whose feature maps the detector reads: one for Faster R-CNN; three for RetinaNet, each "
+        "half as large as the one before.",
     )
     after: str | None = Field(
-        None, description="What follows on this layer tells regions apart; on the tap when not given (faster_rcnn)."
+        None,
+        description="faster_rcnn: layer of the backbone after which its remaining layers become the head that "
+        "classifies regions; the tap by default.",
     )
     cells: int | None = Field(
         None,
         ge=1,
         le=32,
-        description="Height and width of regions as read from the map; the backbone's own there when not given.",
+        description="faster_rcnn: height and width of the features that RoI align reads for a region; what the "
+        "backbone has at that layer by default.",
     )
 
     @model_validator(mode="after")
-    def _taps_are_the_detectors(self) -> "DetectionRecipe":
-        wanted = {"faster_rcnn": 1, "retinanet": 3}[self.detector]
-        if len(self.taps) != wanted:
-            raise ValueError(f"taps: {self.detector} reads {wanted}, got {len(self.taps)}")
+    def _check_taps(self) -> "DetectionRecipe":
+        expected = {"faster_rcnn": 1, "retinanet": 3}[self.detector]
+        if len(self.taps) != expected:
+            layers = "1 layer" if expected == 1 else f"{expected} layers"
+            raise ValueError(f"taps: expected {layers} for {self.detector!r}, got {len(self.taps)}")
         for key in ("after", "cells"):
             if getattr(self, key) and self.detector == "retinanet":
-                raise ValueError(f"{key}: retinanet reads no regions; leave it out")
+                raise ValueError(f"{key}: only 'faster_rcnn' has it; leave it out")
         return self

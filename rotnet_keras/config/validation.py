@@ -1,4 +1,4 @@
-"""What is wrong between the sections of a recipe, where each of them by itself is right."""
+"""Rules between the sections of a recipe: problems of recipes whose sections are each valid by themselves."""
 
 import re
 from collections.abc import Iterator
@@ -6,17 +6,20 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from rotnet_keras.config.renamed_keys import Location
 from rotnet_keras.config.schema import Head
 from rotnet_keras.config.sections import AnnotatedData, Augment, Backbone, Data, Section
 from rotnet_keras.config.study import StudyRecipe
 
-Location = tuple[str | int, ...]
-
 S = TypeVar("S", bound=Section)
 
 
-def cross_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
-    """What is wrong between sections of a recipe, each with its place; broken sections are passed over."""
+def cross_section_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
+    """Yield the location and message of each problem between sections; invalid sections are passed over.
+
+    Args:
+        values: the recipe as it was parsed, unchecked.
+    """
     probes = values.get("probe")
     backbone = _section(Backbone, values.get("backbone"))
     for i, raw in enumerate(probes if isinstance(probes, list) else []):
@@ -24,20 +27,20 @@ def cross_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         for name in tap if isinstance(tap, list) else [tap]:
             if not isinstance(name, str):
                 continue
-            if backbone and name not in ("all", *backbone.readable()):
-                expected = ", ".join(backbone.readable())
+            if backbone and name not in ("all", *backbone.feature_layers()):
+                expected = ", ".join(backbone.feature_layers())
                 yield ("probe", i, "tap"), f"no tap {name!r} in {backbone.name}: expected 'all', {expected}"
             elif not re.fullmatch(r"[A-Za-z_]\w*", name):
-                yield ("probe", i, "tap"), f"not the name of a layer: {name!r}"
+                yield ("probe", i, "tap"), f"tap: not a layer's name: {name!r}"
         if isinstance(raw, dict) and raw.get("head") == "knn" and raw.get("augment") is True:
-            yield ("probe", i, "augment"), "k-NN compares stored features: it cannot augment"
+            yield ("probe", i, "augment"), "augment: k-NN compares stored features and cannot augment; leave it out"
         if isinstance(raw, dict) and raw.get("views") is not None and raw.get("augment") is not True:
-            yield ("probe", i, "views"), "only crops and flips have views: set augment = true"
+            yield ("probe", i, "views"), "views: only augmented images have views; set augment = true"
     if values.get("kind") == "study":
         yield from _study_errors(values)
         return
     if values.get("kind") in ("classify", "transfer"):
-        yield from _classify_errors(values, backbone)
+        yield from _classifier_errors(values, backbone)
     augment = _section(Augment, values.get("augment", {}))
     data: AnnotatedData | Data | None
     if values.get("kind") == "transfer":
@@ -45,17 +48,23 @@ def cross_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
     else:
         data = _section(Data, values.get("data"))
     if augment and data and augment.pad and (isinstance(data, AnnotatedData) or data.whole):
-        yield ("augment", "pad"), "pad: crops of whole images (data.whole) are not padded; leave one of them out"
+        remedy = "leave pad out" if isinstance(data, AnnotatedData) else "leave augment.pad or data.whole out"
+        yield ("augment", "pad"), f"pad: crops from whole images cannot be padded; {remedy}"
     if augment and data and augment.crop and data.size and augment.crop > data.size + 2 * augment.pad:
-        yield ("augment", "crop"), f"{augment.crop} is more than data.size and twice pad give"
+        largest = data.size + 2 * augment.pad
+        yield ("augment", "crop"), f"crop: expected at most data.size + 2 * augment.pad = {largest}, got {augment.crop}"
 
 
-def _classify_errors(values: dict[str, Any], backbone: Backbone | None) -> Iterator[tuple[Location, str]]:
+def _classifier_errors(values: dict[str, Any], backbone: Backbone | None) -> Iterator[tuple[Location, str]]:
     if ("backbone" in values) == ("pretrained" in values):
-        yield ("backbone",), "expected one of [backbone], to train from scratch, and [pretrained]"
+        yield (
+            ("backbone",),
+            "expected one of [backbone], to train from scratch, and [pretrained], to fine-tune",
+        )
     head = _section(Head, values.get("head", {}))
-    if head and backbone and head.tap and head.tap not in backbone.readable():
-        yield ("head", "tap"), f"no tap {head.tap!r} in {backbone.name}: expected {', '.join(backbone.readable())}"
+    if head and backbone and head.tap and head.tap not in backbone.feature_layers():
+        expected = ", ".join(backbone.feature_layers())
+        yield ("head", "tap"), f"no tap {head.tap!r} in {backbone.name}: expected {expected}"
 
 
 def _study_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
@@ -70,12 +79,12 @@ def _study_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         if run.recipe not in recipes:
             yield ("run", i, "recipe"), f"recipe: expected one of {', '.join(map(repr, recipes))}, got {run.recipe!r}"
         if run.name in names[:i]:
-            yield ("run", i, "name"), f"name: {run.name!r} is taken by an earlier run"
+            yield ("run", i, "name"), f"name: an earlier run is called {run.name!r} too"
         for key, other in (("of", run.of), ("like", run.like)):
             if other is not None and other not in names[:i]:
                 yield ("run", i, key), f"{key}: no earlier run is called {other!r}"
             elif other is not None and study.run[names.index(other)].once and not run.once:
-                yield ("run", i, key), f"{key}: {other!r} is done once, and this run with every seed"
+                yield ("run", i, key), f"{key}: {other!r} is made once; set once = true for this run too"
     for name, scale in study.scales.items():
         for run_name in scale.set:
             if run_name not in names:
@@ -92,10 +101,12 @@ def _study_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
                 yield ("picture", p, "models"), f"models: no run is called {run_name!r}"
     for f, finding in enumerate(study.finding):
         if finding.table >= len(study.table):
-            yield ("finding", f, "table"), f"table: there are {len(study.table)}, counted from 0"
+            count = len(study.table)
+            yield ("finding", f, "table"), f"table: expected a position below {count}, the number of tables"
 
 
 def _section(model: type[S], raw: Any) -> S | None:
+    """Return the section, or None if it is invalid, which the schema's own check reports."""
     try:
         return model.model_validate(raw)
     except ValidationError:

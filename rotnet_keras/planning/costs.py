@@ -1,4 +1,4 @@
-"""What a recipe's run, or a study's runs, would cost: on this machine, timed, or on devices that are not here."""
+"""What the runs of a recipe cost: timed by a trial on this machine, or computed for other devices."""
 
 import json
 import subprocess
@@ -10,32 +10,34 @@ from pathlib import Path
 from typing import Any
 
 from rotnet_keras.config.loading import load_recipe
-from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe, Source
+from rotnet_keras.config.schema import BackboneSource, ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe
 from rotnet_keras.config.sections import Backbone, Data
 from rotnet_keras.config.study import StudyRecipe
 from rotnet_keras.config.transfer import TransferRecipe
 from rotnet_keras.data.sources import find_source
 from rotnet_keras.errors import DataError, RecipeError, RunError
 from rotnet_keras.planning.hardware import Cluster
-from rotnet_keras.reports.report import clock
 from rotnet_keras.runs.folder import RunFolder, list_runs
 from rotnet_keras.runs.launch import find_backbone, load_for_run
 from rotnet_keras.runs.study_runs import PlannedRun, find_matching_run, planned_runs
+from rotnet_keras.text import duration
 from rotnet_keras.training.session import Session
 
-# From the start of a run's process to its first step, and from its last to its end.
+# From the start of a process to the first step, and from the last step to the end: imports, graph tracing, report.
 START_AND_END_SECONDS = 25.0
 
 
 @dataclass(frozen=True)
 class PhaseCost:
-    """What is done in one phase of a run.
+    """The cost of one phase of a run. `rotnet-keras plan --json` prints these fields.
 
     Attributes:
-        steps: of an optimizer.
-        inputs: of the network in one of them.
+        name: the name of the phase, for example "pretraining".
+        steps: optimizer steps; 0 in a phase without training.
+        inputs: inputs to the model in one step.
         flop: multiplications and additions.
-        images: that are read, each as often as it is.
+        images: images read from the data set, counted each time they are read.
+        seconds: the estimated time.
     """
 
     name: str
@@ -48,15 +50,16 @@ class PhaseCost:
 
 @dataclass(frozen=True)
 class RunCost:
-    """Of one run.
+    """The cost of one run. `rotnet-keras plan --json` prints these fields.
 
     Attributes:
-        finished: the name of the run folder that it is already, if it is.
-        seconds: 0 where it is finished.
-        parts: none where it is finished.
-        read_bytes: from disk; None where it is not known.
-        memory_bytes: of the training on each device; None where there is none.
-        on_paper: whether the images were not there.
+        name: the title of the recipe, or the name of the run in its study.
+        finished: the name of the finished run folder with this recipe; None if the run is still to be made.
+        seconds: the estimated time of the whole run; 0 if it is finished.
+        parts: its phases; empty if it is finished.
+        read_bytes: bytes read from disk; None if unknown.
+        memory_bytes: memory of the training on each device; None if nothing is trained or the run is finished.
+        on_paper: whether the images are missing here, and published sizes of the data set were used instead.
     """
 
     name: str
@@ -71,18 +74,21 @@ class RunCost:
 def estimate_costs(
     recipe: Recipe, runs_dir: Path, cluster: Cluster | None = None, cores: int | None = None
 ) -> Iterator[RunCost]:
-    """Each run of a recipe, timed by a short trial here or priced for a cluster. Loads TensorFlow.
+    """Yield the cost of each run of a recipe. Loads TensorFlow.
 
     Args:
-        cores: of each machine of the cluster; enough to decode the images by default.
+        recipe: the recipe of a run or of a study.
+        runs_dir: the folder of run folders, in which finished runs and backbones are looked for.
+        cluster: the devices to compute the cost for; by default this machine, timed by a short trial.
+        cores: CPU cores of each machine of the cluster; by default as many as decoding the images needs.
 
     Raises:
-        DataError: the images are not there, and nothing is known of them.
+        DataError: the images are missing, and the size of this data set is unknown.
     """
     known: dict[str, list[float]] = {}
     if not isinstance(recipe, StudyRecipe):
         assert isinstance(recipe, RunRecipe | TransferRecipe)
-        yield _cost(recipe.title, *_with_backbone(recipe, runs_dir), (cluster, cores), known)
+        yield _cost(recipe.title, *_resolve_backbone(recipe, runs_dir), (cluster, cores), known)
         return
     planned = planned_runs(recipe)
     done = finished_runs(planned, runs_dir)
@@ -92,11 +98,15 @@ def estimate_costs(
             continue
         loaded = load_recipe(run.recipe, run.overrides())
         assert isinstance(loaded, RunRecipe | TransferRecipe)
-        yield _cost(run.folder_name, loaded, _spec(run), (cluster, cores), known)
+        yield _cost(run.folder_name, loaded, _source_backbone(run), (cluster, cores), known)
 
 
 def costs_in_subprocess(recipe_file: Path, runs_dir: Path) -> list[RunCost]:
-    """Those on this machine, found in a process of its own, whose memory is free afterwards; empty where it fails."""
+    """Estimate the costs on this machine in a process of its own, so that its memory is free afterwards.
+
+    Returns:
+        The costs of the runs; an empty list if the process fails.
+    """
     command = [sys.executable, "-m", "rotnet_keras", "plan", str(recipe_file), "--json"]
     result = subprocess.run(
         [*command, "--runs-dir", str(runs_dir)], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
@@ -109,7 +119,7 @@ def costs_in_subprocess(recipe_file: Path, runs_dir: Path) -> list[RunCost]:
 
 
 def finished_runs(planned: list[PlannedRun], runs_dir: Path) -> dict[tuple[str, int], RunFolder]:
-    """The run folders that need not be made, by name and seed."""
+    """Return the run folders of the planned runs that are finished, by name and seed."""
     runs = list_runs(runs_dir)
     found: dict[tuple[str, int], RunFolder] = {}
     for run in planned:
@@ -127,18 +137,18 @@ def finished_runs(planned: list[PlannedRun], runs_dir: Path) -> dict[tuple[str, 
 
 
 def announce_study_cost(session: Session) -> None:
-    """Say how long a study is going to take here, once in its life; nothing of other kinds of run."""
+    """Say how long a study will take on this machine, before its first run; do nothing for other kinds of recipe."""
     if not isinstance(session.recipe, StudyRecipe):
         return
     planned, runs_dir = planned_runs(session.recipe), session.folder.path.parent
     if session.earlier or len(finished_runs(planned, runs_dir)) == len(planned):
         return
-    session.say("Timing a few steps of each run; this takes a minute or two.")
+    session.say("Timing a few steps of each run. This takes a minute or two.")
     found = costs_in_subprocess(session.folder.recipe, runs_dir)
     missing = [cost for cost in found if not cost.finished]
     if missing:
-        total = clock(sum(cost.seconds for cost in missing))
-        session.say(f"{len(missing)} of {len(found)} runs are to be made, which takes about {total} on this machine.")
+        total = duration(sum(cost.seconds for cost in missing))
+        session.say(f"{len(missing)} of {len(found)} runs are missing. They take about {total} on this machine.")
     session.stop.check()
 
 
@@ -149,7 +159,15 @@ def _cost(
     machines: tuple[Cluster | None, int | None],
     known: dict[str, list[float]],
 ) -> RunCost:
-    """Of one run, on a cluster with so many cores a machine, or here; `known` are the trials so far."""
+    """Return the cost of one run.
+
+    Args:
+        name: how the run is called in the table.
+        recipe: its recipe.
+        spec: the backbone that it starts from, if that is still to be made.
+        machines: the cluster, or None for this machine, and the CPU cores of each of its machines.
+        known: the times of the trials so far; new ones are added.
+    """
     from rotnet_keras.engine import resolve_precision
     from rotnet_keras.planning import roofline
     from rotnet_keras.planning.trial import Trial, seconds
@@ -157,7 +175,7 @@ def _cost(
 
     if isinstance(recipe, TransferRecipe) and spec:
         recipe = recipe.model_copy(update={"backbone": spec})
-    dataset, there = _dataset(recipe)
+    dataset, available = _dataset(recipe)
     work = workload(recipe, dataset, spec)
     cluster, cores = machines
     if cluster:
@@ -174,12 +192,12 @@ def _cost(
     if work.memory:
         half = work.memory.precision if cluster else resolve_precision(work.memory.precision)
         memory = roofline.memory_bytes(work.memory, devices, roofline.uses_16_bits(half))
-    read = None if work.image_bytes is None else work.image_bytes * sum(phase.images for phase in work.phases)
-    return RunCost(name, None, START_AND_END_SECONDS + sum(times), tuple(parts), read, memory, not there)
+    read_bytes = None if work.image_bytes is None else work.image_bytes * sum(phase.images for phase in work.phases)
+    return RunCost(name, None, START_AND_END_SECONDS + sum(times), tuple(parts), read_bytes, memory, not available)
 
 
 @cache
-def _dataset_of(data: str) -> tuple[Any, bool]:
+def _load_or_placeholder(data: str) -> tuple[Any, bool]:
     from rotnet_keras.data.datasets import load
     from rotnet_keras.planning.published_sizes import PUBLISHED, placeholder_dataset
 
@@ -194,21 +212,26 @@ def _dataset_of(data: str) -> tuple[Any, bool]:
 
 
 def _dataset(recipe: RunRecipe | TransferRecipe) -> tuple[Any, bool]:
-    """The images, or noise of their shapes where they are not there, and whether they are; read once."""
+    """Return the data set of a recipe and whether its images are on this machine; if not, it has random pixels."""
     if isinstance(recipe, TransferRecipe):
         from rotnet_keras.planning.transfers import load_transfer_data
 
         return load_transfer_data(recipe)
-    return _dataset_of(recipe.data.model_dump_json())
+    return _load_or_placeholder(recipe.data.model_dump_json())
 
 
-def _with_backbone(
+def _resolve_backbone(
     recipe: RunRecipe | TransferRecipe, runs_dir: Path
 ) -> tuple[RunRecipe | TransferRecipe, Backbone | None]:
-    """The recipe with the file of the backbone that it goes on from; where no run has made it yet, what it will be."""
+    """Find the backbone that a recipe starts from.
+
+    Returns:
+        The recipe with the file of the backbone, and None; or, if no run has made the backbone yet, the recipe as it is
+        and the specification of the backbone.
+    """
     key = "backbone" if isinstance(recipe, ProbeRecipe) else "pretrained"
     source = getattr(recipe, key, None)
-    if not isinstance(source, Source):
+    if not isinstance(source, BackboneSource):
         return recipe, None
     try:
         file = find_backbone(source, runs_dir)
@@ -223,11 +246,11 @@ def _with_backbone(
     return recipe.model_copy(update={key: found}), None
 
 
-def _spec(run: PlannedRun) -> Backbone | None:
-    """The backbone that a study's run will go on from."""
+def _source_backbone(run: PlannedRun) -> Backbone | None:
+    """Return the specification of the backbone that a run of a study starts from; None if it starts from none."""
     if run.source is None:
         return None
     source = load_recipe(run.source.recipe, run.source.overrides())
     if isinstance(source, PretrainRecipe | ClassifyRecipe) and source.backbone:
         return source.backbone
-    return _spec(run.source)
+    return _source_backbone(run.source)

@@ -78,7 +78,7 @@ PROBE = """
 head = "linear"
 tap = "all"
 epochs = 20
-controls = ["random", "pixels"]
+baselines = ["random", "pixels"]
 """
 
 

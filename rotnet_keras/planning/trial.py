@@ -16,7 +16,7 @@ from rotnet_keras.data.batches import evaluation_images, training_images
 from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.evaluation.features import feature_extractor
-from rotnet_keras.evaluation.head_training import build_probe_model, from_pixels, labelled_splits
+from rotnet_keras.evaluation.head_training import build_probe_model, labelled_splits, recomputes_features
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.export import load_backbone
 from rotnet_keras.models.rotnet import Classifier
@@ -87,7 +87,11 @@ def _work(trial: Trial) -> list[float]:
     if isinstance(recipe, ClassifyRecipe):
         engine.configure(recipe.seed, engine.resolve_precision(recipe.train.precision))
         spec = recipe.backbone or trial.spec
-        with engine.dtype_policy("float32") if recipe.pretrained else engine.dtype_policy(keras.config.dtype_policy().name):
+        with (
+            engine.dtype_policy("float32")
+            if recipe.pretrained
+            else engine.dtype_policy(keras.config.dtype_policy().name)
+        ):
             backbone = _fresh(spec, dataset, recipe.augment) if spec else _loaded(recipe.pretrained)
         return _training(recipe, dataset, build_classifier(recipe, dataset, backbone), labelled=True)
     if isinstance(recipe, TransferRecipe):
@@ -145,13 +149,13 @@ def _transfer(recipe: TransferRecipe, dataset: Any) -> list[float]:
 
 
 def _probe(probe: Probe, backbone: keras.Model, dataset: Dataset, augment: Augment) -> float:
-    """Seconds of one probe with its controls, k-NN by the features alone."""
+    """Seconds of one probe with its baselines, k-NN by the features alone."""
     taps = registry.taps(backbone) if probe.tap == ["all"] else list(probe.tap)
-    trunks = 1 + len([c for c in probe.controls if c != "pixels"])
+    trunks = 1 + len([baseline for baseline in probe.baselines if baseline != "pixels"])
     # Features of all splits, or of the views and the splits that are not for training.
     splits = {name: len(split) for name, split in labelled_splits(dataset).items()}
     held_out = sum(count for name, count in splits.items() if name != "train")
-    images = held_out + (0 if from_pixels(probe) else splits["train"] * (probe.views or 1))
+    images = held_out + (0 if recomputes_features(probe) else splits["train"] * (probe.views or 1))
     frozen = feature_extractor(backbone, taps)
     extraction = images * _image_pace(frozen, dataset, augment)
     if probe.head == "knn":
@@ -159,7 +163,7 @@ def _probe(probe: Probe, backbone: keras.Model, dataset: Dataset, augment: Augme
     model, _ = build_probe_model(backbone, probe, taps, len(dataset.class_names))
     labels = dataset.train.required_labels()
     rows = np.arange(min(probe.batch, len(labels)))
-    if from_pixels(probe):
+    if recomputes_features(probe):
         x: Any = next(iter(evaluation_images(dataset.train, augment, batch=len(rows))))
     else:
         x = {tap: tf.random.normal((len(rows), *shape.shape[1:])) for tap, shape in frozen.output.items()}

@@ -1,4 +1,4 @@
-"""What a run computes and reads, counted from its recipe, its data and its networks."""
+"""Counts what a run computes and reads, from its recipe, its data and the layers of its models."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from rotnet_keras.config.transfer import TransferRecipe
 from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.engine import keras
 from rotnet_keras.evaluation.features import feature_extractor
-from rotnet_keras.evaluation.head_training import build_probe_model, from_pixels, labelled_splits
+from rotnet_keras.evaluation.head_training import build_probe_model, labelled_splits, recomputes_features
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.base import TrainingModel
 from rotnet_keras.models.export import load_backbone
@@ -22,19 +22,20 @@ from rotnet_keras.tasks.finetune import build_classifier
 from rotnet_keras.tasks.pretrain import build_rotnet
 from rotnet_keras.training.setup import backbone_input_shape
 
-# A training step against a forward pass: the way back multiplies by the weights and by what they saw.
+# The cost of a training step in forward passes: for each product of the forward pass, the backward pass computes two,
+# the gradients of the weights and of the inputs.
 TRAINING_FORWARD_PASSES = 3
 
 
 @dataclass(frozen=True)
 class Pass:
-    """The same work for many inputs.
+    """Passes of many inputs through the same layers.
 
     Attributes:
-        layers: of the network.
-        inputs: how many in all.
-        training: whether there is a way back.
-        precision: as a recipe has it.
+        layers: the work of each layer for one input.
+        inputs: number of inputs in total.
+        training: whether each forward pass is followed by a backward pass.
+        precision: the precision as in a recipe, for example "float32".
     """
 
     layers: tuple[LayerWork, ...]
@@ -50,15 +51,16 @@ class Pass:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a run.
+    """A phase of a run, for example its pretraining or one of its probes.
 
     Attributes:
-        steps: of an optimizer.
-        inputs: that the network is shown in one of them.
+        name: the name of the phase.
+        steps: optimizer steps; 0 in a phase without training.
+        inputs: inputs to the model in one step.
         passes: all that is computed.
-        images: that are read, each as often as it is.
-        shared: whether several devices share the work; else the first does it.
-        parameters: that are trained.
+        images: images read, counted each time they are read.
+        shared: whether several devices share the work; otherwise the first device does all of it.
+        parameters: number of trained parameters.
     """
 
     name: str
@@ -72,33 +74,34 @@ class Phase:
     @property
     def flop(self) -> float:
         """Multiplications and additions."""
-        return sum(part.flop for part in self.passes)
+        return sum(work.flop for work in self.passes)
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What the training keeps on a device, apart from what runs there anyway.
+    """The memory that the training takes on a device, besides TensorFlow itself.
 
     Attributes:
-        state: weights, gradients and the optimizer's variables, bytes.
-        numbers: an input leaves for the way back, and the most that one layer moves beside them.
-        inputs: of a step on all devices together, already parted if it is computed in parts.
-        precision: as the recipe has it.
+        state_bytes: weights, gradients and the variables of the optimizer.
+        values_per_input: numbers kept for the backward pass of one input, and the most that one layer reads and writes.
+        inputs: inputs computed at once on all devices together.
+        precision: the precision as in the recipe.
     """
 
-    state: float
-    numbers: float
+    state_bytes: float
+    values_per_input: float
     inputs: float
     precision: str
 
 
 @dataclass(frozen=True)
 class Workload:
-    """All of a run.
+    """All that a run computes, keeps and reads.
 
     Attributes:
-        memory: of its training; None for a run that only probes.
-        image_bytes: what reading an image takes from disk each time; 0 where they are kept, None where unknown.
+        phases: its phases in order.
+        memory: the memory of its training; None if the run only probes.
+        image_bytes: bytes read from disk for each image read; 0 if the images are kept in memory, None if unknown.
     """
 
     phases: list[Phase]
@@ -107,11 +110,12 @@ class Workload:
 
 
 def workload(recipe: RunRecipe | TransferRecipe, dataset: Any, spec: Backbone | None = None) -> Workload:
-    """What a recipe's run would do.
+    """Count the work of a run.
 
     Args:
-        dataset: that of its kind.
-        spec: the backbone that it goes on from, where that is not there; of transfers it is.
+        recipe: its recipe.
+        dataset: its data set, of the kind that its task takes.
+        spec: the backbone that it starts from, if that is still to be made. The recipe of a transfer has it already.
     """
     if isinstance(recipe, ProbeRecipe):
         backbone = _backbone(recipe, dataset, spec)
@@ -119,27 +123,29 @@ def workload(recipe: RunRecipe | TransferRecipe, dataset: Any, spec: Backbone | 
         return Workload(probes, None, _image_bytes(dataset))
     assert isinstance(recipe, PretrainRecipe | ClassifyRecipe | TransferRecipe)
     read = inputs = recipe.train.batch
-    shown = 1, 1
+    passes = 1, 1
     if isinstance(recipe, PretrainRecipe):
         model: TrainingModel = build_rotnet(recipe, dataset)
         copies = len(recipe.rotation.angles)
         inputs *= copies if recipe.rotation.copies == "all" else 1
-        shown = copies, copies
+        passes = copies, copies
     elif isinstance(recipe, TransferRecipe):
-        model, shown = build_transfer_model(recipe, dataset), passes_per_image(recipe)
+        model, passes = build_transfer_model(recipe, dataset), passes_per_image(recipe)
     else:
         model = build_classifier(recipe, dataset, _backbone(recipe, dataset, spec))
         if recipe.auxiliary:
             read += recipe.auxiliary.batch or read
             inputs = read * len(recipe.auxiliary.angles)
-    phases = _training(recipe, dataset, model, inputs, read, shown)
+    phases = _training(recipe, dataset, model, inputs, read, passes)
     if isinstance(recipe, PretrainRecipe):
-        backbone = _fresh(recipe.backbone, recipe, dataset)
+        backbone = _build_backbone(recipe.backbone, recipe, dataset)
         phases += [_probe(number, probe, backbone, recipe, dataset) for number, probe in enumerate(recipe.probe)]
-    state = 4 * phases[0].parameters * (2 + _slots(recipe.optimizer))
+    state_bytes = 4 * phases[0].parameters * (2 + _variables_per_weight(recipe.optimizer))
     layers = [(times, work) for network, times in _networks(model) for work in network]
-    numbers = sum(times * work.kept for times, work in layers) + max(times * work.moved for times, work in layers)
-    memory = Memory(state, numbers, inputs / recipe.train.accumulate, recipe.train.precision)
+    values_per_input = sum(times * work.kept for times, work in layers) + max(
+        times * work.moved for times, work in layers
+    )
+    memory = Memory(state_bytes, values_per_input, inputs / recipe.train.accumulate, recipe.train.precision)
     return Workload(phases, memory, _image_bytes(dataset))
 
 
@@ -149,31 +155,35 @@ def _training(
     model: TrainingModel,
     inputs: int,
     read: int,
-    shown: tuple[int, int],
+    passes: tuple[int, int],
 ) -> list[Phase]:
-    """The training, and the validations and the test beside it.
+    """Return the phases of a training: the training itself, and its validations and test.
 
     Args:
-        read: images in a step.
-        shown: inputs that an image is in validation and in the test.
+        recipe: the recipe.
+        dataset: its data set.
+        model: the model that it trains.
+        inputs: inputs to the model in a step.
+        read: images read in a step.
+        passes: inputs that one image makes in validation, and in the test.
     """
     length, precision, count = recipe.train, recipe.train.precision, len(dataset.train)
     steps = length.total_steps(count)
     validated = -(-steps // length.steps_per_epoch(count)) * len(dataset.validation or ())
     tested = len(dataset.test or ())
-    others = validated * shown[0] + tested * shown[1]
+    evaluated = validated * passes[0] + tested * passes[1]
     parameters = sum(_parameters(network) for network in model.networks)
     name = "pretraining" if isinstance(recipe, PretrainRecipe) else "training"
-    of_steps = tuple(Pass(layers, steps * inputs * times, True, precision) for layers, times in _networks(model))
-    of_others = tuple(Pass(layers, others * times, False, precision) for layers, times in _networks(model))
+    training_passes = tuple(Pass(layers, steps * inputs * times, True, precision) for layers, times in _networks(model))
+    evaluation_passes = tuple(Pass(layers, evaluated * times, False, precision) for layers, times in _networks(model))
     return [
-        Phase(name, steps, inputs, of_steps, steps * read, True, parameters),
-        Phase("validation and test", 0, 0, of_others, validated + tested, False, 0),
+        Phase(name, steps, inputs, training_passes, steps * read, True, parameters),
+        Phase("validation and test", 0, 0, evaluation_passes, validated + tested, False, 0),
     ]
 
 
 def _networks(model: TrainingModel) -> list[tuple[tuple[LayerWork, ...], int]]:
-    """The layers of what is trained, and how often a step shows them something of an input."""
+    """Return the layers of each network of a model, and how often a step applies them to one input."""
     pairs = zip(model.networks, model.passes_per_image, strict=True)
     return [(tuple(layer_work(network)), times) for network, times in pairs]
 
@@ -181,23 +191,25 @@ def _networks(model: TrainingModel) -> list[tuple[tuple[LayerWork, ...], int]]:
 def _probe(
     number: int, probe: Probe, backbone: keras.Model, recipe: PretrainRecipe | ProbeRecipe, dataset: Dataset
 ) -> Phase:
-    """One probe with its controls, as often as it is made."""
+    """One probe with its baselines, as often as it is made."""
     taps = registry.taps(backbone) if probe.tap == ["all"] else list(probe.tap)
-    trunk = tuple(layer_work(feature_extractor(backbone, taps)))
-    trunks = 1 + len([control for control in probe.controls if control != "pixels"])
+    backbone_layers = tuple(layer_work(feature_extractor(backbone, taps)))
+    backbones = 1 + len([baseline for baseline in probe.baselines if baseline != "pixels"])
     rounds = probe_rounds(probe, recipe, dataset)
     splits = {name: len(split) for name, split in labelled_splits(dataset).items()}
     held_out = sum(count for name, count in splits.items() if name != "train")
     name = f"{probe.head} probe" if number == 0 else f"{probe.head} probe {number + 1}"
     if probe.head == "knn":
-        read = rounds * trunks * (held_out + splits["train"])
-        return Phase(name, 0, 0, (Pass(trunk, read, False, "float32"),), read, False, 0)
+        read = rounds * backbones * (held_out + splits["train"])
+        return Phase(name, 0, 0, (Pass(backbone_layers, read, False, "float32"),), read, False, 0)
     _, heads = build_probe_model(backbone, probe, taps, len(dataset.class_names))
-    steps = rounds * trunks * probe.repeats * probe.total_steps(len(labelled_subset(dataset, probe, (0, 0))))
-    read = rounds * trunks * held_out
-    read += steps * probe.batch if from_pixels(probe) else rounds * trunks * splits["train"] * (probe.views or 1)
+    steps = rounds * backbones * probe.repeats * probe.total_steps(len(labelled_subset(dataset, probe, (0, 0))))
+    read = rounds * backbones * held_out
+    read += (
+        steps * probe.batch if recomputes_features(probe) else rounds * backbones * splits["train"] * (probe.views or 1)
+    )
     passes = (
-        Pass(trunk, read, False, "float32"),
+        Pass(backbone_layers, read, False, "float32"),
         Pass(
             tuple(work for head in heads.values() for work in layer_work(head)),
             steps * probe.batch,
@@ -210,7 +222,7 @@ def _probe(
 
 
 def probe_rounds(probe: Probe, recipe: PretrainRecipe | ProbeRecipe, dataset: Dataset) -> int:
-    """How often a probe is made: at the end, and now and then before if it is asked for."""
+    """Return how often a run makes a probe: once at the end, and before that as often as its `every` says."""
     if not probe.every or not isinstance(recipe, PretrainRecipe):
         return 1
     count = len(dataset.train)
@@ -221,12 +233,14 @@ def probe_rounds(probe: Probe, recipe: PretrainRecipe | ProbeRecipe, dataset: Da
 def _backbone(recipe: ProbeRecipe | ClassifyRecipe, dataset: Dataset, spec: Backbone | None) -> keras.Model:
     spec = (recipe.backbone if isinstance(recipe, ClassifyRecipe) else None) or spec
     if spec is not None:
-        return _fresh(spec, recipe, dataset)
+        return _build_backbone(spec, recipe, dataset)
     source = recipe.backbone if isinstance(recipe, ProbeRecipe) else recipe.pretrained
     return load_backbone(Path(str(source.file)))  # type: ignore[union-attr]
 
 
-def _fresh(spec: Backbone, recipe: PretrainRecipe | ClassifyRecipe | ProbeRecipe, dataset: Dataset) -> keras.Model:
+def _build_backbone(
+    spec: Backbone, recipe: PretrainRecipe | ClassifyRecipe | ProbeRecipe, dataset: Dataset
+) -> keras.Model:
     return registry.build(spec, backbone_input_shape(dataset, recipe.augment), dataset.mean, dataset.std)
 
 
@@ -234,8 +248,8 @@ def _parameters(model: keras.Model) -> int:
     return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
 
 
-def _slots(optimizer: Optimizer) -> int:
-    """Variables that an optimizer keeps for each weight."""
+def _variables_per_weight(optimizer: Optimizer) -> int:
+    """Return how many variables the optimizer keeps for each weight."""
     return (2 if optimizer.name == "adamw" else 1) + bool(optimizer.ema)
 
 

@@ -5,21 +5,24 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rotnet_keras.config.finder import find_recipe
 from rotnet_keras.config.loading import load_recipe, to_toml
+from rotnet_keras.config.renamed_keys import with_current_keys
 from rotnet_keras.config.schema import (
+    BackboneSource,
     ClassifyRecipe,
     PretrainRecipe,
     ProbeRecipe,
     Recipe,
     RunRecipe,
     SeededRecipe,
-    Source,
 )
 from rotnet_keras.config.study import StudyRecipe
 from rotnet_keras.config.transfer import TransferRecipe
@@ -30,11 +33,19 @@ from rotnet_keras.runs.folder import RunFolder, create_run, default_runs_dir, li
 from rotnet_keras.runs.study_runs import planned_runs, with_absolute_paths
 from rotnet_keras.runs.zoo import find_run_or_pretrained
 
-S = TypeVar("S", bound=Source)
+S = TypeVar("S", bound=BackboneSource)
 
 
-def load_for_run(recipe: str, overrides: Mapping[str, Any], runs_dir: Path) -> tuple[Recipe, dict[str, Any]]:
+def load_for_run(
+    recipe: str,
+    overrides: Mapping[str, Any],
+    runs_dir: Path,
+    warn: Callable[[str], None] = lambda note: None,
+) -> tuple[Recipe, dict[str, Any]]:
     """Load a recipe, check that its data exist, and return it with the facts that `run.json` begins with.
+
+    Args:
+        warn: called with a line about keys whose names are old but still accepted.
 
     Raises:
         RotnetError: the environment asks for another Keras backend than TensorFlow.
@@ -42,7 +53,7 @@ def load_for_run(recipe: str, overrides: Mapping[str, Any], runs_dir: Path) -> t
         DataError: its data, or the backbone file it names, are missing or cannot be accessed.
     """
     check_backend()
-    loaded = load_recipe(recipe, overrides)
+    loaded = load_recipe(recipe, overrides, warn)
     try:
         return _resolve(loaded, recipe, overrides, runs_dir)
     except OSError as error:  # A name that no file can have, or a folder that may not be read.
@@ -55,7 +66,7 @@ def _resolve(
     """Resolve the data and the backbone that a recipe names, and return it with the first facts."""
     facts = {
         "recipe": find_recipe(recipe).stem,
-        "overrides": dict(overrides),
+        "overrides": with_current_keys(dict(overrides))[0],
         "argv": sys.argv,
         "created": round(time.time(), 3),
     }
@@ -102,7 +113,7 @@ def _pinned_backbone(source: S, runs_dir: Path) -> S:
     return source.model_copy(update={"run": None, "recipe": None, "file": file})
 
 
-def find_backbone(source: Source, runs_dir: Path) -> Path:
+def find_backbone(source: BackboneSource, runs_dir: Path) -> Path:
     """Return the `.keras` file that the `[backbone]` or `[pretrained]` section of a recipe refers to.
 
     Raises:
@@ -182,7 +193,7 @@ def run(
         RotnetError: the run did not finish; the message says why.
     """
     runs_dir = Path(runs_dir) if runs_dir else default_runs_dir()
-    loaded, facts = load_for_run(str(recipe), overrides, runs_dir)
+    loaded, facts = load_for_run(str(recipe), overrides, runs_dir, partial(warnings.warn, category=FutureWarning))
     folder = create_run_from_recipe(loaded, facts, name, runs_dir)
     command = [sys.executable, "-m", "rotnet_keras", "resume", str(folder.path)]
     if subprocess.run(command, check=False).returncode:

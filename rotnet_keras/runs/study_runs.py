@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rotnet_keras.config.finder import describe, find_recipe, shipped_recipes
-from rotnet_keras.config.loading import flattened, load_recipe
+from rotnet_keras.config.finder import find_recipe, kind_and_title, shipped_recipes
+from rotnet_keras.config.loading import flatten_overrides, load_recipe
 from rotnet_keras.config.schema import Recipe
 from rotnet_keras.config.sections import Backbone
 from rotnet_keras.config.study import StudyRecipe
@@ -44,7 +44,7 @@ class PlannedRun:
         """
         if self.source is None:
             return self.changed_values
-        section = "backbone" if describe(find_recipe(self.recipe))[0] == "probe" else "pretrained"
+        section = "backbone" if kind_and_title(find_recipe(self.recipe))[0] == "probe" else "pretrained"
         return {**self.changed_values, f"{section}.file": str(backbone or "later.keras")}
 
 
@@ -62,7 +62,9 @@ def planned_runs(study: StudyRecipe) -> list[PlannedRun]:
         for run in study.run:
             if run.once and seed != scale.seeds[0]:
                 continue
-            changes = {**flattened(study.set), **flattened(run.set), **flattened(scale.set.get(run.name, {}))}
+            changes: dict[str, Any] = {}
+            for overrides in (study.set, run.set, scale.set.get(run.name, {})):
+                changes |= flatten_overrides(overrides)
             changes |= {"seed": seed} | (_architecture(by_name[run.like]) if run.like else {})
             source = by_name[run.of] if run.of else None
             by_name[run.name] = PlannedRun(run.name, seed, scale.recipes[run.recipe], changes, source)
@@ -89,7 +91,7 @@ def _architecture(run: PlannedRun) -> dict[str, Any]:
         raise RecipeError(f"run {run.name!r}: {error}") from None
     if not isinstance(backbone, Backbone):
         raise RecipeError(f"run {run.name!r} trains no backbone from scratch, so no run can be like it")
-    return flattened({"backbone": backbone.model_dump(exclude_none=True)})
+    return flatten_overrides({"backbone": backbone.model_dump(exclude_none=True)})
 
 
 def with_absolute_paths(study: StudyRecipe, base: Path) -> StudyRecipe:

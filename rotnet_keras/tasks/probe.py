@@ -20,7 +20,7 @@ from rotnet_keras.evaluation.features import (
     Features,
     check_disk_space,
     estimate_batch_norm_statistics,
-    extract,
+    extract_features,
     feature_extractor,
     random_backbone,
     raw_pixels_backbone,
@@ -28,8 +28,8 @@ from rotnet_keras.evaluation.features import (
 from rotnet_keras.evaluation.head_training import (
     FrozenBackbone,
     HeadTraining,
+    evaluate_knn,
     labelled_splits,
-    nearest_neighbours,
     top1,
 )
 from rotnet_keras.models.backbones import registry
@@ -82,7 +82,7 @@ def run_missing_probes(
     check_input_shape(backbone, dataset, augment)
     done = {(e["probe"], e["weights"]) for e in session.earlier if e["kind"] == "probe" and e["step"] == step}
     for weights in ("rotnet", "random", "random_identity", "pixels"):
-        asked = [(i, p) for i, p in probes if weights == "rotnet" or weights in p.controls]
+        asked = [(i, p) for i, p in probes if weights == "rotnet" or weights in p.baselines]
         due = [(i, p) for i, p in asked if (i, weights) not in done]
         if due:
             _probe_weights(session, dataset, backbone, weights, augment, due, step)
@@ -106,11 +106,11 @@ def _probe_weights(
             taps, precision = _taps(probed, probe), "float32"
             with session.timed() as took:
                 if probe.head == "knn":
-                    scores = [nearest_neighbours(probe, taps, dataset, features, seed)]
+                    scores = [evaluate_knn(probe, taps, dataset, features, seed)]
                 else:
                     trained = HeadTraining(session, dataset, probed, probe, taps, augment, features)
                     precision = trained.precision
-                    scores = [trained.repeat(draw) for draw in range(probe.repeats)]
+                    scores = [trained.train(draw) for draw in range(probe.repeats)]
                     if weights == "rotnet" and probe.labels_per_class is None:
                         _export_classifier(session, probed.model, trained.heads, scores[-1], probe)
             for tap in taps:
@@ -146,7 +146,7 @@ def _extract_features(
     ]
     check_disk_space([(frozen, len(split)) for _, split, _, frozen in jobs], folder)
     return {
-        name: extract(
+        name: extract_features(
             frozen, split, augment, folder / name, session.progress, f"features ({probed.weights}, {name})", view
         )
         for name, split, view, frozen in jobs

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import psutil
 
-from rotnet_keras.config.kinds import kind_of, name_of
+from rotnet_keras.config.kinds import kind_name, kind_of
 from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.config.schema import Recipe
 from rotnet_keras.errors import RotnetError, RunStopped
@@ -164,7 +164,7 @@ def _work(session: Session, before: Callable[[Session], None]) -> tuple[str, int
         if kind_of(session.recipe).trains:
             session.say("Starting TensorFlow. The first step takes longer, because it traces the graph.")
         before(session)
-        TASKS[name_of(session.recipe)](session)
+        TASKS[kind_name(session.recipe)](session)
     except RunStopped as stopped:
         message = f"Stopped. Resume with: {resume_command}" if session.process.chief else "Stopped."
         return "stopped", stopped.exit_code, message

@@ -75,7 +75,7 @@ def test_a_recipe_is_written_that_fits(photos, monkeypatch):
     recipe = load_recipe("my-photos.toml")
     assert recipe.data.name == str(photos) and recipe.data.size == 72
     assert recipe.augment.crop == 64 and recipe.augment.area == [0.35, 1.0]
-    assert recipe.train.batch == 6 and recipe.train.epochs == 5 and recipe.probe[0].controls == ["random", "pixels"]
+    assert recipe.train.batch == 6 and recipe.train.epochs == 5 and recipe.probe[0].baselines == ["random", "pixels"]
     before = Path("my-photos.toml").read_text()
     again = CliRunner().invoke(app, ["init", "my photos"])
     assert isinstance(again.exception, RecipeError) and "--output FILE" in str(again.exception)

@@ -57,7 +57,7 @@ def test_shipped_recipes_are_valid_and_survive_being_written_out(name, written):
     assert load_recipe(written(to_toml(recipe))) == recipe
 
 
-def test_five_mistakes_are_told_at_once_with_lines_and_spellings(written):
+def test_five_mistakes_are_reported_at_once_with_lines_and_spellings(written):
     result = run_cli("run", written(FIVE_MISTAKES))
     assert result.returncode == 2 and result.stdout == ""
     for line, key, hint in (
@@ -67,8 +67,8 @@ def test_five_mistakes_are_told_at_once_with_lines_and_spellings(written):
         (15, "train.epohcs", "epochs"),
         (22, "probe.1.head", "mlp"),
     ):
-        told = [text for text in result.stderr.splitlines() if f"r.toml:{line}:" in text]
-        assert len(told) == 1 and key in told[0] and hint in told[0]
+        found = [text for text in result.stderr.splitlines() if f"r.toml:{line}:" in text]
+        assert len(found) == 1 and key in found[0] and hint in found[0]
     assert "5 errors" in result.stderr and "Traceback" not in result.stderr
 
 
@@ -104,10 +104,10 @@ def test_a_mistake_between_sections_has_its_location_too(written):
     assert location == ("probe", 0, "tap") and "no tap 'conv7'" in message
 
 
-def test_mistakes_between_sections_are_told_with_the_others(written):
+def test_mistakes_between_sections_are_reported_with_the_others(written):
     text = TINY_RECIPE.format(data="fashion_mini") + '[[probe]]\nhead = "mlp"\ntap = "conv7"\nepochz = 1\n'
-    told = complaint(written(text))
-    assert "no tap 'conv7' in compact: expected 'all', conv1, conv2" in told and "epochz" in told
+    message = complaint(written(text))
+    assert "no tap 'conv7' in compact: expected 'all', conv1, conv2" in message and "epochz" in message
 
 
 def test_views_are_of_augmented_images(written):
@@ -127,12 +127,12 @@ def test_views_are_of_augmented_images(written):
         ("optimizer.learning_rate", float("inf"), "finite"),
         ("data.cache", "disc", "did you mean 'disk'"),
         ("trian.batch", 3, "did you mean 'train'"),
-        ("title.x", 3, "nothing of this name"),
+        ("title.x", 3, "no such key to override"),
     ],
 )
-def test_a_wrong_override_is_laid_at_the_command_line(written, key, value, expected):
-    told = complaint(written(TINY_RECIPE.format(data="fashion_mini")), {key: value})
-    assert expected in told and "command line: " in told
+def test_a_wrong_override_is_blamed_on_the_command_line(written, key, value, expected):
+    message = complaint(written(TINY_RECIPE.format(data="fashion_mini")), {key: value})
+    assert expected in message and "command line: " in message
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_file_that_is_not_text(tmp_path):
 
 def test_check_goes_through_all_files(written):
     result = run_cli("check", "quickstart", written(FIVE_MISTAKES), "cifar_nin")
-    assert result.returncode == 2 and result.stdout.count("fine") == 2 and "5 errors" in result.stderr
+    assert result.returncode == 2 and result.stdout.count("valid") == 2 and "5 errors" in result.stderr
 
 
 def test_what_a_recipe_expects_is_read_without_checking_it(written):
@@ -187,8 +187,8 @@ def test_what_a_recipe_expects_is_read_without_checking_it(written):
 
 def test_what_a_recipe_expects_is_checked(written):
     text = TINY_RECIPE.format(data="fashion_mini") + "[expect]\nminuts = 3\nminutes = 0\n"
-    told = complaint(written(text))
-    assert "did you mean 'minutes'" in told and "greater than 0" in told and "expect.hardware: missing" in told
+    message = complaint(written(text))
+    assert "did you mean 'minutes'" in message and "greater than 0" in message and "expect.hardware: missing" in message
 
 
 def test_show_writes_every_default_out():
@@ -206,3 +206,76 @@ def test_the_events_of_a_long_run_average_more_steps():
 def test_schema_is_json():
     definitions = json.loads(run_cli("schema").stdout)["$defs"]
     assert "PretrainRecipe" in definitions and "ProbeRecipe" in definitions
+
+
+OLD_KEY = """
+[[probe]]
+head = "mlp"
+controls = ["random"]
+"""
+
+
+def test_the_old_key_of_baselines_is_the_same_recipe_and_is_said_to_be_old(written):
+    text = TINY_RECIPE.format(data="fashion_mini")
+    notes = []
+    old = load_recipe(written(text + OLD_KEY), warn=notes.append)
+    assert old.probe[-1].baselines == ["random"]
+    assert old == load_recipe(written(text + OLD_KEY.replace("controls", "baselines")), warn=pytest.fail)
+    assert "controls" not in to_toml(old)
+    assert len(notes) == 1 and notes[0].count("\n") == 0
+    assert f"{old_position(old)}: 'controls' is now called 'baselines'" in notes[0]
+
+
+def old_position(recipe):
+    return f"probe.{len(recipe.probe) - 1}.controls"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"probe.0.controls": ["pixels"]},
+        {"probe": {"0": {"controls": ["pixels"]}}},
+        {"probe": [{"head": "mlp", "controls": ["pixels"]}]},
+    ],
+)
+def test_the_old_key_of_baselines_is_accepted_in_overrides(written, overrides):
+    notes = []
+    recipe = load_recipe(written(TINY_RECIPE.format(data="fashion_mini") + OLD_KEY), overrides, notes.append)
+    assert recipe.probe[0].baselines == ["pixels"]
+    assert notes[-1].startswith("command line: probe.0.controls: 'controls' is now called 'baselines'")
+
+
+def test_an_old_key_beside_the_new_one_is_a_mistake(written):
+    text = TINY_RECIPE.format(data="fashion_mini") + OLD_KEY + "baselines = []\n"
+    assert "the old name of 'baselines', which is given too" in complaint(written(text))
+
+
+def test_a_mistake_under_an_old_key_is_reported_at_its_line(written):
+    text = TINY_RECIPE.format(data="fashion_mini") + OLD_KEY.replace("random", "rondom")
+    line = text[: text.index('controls = ["rondom')].count("\n") + 1
+    message = complaint(written(text))
+    assert f"r.toml:{line}: probe." in message and "did you mean 'random'" in message
+
+
+def test_old_keys_in_a_study_are_the_same_study(written):
+    text = find_recipe("studies/fig5b_labels").read_text(encoding="utf-8")
+    old = text.replace("probe.0.baselines", "probe.0.controls")
+    assert old != text
+    notes = []
+    assert load_recipe(written(old), warn=notes.append) == load_recipe("studies/fig5b_labels")
+    assert len(notes) == 1 and ".set.probe.0.controls" in notes[0]
+
+
+def test_check_says_that_a_key_is_old(written):
+    result = run_cli("check", written(TINY_RECIPE.format(data="fashion_mini") + OLD_KEY))
+    assert result.returncode == 0 and result.stderr.startswith("Warning: ") and result.stderr.count("\n") == 1
+    assert "'controls' is now called 'baselines'" in result.stderr
+
+
+def test_every_key_of_the_schema_is_described():
+    schema = json.loads(run_cli("schema").stdout)
+    for name, section in schema["$defs"].items():
+        assert section.get("description", "").endswith("."), name
+        for key, about in section["properties"].items():
+            refers = "$ref" in about or any("$ref" in option for option in about.get("anyOf", []))
+            assert refers or about.get("description", "").endswith("."), f"{name}.{key}"

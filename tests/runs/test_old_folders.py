@@ -7,7 +7,9 @@ import pytest
 from support.command_line import run_cli, run_python
 from support.whole_runs import events_of
 
+from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.runs.folder import RunFolder, list_runs
+from rotnet_keras.runs.study_runs import find_matching_run
 
 OLD = Path(__file__).parents[1] / "support" / "old_runs"
 
@@ -29,6 +31,18 @@ def test_they_are_listed_and_reported(old_runs):
     for event in events_of(RunFolder(old_runs / "finished"), "probe"):
         assert f"{100 * event['top1']:.1f}" in report
     assert "random" in report and "pixels" in report
+
+
+def test_they_are_found_by_the_recipe_that_they_were_made_with(old_runs):
+    run = RunFolder(old_runs / "finished")
+    text = run.recipe.read_text(encoding="utf-8")
+    assert "controls = " in text
+    renamed = old_runs / "renamed.toml"
+    renamed.write_text(text.replace("controls = ", "baselines = "), encoding="utf-8")
+    recipe = load_recipe(renamed)
+    assert recipe.probe[0].baselines == ["random", "pixels"]
+    assert find_matching_run(recipe, list_runs(old_runs)).name == "finished"
+    assert "old name" not in run_cli("report", "finished", "--runs-dir", old_runs).stderr
 
 
 def test_a_stopped_one_is_resumed_to_its_end(old_runs):
@@ -56,7 +70,7 @@ import keras, numpy as np, tensorflow as tf
 folder = sys.argv[1]
 model = keras.models.load_model(folder + "/export/backbone.keras")
 images = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1)).astype("float32")
-served = tf.saved_model.load(folder + "/export/backbone.savedmodel").serve(images)
-print(float(np.abs(np.asarray(served) - model(images).numpy()).max()))
+loaded = tf.saved_model.load(folder + "/export/backbone.savedmodel")
+print(float(np.abs(np.asarray(loaded.serve(images)) - model(images).numpy()).max()))
 """
     assert float(run_python(code, old_runs / "finished").split()[-1]) < 1e-4

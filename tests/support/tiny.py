@@ -45,7 +45,7 @@ checkpoint_minutes = 0
 PROBES = """
 [[probe]]
 head = "linear"
-controls = ["random", "pixels"]
+baselines = ["random", "pixels"]
 epochs = 2
 
 [[probe]]

@@ -12,7 +12,7 @@ pad = 2
 file = "backbone.keras"
 [[probe]]
 head = "linear"
-controls = ["random"]
+baselines = ["random"]
 steps = 3
 """
 

@@ -5,10 +5,10 @@ from support.command_line import run_cli
 from support.smaller import PARTS
 from support.tiny import shared_data
 
-from rotnet_keras.config.finder import describe, shipped_recipes
+from rotnet_keras.config.finder import kind_and_title, shipped_recipes
 from rotnet_keras.config.loading import load_recipe
 
-STUDIES = [name for name, path in shipped_recipes().items() if describe(path)[0] == "study"]
+STUDIES = [name for name, path in shipped_recipes().items() if kind_and_title(path)[0] == "study"]
 LARGE = ["studies/table4_imagenet", "studies/table5_imagenet", "studies/table6_places", "studies/table7_voc"]
 
 

@@ -56,7 +56,7 @@ flip = true
 run = "{run.path}"
 [[probe]]
 head = "linear"
-controls = ["random", "pixels"]
+baselines = ["random", "pixels"]
 epochs = 2
 [[probe]]
 head = "linear"

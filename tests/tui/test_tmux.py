@@ -178,8 +178,8 @@ def test_a_session(terminal, tmp_path, tiny_recipe):
     terminal.fill("train.epochs", "3")
     terminal.fill("train.log_every", "4")
     terminal.fill("probe.0.epochs", "1")
-    terminal.fill("probe.0.controls", "[]")
-    terminal.fill("probe.1.controls", "[]")
+    terminal.fill("probe.0.baselines", "[]")
+    terminal.fill("probe.1.baselines", "[]")
     terminal.fill("probe.1.repeats", "1")
     terminal.wait_for("213 steps of 64 images × 4 turns")
 

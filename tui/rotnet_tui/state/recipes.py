@@ -6,13 +6,19 @@ from pathlib import Path
 
 from rich.text import Text
 
-from rotnet_keras.config.finder import describe, expected_minutes, shipped_recipes
-from rotnet_tui.state.words import duration
+from rotnet_keras.config.finder import expected_minutes, kind_and_title, shipped_recipes
+from rotnet_keras.text import duration
 
 
 @dataclass(frozen=True)
 class RecipeEntry:
-    """One recipe: what it is called, the argument that `rotnet-keras run` takes for it, and what it says."""
+    """One recipe.
+
+    Attributes:
+        name: what it is called in the list.
+        argument: what `rotnet-keras run` takes for it.
+        time: the duration that the recipe states, as text; empty if it states none.
+    """
 
     name: str
     argument: str
@@ -23,22 +29,22 @@ class RecipeEntry:
 
 
 def list_recipes() -> list[RecipeEntry]:
-    """Recipes of the current folder and of its `recipes`, then the shipped ones that are not among them."""
+    """The recipes in the current folder and in `recipes` below it, then the shipped ones."""
     own = [p for folder in (Path(), Path("recipes")) for p in sorted(folder.glob("*.toml"))]
     shipped = shipped_recipes()
-    theirs = {path.resolve() for path in shipped.values()}
-    found = [_entry(str(p), str(p), p) for p in own if p.resolve() not in theirs]
+    shipped_paths = {path.resolve() for path in shipped.values()}
+    found = [_entry(str(p), str(p), p) for p in own if p.resolve() not in shipped_paths]
     return [e for e in found if e.kind != "?"] + [_entry(name, name, path) for name, path in shipped.items()]
 
 
 def _entry(name: str, argument: str, path: Path) -> RecipeEntry:
-    kind, title = describe(path)
+    kind, title = kind_and_title(path)
     minutes, _ = expected_minutes(path)
     return RecipeEntry(name, argument, path, kind, title, duration(60 * minutes) if minutes else "")
 
 
-def description(entry: RecipeEntry, colors: dict[str, str]) -> Text:
-    """What the file's header says, and its content checked and with every default; or what is wrong with it."""
+def recipe_details(entry: RecipeEntry, colors: dict[str, str]) -> Text:
+    """The comment on top of the file, and the recipe with every default filled in; or what is wrong with it."""
     from rotnet_keras.config.loading import load_recipe, to_toml
     from rotnet_keras.errors import RotnetError
 
@@ -54,12 +60,12 @@ def description(entry: RecipeEntry, colors: dict[str, str]) -> Text:
         checked = to_toml(load_recipe(entry.argument))
     except RotnetError as error:
         return text.append(str(error), style=colors["text-error"][:7])
-    text.append("Checked, every default filled in:\n\n", style="dim")
+    text.append("The recipe with all defaults:\n\n", style="dim")
     return text.append_text(toml_text(checked, colors))
 
 
 def _header(path: Path) -> str:
-    """The comment that the file begins with, its lines joined to paragraphs."""
+    """The comment at the beginning of the file, its lines joined to paragraphs."""
     lines = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if not line.startswith("#"):
@@ -69,8 +75,8 @@ def _header(path: Path) -> str:
     return "\n\n".join(p if p.startswith(" ") else " ".join(p.split("\n")) for p in paragraphs)
 
 
-def editable(entry: RecipeEntry, folder: Path) -> Path:
-    """The file to edit: the user's own, or a copy of a shipped one in `folder`.
+def editable_copy(entry: RecipeEntry, folder: Path) -> Path:
+    """The file to edit: the user's own recipe, or a copy in `folder` of a shipped one.
 
     Raises:
         OSError: the copy cannot be written.
@@ -84,7 +90,7 @@ def editable(entry: RecipeEntry, folder: Path) -> Path:
 
 
 def toml_text(toml: str, colors: dict[str, str], overridden: frozenset[str] = frozenset()) -> Text:
-    """TOML with headers and keys set apart, and a word beside every overridden key."""
+    """TOML with coloured headers and keys, and a mark beside every overridden key."""
     text = Text()
     table = ""
     counts: dict[str, int] = {}
