@@ -1,12 +1,15 @@
 """What the tests share: tiny data that rotation can be learned from, and a run that has finished."""
 
+import fcntl
+import json
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.tiny import PROBES, TINY_RECIPE, upright_images
-from support.whole_runs import start
+from support.whole_runs import run_of, start
 
 # Pictures of the terminal UI must not depend on how far an animation has come.
 os.environ["TEXTUAL_ANIMATIONS"] = "none"
@@ -18,28 +21,45 @@ LONG = ("test_tmux", "test_devices", "test_study")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """What reads the one finished run is tested where that was made, by one of several workers; what is long, first."""
+    """What is long begins first."""
     items.sort(key=lambda item: item.path.stem not in LONG)
-    for item in items:
-        if "finished" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("finished"))
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory, worker_id):
+    """A folder that all workers of this session have."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
 
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "tiny.npz"
-    x_train, y_train = upright_images(200)
-    x_test, y_test = upright_images(40, seed=1)
-    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    save_tiny_data(path)
     return path
 
 
+def save_tiny_data(path):
+    x_train, y_train = upright_images(200)
+    x_test, y_test = upright_images(40, seed=1)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+
+
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, tiny_data):
-    """One uninterrupted run with every kind of probe: (result of the command, run)."""
-    recipe = tmp_path_factory.mktemp("finished") / "tiny.toml"
-    recipe.write_text(TINY_RECIPE.format(data=tiny_data) + PROBES)
-    return start(recipe, "seed=3")
+def finished(shared_folder):
+    """One uninterrupted run with every kind of probe, made once for all workers: (result of the command, run)."""
+    folder = shared_folder / "finished"
+    folder.mkdir(exist_ok=True)
+    said = folder / "said.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.is_file():
+            save_tiny_data(folder / "tiny.npz")
+            recipe = folder / "tiny.toml"
+            recipe.write_text(TINY_RECIPE.format(data=folder / "tiny.npz") + PROBES)
+            result, _ = start(recipe, "seed=3")
+            said.write_text(json.dumps([result.args, result.returncode, result.stdout, result.stderr]))
+    return subprocess.CompletedProcess(*json.loads(said.read_text())), run_of(folder, "run")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.command_line import run_cli, run_python
+from support.command_line import invoke, run_cli, run_python
 from support.whole_runs import events_of
 
 from rotnet_keras.config.loading import load_recipe
@@ -21,11 +21,11 @@ def old_runs(tmp_path):
 
 
 def test_they_are_listed_and_reported(old_runs):
-    result = run_cli("runs", "--runs-dir", old_runs)
+    result = invoke("runs", "--runs-dir", old_runs)
     assert result.returncode == 0, result.stderr
     assert {run.name: run.state() for run in list_runs(old_runs)} == {"finished": "finished", "stopped": "stopped"}
     assert "finished" in result.stdout and "stopped" in result.stdout
-    result = run_cli("report", "finished", "--runs-dir", old_runs)
+    result = invoke("report", "finished", "--runs-dir", old_runs)
     assert result.returncode == 0, result.stderr
     report = (old_runs / "finished" / "report.md").read_text(encoding="utf-8")
     for event in events_of(RunFolder(old_runs / "finished"), "probe"):
@@ -42,7 +42,7 @@ def test_they_are_found_by_the_recipe_that_they_were_made_with(old_runs):
     recipe = load_recipe(renamed)
     assert recipe.probe[0].baselines == ["random", "pixels"]
     assert find_matching_run(recipe, list_runs(old_runs)).name == "finished"
-    assert "old name" not in run_cli("report", "finished", "--runs-dir", old_runs).stderr
+    assert "old name" not in invoke("report", "finished", "--runs-dir", old_runs).stderr
 
 
 def test_a_stopped_one_is_resumed_to_its_end(old_runs):

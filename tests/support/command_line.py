@@ -29,6 +29,7 @@ def invoke(*arguments, cwd=None, **environment):
         mock.patch.dict(os.environ, environment),
         mock.patch.object(sys, "argv", ["rotnet-keras", *words]),
         mock.patch.object(sys, "stdin", io.StringIO()),
+        mock.patch("os._exit", side_effect=AssertionError("a command that trains ends its process: use run_cli")),
         contextlib.chdir(cwd or "."),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
