@@ -24,7 +24,7 @@ from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.files import write_atomically
 
 if TYPE_CHECKING:
-    from rotnet_keras.data.audit import Survey
+    from rotnet_keras.data.audit import ImageAudit
 
 
 @command(
@@ -49,7 +49,7 @@ def init(images: str, output: Path | None, minutes: float, as_json: bool) -> Non
     Lists sizes, classes, duplicates and unreadable files, times a few training steps, and chooses backbone, image size,
     batch size and number of epochs.
     """
-    from rotnet_keras.data.audit import survey
+    from rotnet_keras.data.audit import audit_images
 
     stem = re.sub(r"[^\w.+-]+", "-", Path(images).expanduser().absolute().stem).strip(".+-") or "images"
     file = output or Path(f"{stem}.toml")
@@ -62,9 +62,9 @@ def init(images: str, output: Path | None, minutes: float, as_json: bool) -> Non
         raise DataError(
             "The name of the folder is not valid UTF-8, so no recipe can hold it: rename the folder, or link to it"
         ) from None
-    found = survey(images, show_progress)
+    found = audit_images(images, show_progress)
     if not as_json:
-        echo_table(["", ""], _survey_rows(found))
+        echo_table(["", ""], _audit_rows(found))
         echo("Timing a few training steps; this takes half a minute.")
     from rotnet_keras.planning.proposal import propose_recipe
 
@@ -79,23 +79,23 @@ def init(images: str, output: Path | None, minutes: float, as_json: bool) -> Non
     echo("The report of the run says whether rotation is a sensible task for these images.")
 
 
-def _survey_rows(found: "Survey") -> list[list[str]]:
+def _audit_rows(found: "ImageAudit") -> list[list[str]]:
     """What was found, in rows of two cells."""
-    sides = f"{found.extent} pixels" + (f", half of them up to {found.sides[1]}" if " " in found.extent else "")
+    sides = f"{found.side_range} pixels" + (f", half of them up to {found.short_sides[1]}" if " " in found.side_range else "")
     rows = [
         ["images", _counts({"training" if name == "train" else name: n for name, n in found.images.items()})],
-        ["files" if found.decoded else "values", _counts(found.kinds)],
+        ["files" if found.decoded else "values", _counts(found.types)],
         ["short side", sides + ("" if found.square else "; the central square is used")],
         ["channels", {1: "1, grey", 3: "3, colour"}.get(found.channels, str(found.channels))],
         ["classes", _classes(found.classes)],
     ]
     if found.decoded:
         rows += [
-            ["rotated by EXIF", f"{found.turned:,}" + (", shown upright" if found.turned else "")],
+            ["rotated by EXIF", f"{found.exif_rotated:,}" + (", shown upright" if found.exif_rotated else "")],
             ["duplicates", counted_names([" = ".join(group) for group in found.duplicates], "groups of equal files")],
         ]
-        if found.shared:
-            rows.append(["", f"{found.shared:,} of them in several splits: accuracies on the test split are too high"])
+        if found.in_several_splits:
+            rows.append(["", f"{found.in_several_splits:,} of them in several splits: accuracies on the test split are too high"])
         rows.append([
             "unreadable",
             counted_names([f"{name} ({reason})" for name, reason in found.unreadable], "files, skipped"),

@@ -1,1 +1,1 @@
-"""What a run will cost: counted on paper, or timed by a trial."""
+"""Estimates of what a run will cost: timed by a short trial, or computed for other hardware."""

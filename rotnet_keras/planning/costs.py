@@ -170,7 +170,7 @@ def _cost(
     """
     from rotnet_keras.engine import resolve_precision
     from rotnet_keras.planning import roofline
-    from rotnet_keras.planning.trial import Trial, seconds
+    from rotnet_keras.planning.trial import Trial, time_phases
     from rotnet_keras.planning.workload import workload
 
     if isinstance(recipe, TransferRecipe) and spec:
@@ -180,10 +180,10 @@ def _cost(
     cluster, cores = machines
     if cluster:
         decoded = work.image_bytes != 0
-        times = [roofline.seconds(phase, cluster, cores, decoded) for phase in work.phases]
+        times = [roofline.phase_seconds(phase, cluster, cores, decoded) for phase in work.phases]
         devices = cluster.total
     else:
-        times, devices = seconds(Trial(recipe, dataset, spec), known), 1
+        times, devices = time_phases(Trial(recipe, dataset, spec), known), 1
     parts = [
         PhaseCost(phase.name, phase.steps, phase.inputs, phase.flop, phase.images, took)
         for phase, took in zip(work.phases, times, strict=True)

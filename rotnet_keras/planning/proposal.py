@@ -1,4 +1,4 @@
-"""A recipe that fits a folder or file of images and this machine."""
+"""Proposes a recipe that fits a user's images and this machine, for `rotnet-keras init`."""
 
 import math
 import tempfile
@@ -8,24 +8,28 @@ from pathlib import Path
 import psutil
 import tomlkit
 
-from rotnet_keras.data.audit import Survey
+from rotnet_keras.data.audit import ImageAudit
 from rotnet_keras.planning.costs import RunCost, costs_in_subprocess
 from rotnet_keras.text import printable
 
-# Up to this short side, in pixels, images are seen whole; larger ones are resized and cropped as recipe `folder` does.
-SMALL = 48
-LARGE, CROP = 72, 64
-# With it a network of 5,002 photos told 81.6 % of the turns of 556 other ones after 39 epochs (in training 88.3 %),
-# without it 78.8 % (98.5 %).
-AREA = [0.35, 1.0]
-# Most images that are held out to follow the training with.
-VALIDATION = 5000
+# Images whose short side has at most this many pixels are used whole. Larger ones are resized and cropped, to the sizes
+# of the recipe `folder`.
+SMALL_SIDE = 48
+RESIZED_SIDE = 72
+CROP_SIDE = 64
+# The share of an image's area that a random-size crop covers. A model pretrained for 39 epochs on 5,002 photos
+# reached a rotation accuracy of 81.6 % on 556 others (88.3 % in training), without such crops 78.8 % (98.5 %).
+CROP_AREA = [0.35, 1.0]
+# The most images held out for validation.
+MAX_VALIDATION_IMAGES = 5000
 BATCH = 64
-EPOCHS = 30
-MOST_EPOCHS = 300
-# The share of the memory that is free which a training may take.
-MEMORY = 0.5
-TRAININGS = ("pretraining", "validation and test")
+# The epochs if the trial fails.
+DEFAULT_EPOCHS = 30
+MAX_EPOCHS = 300
+# The share of the free memory that the training may take.
+MEMORY_SHARE = 0.5
+# The phases whose time grows with the epochs.
+EPOCH_PHASES = ("pretraining", "validation and test")
 
 TEXT = """\
 # RotNet on {images} of {path}.
@@ -40,18 +44,18 @@ seed = 0
 
 [data]
 name = {name}
-{size}# Images that are held out to follow the training with.
+{size}# The share of the training images held out to measure the accuracy during training.
 validation = {validation}
 
 [augment]
-{crop}# Mirroring at random: leave it out for text, or whatever else is wrong mirrored.
+{crop}# Mirror images at random. Set to false if mirrored images look wrong, as text does.
 flip = true
 
-# Where a half turn changes nothing in your images, take half of the angles: [0, 90].
+# The angles to tell apart. Use [0, 90] if your images look the same upside down.
 [rotation]
 angles = [0, 90, 180, 270]
 
-# More blocks or a larger width know more and take longer.
+# More blocks, or a larger `width`, learn better features and take longer.
 [backbone]
 name = "compact"
 blocks = {blocks}
@@ -66,14 +70,27 @@ weight_decay = 5e-4
 [schedule]
 name = "one_cycle"
 
-# Every image is shown in all its turns: a step computes {inputs} of them.
+# Each step takes `batch` images, each at every angle: {inputs} inputs to the model.
 [train]
 epochs = {epochs}
 batch = {batch}
 {probe}"""
 
+RESIZED = """\
+# The short sides of the images have {extent} pixels. The central square of each is resized to this many.
+size = {side}
+"""
+
+CROPPED = """\
+# The model sees crops of this many pixels. Raise `size` and `crop` for fine detail; training then takes longer.
+crop = {side}
+# Each crop covers a random share of the image's area, in this range. This reduces overfitting.
+area = {area}
+"""
+
 PROBE = """
-# How much a linear classifier finds in each layer, beside random weights and raw pixels.
+# After the training, measure the accuracy of a linear classifier on the features of each layer. Its baselines are the
+# same backbone with random weights, and raw pixels.
 [[probe]]
 head = "linear"
 tap = "all"
@@ -84,11 +101,13 @@ baselines = ["random", "pixels"]
 
 @dataclass(frozen=True)
 class Proposal:
-    """A recipe, and what was measured for it.
+    """A proposed recipe.
 
     Attributes:
-        text: TOML with comments.
-        cost: of the whole run on this machine; None where the trial failed.
+        text: the recipe, TOML with comments.
+        epochs: its epochs.
+        batch: its images per step.
+        cost: the cost of one epoch on this machine; None if the trial failed.
     """
 
     text: str
@@ -97,29 +116,33 @@ class Proposal:
     cost: RunCost | None
 
 
-def propose_recipe(found: Survey, file: Path, minutes: float) -> Proposal:
-    """A recipe for these images that takes about so long on this machine, timed by a short trial.
+def propose_recipe(found: ImageAudit, file: Path, minutes: float) -> Proposal:
+    """Propose a recipe for images, with as many epochs as fit into the time on this machine.
+
+    A short trial measures the time of an epoch and the memory.
 
     Args:
-        file: where it will be written, for its own words.
+        found: the audit of the images.
+        file: where the recipe will be written; its first comment names it.
+        minutes: how long the run may take.
     """
-    batch = tried = min(BATCH, max(1, found.images["train"] // 2))
-    cost = _timed(_text(found, file, 1, tried, ""))
-    free = MEMORY * psutil.virtual_memory().available
-    while cost and cost.memory_bytes and batch > 1 and cost.memory_bytes * batch / tried > free:
+    batch = trial_batch = min(BATCH, max(1, found.images["train"] // 2))
+    cost = _run_trial(_recipe_text(found, file, 1, trial_batch, ""))
+    free = MEMORY_SHARE * psutil.virtual_memory().available
+    while cost and cost.memory_bytes and batch > 1 and cost.memory_bytes * batch / trial_batch > free:
         batch //= 2
     if cost is None:
-        timing = "# The trial that times a few steps failed: the number of epochs is a guess."
-        return Proposal(_text(found, file, EPOCHS, batch, timing), EPOCHS, batch, None)
-    epoch = sum(part.seconds for part in cost.parts if part.name in TRAININGS)
+        timing = "# The trial run failed, so the number of epochs is a default and the time is unknown."
+        return Proposal(_recipe_text(found, file, DEFAULT_EPOCHS, batch, timing), DEFAULT_EPOCHS, batch, None)
+    epoch = sum(part.seconds for part in cost.parts if part.name in EPOCH_PHASES)
     rest = cost.seconds - epoch
-    epochs = min(MOST_EPOCHS, max(1, math.floor((60 * minutes - rest) / max(epoch, 1e-3))))
+    epochs = min(MAX_EPOCHS, max(1, math.floor((60 * minutes - rest) / max(epoch, 1e-3))))
     takes = (rest + epochs * epoch) / 60
-    timing = f"# About {takes:.0f} minutes on the machine that it was written on, by a short trial."
-    return Proposal(_text(found, file, epochs, batch, timing), epochs, batch, cost)
+    timing = f"# Takes about {takes:.0f} minutes on the machine where it was written, estimated from a short trial."
+    return Proposal(_recipe_text(found, file, epochs, batch, timing), epochs, batch, cost)
 
 
-def _timed(text: str) -> RunCost | None:
+def _run_trial(text: str) -> RunCost | None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "recipe.toml"
         file.write_text(text, encoding="utf-8")
@@ -127,15 +150,14 @@ def _timed(text: str) -> RunCost | None:
     return found[0] if found else None
 
 
-def _text(found: Survey, file: Path, epochs: int, batch: int, timing: str) -> str:
-    count, short = found.images["train"], found.sides[1]
-    if short > SMALL:
-        size = f"# Central squares, resized to so many pixels from {found.extent}.\nsize = {LARGE}\n"
-        crop = f"# What the network sees of them. Raise both for fine detail; time grows with it.\ncrop = {CROP}\n"
-        crop += f"# It is shown parts of so much of their area, or it learns a small set by heart.\narea = {AREA}\n"
+def _recipe_text(found: ImageAudit, file: Path, epochs: int, batch: int, timing: str) -> str:
+    count, short = found.images["train"], found.short_sides[1]
+    if short > SMALL_SIDE:
+        size = RESIZED.format(extent=found.side_range, side=RESIZED_SIDE)
+        crop = CROPPED.format(side=CROP_SIDE, area=CROP_AREA)
     else:
         side = max(16, short // 4 * 4)
-        size = "" if found.square and found.sides[0] == found.sides[2] == side else f"size = {side}\n"
+        size = "" if found.square and found.short_sides[0] == found.short_sides[2] == side else f"size = {side}\n"
         crop = f"pad = {max(1, side // 8)}\n"
     return TEXT.format(
         images=f"{count:,} images",
@@ -146,8 +168,8 @@ def _text(found: Survey, file: Path, epochs: int, batch: int, timing: str) -> st
         name=_quoted(str(found.path.absolute())),
         size=size,
         crop=crop,
-        validation=0.1 if count <= 10 * VALIDATION else round(VALIDATION / count, 4),
-        blocks=4 if short <= SMALL else 5,
+        validation=0.1 if count <= 10 * MAX_VALIDATION_IMAGES else round(MAX_VALIDATION_IMAGES / count, 4),
+        blocks=4 if short <= SMALL_SIDE else 5,
         inputs=4 * batch,
         epochs=epochs,
         batch=batch,

@@ -1,4 +1,4 @@
-"""The large data sets of the paper as their makers describe them, for plans where they are not there."""
+"""Published sizes of the paper's data sets, to plan runs on machines without the images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,19 +7,20 @@ import numpy as np
 
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data.datasets import Dataset
-from rotnet_keras.data.sources import asked_for
+from rotnet_keras.data.sources import resolve_splits
 from rotnet_keras.data.stores import Split
 from rotnet_keras.errors import DataError
 
 
 @dataclass(frozen=True)
 class PublishedSizes:
-    """Sizes of a data set.
+    """The sizes of a data set.
 
     Attributes:
-        splits: number of images by the name of the split; the first is for training.
-        image_bytes: of a file, on average; None where it is not known.
-        side: in pixels, where all images are squares of one size.
+        splits: number of images by the name of the split.
+        classes: number of classes.
+        image_bytes: mean size of an image file in bytes; 0 if the images are kept in memory, None if unknown.
+        side: height and width in pixels, if all images are squares of one size.
     """
 
     splits: Mapping[str, int]
@@ -38,21 +39,25 @@ PUBLISHED: Mapping[str, PublishedSizes] = {
 
 
 class NoiseImages:
-    """A store that makes up what it is asked for: noise."""
+    """A store of images that returns random pixels."""
 
     def __init__(self, shape: tuple[int, ...], image_bytes: int | None) -> None:
         self.shape, self.image_bytes = shape, image_bytes
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
-        """(len(rows), S, S, C) uint8."""
+        """Return (len(rows), S, S, C) uint8."""
         return np.random.default_rng(0).integers(0, 256, (len(rows), *self.shape[1:]), np.uint8)
 
 
 def split_counts(known: Mapping[str, int], chosen: Mapping[str, str]) -> dict[str, int]:
-    """How many images there are in splits, asked for as of tfds, of a data set whose splits have known sizes.
+    """Return the number of images in splits that are written as for tfds, such as "train[:90%]".
+
+    Args:
+        known: number of images in each split of the data set.
+        chosen: the split of the data set, or a part of it, for each split of the run.
 
     Raises:
-        DataError: there is no such split.
+        DataError: the data set has no such split.
     """
     import tensorflow_datasets as tfds
 
@@ -64,26 +69,32 @@ def split_counts(known: Mapping[str, int], chosen: Mapping[str, str]) -> dict[st
         try:
             parts = tfds.core.ReadInstruction.from_spec(asked).to_absolute(infos)
         except (ValueError, AssertionError):
-            raise DataError(f"data.splits.{split}: {asked!r} is none of {', '.join(known)}") from None
+            raise DataError(
+                f"data.splits.{split}: expected a split or a part of one, of {', '.join(known)}; got {asked!r}"
+            ) from None
         counts[split] = sum((part.to or known[part.splitname]) - (part.from_ or 0) for part in parts)
     return counts
 
 
 def placeholder_dataset(data: Data) -> Dataset:
-    """A data set with the sizes and splits that a recipe's would have, and noise for images.
+    """Return a data set with the published sizes and the splits of a recipe, but random pixels.
 
     Raises:
-        DataError: nothing is known of it.
+        DataError: the sizes of this data set are unknown.
     """
     name = data.name.split(":")[0]
     if name not in PUBLISHED:
-        raise DataError(f"nothing is known of {data.name!r} (known: {', '.join(PUBLISHED)})")
+        raise DataError(
+            f"data.name: {data.name!r} is not here, and its size is unknown (known: {', '.join(PUBLISHED)})"
+        )
     known = PUBLISHED[name]
     side = data.size or known.side
     if side is None:
-        raise DataError(f"data.size: the images of {name} are not all one square; give their side in pixels")
+        raise DataError(
+            f"data.size: the images of {name} have different sizes; set the size to which they are resized, in pixels"
+        )
     chosen = {key: key for key in known.splits} if "test" in known.splits else {"train": "train", "test": "validation"}
-    counts = split_counts(known.splits, asked_for(chosen, data.splits))
+    counts = split_counts(known.splits, resolve_splits(chosen, data.splits))
     for split in ("test", "validation"):
         if split not in counts:
             counts[split] = round(data.validation * counts["train"])

@@ -1,4 +1,4 @@
-"""What a transfer trains, on what, and how its pictures are looked at, whatever its task: for plans of one."""
+"""Data, models, batches and evaluation of a transfer, whatever its task, for estimates of its cost."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from rotnet_keras.config.transfer import (
 )
 from rotnet_keras.data import letterbox
 from rotnet_keras.data.annotations import AnnotatedDataset, load_annotated
-from rotnet_keras.data.batches import training_images
+from rotnet_keras.data.batches import training_batches
 from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.sources import find_annotated
 from rotnet_keras.engine import tf
@@ -28,27 +28,30 @@ from rotnet_keras.tasks.voc.segmentation import training_batches as segmentation
 
 
 def load_transfer_data(recipe: TransferRecipe) -> tuple[Dataset | AnnotatedDataset, bool]:
-    """The pictures, or noise where they are not there, and whether they are; for classification with labels.
+    """Load the images of a transfer, or make a placeholder with random pixels if they are missing.
+
+    Returns:
+        The data set, with labels if the task is classification, and whether the images are on this machine.
 
     Raises:
-        DataError: they are not there, and nothing is known of them.
+        DataError: the images are missing, and the size of this data set is unknown.
     """
-    there = True
+    available = True
     try:
         find_annotated(recipe.data)
     except DataError:
         if not has_published_sizes(recipe.data):
             raise
-        there = False
-    if there:
+        available = False
+    if available:
         annotated = load_annotated(recipe.data, isinstance(recipe, SegmentationRecipe))
     else:
         annotated = placeholder_voc(recipe.data)
-    return as_multi_label(annotated) if isinstance(recipe, ClassificationRecipe) else annotated, there
+    return as_multi_label(annotated) if isinstance(recipe, ClassificationRecipe) else annotated, available
 
 
 def build_transfer_model(recipe: TransferRecipe, dataset: Any) -> TrainingModel:
-    """What is trained, but for other values of weights where the recipe rescales them, which takes a while."""
+    """Build the model that a transfer trains, without rescaling its weights, which is slow and changes no cost."""
     recipe = recipe.model_copy(update={"rescale": False})
     if isinstance(recipe, ClassificationRecipe):
         return build_classifier(recipe, dataset, starting_backbone(recipe, dataset))
@@ -59,11 +62,11 @@ def build_transfer_model(recipe: TransferRecipe, dataset: Any) -> TrainingModel:
 
 
 def transfer_batches(recipe: TransferRecipe, dataset: Any, last: int) -> tf.data.Dataset:
-    """What is trained on in the first steps."""
+    """Return the training batches of the steps before `last`."""
     steps: dict[str, Any] = {"first": 0, "last": last}
     if isinstance(recipe, ClassificationRecipe):
         steps |= {"batch": recipe.train.batch, "seed": recipe.seed, "labelled": True}
-        return training_images(dataset.train, recipe.augment, **steps)
+        return training_batches(dataset.train, recipe.augment, **steps)
     if isinstance(recipe, DetectionRecipe):
         return detection_batches(recipe, dataset.train, **steps)
     assert isinstance(recipe, SegmentationRecipe)
@@ -71,19 +74,19 @@ def transfer_batches(recipe: TransferRecipe, dataset: Any, last: int) -> tf.data
 
 
 def passes_per_image(recipe: TransferRecipe) -> tuple[int, int]:
-    """How often a picture is shown to the network in validation and in the test."""
+    """Return how many forward passes an image takes in validation, and in the test."""
     if isinstance(recipe, ClassificationRecipe):
         return 2, 2 + recipe.views
     return (2, 2) if isinstance(recipe, DetectionRecipe) else (1, 1)
 
 
 def evaluate_one_image(recipe: CanvasRecipe, dataset: AnnotatedDataset, model: TrainingModel) -> None:
-    """Do with a picture what validation and test do."""
+    """Do the work of evaluation for the first training image."""
     side, split = recipe.canvas.side, dataset.train
-    where = letterbox.fitted(split.size(0), side)
+    where = letterbox.fitted_placement(split.size(0), side)
     if isinstance(model, Detector):
         pixels, objects = letterboxed_batch(split, [(0, where)], side, model.objects)
         model.loss_and_accuracy(pixels, objects)
         model.inference_model.predict_on_batch(pixels)
     else:
-        model.predict_on_batch(letterbox.lay(split.picture(0), where, side)[None])
+        model.predict_on_batch(letterbox.letterbox_image(split.image(0), where, side)[None])

@@ -191,7 +191,7 @@ def _networks(model: TrainingModel) -> list[tuple[tuple[LayerWork, ...], int]]:
 def _probe(
     number: int, probe: Probe, backbone: keras.Model, recipe: PretrainRecipe | ProbeRecipe, dataset: Dataset
 ) -> Phase:
-    """One probe with its baselines, as often as it is made."""
+    """Return the phase of one probe with its baselines, repeated as often as the run probes."""
     taps = registry.taps(backbone) if probe.tap == ["all"] else list(probe.tap)
     backbone_layers = tuple(layer_work(feature_extractor(backbone, taps)))
     backbones = 1 + len([baseline for baseline in probe.baselines if baseline != "pixels"])

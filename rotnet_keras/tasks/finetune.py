@@ -7,7 +7,7 @@ import numpy as np
 
 from rotnet_keras.config.schema import ClassifyRecipe
 from rotnet_keras.config.transfer import ClassificationRecipe
-from rotnet_keras.data.batches import centred, evaluation_images, training_images
+from rotnet_keras.data.batches import center_crop, evaluation_batches, training_batches
 from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
@@ -55,7 +55,7 @@ def build_classifier(
         backbone = keras.Model(backbone.input, layer_outputs(backbone, [tap])[tap], name=backbone.name)
     backbone = with_input_shape(backbone, backbone_input_shape(dataset, recipe.augment))
     if isinstance(recipe, ClassificationRecipe) and recipe.rescale:
-        images = centred(dataset.train.images(evenly_spaced(len(dataset.train))), recipe.augment)
+        images = center_crop(dataset.train.images(evenly_spaced(len(dataset.train))), recipe.augment)
         backbone = folded_and_rescaled(backbone, images, recipe.pretrained is None)
     head = build_head(recipe.head.name, backbone.output.shape[1:], len(dataset.class_names), backbone.layers[-1].name)
     synchronized = recipe.devices.sync_batch_norm
@@ -116,7 +116,7 @@ class FinetuneTrainer(ClassifierTrainer):
 
         def augmented(split: Split, batch: int, seed: int) -> tf.data.Dataset:
             steps = {"first": first, "last": last}
-            return training_images(
+            return training_batches(
                 split, recipe.augment, batch=batch, seed=seed, labelled=True, replicas=self.replicas, **steps
             )
 
@@ -132,7 +132,7 @@ class FinetuneTrainer(ClassifierTrainer):
 
     def evaluation_batches(self, split: Split) -> tf.data.Dataset:
         """Return batches of central crops (N, S, S, C) uint8 and labels (N,) int64."""
-        return evaluation_images(split, self.recipe.augment, batch=self.evaluation_batch, labelled=True)
+        return evaluation_batches(split, self.recipe.augment, batch=self.evaluation_batch, labelled=True)
 
     def export(self) -> None:
         """Save the models, draw the filters of the first layer and evaluate on the test split."""

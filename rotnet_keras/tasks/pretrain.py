@@ -4,7 +4,7 @@ import numpy as np
 
 from rotnet_keras import engine
 from rotnet_keras.config.schema import PretrainRecipe
-from rotnet_keras.data.batches import crop_size, evaluation_images, training_images
+from rotnet_keras.data.batches import crop_size, evaluation_batches, training_batches
 from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
@@ -88,7 +88,7 @@ class RotNetTrainer(ClassifierTrainer):
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Return batches of augmented, unrotated images (N, T, T, C) uint8; the model rotates them."""
         recipe = self.recipe
-        return training_images(
+        return training_batches(
             self.dataset.train,
             recipe.augment,
             batch=recipe.train.batch,
@@ -100,7 +100,7 @@ class RotNetTrainer(ClassifierTrainer):
 
     def evaluation_batches(self, split: Split) -> tf.data.Dataset:
         """Return batches of unrotated central crops (N, T, T, C) uint8."""
-        return evaluation_images(split, self.recipe.augment, batch=self.evaluation_batch)
+        return evaluation_batches(split, self.recipe.augment, batch=self.evaluation_batch)
 
     def after_validation(self, step: int) -> None:
         """Write sample predictions and the filters of the first layer."""

@@ -2,7 +2,7 @@ import json
 import sys
 
 import pytest
-from support.command_line import run_cli
+from support.command_line import invoke, run_cli
 
 from rotnet_keras.engine import keras
 from rotnet_keras.models.backbones.registry import backbone
@@ -14,15 +14,15 @@ TINY = {"backbone": "compact", "blocks": 2, "width": 0.25, "batch": 4, "rounds":
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(training, "SECONDS", 0.1)
-    monkeypatch.setattr(training, "IMAGES", 64)
-    monkeypatch.setattr(data, "SECONDS", 0.1)
-    monkeypatch.setattr(data, "ARRAYS", 256)
-    monkeypatch.setattr(data, "FILES", 6)
-    monkeypatch.setattr(memory, "FEW", 5)
-    monkeypatch.setattr(memory, "MANY", 20)
+    monkeypatch.setattr(training, "ROUND_SECONDS", 0.1)
+    monkeypatch.setattr(training, "MAX_IMAGES", 64)
+    monkeypatch.setattr(data, "ROUND_SECONDS", 0.1)
+    monkeypatch.setattr(data, "CACHED_IMAGES", 256)
+    monkeypatch.setattr(data, "JPEG_FILES", 6)
+    monkeypatch.setattr(memory, "FEW_FILES", 5)
+    monkeypatch.setattr(memory, "MANY_FILES", 20)
     monkeypatch.setattr(memory, "BATCHES", 2)
-    monkeypatch.setattr(probes, "IMAGES", 128)
+    monkeypatch.setattr(probes, "EXTRACTED_IMAGES", 128)
     monkeypatch.setattr(probes, "STEPS", 2)
 
 
@@ -45,7 +45,7 @@ def test_training_is_set_against_the_peak_and_another_program(tmp_path):
     assert values["arithmetic"] == pytest.approx(gflop * step["value"], rel=1e-2)
     assert 0 < values["share of the matrix product"] < 1
     assert 0 <= values["waiting for data"] <= 100
-    assert values["ours against that"] == pytest.approx(step["value"] / 50, rel=1e-2)
+    assert values["rotnet-keras relative to that command"] == pytest.approx(step["value"] / 50, rel=1e-2)
 
 
 def test_the_arithmetic_is_counted_from_the_layers():
@@ -60,7 +60,7 @@ def test_the_arithmetic_is_counted_from_the_layers():
 @pytest.mark.slow
 def test_data_and_probes_are_measured():
     found = measured(["data", "probes"])
-    assert found["the pipeline against the loop"]["value"] > 0
+    assert found["pipeline relative to the Pillow loop"]["value"] > 0
     assert found["features of all taps, computed and stored"]["value"] > 0
     assert found["non-linear probes on all taps, from stored features"]["value"] > 0
 
@@ -90,7 +90,7 @@ def test_the_command_measures_how_commands_start():
     ],
 )
 def test_what_does_not_exist_is_refused(arguments, expected):
-    result = run_cli("bench", *arguments)
+    result = invoke("bench", *arguments)
     assert result.returncode == 2 and expected in result.stderr
 
 

@@ -11,15 +11,16 @@ from rotnet_keras.errors import DataError, RecipeError, RunError
 from rotnet_keras.models.backbones.registry import backbone
 from rotnet_keras.models.flops import layer_work
 from rotnet_keras.planning.costs import START_AND_END_SECONDS, estimate_costs
-from rotnet_keras.planning.hardware import parse
-from rotnet_keras.planning.plan import duration, notes, table
-from rotnet_keras.planning.roofline import IMAGES_PER_CORE_SECOND, MULTI_DEVICE_EFFICIENCY, seconds
+from rotnet_keras.planning.hardware import parse_devices
+from rotnet_keras.planning.plan import cost_table, plan_notes
+from rotnet_keras.planning.roofline import IMAGES_PER_CORE_SECOND, MULTI_DEVICE_EFFICIENCY, phase_seconds
 from rotnet_keras.planning.workload import Pass, Phase
 from rotnet_keras.runs.study_runs import with_absolute_paths
+from rotnet_keras.text import duration
 
 
 def cost_of(recipe, runs_dir, devices="H100", cores=None, **overrides):
-    return next(estimate_costs(load_recipe(recipe, overrides), runs_dir, parse(devices), cores))
+    return next(estimate_costs(load_recipe(recipe, overrides), runs_dir, parse_devices(devices), cores))
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +33,9 @@ def _no_data(monkeypatch, tmp_path):
     [("H100", 1, 1, "H100"), ("8xh100", 1, 8, "H100"), ("4x8xA100-80", 4, 8, "A100-80"), ("2x1.5TFLOPS", 1, 2, None)],
 )
 def test_devices_are_machines_by_devices_by_name(text, machines, devices, name):
-    cluster = parse(text)
+    cluster = parse_devices(text)
     assert (cluster.machines, cluster.devices, cluster.total) == (machines, devices, machines * devices)
-    assert cluster.device.name == name if name else cluster.device.full == 1.5
+    assert cluster.device.name == name if name else cluster.device.float32_tflops == 1.5
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_devices_are_machines_by_devices_by_name(text, machines, devices, name):
 )
 def test_devices_that_are_none_get_an_error_that_says_what_there_is(text, hint):
     with pytest.raises(RecipeError, match=hint):
-        parse(text)
+        parse_devices(text)
 
 
 # Images/s in training ResNet-50 v1.5 on one device: NVIDIA DeepLearningExamples, TensorFlow with XLA.
@@ -53,7 +54,9 @@ def test_devices_that_are_none_get_an_error_that_says_what_there_is(text, hint):
 def test_rates_of_resnet50_are_within_18_percent_of_the_published_ones(device, precision, published):
     layers = tuple(layer_work(backbone("resnet50", (224, 224, 3))))
     passes = (Pass(layers, inputs=256_000, training=True, precision=precision),)
-    took = seconds(Phase("training", 1000, 256, passes, 256_000, shared=True, parameters=23_508_032), parse(device))
+    took = phase_seconds(
+        Phase("training", 1000, 256, passes, 256_000, shared=True, parameters=23_508_032), parse_devices(device)
+    )
     assert 256_000 / took == pytest.approx(published, rel=0.18)
 
 
@@ -86,7 +89,9 @@ def test_several_devices_share_a_training_and_nothing_else(runs_dir):
 
 def test_few_cores_hold_the_devices_up_unless_images_are_kept(runs_dir):
     phase = Phase("training", 10, 256, (), 2560, shared=True, parameters=0)
-    assert seconds(phase, parse("2x8xH100"), cores=4, decoded=True) == 2560 / (2 * 4 * IMAGES_PER_CORE_SECOND)
+    assert phase_seconds(phase, parse_devices("2x8xH100"), cores=4, decoded=True) == 2560 / (
+        2 * 4 * IMAGES_PER_CORE_SECOND
+    )
     fed = cost_of("cifar_nin", runs_dir, cores=1)
     assert fed.parts == cost_of("cifar_nin", runs_dir).parts
 
@@ -105,9 +110,9 @@ def test_a_probe_of_a_backbone_that_is_still_to_be_made_goes_by_its_recipe(runs_
 
 def test_what_is_too_large_for_a_device_is_told_with_what_helps(runs_dir):
     found = [cost_of("cifar_nin", runs_dir, "T4", **{"train.batch": 2048})]
-    assert any("train.accumulate=" in note for note in notes(found, parse("T4")))
+    assert any("train.accumulate=" in note for note in plan_notes(found, parse_devices("T4")))
     less = cost_of("cifar_nin", runs_dir, "T4", **{"train.batch": 2048, "train.accumulate": 4})
-    assert not any("train.accumulate=" in note for note in notes([less], parse("T4")))
+    assert not any("train.accumulate=" in note for note in plan_notes([less], parse_devices("T4")))
 
 
 def test_images_of_which_nothing_is_known_cannot_be_planned_with(runs_dir):
@@ -126,17 +131,17 @@ def test_a_plan_of_this_machine_times_every_part_of_a_run(tiny_recipe, runs_dir)
 
 
 def test_a_plan_of_a_study_lists_its_runs(runs_dir):
-    cluster = parse("2x8xH100")
+    cluster = parse_devices("2x8xH100")
     found = list(estimate_costs(load_recipe("studies/fig4_filters", {}), runs_dir, cluster))
-    columns, rows = table(found)
-    assert columns[0] == "run" and [row[0] for row in rows] == ["supervised-s0", "blocks4-s0", "all"]
+    columns, rows = cost_table(found)
+    assert columns[0] == "run" and [row[0] for row in rows] == ["supervised-s0", "blocks4-s0", "total"]
     assert rows[-1][-1] == duration(sum(cost.seconds for cost in found))
 
 
 @pytest.mark.slow
 def test_a_plan_of_a_study_knows_the_backbones_that_its_runs_will_make(runs_dir):
     study = load_recipe("studies/table7_voc", {"scale": "cpu", "scales.cpu.seeds": [0]})
-    found = {cost.name: cost for cost in estimate_costs(study, runs_dir, parse("H100"))}
+    found = {cost.name: cost for cost in estimate_costs(study, runs_dir, parse_devices("H100"))}
     assert len(found) == 16 and all(cost.seconds > START_AND_END_SECONDS for cost in found.values())
     assert found["supervised-classification-s0"].parts == found["random-classification-s0"].parts
 
@@ -176,6 +181,6 @@ def test_the_command_prints_parts_and_what_they_assume(runs_dir):
     result = run_cli("plan", "cifar_nin", "--devices", "2x8xH100", cwd=runs_dir.parent)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines[:5]] == ["part", "pretraining", "validation", "mlp", "conv"]
+    assert [line.split()[0] for line in lines[:5]] == ["phase", "pretraining", "validation", "mlp", "conv"]
     assert "Times are estimates, for 2 machines with 8 x H100." in lines
     assert not result.stderr

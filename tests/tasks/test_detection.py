@@ -3,7 +3,7 @@
 import keras_cv
 import numpy as np
 import pytest
-from support.command_line import run_cli, run_python
+from support.command_line import invoke, run_python
 from support.voc_kit import COLOURS, make_kit
 from support.whole_runs import events_of, start
 
@@ -133,7 +133,7 @@ def test_a_detector_learns_twenty_pictures_by_heart_and_its_export_finds_what_is
 )
 def test_what_a_detector_cannot_do_is_refused(tmp_path, override, complaint):
     (tmp_path / "recipe.toml").write_text(RECIPE.format(kit=".", classes=["a"]))
-    result = run_cli("run", "recipe.toml", override, cwd=tmp_path)
+    result = invoke("run", "recipe.toml", override, cwd=tmp_path)
     assert result.returncode == 2 and complaint in result.stderr, result.stderr
 
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from support.command_line import run_cli
+from support.command_line import invoke
 from support.whole_runs import events_of, run_of, start
 
 from rotnet_keras.config.sections import Data, Labels
@@ -67,7 +67,7 @@ def test_from_scratch_beside_rotation_it_learns_reports_and_exports(recipe):
     assert len(events_of(run, "epoch")) == 12
     report = (run.path / "report.md").read_text()
     assert "**Accuracy, %**" in report and "![Curves](figures/curves.png)" in report
-    found = json.loads(run_cli("status", run.path, "--json").stdout)
+    found = json.loads(invoke("status", run.path, "--json").stdout)
     assert found["object_accuracy"] == test["accuracy"] and found["rotation_accuracy"] is None
     from rotnet_keras.engine import keras
 

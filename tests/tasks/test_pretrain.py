@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from support.command_line import run_cli, run_python
+from support.command_line import invoke, run_python
 from support.whole_runs import events_of, start
 
 
@@ -83,7 +83,7 @@ def test_a_loss_that_explodes_stops_the_run_with_a_way_on(tiny_recipe):
 def test_the_variants_train_and_export(tiny_recipe, options):
     result, run = start(tiny_recipe, "train.steps=7", *options)
     assert result.returncode == 0, run.log.read_text()
-    angles = json.loads(run_cli("show", run.recipe, "--json").stdout)["rotation"]["angles"]
+    angles = json.loads(invoke("show", run.recipe, "--json").stdout)["rotation"]["angles"]
     from rotnet_keras.engine import keras
 
     model = keras.models.load_model(run.backbone)
@@ -132,6 +132,6 @@ assert run.state() == "finished" and run.backbone.is_file()
 
 def test_compare_prints_json(finished):
     _, run = finished
-    rows = json.loads(run_cli("compare", run.path, run.path, "--json").stdout)
+    rows = json.loads(invoke("compare", run.path, run.path, "--json").stdout)
     assert {"": "state", str(run.path): "finished"} in rows
     assert any(row[""] == "rotation accuracy, test" for row in rows)

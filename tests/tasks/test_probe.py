@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from support.command_line import run_cli
+from support.command_line import invoke
 from support.tiny import PROBES
 from support.whole_runs import assert_same_end, events_of, start
 
@@ -83,7 +83,7 @@ def test_a_probe_without_its_backbone_is_refused_before_anything_is_made(tmp_pat
     arguments = ["data.name=fashion_mini", f"backbone.file={tmp_path}/none.keras"]
     recipe = tmp_path / "probe.toml"
     recipe.write_text((recipes_dir() / "probe.toml").read_text().replace('run = "NAME"', ""))
-    result = run_cli("run", recipe, *arguments, cwd=tmp_path)
+    result = invoke("run", recipe, *arguments, cwd=tmp_path)
     assert result.returncode == 3 and "none.keras" in result.stderr and not (tmp_path / "runs").exists()
 
 

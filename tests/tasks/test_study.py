@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.command_line import command, run_cli
+from support.command_line import command, invoke, run_cli
 from support.tiny import TINY_RECIPE
 from support.tiny_recipes import PROBE, SEGMENTATION, STUDY, TRANSFERS
 from support.voc_kit import COLOURS, make_kit
@@ -15,10 +15,10 @@ from support.whole_runs import events_of, run_of, wait_for
 
 from rotnet_keras.config.loading import load_recipe, to_toml
 from rotnet_keras.errors import RecipeError
-from rotnet_keras.reports.report import clock
 from rotnet_keras.runs.folder import create_run, list_runs
 from rotnet_keras.runs.launch import load_for_run
 from rotnet_keras.runs.study_runs import planned_runs
+from rotnet_keras.text import duration
 
 PICTURES = """
 [[picture]]
@@ -47,7 +47,7 @@ def study(tmp_path, tiny_data):
 def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     result = run_cli("run", study, "scale=cpu", "--name", "study", cwd=study.parent)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "2 of 2 runs are to be made, which takes about" in result.stdout
+    assert "2 of 2 runs are missing. They take about" in result.stdout
     runs = {run.name: run for run in list_runs(study.parent / "runs")}
     assert set(runs) == {"study", "rotnet-s0", "probe-s0"}
     assert {run.state() for run in runs.values()} == {"finished"}
@@ -60,7 +60,7 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     assert f"RotNet, conv2 over random, conv2: {difference:+.1f}" in report
     assert "two steps" in report and str(study.parent) not in report
     seconds = sum(event["seconds"] for event in events_of(runs["study"], "run"))
-    assert seconds > 2 and f"| time of its runs | {clock(seconds)} |" in report
+    assert seconds > 2 and f"| time of all runs | {duration(seconds)} |" in report
     for stem, suffix in itertools.product(("table-1", "picture-0", "picture-1"), (".png", ".svg")):
         assert (runs["study"].figures / f"{stem}{suffix}").stat().st_size > 0
     filters, picture = events_of(runs["study"], "picture")
@@ -72,7 +72,7 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     again = run_cli("run", study, "scale=cpu", "--name", "again", cwd=study.parent)
     assert again.returncode == 0 and again.stdout.count("already finished") == 2
     assert {run.name for run in list_runs(study.parent / "runs")} == {*runs, "again"}
-    collected = run_cli("collect", "study", "--output", "results", "--name", "tiny", cwd=study.parent)
+    collected = invoke("collect", "study", "--output", "results", "--name", "tiny", cwd=study.parent)
     assert collected.returncode == 0, collected.stderr
     page, readme = (study.parent / "results" / name for name in ("tiny.html", "README.md"))
     assert page.read_text().count("data:image/png;base64,") == 3 and "tiny study" in page.read_text()
@@ -84,12 +84,12 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     assert str(study.parent) not in kept and "'tiny.toml'" in kept.replace('"', "'")
     # What was collected can be, without its runs.
     first = readme.read_text()
-    told = run_cli("collect", "results/study", "--output", "results", "--name", "tiny", cwd=study.parent)
+    told = invoke("collect", "results/study", "--output", "results", "--name", "tiny", cwd=study.parent)
     assert told.returncode == 0 and readme.read_text() == first, told.stderr
     assert str(study.parent) not in (study.parent / "results" / "study" / "run.json").read_text()
-    refused = run_cli("collect", "probe-s0", cwd=study.parent)
+    refused = invoke("collect", "probe-s0", cwd=study.parent)
     assert refused.returncode == 1 and "not a finished study" in refused.stderr
-    listed = json.loads(run_cli("runs", "--json", cwd=study.parent).stdout)
+    listed = json.loads(invoke("runs", "--json", cwd=study.parent).stdout)
     assert next((r["step"], r["steps"]) for r in listed if r["name"] == "study") == (2, 2)
 
 
@@ -159,7 +159,7 @@ def test_claims_are_judged_seed_by_seed(study):
             lines.append({"kind": "run", "time": 1.0, "step": 1, "name": "probe", "seed": seed, "folder": "probe"})
             lines[-1]["measures"] = measured
         run.events_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        assert run_cli("report", "study", cwd=study.parent).returncode == 0
+        assert invoke("report", "study", cwd=study.parent).returncode == 0
         report = (run.path / "report.md").read_text()
         assert f"| Trained \\| learned features beat random ones | {verdict} |" in report
         if verdict == "holds":
@@ -178,7 +178,7 @@ def test_claims_may_be_of_the_first_and_the_last_of_a_row(study):
     measured = [{"epoch": epoch, "value": value} for epoch, value in ((10.0, 0.7), (9.0, 0.8), (1.0, 0.5))]
     line = {"kind": "run", "time": 1.0, "name": "rotnet", "seed": 0, "folder": "rotnet", "measures": measured}
     run.events_file.write_text(json.dumps(line) + "\n")
-    assert run_cli("report", "study", cwd=study.parent).returncode == 0
+    assert invoke("report", "study", cwd=study.parent).returncode == 0
     told = "| It learns | holds | rotation, last over rotation, first: +20.0 |"
     assert told in (run.path / "report.md").read_text()
 
@@ -233,6 +233,6 @@ def test_random_starts_have_the_architecture_of_another_run():
     ],
 )
 def test_mistakes_are_told_before_anything_is_made(study, change, complaint):
-    result = run_cli("run", study, *change, cwd=study.parent)
+    result = invoke("run", study, *change, cwd=study.parent)
     assert result.returncode in (2, 3) and complaint in result.stderr, result.stderr
     assert not (study.parent / "runs").exists()

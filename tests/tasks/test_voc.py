@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from support.command_line import run_cli, run_python
+from support.command_line import invoke, run_python
 from support.tiny_recipes import SEGMENTATION
 from support.voc_kit import COLOURS, make_kit
 from support.whole_runs import events_of, start
 
 from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.data.annotations import load_annotated
-from rotnet_keras.data.letterbox import fitted, lay, lay_mask
+from rotnet_keras.data.letterbox import fitted_placement, letterbox_image, letterbox_mask
 from rotnet_keras.engine import keras, under
 from rotnet_keras.errors import DataError
 from rotnet_keras.evaluation.metrics import class_ious
@@ -69,7 +69,7 @@ def test_classification_learns_twenty_pictures_by_heart_and_its_export_tells_the
     assert test["score"] == pytest.approx(np.mean(test["per_class"]))
     report = (run.path / "report.md").read_text()
     assert "**Mean average precision, %**" in report
-    found = json.loads(run_cli("status", run.path, "--json").stdout)
+    found = json.loads(invoke("status", run.path, "--json").stdout)
     assert found["object_accuracy"] == test["score"] and found["rotation_accuracy"] is None
     code = """
 import sys, keras, numpy as np
@@ -119,9 +119,9 @@ def test_deeplab_learns_from_two_maps_of_any_sizes(kit, tmp_path):
     model = build_segmenter(loaded, dataset)
     assert model.network.output.shape[1:] == (44, 44, 4)
     model.compile_for(keras.optimizers.SGD(0.2, momentum=0.9), 0.0)
-    places = [fitted(dataset.train.size(p), 44) for p in range(4)]
-    canvases = np.stack([lay(dataset.train.picture(p), where, 44) for p, where in enumerate(places)])
-    masks = np.stack([lay_mask(dataset.train.mask(p), where, 44, VOID) for p, where in enumerate(places)])
+    places = [fitted_placement(dataset.train.size(p), 44) for p in range(4)]
+    canvases = np.stack([letterbox_image(dataset.train.image(p), where, 44) for p, where in enumerate(places)])
+    masks = np.stack([letterbox_mask(dataset.train.mask(p), where, 44, VOID) for p, where in enumerate(places)])
     first, *_, last = [model.train_on_batch(canvases, masks)[0] for _ in range(6)]
     assert last < 0.7 * first
     names = {variable.path.split("/")[0] for variable in new_variables(model.network)}
@@ -165,8 +165,8 @@ def test_a_backbone_from_scratch_is_rescaled_by_its_pictures(kit, tmp_path, prec
     with under(precision):
         trunk = backbone_for(loaded, 48, dataset.train)
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in trunk.layers)
-    where = [fitted(dataset.train.size(p), 48) for p in range(len(dataset.train))]
-    pictures = np.stack([lay(dataset.train.picture(p), place, 48) for p, place in enumerate(where)])
+    where = [fitted_placement(dataset.train.size(p), 48) for p in range(len(dataset.train))]
+    pictures = np.stack([letterbox_image(dataset.train.image(p), place, 48) for p, place in enumerate(where)])
     # Before the last ReLU every channel has mean 0, as after batch normalisation.
     last = next(layer for layer in reversed(trunk.layers) if isinstance(layer, keras.layers.Conv2D))
     found = keras.Model(trunk.input, last.output).predict(pictures, verbose=0)
@@ -176,7 +176,7 @@ def test_a_backbone_from_scratch_is_rescaled_by_its_pictures(kit, tmp_path, prec
 def test_a_task_that_is_none_is_refused(tmp_path):
     recipe = tmp_path / "classification.toml"
     recipe.write_text(CLASSIFICATION.replace('"classification"', '"classificaton"').format(kit=".", classes=["a"]))
-    result = run_cli("run", recipe, cwd=tmp_path)
+    result = invoke("run", recipe, cwd=tmp_path)
     assert result.returncode == 2
     assert "task: expected one of 'classification'" in result.stderr and "did you mean" in result.stderr
 
@@ -193,7 +193,7 @@ def test_a_task_that_is_none_is_refused(tmp_path):
 )
 def test_what_a_task_cannot_do_is_refused(tmp_path, recipe, override, complaint):
     (tmp_path / "recipe.toml").write_text(recipe.format(kit=".", classes=["a"]))
-    result = run_cli("run", "recipe.toml", override, cwd=tmp_path)
+    result = invoke("run", "recipe.toml", override, cwd=tmp_path)
     assert result.returncode == 2 and complaint in result.stderr, result.stderr
 
 

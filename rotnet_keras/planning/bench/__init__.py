@@ -1,1 +1,1 @@
-"""Benchmarks of this machine."""
+"""Benchmarks of this machine, one module for each part of `rotnet-keras bench`."""

@@ -1,4 +1,4 @@
-"""What the data cost in memory: a process for each case, without a model."""
+"""Measures the memory that data takes, in a process for each case, without a model."""
 
 import os
 import subprocess
@@ -14,47 +14,55 @@ import numpy as np
 import psutil
 
 from rotnet_keras.config.sections import Augment, Data
-from rotnet_keras.data.batches import training_images
+from rotnet_keras.data.batches import training_batches
 from rotnet_keras.data.datasets import load
 from rotnet_keras.data.stores import Split
 from rotnet_keras.planning.bench.data import make_photos
-from rotnet_keras.planning.bench.registry import Measurement, Settings, measured
+from rotnet_keras.planning.bench.registry import Measurement, Settings, measurement
 
-FEW, MANY = 1_000, 100_000
+# Image files in the two folders that are compared.
+FEW_FILES = 1_000
+MANY_FILES = 100_000
+# Height and width to which they are resized, in pixels.
 SIZE = 64
 BATCH = 128
 BATCHES = 200
 
 
 def measure(settings: Settings) -> list[Measurement]:
-    """MB that arrays of CIFAR-10's size take, and what 100,000 files take beyond 1,000."""
+    """Measure the memory of arrays as large as CIFAR-10, and how much more 100,000 files take than 1,000."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pixels = np.random.default_rng(0).integers(0, 256, (60_000, 32, 32, 3), np.uint8)
         np.savez(folder / "arrays.npz", x_train=pixels[:50_000], x_test=pixels[50_000:])
-        used = _used_in_a_process(folder / "arrays.npz", "memory")
-        found = [measured("memory", "60,000 cached images of 32 x 32", [used], "MB")]
-        few, many = (_linked(folder, count) for count in (FEW, MANY))
+        used = _peak_in_subprocess(folder / "arrays.npz", "memory")
+        found = [measurement("memory", "60,000 cached images of 32 x 32", [used], "MB")]
+        few, many = (_folder_of_links(folder, count) for count in (FEW_FILES, MANY_FILES))
         for cache, where in (("none", "decoded at each use"), ("disk", "cached on disk")):
-            more = _used_in_a_process(many, cache) - _used_in_a_process(few, cache)
-            found.append(measured("memory", f"growth from {FEW:,} to {MANY:,} image files, {where}", [more], "MB"))
+            more = _peak_in_subprocess(many, cache) - _peak_in_subprocess(few, cache)
+            found.append(
+                measurement("memory", f"growth from {FEW_FILES:,} to {MANY_FILES:,} image files, {where}", [more], "MB")
+            )
     return found
 
 
-def used(name: str, cache: Literal["none", "disk", "memory"]) -> float:
-    """MB that this process needs at the most, beyond what it has, to read data and make batches of them."""
+def peak_megabytes(name: str, cache: Literal["none", "disk", "memory"]) -> float:
+    """Return the peak memory that this process takes to load a data set and make batches of it, in MB."""
     pixels = np.zeros((BATCH, 8, 8, 3), np.uint8)
     _iterate(Split(pixels, np.arange(BATCH), None), 1)
     before = psutil.Process().memory_info().rss
-    with _peak() as peak:
+    with _track_peak() as peak:
         dataset = load(Data(name=name, cache=cache, size=SIZE if Path(name).is_dir() else None, validation=0.02))
         _iterate(dataset.train, BATCHES)
     return (peak[0] - before) / 1e6
 
 
 @contextmanager
-def _peak() -> Iterator[list[int]]:
-    """The most bytes that this process holds meanwhile; the system's own maximum includes the imports'."""
+def _track_peak() -> Iterator[list[int]]:
+    """Yield a list whose only value is the peak memory of this process so far, in bytes.
+
+    The peak that the system reports will not do, because it includes the imports.
+    """
     process, peak, done = psutil.Process(), [0], threading.Event()
 
     def watch() -> None:
@@ -71,20 +79,20 @@ def _peak() -> Iterator[list[int]]:
 
 
 def _iterate(split: Split, batches: int) -> None:
-    for _ in training_images(split, Augment(pad=4, flip=True), batch=BATCH, seed=0, first=0, last=batches):
+    for _ in training_batches(split, Augment(pad=4, flip=True), batch=BATCH, seed=0, first=0, last=batches):
         pass
 
 
-def _used_in_a_process(data: Path, cache: str) -> float:
-    code = "import sys; from rotnet_keras.planning.bench.memory import used; print(used(sys.argv[1], sys.argv[2]))"
+def _peak_in_subprocess(data: Path, cache: str) -> float:
+    code = "import sys; from rotnet_keras.planning.bench.memory import peak_megabytes as peak; print(peak(*sys.argv[1:]))"
     environment = {**os.environ, "ROTNET_CACHE_DIR": str(data.parent / "cache")}
     command = [sys.executable, "-c", code, str(data), cache]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return float(result.stdout.splitlines()[-1])
 
 
-def _linked(folder: Path, count: int) -> Path:
-    """A folder of so many small JPEG files, few of which are different."""
+def _folder_of_links(folder: Path, count: int) -> Path:
+    """Make a folder of `count` small JPEG files: hard links to ten different ones."""
     photos, links = folder / "photos", folder / f"{count}-files"
     photos.mkdir(exist_ok=True)
     links.mkdir()

@@ -1,7 +1,7 @@
-"""What this machine makes of training, probes and data: `rotnet-keras bench`.
+"""The parts of `rotnet-keras bench`, their settings and their results.
 
-Nothing here is imported by what a run does. Rates are medians over rounds; whatever is compared takes turns
-within one process, so that a machine that slows down slows both.
+Values are medians over rounds. Things that are compared alternate within one process, so that a machine that slows down
+slows both.
 """
 
 import importlib
@@ -14,20 +14,21 @@ from rotnet_keras.config.finder import did_you_mean
 from rotnet_keras.config.sections import Backbone, Train
 from rotnet_keras.errors import RecipeError
 
+# The modules of this package that can be measured, in the order in which they run.
 PARTS = ("startup", "memory", "training", "data", "probes")
 PRECISIONS = get_args(Train.model_fields["precision"].annotation)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured.
+    """What is measured, and how.
 
     Attributes:
         backbone, blocks, width, batch, precision: as in a recipe.
-        size: side of the images for training and probes, in pixels.
+        size: height and width of the images for training and probes, in pixels.
         rounds: how often each measurement is repeated.
-        images: a folder of JPEG files; pictures of our own making when not given.
-        against: a command that prints a line of JSON with `rotated_images_per_s`, for comparison.
+        images: a folder of JPEG files; by default, generated ones.
+        against: a command to compare with, whose last line of output is JSON with `rotated_images_per_s`.
     """
 
     backbone: str = "nin"
@@ -42,17 +43,20 @@ class Settings:
 
     @property
     def spec(self) -> Backbone:
-        """The backbone as a recipe describes it."""
+        """Return the backbone as a recipe describes it."""
         return Backbone.model_validate({"name": self.backbone, "blocks": self.blocks, "width": self.width})
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number: the median of what was measured, and all of it.
+    """One measured quantity.
 
     Attributes:
-        unit: of the value, for example "images/s" or "%".
-        values: one a round.
+        part: the part of the benchmark.
+        name: what was measured.
+        value: the median over the rounds.
+        unit: the unit of the value, for example "images/s" or "%".
+        values: the value of each round.
     """
 
     part: str
@@ -62,17 +66,17 @@ class Measurement:
     values: list[float] = field(default_factory=list)
 
 
-def measured(part: str, name: str, values: Sequence[float], unit: str, scale: float = 1.0) -> Measurement:
-    """The median of some values, rounded to four digits."""
+def measurement(part: str, name: str, values: Sequence[float], unit: str, scale: float = 1.0) -> Measurement:
+    """Make a measurement from the values of all rounds, times `scale`, rounded to four digits."""
     scaled = [float(f"{scale * value:.4g}") for value in values]
     return Measurement(part, name, float(f"{statistics.median(scaled):.4g}"), unit, scaled)
 
 
 def chosen_parts(parts: Sequence[str] | None, settings: Settings) -> list[str]:
-    """The parts asked for, all by default, in the order in which they run.
+    """Return the requested parts, all by default, in the order in which they run.
 
     Raises:
-        RecipeError: a part or the precision does not exist.
+        RecipeError: there is no such part or precision.
     """
     for what, given, known in (
         ("part", parts or [], PARTS),
@@ -86,30 +90,32 @@ def chosen_parts(parts: Sequence[str] | None, settings: Settings) -> list[str]:
     return [part for part in PARTS if not parts or part in parts]
 
 
-def measure(parts: Sequence[str], settings: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
+def measure(parts: Sequence[str], settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
     """Run some of `PARTS`.
 
     Args:
-        tell: hears what is measured next.
+        parts: the parts to run.
+        settings: what is measured, and how.
+        say: called with a line before each part.
 
     Returns:
         The machine, the settings and the measurements, ready for JSON.
     """
-    from rotnet_keras.planning.bench.machine import facts
+    from rotnet_keras.planning.bench.machine import machine_facts
 
     found: list[Measurement] = []
     for part in parts:
-        tell(f"measuring {part} ...")
+        say(f"measuring {part} ...")
         found += importlib.import_module(f"rotnet_keras.planning.bench.{part}").measure(settings)
     return {
-        "machine": facts(),
+        "machine": machine_facts(),
         "settings": asdict(settings),
-        "measurements": [asdict(measurement) for measurement in found],
+        "measurements": [asdict(each) for each in found],
     }
 
 
 def as_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The measurements as a table: what, the median, its unit and the range."""
+    """Return the columns and rows of a table with the median, unit and range of each measurement."""
     rows = []
     for one in found["measurements"]:
         low, high = min(one["values"]), max(one["values"])

@@ -1,18 +1,18 @@
-"""How long the commands that only look take to start, as a shell sees it."""
+"""How long commands without TensorFlow take, from the start of their process to its end."""
 
 import subprocess
 import sys
 import time
 
-from rotnet_keras.planning.bench.registry import Measurement, Settings, measured
+from rotnet_keras.planning.bench.registry import Measurement, Settings, measurement
 
 COMMANDS = ("--help", "recipes", "runs")
 
 
 def measure(settings: Settings) -> list[Measurement]:
-    """Seconds from the start of the process to its end."""
+    """Measure the time of each command, in seconds."""
     return [
-        measured("startup", f"rotnet-keras {command}", [_seconds(command) for _ in range(settings.rounds)], "s")
+        measurement("startup", f"rotnet-keras {command}", [_seconds(command) for _ in range(settings.rounds)], "s")
         for command in COMMANDS
     ]
 

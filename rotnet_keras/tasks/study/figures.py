@@ -9,9 +9,9 @@ from rotnet_keras.config.schema import RunRecipe
 from rotnet_keras.config.sections import Augment
 from rotnet_keras.config.study import Picture
 from rotnet_keras.data import datasets
-from rotnet_keras.data.batches import centred
+from rotnet_keras.data.batches import center_crop
 from rotnet_keras.engine import keras
-from rotnet_keras.evaluation.attention import attention, equivariance_scores, rotated_attention_maps
+from rotnet_keras.evaluation.attention import attention_maps, equivariance_scores, rotated_attention_maps
 from rotnet_keras.evaluation.features import feature_extractor
 from rotnet_keras.models.export import first_kernels, load_backbone
 from rotnet_keras.reports.figures import filters_figure, save_png_and_svg
@@ -62,7 +62,7 @@ def _images(run: RunFolder, models: dict[str, keras.Model]) -> np.ndarray:
     for model in models.values():
         check_input_shape(model, dataset, augment)
     split = dataset.test or dataset.validation or dataset.train
-    return centred(split.images(np.arange(min(SCORED_IMAGES, len(split)))), augment)
+    return center_crop(split.images(np.arange(min(SCORED_IMAGES, len(split)))), augment)
 
 
 def _attention(picture: Picture, models: dict[str, keras.Model], images: np.ndarray, path: Path) -> dict[str, float]:
@@ -71,7 +71,7 @@ def _attention(picture: Picture, models: dict[str, keras.Model], images: np.ndar
     for label, model in models.items():
         features = feature_extractor(model, picture.taps).predict(shown, verbose=0)
         for tap, power in zip(picture.taps, picture.powers, strict=True):
-            maps[f"{label}\n{tap}"] = attention(np.asarray(features[tap]), power)
+            maps[f"{label}\n{tap}"] = attention_maps(np.asarray(features[tap]), power)
     save_png_and_svg(attention_figure(shown, maps), path)
     return {}
 

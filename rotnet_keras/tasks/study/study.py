@@ -1,12 +1,13 @@
-"""The kind `study`: make the runs that are missing, one after the other, and fill tables and figures with the results."""
+"""The kind `study`: make the missing runs one after the other, and fill tables and figures with the results."""
 
 import time
 from pathlib import Path
 
 from rotnet_keras.config.study import StudyRecipe
 from rotnet_keras.errors import RotnetError
-from rotnet_keras.reports.report import result_tables, working_seconds, write_report
+from rotnet_keras.reports.report import working_seconds, write_report
 from rotnet_keras.reports.study_results import run_measures
+from rotnet_keras.reports.tables import result_tables
 from rotnet_keras.runs.folder import RunFolder, command_line, list_runs
 from rotnet_keras.runs.launch import create_run_from_recipe, load_for_run, start_detached
 from rotnet_keras.runs.status import summary

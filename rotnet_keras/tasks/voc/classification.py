@@ -6,7 +6,7 @@ import numpy as np
 
 from rotnet_keras.config.transfer import ClassificationRecipe
 from rotnet_keras.data.annotations import AnnotatedDataset, AnnotatedSplit, load_annotated
-from rotnet_keras.data.batches import evaluation_images
+from rotnet_keras.data.batches import evaluation_batches
 from rotnet_keras.data.datasets import IMAGENET_STATISTICS, Dataset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras
@@ -85,7 +85,7 @@ class MultiLabelTrainer(FinetuneTrainer):
         return {**scores, **self._scores(split, summed), "score_one_crop": self._scores(split, central)["score"]}
 
     def _probabilities(self, split: Split, view: tuple[int, int] | None) -> np.ndarray:
-        batches = evaluation_images(split, self.recipe.augment, batch=self.evaluation_batch, view=view)
+        batches = evaluation_batches(split, self.recipe.augment, batch=self.evaluation_batch, view=view)
         return np.concatenate([keras.ops.sigmoid(self.evaluation_model.predict_on_batch(batch)) for batch in batches])
 
     def _scores(self, split: Split, probabilities: np.ndarray) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from rotnet_keras.config.transfer import CanvasRecipe, TransferRecipe
 from rotnet_keras.data.annotations import AnnotatedSplit
-from rotnet_keras.data.batches import Spec, shared_batches
+from rotnet_keras.data.batches import Spec, step_batches
 from rotnet_keras.data.datasets import IMAGENET_STATISTICS
-from rotnet_keras.data.letterbox import Placement, at_random, fitted, lay
+from rotnet_keras.data.letterbox import Placement, random_placement, fitted_placement, letterbox_image
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.backbones.registry import build
 from rotnet_keras.models.base import TrainingModel
@@ -34,7 +34,7 @@ def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> ke
     if not recipe.rescale:
         return backbone
     size = backbone.input.shape[1]
-    images = [lay(split.picture(index), fitted(split.size(index), size), size) for index in evenly_spaced(len(split))]
+    images = [letterbox_image(split.image(index), fitted_placement(split.size(index), size), size) for index in evenly_spaced(len(split))]
     return folded_and_rescaled(backbone, np.stack(images), recipe.pretrained is None)
 
 
@@ -50,15 +50,15 @@ def letterboxed_batches(
     Args:
         make_arrays: makes the arrays of a batch from (index in the split, placement) of each image.
         specs: shapes and dtypes of these arrays, without the batch dimension.
-        **options: `first`, `last` and `replicas` of `shared_batches`.
+        **options: `first`, `last` and `replicas` of `step_batches`.
     """
     canvas = recipe.canvas
 
     def make(indices: np.ndarray, rng: np.random.Generator, part: np.ndarray | slice) -> list[np.ndarray]:
-        placements = [at_random(split.size(index), canvas.side, canvas.scales, canvas.flip, rng) for index in indices]
+        placements = [random_placement(split.size(index), canvas.side, canvas.scales, canvas.flip, rng) for index in indices]
         return list(make_arrays(list(zip(indices[part], np.array(placements, object)[part], strict=True))))
 
-    return shared_batches(len(split), make, specs, batch=recipe.train.batch, seed=recipe.seed, **options)
+    return step_batches(len(split), make, specs, batch=recipe.train.batch, seed=recipe.seed, **options)
 
 
 def scale_pretrained_learning_rate(

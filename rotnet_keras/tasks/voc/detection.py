@@ -77,7 +77,7 @@ def training_batches(recipe: DetectionRecipe, split: AnnotatedSplit, **options: 
     M is the largest number of objects in an image. See `letterboxed_batch` for the columns.
 
     Args:
-        **options: `first`, `last` and `replicas` of `shared_batches`.
+        **options: `first`, `last` and `replicas` of `step_batches`.
     """
     side, most = recipe.canvas.side, max_objects_per_image(split)
     specs: list[Spec] = [((side, side, 3), tf.uint8), ((most, 5), tf.float32)]
@@ -103,14 +103,14 @@ def letterboxed_batch(
         Images (N, S, S, 3) uint8, and objects (N, M, 5) float32: top, left, bottom, right in pixels, and the class,
         which is `NO_OBJECT` in rows that no object fills.
     """
-    pixels = np.stack([letterbox.lay(split.picture(index), where, side) for index, where in chosen])
+    pixels = np.stack([letterbox.letterbox_image(split.image(index), where, side) for index, where in chosen])
     targets = np.zeros((len(chosen), most, 5), np.float32)
     targets[..., 4] = NO_OBJECT
     assert split.objects is not None
     for row, (index, where) in enumerate(chosen):
         objects = split.objects[index]
         assert objects.difficult is not None
-        boxes, visible = letterbox.lay_boxes(objects.corners, where, side)
+        boxes, visible = letterbox.letterbox_boxes(objects.corners, where, side)
         kept = np.flatnonzero((visible >= MIN_VISIBLE_SHARE) & ~objects.difficult)[:most]
         targets[row, : len(kept)] = np.column_stack([boxes[kept], objects.classes[kept]])
     return pixels, targets
@@ -152,7 +152,7 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
         losses: list[float] = []
         accuracies: list[float] = []
         for index in range(len(split)):
-            where = letterbox.fitted(split.size(index), self.recipe.canvas.side)
+            where = letterbox.fitted_placement(split.size(index), self.recipe.canvas.side)
             pixels, objects = letterboxed_batch(
                 split, [(index, where)], self.recipe.canvas.side, self.evaluation_model.objects
             )
@@ -183,7 +183,7 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
         outputs = self.evaluation_model.inference_model.predict_on_batch(pixels.astype(np.float32))
         real = outputs["classes"][0] >= 0
         return Boxes(
-            letterbox.boxes_taken_off(outputs["boxes"][0][real].astype(np.float64), where),
+            letterbox.unletterbox_boxes(outputs["boxes"][0][real].astype(np.float64), where),
             outputs["classes"][0][real].astype(np.int64),
             scores=outputs["confidence"][0][real].astype(np.float64),
         )
@@ -210,7 +210,7 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
             drawn = Boxes(
                 boxes.corners[most_confident], boxes.classes[most_confident], scores=boxes.scores[most_confident]
             )
-            shown.append(DetectionExample(split.picture(index), objects, drawn, scores[index]))
+            shown.append(DetectionExample(split.image(index), objects, drawn, scores[index]))
         self.session.folder.figures.mkdir(exist_ok=True)
         draw_detections(shown, self.dataset.class_names, self.session.folder.figures / "pictures.png")
 

@@ -58,13 +58,13 @@ def training_batches(recipe: SegmentationRecipe, split: AnnotatedSplit, **option
     """Return batches of letterboxed images (N, S, S, 3) uint8 and masks (N, S, S) uint8.
 
     Args:
-        **options: `first`, `last` and `replicas` of `shared_batches`.
+        **options: `first`, `last` and `replicas` of `step_batches`.
     """
     side = recipe.canvas.side
 
     def make_arrays(chosen: list[tuple[int, letterbox.Placement]]) -> tuple[np.ndarray, np.ndarray]:
-        images = [letterbox.lay(split.picture(index), where, side) for index, where in chosen]
-        masks = [letterbox.lay_mask(split.mask(index), where, side, VOID) for index, where in chosen]
+        images = [letterbox.letterbox_image(split.image(index), where, side) for index, where in chosen]
+        masks = [letterbox.letterbox_mask(split.mask(index), where, side, VOID) for index, where in chosen]
         return np.stack(images), np.stack(masks)
 
     specs: list[Spec] = [((side, side, 3), tf.uint8), ((side, side), tf.uint8)]
@@ -112,12 +112,12 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
         counts = np.zeros((classes, classes), np.int64)
         losses, image_scores = [], []
         for index in range(len(split)):
-            where = letterbox.fitted(split.size(index), side)
-            letterboxed = letterbox.lay(split.picture(index), where, side)[None]
-            letterboxed_mask = letterbox.lay_mask(split.mask(index), where, side, VOID)[None]
+            where = letterbox.fitted_placement(split.size(index), side)
+            letterboxed = letterbox.letterbox_image(split.image(index), where, side)[None]
+            letterboxed_mask = letterbox.letterbox_mask(split.mask(index), where, side, VOID)[None]
             logits = model.predict_on_batch(letterboxed)
             losses.append(float(model.loss(letterboxed_mask, logits)[0]))
-            predicted = letterbox.taken_off(np.argmax(logits[0], axis=-1).astype(np.uint8), where)
+            predicted = letterbox.unletterbox_mask(np.argmax(logits[0], axis=-1).astype(np.uint8), where)
             image_confusion = pixel_confusion(split.mask(index), predicted, classes)
             counts += image_confusion
             image_scores.append(mean_over_classes(class_ious(image_confusion)))
@@ -140,14 +140,14 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
         side = self.recipe.canvas.side
         shown = []
         for index in dict.fromkeys([*order[::-1][:SHOWN_IMAGES], *order[:SHOWN_IMAGES]]):
-            where = letterbox.fitted(split.size(index), side)
-            letterboxed = letterbox.lay(split.picture(index), where, side)[None]
+            where = letterbox.fitted_placement(split.size(index), side)
+            letterboxed = letterbox.letterbox_image(split.image(index), where, side)[None]
             predicted = np.argmax(self.evaluation_model.predict_on_batch(letterboxed)[0], axis=-1).astype(np.uint8)
             shown.append(
                 SegmentationExample(
-                    split.picture(index),
+                    split.image(index),
                     split.mask(index),
-                    letterbox.taken_off(predicted, where),
+                    letterbox.unletterbox_mask(predicted, where),
                     scores[index],
                 )
             )
