@@ -25,11 +25,12 @@ import tomlkit
 from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.data.datasets import load
 from rotnet_keras.errors import DataError, RotnetError, RunError
-from rotnet_keras.inference.orientation import judge, temperature_of
+from rotnet_keras.inference.orientation import calibrate_temperature, load_orientation_model
 from rotnet_keras.inference.zoo_check import rotation_accuracy
 from rotnet_keras.models.rotation import RIGHT_ANGLES
-from rotnet_keras.reports.report import best_probe, facts_of, pretraining_seconds, render, result_tables, without_places
+from rotnet_keras.reports.report import pretraining_seconds, render, run_details, without_local_paths
 from rotnet_keras.reports.study_pages import KEPT_FACTS
+from rotnet_keras.reports.tables import best_probe, result_tables
 from rotnet_keras.runs import zoo
 from rotnet_keras.runs.folder import RunFolder
 
@@ -42,8 +43,8 @@ MOST_APART = 0.001
 def ship(run: RunFolder, name: str, folder: Path) -> Path:
     """Write the network's folder, whole or not at all, and return it."""
     if not re.fullmatch(r"[a-z]\w{0,59}", name):
-        raise RunError(f"{name!r} cannot name weights: use small letters, digits and '_'")
-    if run.settings().get("kind") != "pretrain" or run.state() != "finished":
+        raise RunError(f"{name!r} cannot name a pretrained model; use lower-case letters, digits and '_'")
+    if run.recipe_values().get("kind") != "pretrain" or run.state() != "finished":
         raise RunError(f"{run.name} is not a finished pretraining")
     target = folder / name
     if target.exists():
@@ -52,7 +53,7 @@ def ship(run: RunFolder, name: str, folder: Path) -> Path:
     with TemporaryDirectory(prefix=".new-", dir=folder) as place:
         network = RunFolder(Path(place) / name)
         network.export.mkdir(parents=True)
-        network.recipe.write_text(tomlkit.dumps(without_places(run.settings())), encoding="utf-8")
+        network.recipe.write_text(tomlkit.dumps(without_local_paths(run.recipe_values())), encoding="utf-8")
         for model in MODELS:
             packed = pack((run.export / f"{model}.keras").read_bytes())
             (network.export / f"{model}.keras").write_bytes(packed)
@@ -60,10 +61,10 @@ def ship(run: RunFolder, name: str, folder: Path) -> Path:
         (network.path / zoo.CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         values = {
             "card": card,
-            "size": zoo.megabytes(network),
-            "side": judge(network).viewer.side,
+            "size": zoo.size_mb(network),
+            "side": load_orientation_model(network).loader.side,
             "tables": result_tables(run),
-            "facts": facts_of(run, run.events()),
+            "details": run_details(run, run.events()),
             "recipe": network.recipe.read_text(encoding="utf-8").strip(),
         }
         (network.path / "card.md").write_text(render("card.md", values) + "\n", encoding="utf-8")
@@ -113,7 +114,7 @@ def card_of(run: RunFolder, network: RunFolder, name: str) -> dict[str, Any]:
     split = getattr(dataset, kind)
     if split is None:
         raise DataError(f"{run.name} held no images out to measure it on")
-    theirs, ours = judge(run), judge(network)
+    theirs, ours = load_orientation_model(run), load_orientation_model(network)
     before, after = (rotation_accuracy(each, split, recipe.augment, told) for each in (theirs, ours))
     if abs(before - after) > MOST_APART:
         raise DataError(f"{run.name}: rotation accuracy of the files that would ship is {after}, of the run's {before}")
@@ -122,7 +123,7 @@ def card_of(run: RunFolder, network: RunFolder, name: str) -> dict[str, Any]:
     calibrated = ours.angles == RIGHT_ANGLES and dataset.validation is not None
     return {
         "name": name,
-        "title": run.settings()["title"],
+        "title": run.recipe_values()["title"],
         "parameters": facts["parameters"],
         "data": {**facts["data"], "name": Path(facts["data"]["name"]).name},
         "rotation": {
@@ -133,7 +134,7 @@ def card_of(run: RunFolder, network: RunFolder, name: str) -> dict[str, Any]:
             "of_the_runs_files": before,
             "of_these_files": after,
         },
-        "temperature": temperature_of(run, ours) if calibrated else None,
+        "temperature": calibrate_temperature(run, ours) if calibrated else None,
         "best_probe": without(best_probe(events)),
         "probes": [without(event) for event in last_probes(events)],
         "made": {
@@ -170,7 +171,7 @@ def main() -> None:
         target = ship(RunFolder(chosen.run), chosen.name, chosen.to)
     except RotnetError as error:
         sys.exit(str(error))
-    print(f"{target}: {zoo.megabytes(RunFolder(target)):.1f} MB")
+    print(f"{target}: {zoo.size_mb(RunFolder(target)):.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,52 +1,56 @@
-"""Attention maps: where in an image the features of a tap are strong, and whether that turns with the image."""
+"""Attention maps: where in an image the features of a tap are strong, and whether the map rotates with the image."""
 
 import numpy as np
 
 from rotnet_keras.engine import keras
-from rotnet_keras.evaluation.features import frozen_taps
-from rotnet_keras.models.rotation import rotate_batch
-
-RIGHT_TURNS = (0, 90, 180, 270)
+from rotnet_keras.evaluation.features import feature_extractor
+from rotnet_keras.models.rotation import RIGHT_ANGLES, rotate_batch
 
 
-def attention(features: np.ndarray, power: float) -> np.ndarray:
-    """The paper's map (section 3.1, figure 3): at each place the sum over channels of activation to a power.
+def attention_maps(features: np.ndarray, power: float) -> np.ndarray:
+    """Attention maps as in the paper (section 3.1, figure 3): the sum over channels of each activation to a power.
 
     Args:
-        features: (N, H, W, C); below zero counts as zero.
-        power: 1, 2 and 4 in the paper, from its first to its last layer shown.
+        features: (N, H, W, C); negative values count as zero.
+        power: 1, 2 and 4 in the paper, from the first to the last layer that it shows.
 
     Returns:
-        (N, H, W), each map scaled to a highest value of 1; all 0 where nothing is active.
+        (N, H, W), each map scaled to a maximum of 1; all 0 where nothing is active.
     """
     maps = (np.maximum(features, 0.0).astype(np.float64) ** power).sum(axis=-1)
     highest = maps.max(axis=(1, 2), keepdims=True)
     return np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)
 
 
-def turned_maps(backbone: keras.Model, tap: str, images: np.ndarray, power: float) -> np.ndarray:
-    """Attention maps of the four copies of square images.
+def rotated_attention_maps(backbone: keras.Model, tap: str, images: np.ndarray, power: float) -> np.ndarray:
+    """Attention maps of the four rotated copies of square images.
 
     Args:
-        images: (N, S, S, C) of raw pixels.
+        backbone: a model from raw pixels, 0 to 255.
+        tap: name of the layer to read.
+        images: (N, S, S, C).
+        power: see `attention_maps`.
 
     Returns:
-        (N, 4, H, H); copy k is turned by 90 k degrees counter-clockwise.
+        (N, 4, H, H); map k belongs to the copy rotated by 90 k degrees, counter-clockwise.
     """
-    copies = np.asarray(rotate_batch(images, RIGHT_TURNS)[0])
-    maps = attention(np.asarray(frozen_taps(backbone, [tap]).predict(copies, verbose=0)[tap]), power)
+    copies = np.asarray(rotate_batch(images, RIGHT_ANGLES)[0])
+    features = feature_extractor(backbone, [tap]).predict(copies, verbose=0)[tap]
+    maps = attention_maps(np.asarray(features), power)
     return maps.reshape(4, len(images), *maps.shape[1:]).swapaxes(0, 1)
 
 
-def turning_scores(maps: np.ndarray) -> np.ndarray:
-    """How well maps turn with their image: 1 where they do exactly, about 0 where they have nothing in common.
+def equivariance_scores(maps: np.ndarray) -> np.ndarray:
+    """How well attention maps rotate with their image: 1 for exact equivariance, about 0 for unrelated maps.
+
+    The paper has no such number.
 
     Args:
-        maps: (N, 4, H, H), as `turned_maps` gives them.
+        maps: (N, 4, H, H), from `rotated_attention_maps`.
 
     Returns:
-        (N,): Pearson's correlation of each turned copy's map, turned back, with the upright one's; the mean of
-        the three. The paper gives no such number; this one is ours.
+        (N,): each copy's map is rotated back and correlated (Pearson) with that of the upright image; the mean of the
+        three correlations.
     """
     upright = maps[:, 0].reshape(len(maps), -1)
     scores = [_correlation(upright, np.rot90(maps[:, k], -k, (1, 2)).reshape(len(maps), -1)) for k in (1, 2, 3)]

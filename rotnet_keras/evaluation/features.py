@@ -1,4 +1,4 @@
-"""Frozen features: computed once, kept on disk as float16, read back in any order."""
+"""Frozen features: computed once, stored on disk as float16, and read in any order."""
 
 import shutil
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rotnet_keras.config.sections import Augment
-from rotnet_keras.data.batches import centred, evaluation_images
+from rotnet_keras.data.batches import center_crop, evaluation_batches
 from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.stores import Progress, Split
 from rotnet_keras.engine import keras, tf
@@ -16,43 +16,60 @@ from rotnet_keras.models.backbones.blocks import normalization
 from rotnet_keras.models.backbones.registry import layer_outputs
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 
+# Batches that the statistics of a random backbone are estimated from.
 CALIBRATION_STEPS = 60
-# So many images at a time, or as many as have so many pixels, but never fewer than the least.
+# Images in a batch, at most, and their pixels, at most; a batch has `FEWEST` images or more in any case.
 BATCH, PIXELS = 256, 2**22
 CALIBRATION_BATCH, CALIBRATION_PIXELS = 128, 2**20
-LEAST = 16
-HALF_MAX = 65504.0
+FEWEST = 16
+# The largest float16.
+FLOAT16_MAX = 65504.0
 
+# Arrays (N, ...) by the name of their tap.
 Features = dict[str, np.ndarray]
 
 
 def feature_extractor(backbone: keras.Model, taps: Sequence[str]) -> keras.Model:
-    """A model from pixels to {tap: features}, not trainable, its batch normalisation in inference mode."""
-    trunk = keras.Model(backbone.input, layer_outputs(backbone, taps), name="trunk")
-    trunk = with_fused_batch_norm(trunk)
-    trunk.trainable = False
-    return trunk
+    """A frozen model from pixels to the features of some taps, with batch normalisation in inference mode.
+
+    Args:
+        backbone: from raw pixels (N, S, S, C), 0 to 255.
+        taps: names of its layers.
+
+    Returns:
+        A model with the output {tap: features}.
+    """
+    extractor = keras.Model(backbone.input, layer_outputs(backbone, taps), name="feature_extractor")
+    extractor = with_fused_batch_norm(extractor)
+    extractor.trainable = False
+    return extractor
 
 
 def check_disk_space(wanted: Sequence[tuple[keras.Model, int]], folder: Path) -> None:
-    """Make sure that the disk can take the features of so many images each.
+    """Make sure that the disk has room for features.
+
+    Args:
+        wanted: feature extractors, each with the number of images that it is applied to.
+        folder: where the features are going to be stored; its parent exists.
 
     Raises:
-        DataError: it cannot.
+        DataError: there is too little room.
     """
     needed = sum(
-        2 * images * int(np.prod(output.shape[1:])) for trunk, images in wanted for output in trunk.output.values()
+        2 * images * int(np.prod(output.shape[1:]))
+        for extractor, images in wanted
+        for output in extractor.output.values()
     )
     free = shutil.disk_usage(folder.parent).free
     if needed > 0.95 * free:
         raise DataError(
-            f"{folder.parent}: frozen features need {needed / 1e9:.1f} GB here for a while, and {free / 1e9:.1f} GB "
-            "are free: probe fewer taps, take fewer views, or keep the runs elsewhere (--runs-dir)"
+            f"{folder.parent}: the probes need {needed / 1e9:.1f} GB on disk for frozen features while they run, and "
+            f"{free / 1e9:.1f} GB are free: probe fewer taps, use fewer views, or put the runs elsewhere (--runs-dir)"
         )
 
 
-def extract(
-    trunk: keras.Model,
+def extract_features(
+    extractor: keras.Model,
     split: Split,
     augment: Augment,
     folder: Path,
@@ -60,29 +77,34 @@ def extract(
     what: str,
     view: tuple[int, int] | None = None,
 ) -> Features:
-    """Features of a whole split, in its order.
+    """Compute the features of a whole split and store them.
 
     Args:
-        folder: where the arrays are written, one file a tap.
-        view: which of the random crops and flips, a function of these numbers; by default the central crop.
+        extractor: from `feature_extractor`.
+        split: N images.
+        augment: how they are cropped.
+        folder: where the arrays are written, one file for each tap; it must not exist.
+        progress: called after each batch with `what`, the images done, and N.
+        what: what is being done, for `progress`.
+        view: numbers that determine random crops and flips; None for the central crop.
 
     Returns:
-        {tap: (N, ...) float16, mapped from disk}.
+        {tap: (N, ...) float16}, memory-mapped, in the order of the split.
     """
     folder.mkdir(parents=True)
     stores: Features = {}
     done = 0
-    for tap, output in trunk.output.items():
+    for tap, output in extractor.output.items():
         shape = (len(split), *output.shape[1:])
         stores[tap] = np.lib.format.open_memmap(folder / f"{tap}.npy", "w+", np.float16, shape)
 
-    def halves(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        values = trunk(images, training=False)
-        return {tap: tf.cast(tf.clip_by_value(v, -HALF_MAX, HALF_MAX), tf.float16) for tap, v in values.items()}
+    def features(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        values = extractor(images, training=False)
+        return {tap: tf.cast(tf.clip_by_value(v, -FLOAT16_MAX, FLOAT16_MAX), tf.float16) for tap, v in values.items()}
 
-    batch = _at_a_time(BATCH, PIXELS, trunk.input.shape[1:])
-    batches = evaluation_images(split, augment, batch=batch, view=view)
-    compute = tf.function(halves, input_signature=[batches.element_spec])
+    batch = _batch_size(BATCH, PIXELS, extractor.input.shape[1:])
+    batches = evaluation_batches(split, augment, batch=batch, view=view)
+    compute = tf.function(features, input_signature=[batches.element_spec])
     for images in batches:
         for tap, values in compute(images).items():
             stores[tap][done : done + len(images)] = values
@@ -91,34 +113,35 @@ def extract(
     return stores
 
 
-def _at_a_time(most: int, pixels: int, shape: tuple[int, int, int]) -> int:
-    return max(LEAST, min(most, pixels // (shape[0] * shape[1])))
+def _batch_size(most: int, pixels: int, shape: tuple[int, int, int]) -> int:
+    return max(FEWEST, min(most, pixels // (shape[0] * shape[1])))
 
 
 def random_backbone(backbone: keras.Model, seed: int) -> keras.Model:
-    """The same architecture with fresh weights: the control that says what training added.
+    """The same architecture with random weights: the baseline that shows what training added.
 
-    Its batch normalisations have mean 0 and variance 1, as the released code leaves them.
+    Its batch normalisations have mean 0 and variance 1, as in the authors' released code; see
+    `estimate_batch_norm_statistics`.
     """
     keras.utils.set_random_seed(seed)
     return keras.models.clone_model(backbone)
 
 
 def estimate_batch_norm_statistics(backbone: keras.Model, dataset: Dataset, augment: Augment, seed: int) -> None:
-    """Give the batch normalisations of a backbone running statistics from training images.
+    """Set the running statistics of a backbone's batch normalisations from training images.
 
-    Without them the activations of untrained layers shrink from block to block, and a random control may
-    look worse than it is.
+    Without them the activations of untrained layers shrink from block to block, and a random baseline can look worse
+    than it is.
     """
-    batch = _at_a_time(CALIBRATION_BATCH, CALIBRATION_PIXELS, dataset.image_shape)
+    batch = _batch_size(CALIBRATION_BATCH, CALIBRATION_PIXELS, dataset.image_shape)
     for step in range(CALIBRATION_STEPS):
         rng = np.random.default_rng((seed, step))
         rows = rng.integers(0, len(dataset.train), batch)
-        backbone(centred(dataset.train.images(rows), augment), training=True)
+        backbone(center_crop(dataset.train.images(rows), augment), training=True)
 
 
 def raw_pixels_backbone(dataset: Dataset, side: int) -> keras.Model:
-    """No network at all: normalised pixels under the tap `pixels`, the other control."""
+    """A model without weights that outputs normalised pixels under the tap `pixels`: the other baseline."""
     inputs = keras.Input((side, side, dataset.image_shape[2]))
     outputs = keras.layers.Identity(name="pixels")(normalization(dataset.mean, dataset.std)(inputs))
     return keras.Model(inputs, outputs, name="pixels")

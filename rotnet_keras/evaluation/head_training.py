@@ -1,4 +1,4 @@
-"""Training classifiers on frozen features, and scoring them."""
+"""Training of classification heads on frozen features, and their confusion matrices on held-out splits."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from rotnet_keras import engine
 from rotnet_keras.config.sections import Augment, Probe
-from rotnet_keras.data.batches import augmented, centred, pipeline, positions_of_step
+from rotnet_keras.data.batches import center_crop, load_augmented, pipeline, positions_of_step
 from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
@@ -19,12 +19,19 @@ from rotnet_keras.training.callbacks import AfterStep, LearningRate
 from rotnet_keras.training.optimizers import assign_averaged_weights, build_optimizer
 from rotnet_keras.training.session import Session
 
+# Images in a batch of the evaluation.
 EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
 class FrozenBackbone:
-    """Whose features are probed, "rotnet" or a control's, the model, and the taps asked for."""
+    """A backbone whose features are probed.
+
+    Attributes:
+        weights: which weights it has: "rotnet" for the trained ones, otherwise the name of a baseline.
+        model: from raw pixels.
+        taps: names of the layers that are probed.
+    """
 
     weights: str
     model: keras.Model
@@ -34,21 +41,30 @@ class FrozenBackbone:
 def build_probe_model(
     backbone: keras.Model, probe: Probe, taps: list[str], classes: int
 ) -> tuple[keras.Model, dict[str, keras.Model]]:
-    """A compiled model from the features of each tap, or from pixels, to the logits of its head; and the heads.
+    """Build a compiled model with a head on each tap.
 
-    It computes in the probe's precision, the backbone below it in float32.
+    The heads compute in the probe's precision, the backbone in float32.
+
+    Args:
+        backbone: from raw pixels.
+        probe: the settings of the heads and of their training.
+        taps: names of the layers that get a head.
+        classes: how many logits each head has.
+
+    Returns:
+        The model from {tap: features}, or from pixels (`recomputes_features`), to {tap: logits}; and the heads by tap.
     """
     frozen = feature_extractor(backbone, taps)
     shapes = {tap: tuple(frozen.output[tap].shape[1:]) for tap in taps}
     with engine.dtype_policy(engine.resolve_precision(probe.precision)):
         heads = {tap: with_fused_batch_norm(build_head(probe.head, shapes[tap], classes, tap)) for tap in taps}
-        if from_pixels(probe):
+        if recomputes_features(probe):
             inputs: Any = keras.Input(frozen.input.shape[1:])
             features = frozen(inputs)
         else:
             inputs = features = {tap: keras.Input(shapes[tap], name=tap) for tap in taps}
         model = keras.Model(inputs, {tap: heads[tap](features[tap]) for tap in taps})
-        # Under its policy too: float16 needs its losses scaled.
+        # Compiled under the policy too, since float16 needs loss scaling.
         model.compile(
             build_optimizer(probe.optimizer),
             loss={tap: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for tap in taps},
@@ -57,43 +73,50 @@ def build_probe_model(
     return model, heads
 
 
-def from_pixels(probe: Probe) -> bool:
-    """Whether features are computed anew in every step, because every image is cropped anew."""
+def recomputes_features(probe: Probe) -> bool:
+    """Whether features are computed in every step from random crops, not read from disk."""
     return probe.augment and probe.views is None
 
 
 class HeadTraining:
-    """Heads for all taps of one probe, trained side by side: one pass over the features serves them all.
+    """Trains the heads of all taps of a probe at once, in a single pass over the features.
 
-    Their losses are summed and share no variable, so each head learns as if it were alone.
+    Their losses are summed and share no variables, so each head learns as if it were alone.
     """
 
     def __init__(
         self,
         session: Session,
         dataset: Dataset,
-        trunk: FrozenBackbone,
+        backbone: FrozenBackbone,
         probe: Probe,
         taps: list[str],
         augment: Augment,
         stores: dict[str, Features],
     ) -> None:
         self.session, self.dataset, self.probe, self.taps = session, dataset, probe, taps
-        self.augment, self.stores, self.weights = augment, stores, trunk.weights
+        self.augment, self.stores, self.weights = augment, stores, backbone.weights
         self.seed = session.seed
-        self.from_pixels = from_pixels(probe)
+        self.recomputes_features = recomputes_features(probe)
         keras.utils.set_random_seed(self.seed)
         self.precision = engine.resolve_precision(probe.precision)
-        self.model, self.heads = build_probe_model(trunk.model, probe, taps, len(dataset.class_names))
+        self.model, self.heads = build_probe_model(backbone.model, probe, taps, len(dataset.class_names))
         self.variables = [*self.model.variables, *self.model.optimizer.variables]
         self.initial = [np.array(variable) for variable in self.variables]
 
-    def repeat(self, draw: int) -> dict[str, dict[str, Any]]:
-        """Train from the first weights with the `draw`-th choice of labels; {tap: scores on the splits}."""
+    def train(self, draw: int) -> dict[str, dict[str, Any]]:
+        """Train the heads from their initial weights.
+
+        Args:
+            draw: number of the random choice of labelled images.
+
+        Returns:
+            For each tap the confusion matrices (C, C), by the name of the held-out split.
+        """
         for variable, value in zip(self.variables, self.initial, strict=True):
             variable.assign(value)
-        chosen = labelled_subset(self.dataset, self.probe, (self.seed, draw))
-        total = self.probe.total_steps(len(chosen))
+        subset = labelled_subset(self.dataset, self.probe, (self.seed, draw))
+        total = self.probe.total_steps(len(subset))
         labels = "" if self.probe.labels_per_class is None else f", {self.probe.labels_per_class} a class"
         what = (
             f"{self.probe.head} probe ({self.weights}{labels}{f', draw {draw + 1}' if self.probe.repeats > 1 else ''})"
@@ -103,22 +126,22 @@ class HeadTraining:
             self.session.progress(what, done, total)
             return False
 
-        rate = LearningRate(self.probe.optimizer, self.probe.schedule, self.probe, len(chosen), 0)
-        batches = self._batches(chosen, total)
+        rate = LearningRate(self.probe.optimizer, self.probe.schedule, self.probe, len(subset), 0)
+        batches = self._batches(subset, total)
         self.model.fit(batches, verbose=0, shuffle=False, callbacks=[rate, AfterStep(after_step)])
         assign_averaged_weights(self.model, self.probe.optimizer)
-        return self._scores()
+        return self._confusion_matrices()
 
-    def _batches(self, chosen: np.ndarray, total: int) -> tf.data.Dataset:
+    def _batches(self, subset: np.ndarray, total: int) -> tf.data.Dataset:
         labels = self.dataset.train.required_labels()
 
         def fetch(step: np.ndarray) -> list[np.ndarray]:
-            rows = chosen[positions_of_step(len(chosen), self.probe.batch, self.seed, int(step))]
-            if self.from_pixels:
+            rows = subset[positions_of_step(len(subset), self.probe.batch, self.seed, int(step))]
+            if self.recomputes_features:
                 rng = np.random.default_rng((self.seed, 2, int(step)))
-                return [augmented(self.dataset.train, rows, self.augment, rng), labels[rows]]
+                return [load_augmented(self.dataset.train, rows, self.augment, rng), labels[rows]]
             order = np.sort(rows)
-            epoch = int(step) // self.probe.steps_per_epoch(len(chosen))
+            epoch = int(step) // self.probe.steps_per_epoch(len(subset))
             store = self.stores["train" if self.probe.views is None else f"view-{epoch % self.probe.views}"]
             return [*(store[tap][order] for tap in self.taps), labels[order]]
 
@@ -126,19 +149,19 @@ class HeadTraining:
 
     def _pipeline(self, steps: tf.data.Dataset, fetch: Any) -> tf.data.Dataset:
         inputs = self.model.input
-        specs = [inputs] if self.from_pixels else [inputs[tap] for tap in self.taps]
-        types = [tf.uint8] if self.from_pixels else [tf.float16] * len(self.taps)
+        specs = [inputs] if self.recomputes_features else [inputs[tap] for tap in self.taps]
+        types = [tf.uint8] if self.recomputes_features else [tf.float16] * len(self.taps)
 
         def load(step: tf.Tensor) -> tuple[Any, dict[str, tf.Tensor]]:
             *arrays, labels = tf.numpy_function(fetch, [step], [*types, tf.int64], stateful=False)
             arrays = [tf.ensure_shape(a, (None, *s.shape[1:])) for a, s in zip(arrays, specs, strict=True)]
             labels = tf.ensure_shape(labels, (None,))
-            x = arrays[0] if self.from_pixels else dict(zip(self.taps, arrays, strict=True))
+            x = arrays[0] if self.recomputes_features else dict(zip(self.taps, arrays, strict=True))
             return x, dict.fromkeys(self.taps, labels)
 
         return pipeline(steps, load)
 
-    def _scores(self) -> dict[str, dict[str, Any]]:
+    def _confusion_matrices(self) -> dict[str, dict[str, Any]]:
         scores: dict[str, dict[str, Any]] = {tap: {} for tap in self.taps}
         for name, split in labelled_splits(self.dataset).items():
             if name == "train":
@@ -146,8 +169,8 @@ class HeadTraining:
             predicted: dict[str, list[np.ndarray]] = {tap: [] for tap in self.taps}
             for start in range(0, len(split), EVALUATION_BATCH):
                 rows = slice(start, start + EVALUATION_BATCH)
-                if self.from_pixels:
-                    x: Any = centred(split.images(rows), self.augment)
+                if self.recomputes_features:
+                    x: Any = center_crop(split.images(rows), self.augment)
                 else:
                     x = {tap: self.stores[name][tap][rows] for tap in self.taps}
                 for tap, logits in self.model.predict_on_batch(x).items():
@@ -158,10 +181,23 @@ class HeadTraining:
         return scores
 
 
-def nearest_neighbours(
+def evaluate_knn(
     probe: Probe, taps: list[str], dataset: Dataset, stores: dict[str, Features], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """k-NN by cosine similarity of globally averaged features (of the pixels themselves for `pixels`)."""
+    """Classify held-out images by their k nearest neighbours in cosine similarity.
+
+    Feature maps are averaged over height and width; the pixels of the tap `pixels` are compared as they are.
+
+    Args:
+        probe: with the number of neighbours and of labels.
+        taps: whose features are compared.
+        dataset: for the labels.
+        stores: features by split and tap.
+        seed: of the choice of labelled images.
+
+    Returns:
+        For each tap the confusion matrices (C, C), by the name of the held-out split.
+    """
 
     def vectors(name: str, tap: str) -> np.ndarray:
         values = np.asarray(stores[name][tap], np.float32)
@@ -169,11 +205,11 @@ def nearest_neighbours(
             return values.mean(axis=(1, 2))
         return values.reshape(len(values), -1)
 
-    chosen = labelled_subset(dataset, probe, (seed, 0))
+    subset = labelled_subset(dataset, probe, (seed, 0))
     scores: dict[str, dict[str, Any]] = {}
     for tap in taps:
-        model = KNeighborsClassifier(min(probe.neighbours, len(chosen)), metric="cosine", weights="distance")
-        model.fit(vectors("train", tap)[chosen], dataset.train.required_labels()[chosen])
+        model = KNeighborsClassifier(min(probe.neighbours, len(subset)), metric="cosine", weights="distance")
+        model.fit(vectors("train", tap)[subset], dataset.train.required_labels()[subset])
         scores[tap] = {
             name: _confusion(split.required_labels(), model.predict(vectors(name, tap)), dataset)
             for name, split in labelled_splits(dataset).items()
@@ -183,16 +219,17 @@ def nearest_neighbours(
 
 
 def _confusion(labels: np.ndarray, predicted: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """The confusion matrix: (C, C) counts, one row for each true class."""
     classes = len(dataset.class_names)
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
 def top1(confusion: np.ndarray) -> float:
-    """Share of the counts on the diagonal."""
+    """The accuracy, 0 to 1, of a confusion matrix (C, C)."""
     return float(np.trace(confusion) / max(1, confusion.sum()))
 
 
 def labelled_splits(dataset: Dataset) -> dict[str, Split]:
-    """The splits that there are, by name."""
+    """The splits that a dataset has, by name: train, validation, test."""
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     return {name: split for name, split in splits.items() if split is not None}

@@ -152,7 +152,8 @@ def find_similar(features: Features, queries: Sequence[Path], count: int) -> lis
 
     Args:
         features: to search in.
-        queries: image files; features of files that are not among `features.files` are computed, which loads TensorFlow.
+        queries: image files. Features of files that are not in `features.files` are computed, which loads
+            TensorFlow.
         count: matches of each query, at most.
 
     Returns:

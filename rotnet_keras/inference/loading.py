@@ -1,4 +1,4 @@
-"""Picture files as a network is shown them, a few at a time."""
+"""Reading image files in the size and colours that a model takes, one batch at a time."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -10,21 +10,23 @@ import numpy as np
 
 from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, Recipe
 from rotnet_keras.data.decoding import UnreadableImage, read_image
-from rotnet_keras.data.sources import image_files
+from rotnet_keras.data.sources import find_image_files
 from rotnet_keras.errors import DataError
 
+# Images in a batch.
 BATCH = 64
 
+# Called with what is being done, how many images are done, and of how many.
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Viewer:
-    """How a network is shown a picture.
+class ImageLoader:
+    """Reads an image file as a model takes it: resized, then cropped to the central square.
 
     Attributes:
-        size: what its short side is resized to, in pixels.
-        side: of the central square that is cut from that, in pixels.
+        size: length of the short side after resizing, in pixels.
+        side: side of the central crop, in pixels.
         channels: 1 (grey) or 3 (RGB).
     """
 
@@ -32,80 +34,99 @@ class Viewer:
     side: int
     channels: int
 
-    def picture(self, file: Path) -> np.ndarray:
-        """(S, S, C) uint8, turned as its EXIF tag says.
+    def load(self, file: Path) -> np.ndarray:
+        """Read one image, upright as its EXIF orientation says.
+
+        Returns:
+            (side, side, channels) uint8.
 
         Raises:
-            UnreadableImage: it cannot be read.
+            UnreadableImage: the file cannot be read.
         """
         start = (self.size - self.side) / 2
         return read_image(file, self.size, self.channels, (start, start, self.side, self.side))
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Some picture files.
+class ImageBatch:
+    """The images of a few files.
 
     Attributes:
-        files: N that could be read.
-        pictures: (N, S, S, C) uint8.
-        unreadable: the others, and why.
+        files: the N files that could be read.
+        images: N arrays (S, S, C) uint8, in the order of `files`.
+        unreadable: the files that could not be read, each with the reason.
     """
 
     files: list[Path] = field(default_factory=list)
-    pictures: list[np.ndarray] = field(default_factory=list)
+    images: list[np.ndarray] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def viewer(recipe: Recipe | None, side: int, channels: int) -> Viewer:
-    """As the evaluation of a recipe's run shows pictures, or as the network's input alone tells.
+def image_loader(recipe: Recipe | None, side: int, channels: int) -> ImageLoader:
+    """The loader that shows a model images as the evaluation of its run did.
+
+    Args:
+        recipe: of the run that made the model; without one, images are resized to the model's input.
+        side: of the model's input, in pixels.
+        channels: of the model's input.
 
     Raises:
-        DataError: the network is none of grey or colour pictures.
+        DataError: the model takes neither grey nor colour images.
     """
     if channels not in (1, 3):
-        raise DataError(f"expected a network of grey or colour pictures, got one of {channels} channels")
+        raise DataError(f"the model takes images of {channels} channels: expected 1 (grey) or 3 (RGB)")
     crop = size = None
     if isinstance(recipe, PretrainRecipe | ClassifyRecipe):
         crop, size = recipe.augment.crop, recipe.data.size
     side = crop or size or side
-    return Viewer(max(size or side, side), side, channels)
+    return ImageLoader(max(size or side, side), side, channels)
 
 
-def batches(
-    viewer: Viewer, files: Sequence[Path], progress: Progress = lambda what, done, total: None
-) -> Iterator[Batch]:
-    """The pictures of files, in order."""
+def load_batches(
+    loader: ImageLoader, files: Sequence[Path], progress: Progress = lambda what, done, total: None
+) -> Iterator[ImageBatch]:
+    """Read files in order, several at once, and yield a batch after the other."""
 
     def read(file: Path) -> np.ndarray | str:
         try:
-            return viewer.picture(file)
+            return loader.load(file)
         except UnreadableImage as error:
             return str(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(files), BATCH):
-            some, batch = files[start : start + BATCH], Batch()
-            for file, pixels in zip(some, pool.map(read, some), strict=True):
+            chunk, batch = files[start : start + BATCH], ImageBatch()
+            for file, pixels in zip(chunk, pool.map(read, chunk), strict=True):
                 if isinstance(pixels, str):
                     batch.unreadable.append((file, pixels))
                 else:
                     batch.files.append(file)
-                    batch.pictures.append(pixels)
+                    batch.images.append(pixels)
             yield batch
-            progress("looking at pictures", start + len(some), len(files))
+            progress("images", start + len(chunk), len(files))
 
 
-def files_of(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are given, and the image files below folders.
+def list_image_files(paths: Sequence[Path]) -> list[Path]:
+    """The given files, and the image files below the given folders.
 
     Raises:
-        DataError: one is not there, or a folder holds none.
+        DataError: a path does not exist, or a folder holds no images.
     """
     found: list[Path] = []
     for path in paths:
-        files = list(image_files(path)) if path.is_dir() else [path]
+        files = list(find_image_files(path)) if path.is_dir() else [path]
         if not files or not path.exists():
-            raise DataError(f"{path}: no images there" if path.is_dir() else f"no file or folder {path}")
+            raise DataError(f"{path}: the folder holds no images" if path.is_dir() else f"no file or folder {path}")
         found += files
     return found
+
+
+def check_any_readable(files: Sequence[object], unreadable: Sequence[tuple[Path, str]]) -> None:
+    """Make sure that at least one image could be read.
+
+    Raises:
+        DataError: none could; the message names one and the reason.
+    """
+    if not files:
+        example = f", for example {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
+        raise DataError(f"none of the images can be read{example}")

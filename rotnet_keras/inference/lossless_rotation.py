@@ -1,4 +1,4 @@
-"""Turning picture files without a loss: by their EXIF tag, or by their pixels where no codec loses any."""
+"""Lossless rotation of image files: by the EXIF orientation of a JPEG, or by the pixels of a PNG or BMP."""
 
 import os
 import struct
@@ -17,83 +17,111 @@ from rotnet_keras.files import write_atomically
 TAG = int(ExifTags.Base.Orientation)
 SHORT = 3
 EXIF = b"Exif\0\0"
-# Markers of a JPEG file: its start, JFIF's and EXIF's segments, the beginning of the picture itself.
+# Markers of a JPEG file: its start, the segments of JFIF and EXIF, and the start of the compressed image.
 START, APP0, APP1, SCAN = 0xD8, 0xE0, 0xE1, 0xDA
-MOST_BYTES = 65_535
-# As Pillow calls a JPEG file, and one of several pictures, which phones write.
+# Bytes of a JPEG segment, at most, with its length field.
+MAX_SEGMENT_BYTES = 65_535
+# Pillow's names of a JPEG file, and of one that holds several images, as phones write them.
 JPEGS = ("JPEG", "MPO")
-# Formats whose files hold the same pixels however often they are written.
+# Formats that store pixels exactly.
 LOSSLESS = ("PNG", "BMP")
-# PNG's chunks that Pillow writes by itself; all others are handed on.
-WRITTEN = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"pHYs", b"eXIf")
+# PNG chunks that Pillow writes by itself; all others are copied.
+WRITTEN_BY_PILLOW = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"pHYs", b"eXIf")
 PNG_HEADER = 8
 
 
-def composed(orientation: int, quarters: int) -> int:
-    """The EXIF orientation that shows a picture turned further.
+def compose_orientation(orientation: int, quarters: int) -> int:
+    """The EXIF orientation that shows an image rotated further.
 
     Args:
-        orientation: 1 to 8, what it has.
-        quarters: turns by 90 degrees, counter-clockwise, of what is seen.
+        orientation: the present one, 1 to 8.
+        quarters: how many times to rotate the displayed image by 90 degrees, counter-clockwise.
     """
-    shown = np.rot90(_as_shown(orientation), quarters)
-    return next(o for o in range(1, 9) if np.array_equal(_as_shown(o), shown))
+    displayed = np.rot90(_displayed(orientation), quarters)
+    return next(o for o in range(1, 9) if np.array_equal(_displayed(o), displayed))
 
 
-def turn_by_exif(file: Path, quarters: int) -> None:
-    """Make a JPEG file be shown turned, its picture and all other metadata to the byte what they were.
+def rotate_by_exif(file: Path, quarters: int) -> None:
+    """Rotate a JPEG file by changing its EXIF orientation; the compressed image stays as it is, byte for byte.
+
+    Other metadata are kept too. A file without EXIF data gets a segment for the orientation.
+
+    Args:
+        file: replaced atomically. A symbolic link stays one, and the file that it names is replaced.
+        quarters: how many times to rotate it by 90 degrees, counter-clockwise; negative numbers rotate clockwise.
 
     Raises:
-        UnreadableImage: it is no JPEG file, or its EXIF data are damaged.
-        OSError: it cannot be written; it is as it was.
+        UnreadableImage: the file is no JPEG, its EXIF data are damaged, or they cannot hold the orientation.
+        OSError: the file cannot be written, or is read-only. Whatever is raised, the file is unchanged.
+
+    Example:
+        ```python
+        from pathlib import Path
+
+        from rotnet_keras.inference.lossless_rotation import rotate_by_exif
+
+        rotate_by_exif(Path("photo.jpg"), -1)  # 90 degrees clockwise
+        ```
     """
     content = file.read_bytes()
     with Image.open(BytesIO(content)) as image:
         if image.format not in JPEGS:
-            raise UnreadableImage(f"it is no JPEG file but {image.format}: --write pixels turns PNG and BMP files")
-        several = image.format == "MPO"
-        orientation = composed(image.getexif().get(TAG, 1), quarters)
-    turned = with_orientation(content, orientation)
-    if several and len(turned) != len(content):
-        raise UnreadableImage("it holds several pictures and no orientation that could be changed")
-    with Image.open(BytesIO(turned)) as image:
+            raise UnreadableImage(f"expected a JPEG file, got {image.format}: --write pixels rotates PNG and BMP files")
+        has_several_images = image.format == "MPO"
+        orientation = compose_orientation(image.getexif().get(TAG, 1), quarters)
+    rotated = with_orientation(content, orientation)
+    # The index of such a file counts bytes.
+    if has_several_images and len(rotated) != len(content):
+        raise UnreadableImage("the file holds several images and has no EXIF orientation to change")
+    with Image.open(BytesIO(rotated)) as image:
         if image.getexif().get(TAG) != orientation:
-            raise UnreadableImage("its EXIF data are damaged")
-    _replace(file, turned)
+            raise UnreadableImage("the EXIF data are damaged")
+    _replace(file, rotated)
 
 
-def turn_pixels(file: Path, quarters: int) -> None:
-    """Turn the pixels of a PNG or BMP file, those that its EXIF tag says included; what was written is compared.
+def rotate_pixels(file: Path, quarters: int) -> None:
+    """Rotate the pixels of a PNG or BMP file.
+
+    An EXIF orientation is applied to the pixels and removed. The new file is decoded and compared before it replaces
+    the old one.
+
+    Args:
+        file: replaced atomically. A symbolic link stays one, and the file that it names is replaced.
+        quarters: how many times to rotate it by 90 degrees, counter-clockwise; negative numbers rotate clockwise.
 
     Raises:
-        UnreadableImage: turning it would lose something, as it does each time with files of other kinds.
-        OSError: it cannot be written; it is as it was.
+        UnreadableImage: the format is another one, or rotating the file would lose something.
+        OSError: the file cannot be written, or is read-only. Whatever is raised, the file is unchanged.
     """
     content, written = file.read_bytes(), BytesIO()
     with Image.open(BytesIO(content)) as image:
         if image.format not in LOSSLESS:
-            raise UnreadableImage(f"turning the pixels of {image.format} loses some: --write exif turns JPEG files")
+            raise UnreadableImage(f"expected a PNG or BMP file, got {image.format}: --write exif rotates JPEG files")
         if getattr(image, "is_animated", False):
-            raise UnreadableImage("it is an animation, of which only the first picture would be left")
+            raise UnreadableImage("the file is an animation: only its first image would remain")
         kept: dict[str, Any] = {key: image.info[key] for key in ("dpi", "icc_profile") if key in image.info}
         upright = ImageOps.exif_transpose(image)
         if image.format == "PNG":
-            kept |= {"pnginfo": _kept(content), "exif": upright.getexif()}
-        turns = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
-        turned = upright.transpose(turns[quarters % 4]) if quarters % 4 else upright
-        if "dpi" in kept and turned.size != image.size:
+            kept |= {"pnginfo": _png_metadata(content), "exif": upright.getexif()}
+        transposes = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
+        rotated = upright.transpose(transposes[quarters % 4]) if quarters % 4 else upright
+        if "dpi" in kept and rotated.size != image.size:
             kept["dpi"] = kept["dpi"][::-1]
-        turned.save(written, image.format, **kept)
-    if not np.array_equal(_seen(written.getvalue()), np.rot90(_seen(content), quarters)):
-        raise UnreadableImage("it cannot be turned without a loss")
+        rotated.save(written, image.format, **kept)
+    if not np.array_equal(_displayed_pixels(written.getvalue()), np.rot90(_displayed_pixels(content), quarters)):
+        raise UnreadableImage("the file cannot be rotated without a loss")
     _replace(file, written.getvalue())
 
 
 def with_orientation(content: bytes, orientation: int) -> bytes:
-    """A JPEG file's bytes with another EXIF orientation.
+    """The bytes of a JPEG file with another EXIF orientation.
+
+    Args:
+        content: the whole file.
+        orientation: 1 to 8.
 
     Raises:
-        UnreadableImage: its segments or its EXIF data are damaged, or there is no room left in them.
+        UnreadableImage: the segments or the EXIF data are damaged, or the EXIF data have no room left.
     """
     try:
         after = 2
@@ -106,11 +134,11 @@ def with_orientation(content: bytes, orientation: int) -> bytes:
         tiff = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, TAG, SHORT, 1, orientation, 0, 0)
         return content[:after] + _segment(EXIF + tiff) + content[after:]
     except (struct.error, IndexError):
-        raise UnreadableImage("its EXIF data are damaged") from None
+        raise UnreadableImage("the EXIF data are damaged") from None
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, first and last byte (exclusive) of the segments before the picture."""
+    """Marker, first byte and end (exclusive) of each segment before the compressed image."""
     position = 2
     while content[position] == 0xFF:
         marker = content[position + 1]
@@ -126,13 +154,13 @@ def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _segment(data: bytes) -> bytes:
-    if len(data) + 2 > MOST_BYTES:
-        raise UnreadableImage("its EXIF data have no room for an orientation")
+    if len(data) + 2 > MAX_SEGMENT_BYTES:
+        raise UnreadableImage("the EXIF data have no room for an orientation")
     return struct.pack(">BBH", 0xFF, APP1, len(data) + 2) + data
 
 
 def _with_tag(tiff: bytes, orientation: int) -> bytes:
-    """EXIF data with the tag's value changed where it is, or else with a new first directory at their end."""
+    """EXIF data with the orientation changed in place, or with a new first directory at the end that has one."""
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
         raise IndexError
@@ -140,54 +168,54 @@ def _with_tag(tiff: bytes, orientation: int) -> bytes:
     (count,) = struct.unpack_from(f"{order}H", tiff, first)
     entries = [tiff[first + 2 + 12 * n : first + 14 + 12 * n] for n in range(count)]
     following = tiff[first + 2 + 12 * count : first + 6 + 12 * count]
-    ours = struct.pack(f"{order}HHIHH", TAG, SHORT, 1, orientation, 0)
+    new_entry = struct.pack(f"{order}HHIHH", TAG, SHORT, 1, orientation, 0)
     for number, entry in enumerate(entries):
         if struct.unpack_from(f"{order}H", entry)[0] == TAG:
-            place = first + 2 + 12 * number
-            return tiff[:place] + ours + tiff[place + 12 :]
-    entries = sorted([*entries, ours], key=lambda entry: struct.unpack_from(f"{order}H", entry)[0])
+            start = first + 2 + 12 * number
+            return tiff[:start] + new_entry + tiff[start + 12 :]
+    entries = sorted([*entries, new_entry], key=lambda entry: struct.unpack_from(f"{order}H", entry)[0])
     padding = b"\0" * (len(tiff) % 2)
     directory = struct.pack(f"{order}H", count + 1) + b"".join(entries) + following.ljust(4, b"\0")
     header = tiff[:4] + struct.pack(f"{order}I", len(tiff) + len(padding))
     return header + tiff[8:] + padding + directory
 
 
-def _kept(content: bytes) -> PngInfo:
-    """What a PNG file holds besides its picture, as it is stored.
+def _png_metadata(content: bytes) -> PngInfo:
+    """The chunks of a PNG file besides its pixels, as they are stored.
 
     Raises:
-        UnreadableImage: its colours have 16 bits, of which Pillow reads 8.
+        UnreadableImage: the colours have 16 bits, of which Pillow reads 8.
     """
     kept, position, name, after = PngInfo(), PNG_HEADER, b"", False
     while name != b"IEND" and position + 8 <= len(content):
         length, name = struct.unpack_from(">I4s", content, position)
         data = content[position + 8 : position + 8 + length]
         if name == b"IHDR" and data[8] == 16 and data[9] != 0:
-            raise UnreadableImage("it has colours of 16 bits, of which 8 would be lost")
-        if name not in WRITTEN:
+            raise UnreadableImage("the colours have 16 bits, of which 8 would be lost")
+        if name not in WRITTEN_BY_PILLOW:
             kept.add(name, data, after)
         after |= name == b"IDAT"
         position += length + 12
     return kept
 
 
-def _seen(content: bytes) -> np.ndarray:
-    """The pixels of a PNG or BMP file as they are seen, with their opacity where it has one."""
+def _displayed_pixels(content: bytes) -> np.ndarray:
+    """The pixels of a PNG or BMP file as they are displayed, with their opacity."""
     with Image.open(BytesIO(content)) as image:
         upright = ImageOps.exif_transpose(image)
         return np.asarray(upright if upright.mode.startswith("I") else upright.convert("RGBA"))
 
 
 def _replace(file: Path, content: bytes) -> None:
-    """Write a file anew, at its own place where it is a link; one that is protected is left alone."""
-    own = file.resolve()
-    if not (own.stat().st_mode & 0o222 and os.access(own, os.W_OK)):
-        raise PermissionError("it is read-only")
-    write_atomically(own, content)
+    """Replace a file, or the file that a link names, unless it is read-only."""
+    target = file.resolve()
+    if not (target.stat().st_mode & 0o222 and os.access(target, os.W_OK)):
+        raise PermissionError("the file is read-only")
+    write_atomically(target, content)
 
 
-def _as_shown(orientation: int) -> np.ndarray:
-    """Six pixels in two rows as an orientation shows them."""
+def _displayed(orientation: int) -> np.ndarray:
+    """Six numbered pixels, stored in two rows, as an EXIF orientation displays them."""
     stored = np.arange(6).reshape(2, 3)
     return {
         1: stored,

@@ -1,4 +1,7 @@
-"""How a network that tells turns sees single pictures: their turns, how sure they are, how unusual that makes them."""
+"""Which way is up in single images, as a rotation model predicts it, with calibrated confidences and anomaly scores.
+
+Every image is rotated by each angle that the model knows, and the predictions for all copies are combined.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,135 +12,174 @@ import numpy as np
 
 from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.config.schema import PretrainRecipe
-from rotnet_keras.data.batches import centred
+from rotnet_keras.data.batches import center_crop
 from rotnet_keras.data.datasets import load
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.evaluation.suitability.ambiguity import LEAST, logarithms, turn_probabilities
-from rotnet_keras.inference.loading import BATCH, Progress, Viewer, batches, viewer
+from rotnet_keras.evaluation.suitability.ambiguity import (
+    SMALLEST_PROBABILITY,
+    log_probabilities_by_image,
+    rotation_probabilities,
+)
+from rotnet_keras.inference.loading import BATCH, ImageLoader, Progress, image_loader, load_batches
 from rotnet_keras.models.export import load_backbone
 from rotnet_keras.models.rotation import RIGHT_ANGLES, rotate_batch, rotated_size
 from rotnet_keras.runs.folder import RunFolder
 
+# Temperatures that calibration tries.
 TEMPERATURES = np.geomspace(0.02, 20, 300)
-# Images of a run's validation that calibrate it, at most.
-CALIBRATED = 2000
+# Validation images that calibration uses, at most.
+MAX_CALIBRATION_IMAGES = 2000
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A network that tells turns.
+class OrientationModel:
+    """A model that predicts by which angle an image is rotated.
 
     Attributes:
-        model: from (N, T, T, C) pixels, 0 to 255, to (N, K) probabilities.
-        angles: K, in degrees, counter-clockwise.
-        viewer: shows it pictures of side S, of which turned copies have side T.
+        model: Keras model from (N, T, T, C) pixels, 0 to 255, to (N, K) probabilities.
+        angles: the K angles that it knows, in degrees, counter-clockwise.
+        loader: reads image files as (S, S, C); their rotated copies have side T.
     """
 
     model: keras.Model
     angles: tuple[int, ...]
-    viewer: Viewer
+    loader: ImageLoader
 
-    def log_probabilities(self, pictures: np.ndarray) -> np.ndarray:
-        """Of every copy of the pictures for every turn.
+    def log_probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Rotate images by every angle and predict the angle of each copy.
 
         Args:
-            pictures: (N, S, S, C), 0 to 255.
+            images: (N, S, S, C), 0 to 255.
 
         Returns:
-            (N, K, K) float64: [n, i, j] is the logarithm of how probable the network finds it that picture n, turned by
-            angle i, was turned by angle j.
+            (N, K, K) float64, natural logarithms. Entry [n, i, j] belongs to the probability that image n, rotated by
+            `angles[i]`, was rotated by `angles[j]`.
         """
-        starts = range(0, len(pictures), BATCH)
-        return np.concatenate([self._of_batch(pictures[start : start + BATCH]) for start in starts])
+        starts = range(0, len(images), BATCH)
+        return np.concatenate([self._predict_batch(images[start : start + BATCH]) for start in starts])
 
-    def _of_batch(self, pictures: np.ndarray) -> np.ndarray:
-        copies, _ = rotate_batch(tf.constant(pictures, tf.float32), self.angles)
-        return logarithms(np.asarray(self.model(copies, training=False)))
+    def _predict_batch(self, images: np.ndarray) -> np.ndarray:
+        copies, _ = rotate_batch(tf.constant(images, tf.float32), self.angles)
+        return log_probabilities_by_image(np.asarray(self.model(copies, training=False)))
 
 
-def judge(source: RunFolder | Path) -> Judge:
-    """The network of a pretraining run, or of a `rotnet.keras` file that knows right angles.
+def load_orientation_model(source: RunFolder | Path) -> OrientationModel:
+    """Load the rotation model of a pretraining run or of a file.
+
+    Args:
+        source: the folder of a finished pretraining run, or a `rotnet.keras` file that predicts 0, 90, 180 and 270
+            degrees.
 
     Raises:
-        DataError: there is none, or it tells something else.
+        DataError: there is no such model, or the file holds another kind of model.
+
+    Example:
+        ```python
+        from pathlib import Path
+
+        from rotnet_keras.inference.orientation import find_corrections, load_orientation_model, predict
+        from rotnet_keras.runs.zoo import find_pretrained
+
+        model = load_orientation_model(find_pretrained("compact5_photos"))
+        predictions = predict(model, sorted(Path("photos").glob("*.jpg")))
+        for correction in find_corrections(predictions, temperature=1.0, min_confidence=0.9):
+            print(correction.file, correction.clockwise, correction.confidence)
+        ```
     """
     if isinstance(source, RunFolder):
         recipe = load_recipe(str(source.recipe))
         file = source.export / "rotnet.keras"
         if not isinstance(recipe, PretrainRecipe) or not file.is_file():
-            raise DataError(f"{source.name} has no export/rotnet.keras: expected a finished pretraining")
+            raise DataError(f"{source.name} has no export/rotnet.keras: expected a finished pretraining run")
         model, angles = load_backbone(file), tuple(recipe.rotation.angles)
     else:
         recipe, model, angles = None, load_backbone(source), RIGHT_ANGLES
     side, _, channels = model.input_shape[1:]
     if model.output_shape[1:] != (len(angles),):
-        raise DataError(f"{source}: expected {len(angles)} probabilities, one for each turn, got {model.output_shape}")
-    shown = viewer(recipe, side, channels)
-    if rotated_size(shown.side, angles) != side:
-        raise DataError(f"{source}: its network sees {side} pixels, which its recipe does not lead to")
-    return Judge(model, angles, shown)
+        raise DataError(
+            f"{source}: expected {len(angles)} probabilities, one for each rotation, got an output of shape "
+            f"{model.output_shape}: name a rotnet.keras file"
+        )
+    loader = image_loader(recipe, side, channels)
+    if rotated_size(loader.side, angles) != side:
+        raise DataError(
+            f"{source}: the model takes images of {side} pixels, but its recipe gives "
+            f"{rotated_size(loader.side, angles)}"
+        )
+    return OrientationModel(model, angles, loader)
 
 
-def unlikeliness(log_probabilities: np.ndarray) -> np.ndarray:
-    """How badly the turns of pictures are recognised (Hendrycks et al., 2019): the mean cross-entropy of their copies.
+def anomaly_score(log_probabilities: np.ndarray) -> np.ndarray:
+    """How badly the rotations of images are recognised: the mean cross-entropy over their copies.
+
+    Images unlike those of the training have a high score (Hendrycks et al., 2019, "Using self-supervised learning can
+    improve model robustness and uncertainty").
 
     Args:
-        log_probabilities: (N, K, K), see `Judge`.
+        log_probabilities: (N, K, K), from `OrientationModel.log_probabilities` or `predict`.
 
     Returns:
-        (N,) in nats, 0 for a picture that is surely recognised in every turn.
+        (N,) in nats; 0 for an image of which every rotation is recognised with certainty.
     """
     return -np.einsum("nii->ni", log_probabilities).mean(axis=1)
 
 
-def turns_of(log_probabilities: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """How probable each turn of pictures is, by what is said of all their copies.
+def orientation_probabilities(log_probabilities: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """How probable it is that images are rotated by 0, 90, 180 or 270 degrees, from the predictions for all copies.
 
     Args:
-        log_probabilities: (N, 4, 4) for right angles, see `Judge`.
-        temperature: the larger, the less sure.
+        log_probabilities: (N, 4, 4), from a model that knows these four angles.
+        temperature: divides the log-probabilities; above 1 it lowers the confidence.
 
     Returns:
-        (N, 4), their sum 1.
+        (N, 4), rows that sum to 1. Column k is a rotation by 90 k degrees, counter-clockwise.
     """
-    return turn_probabilities(log_probabilities, RIGHT_ANGLES, temperature)[1]
+    return rotation_probabilities(log_probabilities, RIGHT_ANGLES, temperature)[1]
 
 
-def fitted_temperature(log_probabilities: np.ndarray) -> float:
-    """What makes the probabilities of turns as high as they are often right, by pictures known to be upright.
+def fit_temperature(log_probabilities: np.ndarray) -> float:
+    """The temperature at which upright images have the highest likelihood (Guo et al., 2017).
 
     Args:
-        log_probabilities: (N, 4, 4), see `Judge`. Turning the pictures would only exchange their copies.
+        log_probabilities: (N, 4, 4) of images known to be upright. Rotating them first would only exchange their
+            copies, and give the same temperature.
     """
-    losses = [-np.log(turns_of(log_probabilities, t)[:, 0] + LEAST).mean() for t in TEMPERATURES]
+    losses = [
+        -np.log(orientation_probabilities(log_probabilities, t)[:, 0] + SMALLEST_PROBABILITY).mean()
+        for t in TEMPERATURES
+    ]
     return float(TEMPERATURES[int(np.argmin(losses))])
 
 
-def temperature_of(run: RunFolder, judge: Judge) -> float:
-    """The same by the validation images of a run.
+def calibrate_temperature(run: RunFolder, model: OrientationModel) -> float:
+    """The temperature that fits the validation images of a run.
+
+    Args:
+        run: a pretraining run.
+        model: its model.
 
     Raises:
-        DataError: they are not there any more, or the run had none.
+        DataError: the run's data are gone, or the run had no validation images.
     """
     recipe = load_recipe(str(run.recipe))
     assert isinstance(recipe, PretrainRecipe)
     validation = load(recipe.data).validation
     if validation is None:
-        raise DataError(f"{run.name} held no images out to calibrate with")
-    every = -(-len(validation) // CALIBRATED)
-    images = validation.images(np.arange(0, len(validation), every))
-    return fitted_temperature(judge.log_probabilities(centred(images, recipe.augment)))
+        raise DataError(f"{run.name} has no validation images to calibrate with")
+    step = -(-len(validation) // MAX_CALIBRATION_IMAGES)
+    images = validation.images(np.arange(0, len(validation), step))
+    return fit_temperature(model.log_probabilities(center_crop(images, recipe.augment)))
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Pictures that a network was shown.
+class Predictions:
+    """What a model predicts for some image files.
 
     Attributes:
-        files: N that could be read.
-        log_probabilities: (N, K, K), see `Judge`.
-        unreadable: the others, and why.
+        files: the N files that could be read.
+        log_probabilities: (N, K, K), see `OrientationModel.log_probabilities`.
+        unreadable: the files that could not be read, each with the reason.
     """
 
     files: list[Path]
@@ -145,57 +187,83 @@ class Seen:
     unreadable: list[tuple[Path, str]]
 
 
-def see(
-    judge: Judge,
+def predict(
+    model: OrientationModel,
     files: Sequence[Path],
     progress: Progress = lambda what, done, total: None,
     quarters: Mapping[Path, int] = MappingProxyType({}),
-) -> Seen:
-    """Show a network pictures.
+) -> Predictions:
+    """Predict the rotations of image files.
 
     Args:
-        quarters: turns by 90 degrees, counter-clockwise, that some are given first.
+        model: from `load_orientation_model`.
+        files: images of any size.
+        progress: called after each batch.
+        quarters: how many times to rotate some of the files by 90 degrees, counter-clockwise, before the prediction.
+
+    Returns:
+        The predictions; files that cannot be read are listed in them and raise nothing.
     """
-    count = len(judge.angles)
+    count = len(model.angles)
     readable: list[Path] = []
     unreadable: list[tuple[Path, str]] = []
     parts = [np.zeros((0, count, count))]
-    for batch in batches(judge.viewer, files, progress):
+    for batch in load_batches(model.loader, files, progress):
         readable += batch.files
         unreadable += batch.unreadable
         if batch.files:
-            lying = [
-                np.rot90(each, quarters.get(file, 0)) for file, each in zip(batch.files, batch.pictures, strict=True)
+            rotated = [
+                np.rot90(image, quarters.get(file, 0)) for file, image in zip(batch.files, batch.images, strict=True)
             ]
-            parts.append(judge.log_probabilities(np.stack(lying)))
-    return Seen(readable, np.concatenate(parts), unreadable)
+            parts.append(model.log_probabilities(np.stack(rotated)))
+    return Predictions(readable, np.concatenate(parts), unreadable)
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What a picture needs to be upright.
+class Correction:
+    """The rotation that makes an image upright.
 
     Attributes:
-        clockwise: 0, 90, 180 or 270 degrees.
-        confidence: how probable it is that this is right, 0 to 1.
-        sure: whether that is enough.
+        file: the image.
+        clockwise: 0, 90, 180 or 270 degrees; 0 for an image that is upright.
+        confidence: the probability that this is correct, 0 to 1.
+        confident: whether the confidence reaches the threshold.
     """
 
     file: Path
     clockwise: int
     confidence: float
-    sure: bool
+    confident: bool
 
     @property
     def needed(self) -> bool:
-        """Whether the picture is surely not upright."""
-        return self.sure and self.clockwise > 0
+        """Whether the image is not upright, with enough confidence to rotate it."""
+        return self.confident and self.clockwise > 0
+
+    def as_json(self) -> dict[str, object]:
+        """The correction under the keys of `upright --json`, which are also the columns of its CSV file."""
+        return {
+            "file": str(self.file),
+            "clockwise": self.clockwise,
+            "confidence": self.confidence,
+            "sure": self.confident,
+        }
 
 
-def needed_turns(seen: Seen, temperature: float, min_confidence: float) -> list[Turn]:
-    """The turn of each picture that was seen."""
+def find_corrections(predictions: Predictions, temperature: float, min_confidence: float) -> list[Correction]:
+    """The most probable correction of each image.
+
+    Args:
+        predictions: from `predict`, by a model that knows 0, 90, 180 and 270 degrees.
+        temperature: from `fit_temperature` or `calibrate_temperature`; 1 leaves the confidences uncalibrated.
+        min_confidence: from which confidence on a correction counts as confident, 0 to 1.
+
+    Returns:
+        One correction for each of `predictions.files`, in their order.
+    """
     found = []
-    for file, each in zip(seen.files, turns_of(seen.log_probabilities, temperature), strict=True):
+    probabilities = orientation_probabilities(predictions.log_probabilities, temperature)
+    for file, each in zip(predictions.files, probabilities, strict=True):
         confidence = round(float(each.max()), 4)
-        found.append(Turn(file, 90 * int(each.argmax()), confidence, confidence >= min_confidence))
+        found.append(Correction(file, 90 * int(each.argmax()), confidence, confidence >= min_confidence))
     return found

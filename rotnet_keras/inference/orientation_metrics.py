@@ -1,251 +1,304 @@
-"""How well pictures are set upright: upright ones, turned at random, are to be recognised and to be known for it."""
+"""How well a model sets images upright: upright images are rotated at random and predicted, with known answers."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
 
-from rotnet_keras.errors import DataError
 from rotnet_keras.files import write_atomically
-from rotnet_keras.inference.loading import Progress
-from rotnet_keras.inference.orientation import Judge, needed_turns, see, turns_of
-from rotnet_keras.reports.figures import BLUE, GREY, STYLE, save
+from rotnet_keras.inference.loading import Progress, check_any_readable
+from rotnet_keras.inference.orientation import OrientationModel, find_corrections, orientation_probabilities, predict
+from rotnet_keras.reports.figures import BLUE, GREY, STYLE, save_png_and_svg
 from rotnet_keras.reports.report import render
+from rotnet_keras.text import percent
 
-# Of equal width, from 0 to 1 (Guo et al., 2017, section 2).
+# Bins of confidence, of equal width from 0 to 1 (Guo et al., 2017, section 2).
 BINS = 15
-# What is left when the least confident tenth is left out.
-COVERED = 0.9
-# Standard deviations that hold 95 % of a normal distribution.
+# The coverage that the accuracy of the most confident images is measured at.
+COVERAGE = 0.9
+# Standard deviations on either side that hold 95 % of a normal distribution.
 Z = 1.96
 
 
 @dataclass(frozen=True)
-class Share:
-    """A part of some pictures.
+class Proportion:
+    """A share of some images, with its 95 % confidence interval (Wilson's).
 
     Attributes:
-        of: how many these are.
-        value: 0 to 1.
-        low: of its 95 % confidence interval (Wilson's).
-        high: likewise.
+        count: how many images it is a share of.
+        value: the share, 0 to 1.
+        low: lower end of the interval.
+        high: upper end of the interval.
     """
 
-    of: int
+    count: int
     value: float
     low: float
     high: float
 
+    def as_json(self) -> dict[str, float]:
+        """The share under the keys of `upright.json`."""
+        return {"of": self.count, "value": self.value, "low": self.low, "high": self.high}
+
 
 @dataclass(frozen=True)
-class Angle:
-    """The pictures that were turned by one angle.
+class AngleAccuracy:
+    """Accuracy on the images that were rotated by one angle.
 
     Attributes:
-        counter_clockwise: in degrees.
-        accuracy: by all four copies; None without pictures.
-        single: by the picture as it lies alone.
+        counter_clockwise: the angle, in degrees.
+        accuracy: from the predictions for all four copies; None without images.
+        single: from the prediction for the image as it lies; None without images.
     """
 
     counter_clockwise: int
-    accuracy: Share | None
-    single: Share | None
+    accuracy: Proportion | None
+    single: Proportion | None
 
 
 @dataclass(frozen=True)
-class Bin:
-    """The pictures of which the network is about equally sure.
+class CalibrationBin:
+    """The images whose confidence falls into one bin.
 
     Attributes:
-        confidence: their mean, 0 to 1.
-        accuracy: of them.
+        confidence: their mean confidence, 0 to 1.
+        accuracy: their accuracy.
     """
 
     confidence: float
-    accuracy: Share
+    accuracy: Proportion
 
 
 @dataclass(frozen=True)
-class Uprightness:
-    """How well a network sets pictures upright.
+class OrientationMetrics:
+    """How well a model sets images upright.
 
     Attributes:
-        temperature: by which its confidences are calibrated.
-        min_confidence: from which on it decides.
-        accuracy: of the turn, by all four copies.
-        single: by the picture as it lies alone.
-        covered: of the most confident 90 %.
-        decided: how many it decides.
-        accuracy_of_decided: of those; None where there are none.
-        calibration_error: expected, over 15 bins: how far confidence and accuracy lie apart on average, 0 to 1.
+        seed: of the random rotations.
+        temperature: that the confidences are calibrated with.
+        min_confidence: from which confidence on an image is rotated.
+        accuracy: from the predictions for all four copies.
+        single: accuracy from the prediction for the image as it lies.
+        most_confident: accuracy on the most confident 90 % of the images.
+        coverage: the share of images that reach `min_confidence`.
+        selective_accuracy: accuracy on those; None where there are none.
+        calibration_error: expected calibration error, 0 to 1: the mean distance of confidence and accuracy over bins.
         uncalibrated_error: the same at temperature 1.
-        bins: those that hold pictures.
-        unreadable: files, and why.
+        angles: the accuracies by angle.
+        bins: those that hold images.
+        unreadable: names of files that could not be read, each with the reason.
     """
 
     seed: int
     temperature: float
     min_confidence: float
-    accuracy: Share
-    single: Share
-    covered: Share
-    decided: Share
-    accuracy_of_decided: Share | None
+    accuracy: Proportion
+    single: Proportion
+    most_confident: Proportion
+    coverage: Proportion
+    selective_accuracy: Proportion | None
     calibration_error: float
     uncalibrated_error: float
-    angles: list[Angle]
-    bins: list[Bin]
+    angles: list[AngleAccuracy]
+    bins: list[CalibrationBin]
     unreadable: list[tuple[str, str]]
 
-    def write(self, folder: Path, command: str, doubt: str) -> None:
-        """Write `upright.md`, `upright.json` and the plot of its bins, `reliability.png` and `.svg`.
+    def as_json(self) -> dict[str, Any]:
+        """The metrics under the keys of `upright.json` and of `measure-upright --json`."""
+        return {
+            "seed": self.seed,
+            "temperature": self.temperature,
+            "min_confidence": self.min_confidence,
+            "accuracy": self.accuracy.as_json(),
+            "single": self.single.as_json(),
+            "covered": self.most_confident.as_json(),
+            "decided": self.coverage.as_json(),
+            "accuracy_of_decided": _json_or_none(self.selective_accuracy),
+            "calibration_error": self.calibration_error,
+            "uncalibrated_error": self.uncalibrated_error,
+            "angles": [
+                {
+                    "counter_clockwise": each.counter_clockwise,
+                    "accuracy": _json_or_none(each.accuracy),
+                    "single": _json_or_none(each.single),
+                }
+                for each in self.angles
+            ],
+            "bins": [{"confidence": each.confidence, "accuracy": each.accuracy.as_json()} for each in self.bins],
+            "unreadable": [list(each) for each in self.unreadable],
+        }
+
+    def write(self, folder: Path, command: str, uncalibrated: str) -> None:
+        """Write `upright.md`, `upright.json` and the plot of the bins, `reliability.png` and `.svg`.
 
         Args:
-            command: that measured it.
-            doubt: why confidences are not calibrated, or nothing.
+            folder: made if it does not exist.
+            command: the command that measured this.
+            uncalibrated: why the confidences are not calibrated; empty where they are.
         """
         folder.mkdir(parents=True, exist_ok=True)
         draw_reliability(self, folder / "reliability.png")
-        write_atomically(folder / "upright.json", json.dumps({"command": command, **asdict(self)}, indent=2).encode())
-        values = {"found": self, "rows": self.rows(), "angles": self.by_angle(), "command": command, "doubt": doubt}
-        text = render("upright.md", values)
-        write_atomically(folder / "upright.md", text.encode())
+        content = json.dumps({"command": command, **self.as_json()}, indent=2)
+        write_atomically(folder / "upright.json", content.encode())
+        values = {
+            "metrics": self,
+            "rows": self.rows(),
+            "angles": self.rows_by_angle(),
+            "command": command,
+            "uncalibrated": uncalibrated,
+        }
+        write_atomically(folder / "upright.md", render("upright.md", values).encode())
 
     def rows(self) -> list[list[str]]:
-        """What came out, each in %, and its 95 % interval."""
-        percent = f"{100 * self.min_confidence:.4g} %"
+        """The rows of the main table: name, percentage and 95 % interval."""
         shares = {
             "accuracy": self.accuracy,
-            f"accuracy of the most confident {COVERED:.0%}".replace("%", " %"): self.covered,
-            f"decided, with a confidence of {percent} or more": self.decided,
-            "accuracy of those": self.accuracy_of_decided,
-            "accuracy by one look, without the turned copies": self.single,
+            f"accuracy on the most confident {percent(COVERAGE, 0)}": self.most_confident,
+            f"coverage: images with a confidence of {100 * self.min_confidence:.4g} % or more": self.coverage,
+            "accuracy on those images": self.selective_accuracy,
+            "accuracy from a single prediction, without the rotated copies": self.single,
         }
         errors = {
             "expected calibration error": self.calibration_error,
-            "the same without a temperature": self.uncalibrated_error,
+            "expected calibration error without temperature": self.uncalibrated_error,
         }
         return [
-            *([name, *in_percent(share)] for name, share in shares.items()),
-            *([name, f"{100 * error:.1f}", ""] for name, error in errors.items()),
+            *([name, *_percent_and_interval(share)] for name, share in shares.items()),
+            *([name, percent(error, sign=""), ""] for name, error in errors.items()),
         ]
 
-    def by_angle(self) -> list[list[str]]:
-        """Angle, pictures, accuracy and that of one look, each in % with its 95 % interval."""
+    def rows_by_angle(self) -> list[list[str]]:
+        """The rows of the second table: angle, images, then both accuracies in % with their 95 % intervals."""
         return [
-            [f"{each.counter_clockwise}°", _count(each.accuracy), *in_percent(each.accuracy), *in_percent(each.single)]
+            [
+                f"{each.counter_clockwise}°",
+                f"{each.accuracy.count:,}" if each.accuracy else "0",
+                *_percent_and_interval(each.accuracy),
+                *_percent_and_interval(each.single),
+            ]
             for each in self.angles
         ]
 
 
 def measure(
-    judge: Judge,
+    model: OrientationModel,
     files: Sequence[Path],
     temperature: float,
     min_confidence: float,
     seed: int,
     progress: Progress = lambda what, done, total: None,
-) -> Uprightness:
-    """Turn upright pictures at random, their pixels to the bit, and see what a network makes of them.
+) -> OrientationMetrics:
+    """Rotate upright images at random by right angles and measure how well a model finds the rotations.
 
-    By all copies together a picture gets the same confidence however it lies (`turns_of`), so that angles differ by
-    which pictures they got; by one look alone they differ by what the network knows.
+    The rotation of the pixels is exact. From all copies together an image gets the same confidence however it was
+    rotated (`orientation_probabilities`), so accuracies by angle differ only by which images got which angle. A single
+    prediction shows what the model knows about each angle.
 
     Args:
-        files: upright pictures that it was not trained on.
-        seed: of the turns.
+        model: knows 0, 90, 180 and 270 degrees.
+        files: upright images that the model was not trained on.
+        temperature: that calibrates the confidences; 1 leaves them as they are.
+        min_confidence: from which confidence on an image counts as covered, 0 to 1.
+        seed: of the rotations.
+        progress: called after each batch.
 
     Raises:
-        DataError: none can be read.
+        DataError: none of the files can be read.
     """
     quarters = dict(zip(files, np.random.default_rng(seed).integers(0, 4, len(files)).tolist(), strict=True))
-    seen = see(judge, files, progress, quarters)
-    if not seen.files:
-        raise DataError(f"no picture can be read, for example {seen.unreadable[0][0]}: {seen.unreadable[0][1]}")
-    truth = np.array([quarters[file] for file in seen.files])
-    turns = needed_turns(seen, temperature, min_confidence)
-    right = np.array([turn.clockwise for turn in turns]) == 90 * truth
-    confidence, sure = np.array([turn.confidence for turn in turns]), np.array([turn.sure for turn in turns])
-    single = seen.log_probabilities[:, 0].argmax(axis=1) == truth
-    most = np.argsort(-confidence, kind="stable")[: int(np.ceil(COVERED * len(right)))]
-    bins = bins_of(confidence, right)
-    raw = turns_of(seen.log_probabilities)
-    return Uprightness(
+    predictions = predict(model, files, progress, quarters)
+    check_any_readable(predictions.files, predictions.unreadable)
+    truth = np.array([quarters[file] for file in predictions.files])
+    corrections = find_corrections(predictions, temperature, min_confidence)
+    correct = np.array([each.clockwise for each in corrections]) == 90 * truth
+    confidence = np.array([each.confidence for each in corrections])
+    confident = np.array([each.confident for each in corrections])
+    single = predictions.log_probabilities[:, 0].argmax(axis=1) == truth
+    most = np.argsort(-confidence, kind="stable")[: int(np.ceil(COVERAGE * len(correct)))]
+    bins = calibration_bins(confidence, correct)
+    raw = orientation_probabilities(predictions.log_probabilities)
+    return OrientationMetrics(
         seed=seed,
         temperature=temperature,
         min_confidence=min_confidence,
-        accuracy=_share(right),
-        single=_share(single),
-        covered=_share(right[most]),
-        decided=_share(sure),
-        accuracy_of_decided=_share(right[sure]) if sure.any() else None,
+        accuracy=_proportion(correct),
+        single=_proportion(single),
+        most_confident=_proportion(correct[most]),
+        coverage=_proportion(confident),
+        selective_accuracy=_proportion(correct[confident]) if confident.any() else None,
         calibration_error=calibration_error(bins),
-        uncalibrated_error=calibration_error(bins_of(raw.max(axis=1), raw.argmax(axis=1) == truth)),
+        uncalibrated_error=calibration_error(calibration_bins(raw.max(axis=1), raw.argmax(axis=1) == truth)),
         angles=[
-            Angle(
-                90 * turn,
-                *(_share(found[truth == turn]) if (truth == turn).any() else None for found in (right, single)),
+            AngleAccuracy(
+                90 * k,
+                *(_proportion(hits[truth == k]) if (truth == k).any() else None for hits in (correct, single)),
             )
-            for turn in range(4)
+            for k in range(4)
         ],
         bins=bins,
-        unreadable=[(file.name, why) for file, why in seen.unreadable],
+        unreadable=[(file.name, reason) for file, reason in predictions.unreadable],
     )
 
 
-def bins_of(confidence: np.ndarray, right: np.ndarray) -> list[Bin]:
-    """Pictures by confidence, (N,) from 0 to 1, in bins of equal width; empty ones are left out."""
+def calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> list[CalibrationBin]:
+    """Sort predictions by confidence into bins of equal width, leaving out the empty ones.
+
+    Args:
+        confidence: (N,), 0 to 1.
+        correct: (N,) bool.
+    """
     numbers = np.minimum((confidence * BINS).astype(int), BINS - 1)
     return [
-        Bin(float(confidence[numbers == number].mean()), _share(right[numbers == number]))
+        CalibrationBin(float(confidence[numbers == number].mean()), _proportion(correct[numbers == number]))
         for number in np.unique(numbers)
     ]
 
 
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """Expected calibration error (Guo et al., 2017, equation 3)."""
-    apart = sum(each.accuracy.of * abs(each.accuracy.value - each.confidence) for each in bins)
-    return apart / sum(each.accuracy.of for each in bins)
+def calibration_error(bins: Sequence[CalibrationBin]) -> float:
+    """Expected calibration error (Guo et al., 2017, equation 3), 0 to 1."""
+    distance = sum(each.accuracy.count * abs(each.accuracy.value - each.confidence) for each in bins)
+    return distance / sum(each.accuracy.count for each in bins)
 
 
-def draw_reliability(found: Uprightness, path: Path) -> None:
-    """Accuracy over confidence, with 95 % intervals, and below how many pictures are how sure; PNG and SVG."""
-    confidence = [each.confidence for each in found.bins]
-    shares = [each.accuracy for each in found.bins]
+def draw_reliability(metrics: OrientationMetrics, path: Path) -> None:
+    """Draw the reliability diagram: accuracy over confidence, and the number of images below it, as PNG and SVG."""
+    confidence = [each.confidence for each in metrics.bins]
+    shares = [each.accuracy for each in metrics.bins]
     errors = [[share.value - share.low for share in shares], [share.high - share.value for share in shares]]
     with plt.rc_context(STYLE):
         figure, (above, below) = plt.subplots(
             2, 1, figsize=(5.2, 6.2), height_ratios=(3, 1), sharex=True, layout="constrained"
         )
-        above.plot([0, 1], [0, 1], ":", color=GREY, label="as right as sure")
+        above.plot([0, 1], [0, 1], ":", color=GREY, label="perfect calibration")
         above.errorbar(confidence, [share.value for share in shares], np.maximum(errors, 0), fmt="o-", ms=4, capsize=3,
-                       color=BLUE, label="pictures, 95 % intervals")  # fmt: skip
-        above.set(ylabel="share that is right", ylim=(0, 1.02), xlim=(0.2, 1.02))
-        above.set_title(f"{found.accuracy.of:,} pictures, calibration error {100 * found.calibration_error:.1f} %")
+                       color=BLUE, label="images, 95 % intervals")  # fmt: skip
+        above.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0.2, 1.02))
+        error = percent(metrics.calibration_error)
+        above.set_title(f"{metrics.accuracy.count:,} images, calibration error {error}")
         above.legend(loc="lower right")
         below.set_axisbelow(True)
-        below.bar(confidence, [share.of for share in shares], width=0.8 / BINS, color=BLUE)
-        below.set(xlabel="confidence", ylabel="pictures")
-        save(figure, path)
+        below.bar(confidence, [share.count for share in shares], width=0.8 / BINS, color=BLUE)
+        below.set(xlabel="confidence", ylabel="images")
+        save_png_and_svg(figure, path)
 
 
-def in_percent(share: Share | None) -> list[str]:
-    """A share and its interval."""
+def _percent_and_interval(share: Proportion | None) -> list[str]:
     if share is None:
         return ["", ""]
-    return [f"{100 * share.value:.1f}", f"{100 * share.low:.1f} to {100 * share.high:.1f}"]
+    return [percent(share.value, sign=""), f"{percent(share.low, sign='')} to {percent(share.high, sign='')}"]
 
 
-def _count(share: Share | None) -> str:
-    return f"{share.of:,}" if share else "0"
+def _json_or_none(share: Proportion | None) -> dict[str, float] | None:
+    return share.as_json() if share else None
 
 
-def _share(hits: np.ndarray) -> Share:
-    """Of N pictures, (N,) of True and False."""
+def _proportion(hits: np.ndarray) -> Proportion:
+    """The share of True in (N,) bool, with Wilson's interval."""
     count, share = len(hits), float(hits.mean())
     middle, scale = share + Z**2 / (2 * count), 1 + Z**2 / count
     half = Z * float(np.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2)))
-    return Share(count, share, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))
+    return Proportion(count, share, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))

@@ -11,9 +11,9 @@ import numpy as np
 from rotnet_keras.config.loading import load_recipe, to_toml
 from rotnet_keras.config.schema import BackboneSource, PretrainRecipe, ProbeRecipe
 from rotnet_keras.config.sections import Augment
-from rotnet_keras.data.batches import centred
+from rotnet_keras.data.batches import center_crop
 from rotnet_keras.data.datasets import load
-from rotnet_keras.data.sources import pinned
+from rotnet_keras.data.sources import pin_paths
 from rotnet_keras.data.stores import Split
 from rotnet_keras.errors import DataError
 from rotnet_keras.inference.loading import Progress
@@ -48,7 +48,7 @@ def rotation_accuracy(model: OrientationModel, split: Split, augment: Augment, p
     correct = 0
     for start in range(0, len(split), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(split)))
-        log_probabilities = model.log_probabilities(centred(split.images(rows), augment))
+        log_probabilities = model.log_probabilities(center_crop(split.images(rows), augment))
         correct += int((log_probabilities.argmax(axis=2) == np.arange(len(model.angles))).sum())
         progress("rotation accuracy", start + len(rows), len(split))
     return correct / (len(split) * len(model.angles))
@@ -76,7 +76,7 @@ def check_card(
     """
     card, recipe = load_card(pretrained), load_recipe(str(pretrained.recipe), overrides)
     assert isinstance(recipe, PretrainRecipe)
-    recipe = recipe.model_copy(update={"data": pinned(recipe.data)})
+    recipe = recipe.model_copy(update={"data": pin_paths(recipe.data)})
     dataset = load(recipe.data)
     if dataset.fingerprint != card["data"]["fingerprint"]:
         raise DataError(

@@ -6,7 +6,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from rotnet_keras.data.boxes import Boxes
-from rotnet_keras.evaluation.metrics import class_overlaps, coco_of_boxes, intersection_over_union, of_boxes, of_ranking
+from rotnet_keras.evaluation.metrics import (
+    box_iou,
+    class_ious,
+    classification_average_precision,
+    coco_average_precision,
+    detection_average_precision,
+)
 
 CAT = 0
 
@@ -57,31 +63,31 @@ HALF_OF_A, LESS_OF_A = (0, 0, 5, 10), (0, 0, 4.9, 10)
     ],
 )
 def test_boxes_are_scored_as_the_development_kit_does(detections, truth, eleven, under):
-    assert of_boxes(detections, truth, CAT) == pytest.approx((eleven, under))
+    assert detection_average_precision(detections, truth, CAT) == pytest.approx((eleven, under))
 
 
 def test_a_class_without_an_object_that_counts_has_no_score():
-    assert of_boxes([found((0.9, A))], [objects(A, difficult=[0])], CAT) is None
-    assert of_boxes([found((0.9, A))], [objects(A)], CAT + 1) is None
-    assert of_ranking(np.array([0.5, 0.4]), np.array([0, -1])) is None
+    assert detection_average_precision([found((0.9, A))], [objects(A, difficult=[0])], CAT) is None
+    assert detection_average_precision([found((0.9, A))], [objects(A)], CAT + 1) is None
+    assert classification_average_precision(np.array([0.5, 0.4]), np.array([0, -1])) is None
 
 
 def test_rankings_leave_out_what_is_difficult():
     # Ranked: there, difficult, not there, there. Counted: right, wrong, right.
     scores, truth = np.array([0.2, 0.9, 0.5, 0.7]), np.array([1, 1, 0, -1])
-    assert of_ranking(scores, truth) == pytest.approx(((6 + 5 * 2 / 3) / 11, 5 / 6))
+    assert classification_average_precision(scores, truth) == pytest.approx(((6 + 5 * 2 / 3) / 11, 5 / 6))
 
 
 def test_intersection_over_union_of_boxes():
-    overlaps = intersection_over_union(np.array([A, B], float), np.array([(5, 5, 15, 15), (0, 0, 0, 0)], float))
+    overlaps = box_iou(np.array([A, B], float), np.array([(5, 5, 15, 15), (0, 0, 0, 0)], float))
     assert overlaps == pytest.approx(np.array([[25 / 175, 0], [0, 0]]))
 
 
 def test_intersection_over_union_of_masks_by_hand():
     # Rows are the truth: 3 of 4 pixels of class 0 right, one of them taken for 1; class 2 nowhere.
     confusion = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
-    assert class_overlaps(confusion) == [pytest.approx(3 / 6), pytest.approx(4 / 7), None]
-    assert class_overlaps(np.array([[0, 0], [0, 5]])) == [None, 1.0]
+    assert class_ious(confusion) == [pytest.approx(3 / 6), pytest.approx(4 / 7), None]
+    assert class_ious(np.array([[0, 0], [0, 5]])) == [None, 1.0]
 
 
 def crowded(seed):
@@ -138,9 +144,9 @@ def test_cocos_average_precision_is_pycocotools(seed):
     for number in range(3):
         expected = coco_says(detections, truth, number)
         assert 0 < expected < 1
-        assert coco_of_boxes(detections, truth, number) == pytest.approx(expected, abs=1e-9)
+        assert coco_average_precision(detections, truth, number) == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_class_that_is_nowhere_has_no_average_precision_of_cocos():
-    assert coco_of_boxes([found((0.9, A))], [objects()], CAT) is None
-    assert coco_of_boxes([found()], [objects(A)], CAT) == 0
+    assert coco_average_precision([found((0.9, A))], [objects()], CAT) is None
+    assert coco_average_precision([found()], [objects(A)], CAT) == 0

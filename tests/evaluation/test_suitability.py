@@ -8,10 +8,15 @@ from PIL import Image, ImageDraw
 from support.tiny import shared_data
 from support.whole_runs import events_of, start
 
-from rotnet_keras.evaluation.suitability.ambiguity import by_image, logarithms, most_ambiguous, turn_probabilities
-from rotnet_keras.evaluation.suitability.image_shortcuts import giveaways
-from rotnet_keras.evaluation.suitability.network_shortcuts import reliance
-from rotnet_keras.runs.suitability import NAMES, findings, summary
+from rotnet_keras.evaluation.suitability.ambiguity import (
+    log_probabilities_by_image,
+    most_ambiguous,
+    per_image_statistics,
+    rotation_probabilities,
+)
+from rotnet_keras.evaluation.suitability.image_shortcuts import image_shortcuts
+from rotnet_keras.evaluation.suitability.network_shortcuts import network_shortcuts
+from rotnet_keras.runs.suitability import CHECKS, check_results, summary
 
 ANGLES = (0, 90, 180, 270)
 
@@ -70,14 +75,14 @@ def turned(images, angles=ANGLES):
 
 
 def event_of(images, angles=ANGLES, told=None):
-    found = giveaways(images, turned(images, angles), angles)
+    found = image_shortcuts(images, turned(images, angles), angles)
     right = [0] * len(angles) + [len(images)]
     return {"angles": angles, "right": right, "giveaways": found, "reliance": told or {}}
 
 
 def likely(event):
-    names = {name: key for key, name in NAMES.items()}
-    return {names[finding.name] for finding in findings(event) if finding.likely}
+    names = {name: key for key, name in CHECKS.items()}
+    return {names[finding.name] for finding in check_results(event) if finding.likely}
 
 
 @pytest.mark.parametrize(
@@ -135,7 +140,7 @@ def test_whether_a_network_goes_by_the_rim_is_found(looks_at, shown, rim):
         return scores / scores.sum(axis=1, keepdims=True)
 
     images = shown(textures())
-    told = reliance(network, turned(images), ANGLES)
+    told = network_shortcuts(network, turned(images), ANGLES)
     assert ("rim" in likely(event_of(images, told=told))) == rim
 
 
@@ -153,24 +158,30 @@ def test_a_network_that_goes_by_scan_lines_loses_them_in_smoothing():
 
     images = scan_lines(textures())
     angles = (0, 90)
-    told = reliance(network, turned(images, angles), angles)
+    told = network_shortcuts(network, turned(images, angles), angles)
     assert "finest" in likely({**event_of(images, angles, told), "giveaways": {}})
 
 
 def test_images_with_two_uprights_are_the_most_ambiguous():
     sure, either = [0.94, 0.02, 0.02, 0.02], [0.49, 0.01, 0.49, 0.01]
     probabilities = np.array([np.roll(p, turn) for turn in range(4) for p in (sure, either, sure)])
-    turns, likely_turns = turn_probabilities(logarithms(probabilities), ANGLES)
-    assert turns == list(ANGLES) and likely_turns.argmax(axis=1).tolist() == [0, 0, 0]
+    rotations, combined = rotation_probabilities(log_probabilities_by_image(probabilities), ANGLES)
+    assert rotations == list(ANGLES) and combined.argmax(axis=1).tolist() == [0, 0, 0]
     assert most_ambiguous(probabilities, ANGLES)[0] == {"image": 1, "turns": [[0, 0.49], [180, 0.49]]}
-    assert by_image(probabilities, ANGLES) == {"right": [0, 0, 1, 0, 2], "half_turns": 1.0, "undecided": 0.3333}
+    assert per_image_statistics(probabilities, ANGLES) == {
+        "right": [0, 0, 1, 0, 2],
+        "half_turns": 1.0,
+        "undecided": 0.3333,
+    }
 
 
 @pytest.mark.parametrize("angles", [(0, 180), (90, 270), (0, 90), (180, 45, 0)])
-def test_copies_agree_on_a_turn_whatever_the_angles(angles):
-    """A network that is always right says 0 of every image."""
-    turns, likely_turns = turn_probabilities(logarithms(np.repeat(np.eye(len(angles)), 5, axis=0)), angles)
-    assert [turns[i] for i in likely_turns.argmax(axis=1)] == [0] * 5
+def test_copies_agree_on_a_rotation_whatever_the_angles(angles):
+    """A model that is always correct finds every image upright."""
+    rotations, combined = rotation_probabilities(
+        log_probabilities_by_image(np.repeat(np.eye(len(angles)), 5, axis=0)), angles
+    )
+    assert [rotations[i] for i in combined.argmax(axis=1)] == [0] * 5
 
 
 def test_a_run_tells_and_its_report_shows(finished):

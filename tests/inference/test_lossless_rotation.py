@@ -1,4 +1,4 @@
-"""Picture files turned without a loss."""
+"""Lossless rotation of image files."""
 
 import struct
 import zlib
@@ -9,7 +9,12 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from rotnet_keras.data.decoding import UnreadableImage
-from rotnet_keras.inference.lossless_rotation import composed, turn_by_exif, turn_pixels, with_orientation
+from rotnet_keras.inference.lossless_rotation import (
+    compose_orientation,
+    rotate_by_exif,
+    rotate_pixels,
+    with_orientation,
+)
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 MAKE, GPS, LATITUDE_REF, EXPOSURE = 271, 0x8825, 1, 0x829A
@@ -35,23 +40,23 @@ def shown(content):
         return np.asarray(ImageOps.exif_transpose(image))
 
 
-def picture_of(content):
+def compressed_image(content):
     """The bytes from the quantisation tables on."""
     return content[content.index(b"\xff\xdb") :]
 
 
 @pytest.mark.parametrize("order", ["II", "MM"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_tag_turns_what_is_seen_and_nothing_else(orientation, order, tmp_path):
+def test_the_exif_orientation_rotates_the_displayed_image_and_changes_nothing_else(orientation, order, tmp_path):
     content = jpeg({274: orientation}, order)
     file = tmp_path / "a.jpg"
     for quarters in range(4):
         file.write_bytes(content)
-        turn_by_exif(file, quarters)
-        turned = file.read_bytes()
-        np.testing.assert_array_equal(shown(turned), np.rot90(shown(content), quarters))
-        assert len(turned) == len(content) and sum(a != b for a, b in zip(turned, content)) <= 1
-        turn_by_exif(file, -quarters)
+        rotate_by_exif(file, quarters)
+        rotated = file.read_bytes()
+        np.testing.assert_array_equal(shown(rotated), np.rot90(shown(content), quarters))
+        assert len(rotated) == len(content) and sum(a != b for a, b in zip(rotated, content)) <= 1
+        rotate_by_exif(file, -quarters)
         assert file.read_bytes() == content
 
 
@@ -66,42 +71,42 @@ def test_jpeg_files_of_every_kind_come_back(options, tags, tmp_path):
     file.write_bytes(content)
     for quarters in (1, 2, 3, 2):
         before = shown(file.read_bytes())
-        turn_by_exif(file, quarters)
+        rotate_by_exif(file, quarters)
         np.testing.assert_array_equal(shown(file.read_bytes()), np.rot90(before, quarters))
-    turned = file.read_bytes()
-    np.testing.assert_array_equal(shown(turned), shown(content))
-    assert picture_of(turned) == picture_of(content)
-    with Image.open(BytesIO(turned)) as after, Image.open(BytesIO(content)) as before:
+    rotated = file.read_bytes()
+    np.testing.assert_array_equal(shown(rotated), shown(content))
+    assert compressed_image(rotated) == compressed_image(content)
+    with Image.open(BytesIO(rotated)) as after, Image.open(BytesIO(content)) as before:
         for key in ("icc_profile", "comment", "xmp", "jfif_density", "progressive"):
             assert after.info.get(key) == before.info.get(key)
 
 
-def test_several_pictures_in_one_file_keep_their_places(tmp_path):
+def test_several_images_in_one_file_keep_their_offsets(tmp_path):
     """Phones write such files; their index counts bytes, so that nothing may become longer."""
     file, others, exif = tmp_path / "a.jpg", [Image.fromarray(255 - PIXELS)], Image.Exif()
     exif[274] = 6
     Image.fromarray(PIXELS).save(file, "MPO", save_all=True, append_images=others, exif=exif)
     before = file.read_bytes()
-    turn_by_exif(file, 1)
-    turned = file.read_bytes()
-    np.testing.assert_array_equal(shown(turned), np.rot90(shown(before)))
+    rotate_by_exif(file, 1)
+    rotated = file.read_bytes()
+    np.testing.assert_array_equal(shown(rotated), np.rot90(shown(before)))
     with Image.open(file) as image:
         image.seek(1)
-        assert len(turned) == len(before) and image.n_frames == 2 and image.size == (40, 24)
+        assert len(rotated) == len(before) and image.n_frames == 2 and image.size == (40, 24)
     Image.fromarray(PIXELS).save(file, "MPO", save_all=True, append_images=others)
     plain = file.read_bytes()
-    with pytest.raises(UnreadableImage, match="several pictures"):
-        turn_by_exif(file, 1)
+    with pytest.raises(UnreadableImage, match="several images"):
+        rotate_by_exif(file, 1)
     assert file.read_bytes() == plain
 
 
 @pytest.mark.parametrize("order", ["II", "MM"])
-def test_a_tag_is_added_to_others(order):
+def test_an_orientation_is_added_to_other_exif_tags(order):
     content = jpeg({}, order)
-    turned = with_orientation(content, 6)
-    np.testing.assert_array_equal(shown(turned), np.rot90(shown(content), -1))
-    assert picture_of(turned) == picture_of(content)
-    with Image.open(BytesIO(turned)) as image:
+    rotated = with_orientation(content, 6)
+    np.testing.assert_array_equal(shown(rotated), np.rot90(shown(content), -1))
+    assert compressed_image(rotated) == compressed_image(content)
+    with Image.open(BytesIO(rotated)) as image:
         exif = image.getexif()
         assert exif[MAKE] == "Camera" and exif.get_ifd(GPS)[LATITUDE_REF] == "N"
         assert exif.get_ifd(0x8769)[EXPOSURE] == 0.5 and exif[274] == 6
@@ -109,24 +114,24 @@ def test_a_tag_is_added_to_others(order):
 
 def test_exif_is_added_where_there_is_none():
     content = jpeg()
-    turned = with_orientation(content, 3)
-    np.testing.assert_array_equal(shown(turned), np.rot90(shown(content), 2))
-    assert picture_of(turned) == picture_of(content) and b"JFIF" in turned
+    rotated = with_orientation(content, 3)
+    np.testing.assert_array_equal(shown(rotated), np.rot90(shown(content), 2))
+    assert compressed_image(rotated) == compressed_image(content) and b"JFIF" in rotated
 
 
 @pytest.mark.parametrize("content", [b"\xff\xd8\xff", b"\xff\xd8\xff\xe1\x00\x08Exif\0\0", b"\xff\xd8 no segments"])
-def test_what_is_damaged_is_told(content):
+def test_damaged_files_are_refused(content):
     with pytest.raises(UnreadableImage, match="damaged"):
         with_orientation(content, 3)
 
 
 def test_orientations_are_composed():
-    assert [composed(1, quarters) for quarters in range(5)] == [1, 8, 3, 6, 1]
-    assert composed(6, 1) == 1 and composed(2, 2) == 4
+    assert [compose_orientation(1, quarters) for quarters in range(5)] == [1, 8, 3, 6, 1]
+    assert compose_orientation(6, 1) == 1 and compose_orientation(2, 2) == 4
 
 
 def drawing(mode):
-    """A picture of one of the modes that PNG files have."""
+    """An image in one of the modes of PNG files."""
     alpha = Image.fromarray(PIXELS[..., 1])
     if mode == "I;16":
         return Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257 + PIXELS[..., 1])
@@ -156,7 +161,7 @@ def test_drawings_of_every_kind_come_back(mode, orientation, tmp_path):
     first = shown(file.read_bytes())
     for quarters in (1, 2, 3, 2):
         before = shown(file.read_bytes())
-        turn_pixels(file, quarters)
+        rotate_pixels(file, quarters)
         np.testing.assert_array_equal(shown(file.read_bytes()), np.rot90(before, quarters))
     np.testing.assert_array_equal(shown(file.read_bytes()), first)
     content = file.read_bytes()
@@ -171,19 +176,19 @@ def test_drawings_of_every_kind_come_back(mode, orientation, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
-def test_pixels_of_bmp_files_are_turned(mode, tmp_path):
+def test_pixels_of_bmp_files_are_rotated(mode, tmp_path):
     file = tmp_path / "a.bmp"
     drawing(mode).save(file, dpi=(300, 300))
     before = shown(file.read_bytes())
-    turn_pixels(file, 1)
+    rotate_pixels(file, 1)
     with Image.open(file) as image:
         np.testing.assert_array_equal(np.asarray(image), np.rot90(before))
         assert round(image.info["dpi"][0]) == 300 and image.mode == mode
-    turn_pixels(file, 3)
+    rotate_pixels(file, 3)
     np.testing.assert_array_equal(shown(file.read_bytes()), before)
 
 
-def test_what_would_lose_something_is_left_alone(tmp_path):
+def test_files_that_would_lose_something_are_left_alone(tmp_path):
     deep, moving = tmp_path / "deep.png", tmp_path / "moving.png"
     rows = (PIXELS.astype(">u2") * 257).reshape(len(PIXELS), -1)
     with deep.open("wb") as file:
@@ -196,18 +201,18 @@ def test_what_would_lose_something_is_left_alone(tmp_path):
     for file, message in ((deep, "16 bits"), (moving, "animation")):
         before = file.read_bytes()
         with pytest.raises(UnreadableImage, match=message):
-            turn_pixels(file, 1)
+            rotate_pixels(file, 1)
         assert file.read_bytes() == before
 
 
-def test_each_way_is_for_its_own_formats(tmp_path):
+def test_each_function_names_the_other_for_other_formats(tmp_path):
     photo, drawing = tmp_path / "a.jpg", tmp_path / "b.png"
     photo.write_bytes(jpeg())
     Image.fromarray(PIXELS).save(drawing)
     with pytest.raises(UnreadableImage, match="--write exif"):
-        turn_pixels(photo, 1)
+        rotate_pixels(photo, 1)
     with pytest.raises(UnreadableImage, match="--write pixels"):
-        turn_by_exif(drawing, 1)
+        rotate_by_exif(drawing, 1)
 
 
 def test_what_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
@@ -221,23 +226,23 @@ def test_what_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         with pytest.raises(OSError, match="No space"):
-            turn_by_exif(file, 1)
+            rotate_by_exif(file, 1)
     assert file.read_bytes() == jpeg() and list(tmp_path.iterdir()) == [file]
-    turn_by_exif(file, 1)
+    rotate_by_exif(file, 1)
     assert file.stat().st_mode & 0o777 == 0o640 and list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize(("turn", "suffix"), [(turn_by_exif, "jpg"), (turn_pixels, "png")])
-def test_a_protected_file_stays_as_it_was_and_a_link_remains_one(turn, suffix, tmp_path):
+@pytest.mark.parametrize(("rotate", "suffix"), [(rotate_by_exif, "jpg"), (rotate_pixels, "png")])
+def test_a_read_only_file_stays_as_it_was_and_a_link_remains_a_link(rotate, suffix, tmp_path):
     file, link = tmp_path / f"a.{suffix}", tmp_path / f"link.{suffix}"
     Image.fromarray(PIXELS).save(file)
     link.symlink_to(file.name)
     before = file.read_bytes()
     file.chmod(0o444)
     with pytest.raises(OSError, match="read-only"):
-        turn(link, 1)
+        rotate(link, 1)
     assert file.read_bytes() == before and set(tmp_path.iterdir()) == {file, link}
     file.chmod(0o644)
-    turn(link, 1)
+    rotate(link, 1)
     assert link.is_symlink()
     np.testing.assert_array_equal(shown(file.read_bytes()), np.rot90(shown(before)))

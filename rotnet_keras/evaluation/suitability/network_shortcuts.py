@@ -1,55 +1,56 @@
-"""What a network that tells turns goes by: the rim of an image or what it is the rim of, finest traces or content."""
+"""Whether a rotation model relies on shortcuts: the rim of images, pixels alike in all of them, or finest traces."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rotnet_keras.evaluation.suitability.image_shortcuts import Told, where_marks_are
+from rotnet_keras.evaluation.suitability.image_shortcuts import Scores, most_similar_pixels
 
-# How wide a rim is, of the side of an image.
+# Width of the rim, as a share of the side of an image.
 RIM = 1 / 8
 
 # From (M, T, T, C) uint8 to (M, K) probabilities.
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-def reliance(predict: Predict, copies: np.ndarray, angles: Sequence[int]) -> dict[str, Told]:
-    """What a network says where a part of each copy disagrees with the rest, and where the finest traces are gone.
+def network_shortcuts(predict: Predict, copies: np.ndarray, angles: Sequence[int]) -> dict[str, Scores]:
+    """Measure which part of an image the predictions follow, and whether they need the finest traces.
 
-    The rim, 44 % of an image, is replaced by that of the next image, turned otherwise, by a right angle if there is
-    such a copy; likewise the quarter of the pixels that is most alike in all images. What is on the images is mostly in
-    the larger rest, and so is what a network goes by that looks at it.
+    A part of each copy is replaced by that of the next image at another angle, at right angles to it where there is
+    such a copy. The part is the rim, 44 % of an image, or the quarter of the pixels that is most alike in all images.
+    The content is mostly in the larger rest, which a model without shortcuts follows.
 
     Args:
+        predict: the model.
         copies: (K*N, T, T, C) uint8, N > 1, see `rotate_batch`.
-        angles: K degrees.
+        angles: K degrees, counter-clockwise.
 
     Returns:
-        For "rim" and "alike": how often the "part" was followed, and how often the "rest". For "finest": the
-        "accuracy" on copies smoothed over 3 x 3 pixels.
+        Under the keys of a `suitability` event: for "rim" and "alike", the shares of predictions that agree with the
+        "part" and with the "rest"; for "finest", the "accuracy" on copies smoothed over 3 x 3 pixels.
     """
     count, side = len(copies) // len(angles), copies.shape[1]
     labels = np.repeat(np.arange(len(angles)), count)
-    other = np.array([_disagreeing(angles, number) for number in range(len(angles))])
+    other = np.array([_conflicting_angle(angles, number) for number in range(len(angles))])
     by_angle = copies.reshape(len(angles), count, *copies.shape[1:])
-    others = np.roll(by_angle[other], 1, axis=1).reshape(copies.shape)
-    told = {}
-    for name, part in {"rim": _rim(side), "alike": where_marks_are(copies, angles)}.items():
-        said = predict(np.where(part[:, :, None], others, copies)).argmax(axis=1)
-        told[name] = {
-            "part": round(float((said == other[labels]).mean()), 4),
-            "rest": round(float((said == labels).mean()), 4),
+    replacements = np.roll(by_angle[other], 1, axis=1).reshape(copies.shape)
+    scores = {}
+    for name, part in {"rim": _rim(side), "alike": most_similar_pixels(copies, angles)}.items():
+        predicted = predict(np.where(part[:, :, None], replacements, copies)).argmax(axis=1)
+        scores[name] = {
+            "part": round(float((predicted == other[labels]).mean()), 4),
+            "rest": round(float((predicted == labels).mean()), 4),
         }
-    said = predict(_smoothed(copies)).argmax(axis=1)
-    told["finest"] = {"accuracy": round(float((said == labels).mean()), 4)}
-    return told
+    predicted = predict(_smooth(copies)).argmax(axis=1)
+    scores["finest"] = {"accuracy": round(float((predicted == labels).mean()), 4)}
+    return scores
 
 
-def _disagreeing(angles: Sequence[int], number: int) -> int:
-    """Which angle is set against that of this number: one at right angles, else the next."""
-    for turn in (90, 270):
-        if (angles[number] + turn) % 360 in angles:
-            return list(angles).index((angles[number] + turn) % 360)
+def _conflicting_angle(angles: Sequence[int], number: int) -> int:
+    """The index of the angle that the one of this index is combined with: at right angles to it, else the next."""
+    for difference in (90, 270):
+        if (angles[number] + difference) % 360 in angles:
+            return list(angles).index((angles[number] + difference) % 360)
     return (number + 1) % len(angles)
 
 
@@ -60,8 +61,8 @@ def _rim(side: int) -> np.ndarray:
     return part
 
 
-def _smoothed(copies: np.ndarray) -> np.ndarray:
-    """Weighted means, 1-2-1 along both axes."""
+def _smooth(copies: np.ndarray) -> np.ndarray:
+    """Weighted means of neighbouring pixels, 1-2-1 along both axes."""
     pixels = np.pad(copies.astype(np.float32), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     pixels = pixels[:, :-2] + 2 * pixels[:, 1:-1] + pixels[:, 2:]
     pixels = pixels[:, :, :-2] + 2 * pixels[:, :, 1:-1] + pixels[:, :, 2:]

@@ -1,39 +1,46 @@
-"""Whether rotation is a sensible task for a run's images: looked into once, when the training is over."""
+"""Whether rotation is a sensible task for a run's images, measured once at the end of the training."""
 
 import numpy as np
 
 from rotnet_keras.config.sections import Augment
-from rotnet_keras.data.batches import centred
+from rotnet_keras.data.batches import center_crop
 from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras
-from rotnet_keras.evaluation.suitability.ambiguity import by_image, most_ambiguous
-from rotnet_keras.evaluation.suitability.image_shortcuts import giveaways
-from rotnet_keras.evaluation.suitability.network_shortcuts import reliance
+from rotnet_keras.evaluation.suitability.ambiguity import most_ambiguous, per_image_statistics
+from rotnet_keras.evaluation.suitability.image_shortcuts import image_shortcuts
+from rotnet_keras.evaluation.suitability.network_shortcuts import network_shortcuts
 from rotnet_keras.models.rotation import rotate_batch
 from rotnet_keras.models.rotnet import RotNet
-from rotnet_keras.reports.samples import write_strip
+from rotnet_keras.reports.samples import write_image_strip
 from rotnet_keras.training.session import Session
 
-# Images that are looked at, at most; fewer if their pixels are more bytes than these.
-MOST, BYTES = 300, 16_000_000
-# With fewer images a share says little.
-LEAST = 20
-# How often the network is shown every copy: as it is, with two parts exchanged, and smoothed.
+# Images that are measured, at most; fewer if their pixels take more bytes than these.
+MAX_IMAGES, MAX_BYTES = 300, 16_000_000
+# Below this number of images a share says little, and shortcuts are not looked for.
+FEWEST = 20
+# How often the model predicts every copy: as it is, with two parts exchanged, and smoothed.
 PASSES = 4
 
 
-def look_into(session: Session, dataset: Dataset, model: RotNet, augment: Augment, batch: int, step: int) -> None:
-    """Write what a network makes of held-out images one by one, and what it may go by beside their content.
+def measure_suitability(
+    session: Session, dataset: Dataset, model: RotNet, augment: Augment, batch: int, step: int
+) -> None:
+    """Write a `suitability` event: predictions image by image, and possible shortcuts in the images and in the model.
 
     Args:
-        batch: images of which the network is shown the copies at a time.
+        session: of the run; gets the event and a strip of the most ambiguous images.
+        dataset: its validation images are measured if there are enough, else the test images or the training images.
+        model: the trained rotation model.
+        augment: crops of the evaluation.
+        batch: images whose copies the model predicts at a time.
+        step: of the training.
     """
-    name, split = _looked_at(dataset)
-    images = _some(split, augment)
+    name, split = _held_out_split(dataset)
+    images = _sample(split, augment)
     angles = model.angles
     copies = np.asarray(rotate_batch(images, angles)[0])
-    enough = len(images) >= LEAST
+    enough = len(images) >= FEWEST
     parts = -(-len(images) // batch)
     done, total = 0, parts * (PASSES if enough else 1)
 
@@ -49,32 +56,32 @@ def look_into(session: Session, dataset: Dataset, model: RotNet, augment: Augmen
     probabilities = predict(copies)
     tiles = most_ambiguous(probabilities, angles)
     file = f"ambiguous-{step:08d}.png"
-    write_strip(session.folder.samples, file, images[[tile["image"] for tile in tiles]])
+    write_image_strip(session.folder.samples, file, images[[tile["image"] for tile in tiles]])
     session.event(
         "suitability",
         step=step,
         split=name,
         images=len(images),
         angles=list(angles),
-        **by_image(probabilities, angles),
+        **per_image_statistics(probabilities, angles),
         file=file,
         tile=int(images.shape[1]),
         tiles=tiles,
-        giveaways=giveaways(images, copies, angles) if enough else {},
-        reliance=reliance(predict, copies, angles) if enough else {},
+        giveaways=image_shortcuts(images, copies, angles) if enough else {},
+        reliance=network_shortcuts(predict, copies, angles) if enough else {},
     )
 
 
-def _looked_at(dataset: Dataset) -> tuple[str, Split]:
-    """The images that training has not seen, if there are enough."""
+def _held_out_split(dataset: Dataset) -> tuple[str, Split]:
+    """Images that were not trained on, with the name of their split; training images if there are too few."""
     for name, split in (("validation", dataset.validation), ("test", dataset.test)):
-        if split is not None and len(split) >= LEAST:
+        if split is not None and len(split) >= FEWEST:
             return name, split
     return "training", dataset.train
 
 
-def _some(split: Split, augment: Augment) -> np.ndarray:
-    """Evenly picked ones, as evaluation shows them: (N, S, S, C) uint8."""
-    first = centred(split.images(np.arange(1)), augment)
-    count = min(len(split), MOST, max(LEAST, BYTES // first.nbytes))
-    return centred(split.images(np.arange(count) * len(split) // count), augment)
+def _sample(split: Split, augment: Augment) -> np.ndarray:
+    """Evenly spaced images of a split, cropped as in evaluation: (N, S, S, C) uint8."""
+    first = center_crop(split.images(np.arange(1)), augment)
+    count = min(len(split), MAX_IMAGES, max(FEWEST, MAX_BYTES // first.nbytes))
+    return center_crop(split.images(np.arange(count) * len(split) // count), augment)

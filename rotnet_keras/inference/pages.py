@@ -1,0 +1,104 @@
+"""HTML pages for a browser: the images that `upright` would rotate, and the images that `alike` finds.
+
+Each page is one file with small JPEG copies of the images inside, so that it can be moved and sent.
+"""
+
+import base64
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from rotnet_keras.data.decoding import UnreadableImage, read_image
+from rotnet_keras.inference.embeddings import Match
+from rotnet_keras.inference.orientation import Correction
+from rotnet_keras.reports.report import render
+
+# Side of a thumbnail, in pixels.
+SIDE = 160
+# Images in each section of the upright page, so that a browser can open the page of a large collection.
+MOST = 120
+
+
+def thumbnail(file: Path, quarters: int = 0) -> str:
+    """The central square of an image as a small JPEG in base64; empty where the file cannot be read.
+
+    Args:
+        file: the image.
+        quarters: how many times to rotate it by 90 degrees, counter-clockwise.
+    """
+    written = BytesIO()
+    try:
+        pixels = np.rot90(read_image(file, SIDE, 3), quarters)
+    except UnreadableImage:
+        return ""
+    Image.fromarray(np.ascontiguousarray(pixels)).save(written, "JPEG", quality=85)
+    return base64.b64encode(written.getvalue()).decode()
+
+
+def upright_page(corrections: Sequence[Correction], summary: str) -> str:
+    """The HTML page of the images that are not upright, before and after rotation.
+
+    The first section has the confident corrections, least confident first: mistakes are found at its top. The second
+    has the doubtful ones, most confident first.
+
+    Args:
+        corrections: of files that have not been rotated yet.
+        summary: one sentence with the counts, shown at the top.
+    """
+    ranked = sorted((each for each in corrections if each.clockwise), key=lambda each: -each.confidence)
+    confident = [each for each in ranked if each.confident][::-1]
+    doubtful = [each for each in ranked if not each.confident]
+    sections = [
+        _section("confident", "Not upright", "the least confident first", confident),
+        _section("doubtful", "Doubtful, left as they are", "the most confident first", doubtful),
+    ]
+    return render("upright.html", {"summary": summary, "sections": sections})
+
+
+def _section(name: str, title: str, order: str, corrections: Sequence[Correction]) -> dict[str, object]:
+    shown = corrections[:MOST]
+    count = f"{len(shown):,} of {len(corrections):,}" if len(shown) < len(corrections) else f"{len(corrections):,}"
+    note = f"{count} images, {order}." if corrections else "None."
+    return {"name": name, "title": title, "note": note, "images": [_before_and_after(each) for each in shown]}
+
+
+def _before_and_after(correction: Correction) -> dict[str, object]:
+    file = Path(correction.file)
+    return {
+        "file": str(file),
+        "name": file.name,
+        "clockwise": correction.clockwise,
+        "confidence": correction.confidence,
+        "before": thumbnail(file),
+        "after": thumbnail(file, -correction.clockwise // 90),
+    }
+
+
+def similar_page(queries: Sequence[Path], matches: Sequence[Sequence[Match]], tap: str) -> str:
+    """The HTML page of some query images, each followed by the images most similar to it.
+
+    Args:
+        queries: the images that were searched for.
+        matches: for each query, its matches in the order to show them.
+        tap: the layer whose features were compared.
+    """
+    rows = [
+        {
+            "query": {"file": str(query), "name": query.name, "base64": thumbnail(query)},
+            "matches": [
+                {
+                    "file": match.file,
+                    "name": Path(match.file).name,
+                    "similarity": match.similarity,
+                    "base64": thumbnail(Path(match.file)),
+                }
+                for match in found
+            ],
+        }
+        for query, found in zip(queries, matches, strict=True)
+    ]
+    title = f"Images similar to {', '.join(query.name for query in queries[:3])}"
+    return render("alike.html", {"title": title, "tap": tap, "rows": rows})
