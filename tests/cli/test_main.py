@@ -6,7 +6,7 @@ import subprocess
 from contextlib import suppress
 
 import pytest
-from support.command_line import command, run_cli, run_python
+from support.command_line import command, invoke, run_cli, run_python
 from support.fake_runs import fake_run
 
 HEAVY = ("tensorflow", "keras", "numpy", "sklearn", "matplotlib")
@@ -44,40 +44,40 @@ def test_importing_the_package_loads_nothing_else():
 
 
 def test_recipes_are_listed_with_their_titles():
-    listed = json.loads(run_cli("recipes", "--json").stdout)
+    listed = json.loads(invoke("recipes", "--json").stdout)
     assert {"quickstart", "cifar_nin", "cifar_nin_paper", "cifar_cpu", "folder"} <= {r["name"] for r in listed}
-    assert "quickstart" in run_cli("recipes").stdout
+    assert "quickstart" in invoke("recipes").stdout
 
 
 def test_missing_data_end_with_3_and_what_was_looked_for(tmp_path):
-    result = run_cli("run", "folder", f"data.name={tmp_path}/none", cwd=tmp_path)
+    result = invoke("run", "folder", f"data.name={tmp_path}/none", cwd=tmp_path)
     assert result.returncode == 3 and f"no folder {tmp_path}/none" in result.stderr
     assert not (tmp_path / "runs").exists()
 
 
 def test_no_runs_yet(tmp_path):
-    assert "Start one: rotnet-keras run quickstart" in run_cli("runs", cwd=tmp_path).stdout
+    assert "Start one: rotnet-keras run quickstart" in invoke("runs", cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["run", "quikstart"], 2, "did you mean 'quickstart'"),
-        (["run", "quickstart", "epochs"], 2, "expected key=value"),
+        (["run", "quickstart", "epochs"], 2, "expected KEY=VALUE"),
         (["run", "quickstart", "--name", "../up"], 1, "cannot name a run"),
         (["resume", "none"], 1, "no run called 'none'"),
         (["stop", "none"], 1, "no run called 'none'"),
     ],
 )
 def test_mistakes_end_in_a_message(tmp_path, arguments, code, message):
-    result = run_cli(*arguments, cwd=tmp_path)
+    result = invoke(*arguments, cwd=tmp_path)
     assert result.returncode == code and message in result.stderr and "Traceback" not in result.stderr
     assert not list(tmp_path.glob("runs/*"))
 
 
 def test_a_runs_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    result = run_cli("run", "quickstart", "--runs-dir", tmp_path / "file" / "runs")
+    result = invoke("run", "quickstart", "--runs-dir", tmp_path / "file" / "runs")
     assert result.returncode == 1 and "cannot create a run folder" in result.stderr
 
 

@@ -7,7 +7,7 @@ import time
 
 import psutil
 import pytest
-from support.command_line import command, run_cli
+from support.command_line import command, invoke, run_cli
 
 from rotnet_keras.runs.folder import FORMAT, RunFolder, create_run
 from rotnet_keras.runs.processes import process_identity
@@ -51,7 +51,7 @@ def ended(runs_dir):
 def test_kill_ends_the_process_and_its_children(tmp_path, process, saved, loss):
     run = worked_on_by(process, tmp_path, (10, 20), saved)
     (child,) = process.children()
-    result = run_cli("kill", "a", "--yes", "--runs-dir", tmp_path)
+    result = invoke("kill", "a", "--yes", "--runs-dir", tmp_path)
     assert result.returncode == 0, result.stderr
     assert loss in result.stdout and f"resume a --runs-dir {tmp_path}" in result.stdout
     assert run.state() == "killed"
@@ -62,7 +62,7 @@ def test_without_a_terminal_yes_has_to_be_said(tmp_path, process):
     run = worked_on_by(process, tmp_path / "live", (1,))
     gone = ended(tmp_path / "dead")
     for arguments in (["kill", run.path], ["delete", gone.path]):
-        result = run_cli(*arguments)
+        result = invoke(*arguments)
         assert result.returncode == 2 and "--yes" in result.stderr
     assert process.is_running() and gone.path.exists()
 
@@ -71,16 +71,16 @@ def test_kill_needs_a_process_that_is_the_runs_own(tmp_path, process):
     run = worked_on_by(process, tmp_path)
     facts = run.facts() | {"since_boot": run.facts()["since_boot"] - 100}
     run.facts_file.write_text(json.dumps(facts))
-    result = run_cli("kill", "a", "--yes", "--runs-dir", tmp_path)
-    assert result.returncode == 1 and "not running here" in result.stderr and process.is_running()
+    result = invoke("kill", "a", "--yes", "--runs-dir", tmp_path)
+    assert result.returncode == 1 and "not running on this machine" in result.stderr and process.is_running()
 
 
 def test_delete_refuses_a_live_run_and_removes_one_that_has_ended(tmp_path, process):
     live = worked_on_by(process, tmp_path / "live", (1,))
-    result = run_cli("delete", live.path, "--yes")
+    result = invoke("delete", live.path, "--yes")
     assert result.returncode == 1 and "Stop it first: rotnet-keras stop a" in result.stderr and live.path.exists()
     gone = ended(tmp_path / "dead")
-    result = run_cli("delete", "a", "--yes", "--runs-dir", tmp_path / "dead")
+    result = invoke("delete", "a", "--yes", "--runs-dir", tmp_path / "dead")
     assert result.returncode == 0, result.stderr
     assert "(1.5 MB), which holds no exported backbone" in result.stdout
     assert not gone.path.exists() and not list((tmp_path / "dead").iterdir())
@@ -102,7 +102,7 @@ def test_a_terminal_is_asked(tmp_path, answer, code):
 def test_a_folder_of_a_newer_format_is_left_alone(tmp_path, arguments):
     run = create_run(tmp_path, "a", "", {"format": FORMAT + 1})
     before = sorted(run.path.iterdir())
-    result = run_cli("resume", "a", "--runs-dir", tmp_path, *arguments)
+    result = invoke("resume", "a", "--runs-dir", tmp_path, *arguments)
     assert result.returncode == 1 and "newer version of rotnet-keras" in result.stderr
     assert sorted(run.path.iterdir()) == before
 
@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_to_its_end(tiny_recipe, tmp_path):
     while not any(e["kind"] == "checkpoint" for e in run.last_events()):
         assert time.monotonic() < deadline, run.log.read_text()
         time.sleep(0.02)
-    assert run_cli("kill", "a", "--yes", *where).returncode == 0
+    assert invoke("kill", "a", "--yes", *where).returncode == 0
     assert run.state() == "killed"
     result = run_cli("resume", "a", *where)
     assert result.returncode == 0 and run.state() == "finished", result.stderr

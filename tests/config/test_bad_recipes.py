@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from support.bad_recipes import bad_recipes, check_recipe, values, words
-from support.command_line import run_cli
+from support.command_line import invoke
 
 from rotnet_keras.config.loading import load_recipe, parse_override
 from rotnet_keras.errors import RecipeError
@@ -43,7 +43,7 @@ def test_an_override_is_one_or_there_is_one_error(key, value):
 )
 def test_the_command_ends_with_one_message_and_no_run_folder(tmp_path, content):
     (tmp_path / "recipe.toml").write_bytes(content)
-    result = run_cli("run", "recipe.toml", cwd=tmp_path)
+    result = invoke("run", "recipe.toml", cwd=tmp_path)
     assert result.returncode == 2 and result.stderr.startswith("recipe.toml") and "Traceback" not in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
 
@@ -58,7 +58,7 @@ scales.full = {{ note = "n", recipes = {{ pretrain = "{long}" }} }}
 run = [{{ name = "a", recipe = "pretrain" }}]
 """)
     for recipe, *overrides in (("study.toml",), (long,), ("quickstart", f"data.name={long}")):
-        result = run_cli("run", recipe, *overrides, cwd=tmp_path)
+        result = invoke("run", recipe, *overrides, cwd=tmp_path)
         assert result.returncode in (2, 3) and "too long" in result.stderr, result.stderr
         assert result.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["study.toml"]

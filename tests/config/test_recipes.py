@@ -2,7 +2,7 @@ import json
 import tomllib
 
 import pytest
-from support.command_line import run_cli
+from support.command_line import invoke
 from support.tiny import TINY_RECIPE
 
 from rotnet_keras.config.finder import expected_minutes, find_recipe, shipped_recipes
@@ -58,7 +58,7 @@ def test_shipped_recipes_are_valid_and_survive_being_written_out(name, written):
 
 
 def test_five_mistakes_are_reported_at_once_with_lines_and_spellings(written):
-    result = run_cli("run", written(FIVE_MISTAKES))
+    result = invoke("run", written(FIVE_MISTAKES))
     assert result.returncode == 2 and result.stdout == ""
     for line, key, hint in (
         (6, "data.siz", "size"),
@@ -173,7 +173,7 @@ def test_a_file_that_is_not_text(tmp_path):
 
 
 def test_check_goes_through_all_files(written):
-    result = run_cli("check", "quickstart", written(FIVE_MISTAKES), "cifar_nin")
+    result = invoke("check", "quickstart", written(FIVE_MISTAKES), "cifar_nin")
     assert result.returncode == 2 and result.stdout.count("valid") == 2 and "5 errors" in result.stderr
 
 
@@ -192,7 +192,7 @@ def test_what_a_recipe_expects_is_checked(written):
 
 
 def test_show_writes_every_default_out():
-    shown = tomllib.loads(run_cli("show", "quickstart", "train.epochs=2").stdout)
+    shown = tomllib.loads(invoke("show", "quickstart", "train.epochs=2").stdout)
     assert shown["train"]["epochs"] == 2 and shown["train"]["precision"] == "auto"
 
 
@@ -204,7 +204,7 @@ def test_the_events_of_a_long_run_average_more_steps():
 
 
 def test_schema_is_json():
-    definitions = json.loads(run_cli("schema").stdout)["$defs"]
+    definitions = json.loads(invoke("schema").stdout)["$defs"]
     assert "PretrainRecipe" in definitions and "ProbeRecipe" in definitions
 
 
@@ -267,13 +267,13 @@ def test_old_keys_in_a_study_are_the_same_study(written):
 
 
 def test_check_says_that_a_key_is_old(written):
-    result = run_cli("check", written(TINY_RECIPE.format(data="fashion_mini") + OLD_KEY))
+    result = invoke("check", written(TINY_RECIPE.format(data="fashion_mini") + OLD_KEY))
     assert result.returncode == 0 and result.stderr.startswith("Warning: ") and result.stderr.count("\n") == 1
     assert "'controls' is now called 'baselines'" in result.stderr
 
 
 def test_every_key_of_the_schema_is_described():
-    schema = json.loads(run_cli("schema").stdout)
+    schema = json.loads(invoke("schema").stdout)
     for name, section in schema["$defs"].items():
         assert section.get("description", "").endswith("."), name
         for key, about in section["properties"].items():

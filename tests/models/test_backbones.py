@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from support.command_line import run_cli
+from support.command_line import invoke
 
 from rotnet_keras.config.architectures import APPLICATIONS, ARCHITECTURES
 from rotnet_keras.config.sections import Backbone
@@ -120,14 +120,14 @@ def test_every_application_has_the_taps_that_recipes_may_name(name, tmp_path):
 
 
 def test_backbones_are_listed_and_built_on_the_command_line():
-    rows = json.loads(run_cli("backbones", "--json").stdout)
+    rows = json.loads(invoke("backbones", "--json").stdout)
     assert [row["name"] for row in rows] == list(ARCHITECTURES)
     found = backbone_summary(Backbone(name="alexnet"), (224, 224, 3))
     assert found["taps"]["pool2"] == [13, 13, 192] and found["taps"]["fc7"] == [4096]
     assert found["parameters"] == 57_030_724 - 4 * 4096 - 4
     # Of it 0.117 in the dense layers: twice as many operations as weights there, 2 x 54.5 million.
     assert found["gflop"] == pytest.approx(1.42, abs=0.02)
-    nin = run_cli("backbones", "nin", "--size", "32").stdout
+    nin = invoke("backbones", "nin", "--size", "32").stdout
     assert "conv4  8 x 8 x 192" in nin and "1,410,368 trainable parameters; 0.501 GFLOP" in nin
     for arguments, complaint in (
         (["nim"], "did you mean 'nin'"),
@@ -135,7 +135,7 @@ def test_backbones_are_listed_and_built_on_the_command_line():
         (["alexnet", "--blocks", "3"], "leave blocks out"),
         (["VGG16", "--width", "2"], "leave width out"),
     ):
-        result = run_cli("backbones", *arguments)
+        result = invoke("backbones", *arguments)
         assert result.returncode == 2 and complaint in result.stderr, result.stderr
 
 

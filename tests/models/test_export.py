@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.command_line import run_cli, run_python
+from support.command_line import invoke, run_cli, run_python
 from support.whole_runs import events_of
 
 EXPORT_CODE = """
@@ -104,5 +104,5 @@ def test_an_export_to_another_format_computes_the_same(finished, tmp_path, to, b
     pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype(np.float32)
     expected = keras.models.load_model(run.export / "rotnet.keras").predict(pixels, verbose=0)
     np.testing.assert_allclose(by(target, pixels), expected, atol=1e-5)
-    again = run_cli(*command)
+    again = invoke(*command)
     assert again.returncode == 1 and "exists already" in again.stderr

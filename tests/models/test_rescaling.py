@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from support.command_line import run_cli
+from support.command_line import invoke
 from support.tiny import upright_images
 
 from rotnet_keras.engine import keras
@@ -74,5 +74,5 @@ def test_a_file_is_rescaled_into_another_that_computes_the_same(tmp_path):
     assert list(factors) == ["block1_conv1", "block1_conv2", "block2_conv1", "block2_conv2"]
     rescaled = keras.models.load_model(tmp_path / "rescaled.keras")
     assert np.asarray(rescaled(images)) == pytest.approx(np.asarray(model(images)), rel=1e-3, abs=1e-3)
-    again = run_cli("rescale", "backbone.keras", "--images", "images", "--to", "rescaled.keras", cwd=tmp_path)
+    again = invoke("rescale", "backbone.keras", "--images", "images", "--to", "rescaled.keras", cwd=tmp_path)
     assert again.returncode == 1 and "exists already" in again.stderr

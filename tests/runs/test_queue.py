@@ -6,7 +6,7 @@ import time
 
 import psutil
 import pytest
-from support.command_line import command, run_cli
+from support.command_line import command, invoke, run_cli
 
 from rotnet_keras.errors import RunError
 from rotnet_keras.runs import queue
@@ -47,21 +47,21 @@ def waiting(tmp_path, name, since, recipe='kind = "none"\n'):
 def test_runs_go_one_after_another_also_when_the_worker_is_killed(tiny_recipe):
     folder, runs_dir = tiny_recipe.parent, tiny_recipe.parent / "runs"
     said = add(tiny_recipe, "a", "train.steps=100", "data.validation=0", CUDA_VISIBLE_DEVICES="")
-    assert "Look: rotnet-keras queue list" in said and "--runs-dir" not in said
+    assert "See the queue: rotnet-keras queue list" in said and "--runs-dir" not in said
     first = list_runs(runs_dir)[0]
     wait(lambda: any(e["kind"] == "step" for e in first.last_events()), log_of(runs_dir))
     worker = queue.worker_pid(runs_dir)
     assert "number 1" in add(tiny_recipe, "b", *SHORT) and "number 2" in add(tiny_recipe, "c", *SHORT)
     assert queue.worker_pid(runs_dir) == worker
-    refused = run_cli("queue", "work", cwd=folder)
-    assert refused.returncode == 1 and f"by process {worker}" in refused.stderr
+    refused = invoke("queue", "work", cwd=folder)
+    assert refused.returncode == 1 and f"process {worker} works on the queue" in refused.stderr
 
     os.kill(worker, signal.SIGKILL)
     wait(lambda: queue.worker_pid(runs_dir) is None, "the worker is there")
     assert first.alive()
-    listed = json.loads(run_cli("queue", "list", "--json", cwd=folder).stdout)
+    listed = json.loads(invoke("queue", "list", "--json", cwd=folder).stdout)
     assert listed["worker"] is None and [r["name"] for r in listed["runs"]] == ["b", "c"]
-    assert "queue work --detach" in run_cli("queue", "list", cwd=folder).stdout
+    assert "queue work --detach" in invoke("queue", "list", cwd=folder).stdout
 
     drained = run_cli("queue", "work", cwd=folder, CUDA_VISIBLE_DEVICES="")
     assert drained.returncode == 0, drained.stderr
@@ -112,11 +112,11 @@ def test_a_stopped_worker_leaves_and_a_run_that_is_deleted_does_not_disturb_it(t
     wait(lambda: queue.worker_pid(tmp_path) == worker.pid, "no worker")
     with pytest.raises(RunError, match="has a worker already"):
         queue.run_worker(tmp_path)
-    assert run_cli("queue", "remove", "first", "--runs-dir", tmp_path).returncode == 0
+    assert invoke("queue", "remove", "first", "--runs-dir", tmp_path).returncode == 0
     assert not first.path.exists() and not list(tmp_path.glob(".gone-*"))
     time.sleep(1.5 * queue.POLL_SECONDS)
     assert worker.poll() is None and second.state() == "queued"
-    refused = run_cli("queue", "remove", "busy", "--runs-dir", tmp_path)
+    refused = invoke("queue", "remove", "busy", "--runs-dir", tmp_path)
     assert refused.returncode == 1 and "does not wait in the queue" in refused.stderr
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(10) == 143 and "Traceback" not in worker.stdout.read()
@@ -124,7 +124,7 @@ def test_a_stopped_worker_leaves_and_a_run_that_is_deleted_does_not_disturb_it(t
 
 
 def test_a_recipe_error_adds_nothing(tmp_path):
-    result = run_cli("queue", "add", "quikstart", cwd=tmp_path)
+    result = invoke("queue", "add", "quikstart", cwd=tmp_path)
     assert result.returncode == 2 and "did you mean 'quickstart'" in result.stderr
     assert not (tmp_path / "runs").exists()
 
@@ -139,6 +139,6 @@ def test_the_devices_are_those_that_are_visible(monkeypatch, visible, expected):
 
 def test_stop_sends_the_user_to_the_queue(tmp_path):
     waiting(tmp_path, "a", 1.0)
-    result = run_cli("stop", "a", "--runs-dir", tmp_path)
+    result = invoke("stop", "a", "--runs-dir", tmp_path)
     assert result.returncode == 1
     assert f"rotnet-keras queue remove a --runs-dir {tmp_path}" in result.stderr

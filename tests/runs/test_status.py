@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import psutil
 import pytest
-from support.command_line import run_cli
+from support.command_line import invoke
 
 from rotnet_keras.errors import RunError
 from rotnet_keras.runs.folder import RunFolder, create_run
@@ -125,21 +125,21 @@ def test_runs_side_by_side_show_last_and_best_and_what_differs(make):
 def test_runs_of_one_name_are_told_apart(make):
     here, there = make(title="here"), make(title="there", runs_dir="elsewhere")
     assert comparison_table([here, there])[0] == ["", str(here.path), str(there.path)]
-    rows = json.loads(run_cli("compare", here.path, there.path, "--json").stdout)
+    rows = json.loads(invoke("compare", here.path, there.path, "--json").stdout)
     assert {"": "title", str(here.path): "here", str(there.path): "there"} in rows
 
 
 def test_status_judges_a_pretraining_by_its_number_of_turns(make):
     run = make(step(1), epoch(1, 0.52))
-    told = run_cli("status", run.path).stdout
+    told = invoke("status", run.path).stdout
     assert "verdict: At chance after one epoch" in told and "(chance 50 %)" in told
-    assert json.loads(run_cli("status", run.path, "--json").stdout)["verdict"] in told
+    assert json.loads(invoke("status", run.path, "--json").stdout)["verdict"] in told
     assert "verdict" not in summary(run)
 
 
 def test_a_run_without_steps_is_not_judged(make):
     run = make({"kind": "start"})
-    assert verdict_text(run) is None and "verdict" not in run_cli("status", run.path).stdout
+    assert verdict_text(run) is None and "verdict" not in invoke("status", run.path).stdout
 
 
 # What a damaged disk, another program or a stranger may have left in a run folder: recipe, facts and events.
@@ -163,12 +163,12 @@ def test_folders_that_make_no_sense_are_listed_among_the_others_and_each_is_told
         (folder / "recipe.toml").write_text(recipe)
         (folder / "run.json").write_text(json.dumps({"pid": NO_SUCH_PID, "host": os.uname().nodename, **facts}))
         (folder / "events.jsonl").write_text("".join(json.dumps({"time": 1.0, **e}) + "\n" for e in events))
-    listed = run_cli("runs", cwd=tmp_path)
+    listed = invoke("runs", cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
     assert {"a", *ODD} <= {line.split("  ")[0] for line in listed.stdout.splitlines()}
-    assert len(json.loads(run_cli("runs", "--json", cwd=tmp_path).stdout)) == len(ODD) + 1
+    assert len(json.loads(invoke("runs", "--json", cwd=tmp_path).stdout)) == len(ODD) + 1
     for arguments in (("status",), ("report",), ("compare", "a")):
-        told = run_cli(*arguments, "no keys", cwd=tmp_path)
+        told = invoke(*arguments, "no keys", cwd=tmp_path)
         assert "Traceback" not in told.stderr
         assert "no keys cannot be read by this version of rotnet-keras" in told.stdout + told.stderr
     for name in ODD:

@@ -127,7 +127,7 @@ def test_they_are_listed_told_and_copied(network, tmp_path):
 
 def test_without_any_all_this_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("rotnet_keras.runs.zoo.FOLDER", tmp_path / "nothing")
-    assert told("weights").startswith("No weights come with this version") and told("weights", "--json").strip() == "[]"
+    assert told("weights").startswith("No pretrained models come with this version") and told("weights", "--json").strip() == "[]"
     result = CliRunner().invoke(app, ["measure-weights", "any"])
     assert isinstance(result.exception, RotnetError) and "(available: none)" in str(result.exception)
     with pytest.raises(RunError, match="no run called 'any'"):
@@ -144,7 +144,7 @@ def test_a_name_serves_where_a_run_does(network, tiny_data, tmp_path, monkeypatc
     assert found["temperature"] == load_card(network)["temperature"]
     assert [picture["clockwise"] for picture in found["pictures"]] == [0, 90, 180, 270, 0, 90]
     assert "5.png" in told("anomalies", "tiny_upright", "pictures")
-    assert "6 pictures, 16 features each, of conv1" in told("embed", "tiny_upright", "pictures", "--to", "f.npz")
+    assert "6 images with 16 features each, from the layer conv1" in told("embed", "tiny_upright", "pictures", "--to", "f.npz")
     model = rotnet_keras.load("tiny_upright")
     assert model.input_shape == (None, 16, 16, 3) and model.get_layer("conv2")
     for recipe, key in (("probe", "backbone"), ("finetune", "pretrained")):

@@ -12,9 +12,9 @@ from rotnet_keras.errors import DataError
 from rotnet_keras.models.backbones.registry import backbone
 from rotnet_keras.models.detectors.anchor_matching import intersection_over_union, match, sample_balanced, smooth_l1
 from rotnet_keras.models.detectors.base import NO_OBJECT
-from rotnet_keras.models.detectors.boxes import RATIOS, anchors_on, decode_boxes, encode_boxes, roi_align
-from rotnet_keras.models.detectors.faster_rcnn import FasterRCNN, cut_in_two
-from rotnet_keras.models.detectors.retinanet import RetinaNet, pyramid
+from rotnet_keras.models.detectors.boxes import RATIOS, decode_boxes, encode_boxes, make_anchors, roi_align
+from rotnet_keras.models.detectors.faster_rcnn import FasterRCNN, split_backbone
+from rotnet_keras.models.detectors.retinanet import RetinaNet, pyramid_trunk
 
 RECIPE = """\
 kind = "transfer"
@@ -139,12 +139,12 @@ def test_what_a_detector_cannot_do_is_refused(tmp_path, override, complaint):
 
 def test_anchors_are_keras_cvs():
     expected = keras_cv.layers.AnchorGenerator("yxyx", [16.0], [1.0, 2.0], list(RATIOS), [4])(image_shape=(24, 32, 3))
-    assert anchors_on((6, 8), 4, [16, 32], RATIOS).boxes() == pytest.approx(np.asarray(expected[0]), rel=1e-5)
+    assert make_anchors((6, 8), 4, [16, 32], RATIOS).boxes() == pytest.approx(np.asarray(expected[0]), rel=1e-5)
 
 
 @pytest.mark.parametrize("cells", [(2, 3), (3, 3), (1, 1), (6, 3)])
 def test_offsets_lead_from_anchors_to_boxes_in_a_graph_as_outside(cells):
-    anchors = anchors_on(cells, 8, [8, 16], RATIOS)
+    anchors = make_anchors(cells, 8, [8, 16], RATIOS)
     boxes = np.array([[3.0, 1.0, 9.0, 14.0]], np.float32)
     offsets = np.asarray(encode_boxes(tf.constant(anchors.boxes()), tf.constant(boxes)))
     answers = offsets.reshape(1, *cells, -1)
@@ -175,7 +175,7 @@ def test_boxes_belong_to_the_object_that_they_overlap_most():
     overlaps = np.asarray(intersection_over_union(boxes, objects))[0]
     assert overlaps == pytest.approx(np.array([[1, 0, 0], [0.5, 0, 0], [0, 0.9, 0], [0, 0, 0], [0, 0, 0]]))
     matches = match(boxes, objects)
-    assert np.asarray(matches.overlaps)[0] == pytest.approx([1, 0.5, 0.9, 0, -1])
+    assert np.asarray(matches.ious)[0] == pytest.approx([1, 0.5, 0.9, 0, -1])
     assert np.asarray(matches.objects)[0, :3].tolist() == [0, 0, 1]
     assert np.asarray(matches.best_anchors)[0].tolist() == [True, False, True, False, False]
 
@@ -237,25 +237,25 @@ def test_a_detectors_step_compiles_under_xla(xla):
 
 def test_a_backbones_own_layers_tell_regions_apart():
     small = backbone("alexnet", (127, 127, 3), width=0.05)
-    trunk, rest = cut_in_two(small, "conv5", "pool5", None, 191)
+    trunk, rest = split_backbone(small, "conv5", "pool5", None, 191)
     assert trunk.input.shape[1:3] == (191, 191) and trunk.output.shape[3] == rest.input.shape[3]
     assert [layer.name for layer in rest.layers[-3:]] == ["fc7_dense", "fc7_bn", "fc7"]
     pixels = np.random.default_rng(0).random((1, 127, 127, 3)) * 255
     pooled = keras.Model(small.input, small.get_layer("pool5").output)(pixels)
     assert np.asarray(rest(pooled)) == pytest.approx(np.asarray(small(pixels)), abs=1e-5)
     with pytest.raises(DataError, match="cannot take others"):
-        cut_in_two(small, "conv5", "pool5", 7, 191)
-    with pytest.raises(DataError, match="'fc6' gives none"):
-        cut_in_two(small, "conv5", "fc6", None, 191)
+        split_backbone(small, "conv5", "pool5", 7, 191)
+    with pytest.raises(DataError, match="'fc6' has none"):
+        split_backbone(small, "conv5", "fc6", None, 191)
 
 
 def test_a_pyramid_needs_three_maps_each_half_as_large():
     resnet = backbone("resnet50", (64, 64, 3), width=0.1)
-    assert [each.shape[1] for each in pyramid(resnet, ["conv3", "conv4", "conv5"], 96).outputs] == [12, 6, 3]
+    assert [each.shape[1] for each in pyramid_trunk(resnet, ["conv3", "conv4", "conv5"], 96).outputs] == [12, 6, 3]
     # AlexNet's maps are a little short of that.
     alexnet = backbone("alexnet", (127, 127, 3), width=0.05)
-    assert [each.shape[1] for each in pyramid(alexnet, ["conv2", "conv5", "pool5"], 256).outputs] == [32, 16, 8]
+    assert [each.shape[1] for each in pyramid_trunk(alexnet, ["conv2", "conv5", "pool5"], 256).outputs] == [32, 16, 8]
     with pytest.raises(DataError, match="each half as high and wide"):
-        pyramid(resnet, ["conv3", "conv3", "conv4"], 96)
+        pyramid_trunk(resnet, ["conv3", "conv3", "conv4"], 96)
     with pytest.raises(DataError, match="each half as high and wide"):
-        pyramid(resnet, ["conv3", "conv4", "conv5"], 80)
+        pyramid_trunk(resnet, ["conv3", "conv4", "conv5"], 80)

@@ -8,7 +8,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from support.command_line import command, run_cli
+from support.command_line import command, invoke, run_cli
 from support.whole_runs import assert_same_end, events_of, run_of, wait_for_step
 
 # 160 images: the last batch of an epoch has 4, or 2 for each of two.
@@ -139,9 +139,9 @@ def test_a_batch_that_cannot_be_shared_is_refused(tiny_recipe):
 
 
 def test_several_machines_that_nobody_described_are_refused(tiny_recipe):
-    result = run_cli("run", tiny_recipe, "devices.strategy='multi_worker'", cwd=tiny_recipe.parent)
+    result = invoke("run", tiny_recipe, "devices.strategy='multi_worker'", cwd=tiny_recipe.parent)
     assert result.returncode == 2 and "TF_CONFIG" in result.stderr
-    result = run_cli("run", tiny_recipe, cwd=tiny_recipe.parent, TF_CONFIG="{worker}")
+    result = invoke("run", tiny_recipe, cwd=tiny_recipe.parent, TF_CONFIG="{worker}")
     assert result.returncode == 2 and "TF_CONFIG: expected" in result.stderr
     assert not (tiny_recipe.parent / "runs").exists()
 

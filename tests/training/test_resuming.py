@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from support.command_line import command, run_cli
+from support.command_line import command, invoke, run_cli
 from support.tiny import shared_data
 from support.whole_runs import assert_same_end, events_of, run_of, start, wait_for_step
 
@@ -42,7 +42,7 @@ def test_stopped_resumed_killed_and_resumed_it_ends_with_the_same_weights(finish
     assert_same_end(run, whole)
     steps = [e["step"] for e in events_of(run, "step")]
     assert steps == sorted(set(steps)) and [e["step"] for e in events_of(run, "epoch")] == [10, 20, 30]
-    assert run_cli("resume", "run", cwd=folder).returncode == 1
+    assert invoke("resume", "run", cwd=folder).returncode == 1
 
 
 def test_its_recipe_repeats_a_run_in_a_terminal_whose_closing_does_not_end_it(finished, tmp_path):
@@ -64,18 +64,18 @@ def test_its_recipe_repeats_a_run_in_a_terminal_whose_closing_does_not_end_it(fi
 def test_a_detached_run_is_watched_and_stopped_from_elsewhere(tiny_recipe):
     folder = tiny_recipe.parent
     result, run = start(tiny_recipe, "train.steps=1000000", "--detach")
-    assert result.returncode == 0 and "runs as process" in result.stdout
+    assert result.returncode == 0 and "Started run as process" in result.stdout
     wait_for_step(run, 2)
-    status = json.loads(run_cli("status", "run", "--json", cwd=folder).stdout)
+    status = json.loads(invoke("status", "run", "--json", cwd=folder).stdout)
     assert status["state"] == "running" and status["step"] >= 2
-    again = run_cli("resume", "run", cwd=folder)
+    again = invoke("resume", "run", cwd=folder)
     assert again.returncode == 1 and "running already" in again.stderr
-    assert run_cli("stop", "run", cwd=folder).returncode == 0
-    logs = run_cli("logs", "-f", "run", cwd=folder).stdout
+    assert invoke("stop", "run", cwd=folder).returncode == 0
+    logs = invoke("logs", "-f", "run", cwd=folder).stdout
     assert "Stopped. Resume with: rotnet-keras resume run" in logs
     assert "Warning: train.log_every is 2, but of 1,000,000 steps an event averages 10" in logs
     assert run.state() == "stopped"
-    assert "stopped" in run_cli("runs", cwd=folder).stdout
+    assert "stopped" in invoke("runs", cwd=folder).stdout
 
 
 @pytest.mark.slow
