@@ -19,8 +19,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # On some processors TensorFlow leaves oneDNN off, although a training step is 1.4 to 1.6 times as fast with it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-# TensorFlow's libraries print lines with these beginnings at any log level when they are loaded; and, on a machine without
-# a GPU, lines with this error. Other warnings and errors are passed on.
+# TensorFlow's libraries print lines with these beginnings at any log level when they are loaded, and lines with this
+# error on a machine without a GPU. Other warnings and errors are passed on.
 STARTUP_PREFIXES = (
     "I0000",
     "WARNING: All log messages before absl::InitializeLog",

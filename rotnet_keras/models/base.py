@@ -1,4 +1,4 @@
-"""What every model in training has: a clock on its input pipeline, a step on one device or several, stop_save_requests to stop."""
+"""The base of all models in training: batches in parts, stop and save requests, replicas, and the wait for data."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,16 +8,17 @@ from rotnet_keras.models.step import accumulated_step, on_one_device, on_replica
 
 
 class TrainingModel(keras.Model):
-    """A model in training. What it learns, and how that is scored, is a subclass's business.
+    """A model in training. Subclasses define its inputs, its loss and its metrics.
 
     Args:
-        seed: of what is drawn in a step, together with its number.
+        name: of the Keras model.
+        seed: of the random numbers of a step, together with the step's number.
 
     Attributes:
-        parts: that a batch is computed in, one after the other.
-        input_wait: seconds that training has input_wait for its input pipeline so far.
-        stop_save_requests: asked in every step whether to stop and whether to save after it.
-        agreed_requests: what came of it: where several processes train together, what any of them wished.
+        accumulation_parts: the parts that a batch is split into, computed one after the other; 1 by default.
+        input_wait: seconds that training has waited for the input pipeline so far.
+        stop_save_requests: called in every step; whether to stop, and whether to save a checkpoint, after the step.
+        agreed_requests: the requests after the last step. With several processes, a request of any of them counts.
     """
 
     train_function: Any
@@ -33,43 +34,49 @@ class TrainingModel(keras.Model):
 
     @property
     def networks(self) -> list[keras.Model]:
-        """What is trained."""
+        """The functional models that are trained, in a fixed order; a checkpoint holds their variables."""
         raise NotImplementedError
 
     @property
     def passes_per_image(self) -> list[int]:
-        """How often a step shows something of an input to each network."""
+        """The inputs of each network per input of a step, in the order of `networks`."""
         return [1] * len(self.networks)
 
     def compile_for(self, optimizer: keras.optimizers.Optimizer, label_smoothing: float) -> None:
-        """Compile it with the loss and the metrics of what it learns; one of these is called "accuracy"."""
+        """Compile the model with its loss and its metrics, of which one is called "accuracy".
+
+        Args:
+            optimizer: of the training.
+            label_smoothing: in [0, 1).
+        """
         raise NotImplementedError
 
     def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
-        """What the network is shown of a batch, what it is to answer and, if it was said, what each counts.
+        """Make the inputs of the network, their targets and any sample weights from a batch of the data set.
 
         Args:
-            positions: (N,) the images' positions in the whole batch, if they are a part of one.
+            data: a batch of N images, with labels and sample weights where there are any.
+            positions: (N,) int32, the positions of the images in the whole batch, where they are only a part of it.
         """
         raise NotImplementedError
 
     def example_batch(self) -> tuple[Any, ...]:
-        """The smallest batch there is."""
+        """A batch of size 1 of zeros, to build the model from."""
         raise NotImplementedError
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One update on a batch, or on this replica's part of one."""
+        """Update the variables by one batch, or by this replica's part of it, and return the metrics."""
         positions = self.image_positions(keras.utils.unpack_x_y_sample_weight(data)[0])
         if self.accumulation_parts > 1:
             return accumulated_step(self, data, positions, self.accumulation_parts)
         return super().train_step(self.training_inputs(data, positions))
 
     def step_seed(self) -> tf.Tensor:
-        """(2,) int64: the seed of what is drawn in this step."""
+        """The seed of this step's random numbers: (2,) int64, the model's seed and the step."""
         return tf.stack([self.seed, tf.cast(self.optimizer.iterations.value, tf.int64)])
 
     def image_positions(self, images: tf.Tensor) -> tf.Tensor | None:
-        """The positions of images in the whole batch, (N,); None where they are all of it at once."""
+        """The positions (N,) of these images in the whole batch; None where they are the whole batch."""
         replicas, count = tf.distribute.get_strategy().num_replicas_in_sync, tf.shape(images)[0]
         if replicas == 1:
             return tf.range(count) if self.accumulation_parts > 1 else None
@@ -77,14 +84,14 @@ class TrainingModel(keras.Model):
         return first + replicas * tf.range(count)
 
     def make_train_function(self, force: bool = False) -> None:
-        """Make what runs a step, on one device or on all replicas."""
+        """Make the function that runs a step, on one device or on all replicas."""
         if self.train_function is None or force:
             super().make_train_function(force)
             several = self.distribute_strategy.num_replicas_in_sync > 1
             self.train_function = on_replicas(self) if several else on_one_device(self, self.train_function)
 
     def reset_metrics(self) -> None:
-        """Set all metrics back, on every replica by itself: what is reset for all at once is also read for all."""
+        """Reset all metrics, on each replica by itself: resetting them for all replicas would also aggregate them."""
         reset = super().reset_metrics
         if self.distribute_strategy.num_replicas_in_sync == 1:
             return reset()
@@ -93,10 +100,10 @@ class TrainingModel(keras.Model):
         self._reset()
 
     def build_as_compiled(self) -> None:
-        """Make the variables that Keras leaves until the first batch, so that a strategy's scope holds them too."""
+        """Build what Keras would build at the first batch, so that these variables are within the strategy's scope."""
         self._symbolic_build(data_batch=self.example_batch())
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        # Keras would fetch a batch to learn its shape, and average it over all processes.
+        # Keras would fetch a batch for its shape, and average it over all processes.
         if self.distribute_strategy.num_replicas_in_sync == 1:
             super()._maybe_symbolic_build(iterator, data_batch)

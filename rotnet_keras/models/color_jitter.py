@@ -1,7 +1,7 @@
-"""Random colours of training images, before they are turned.
+"""Colour jitter of training images, before they are rotated.
 
-The paper changes no colours. Later work does (Kolesnikov et al. 2019 with Inception's preprocessing, SimCLR and its
-like with the strengths used here): a net that cannot go by colour has to look at shape.
+The paper does not use it. Later work does (Kolesnikov et al. 2019 with Inception's preprocessing, SimCLR with the
+proportions used here): a network that cannot rely on colour has to learn shape.
 """
 
 import math
@@ -12,25 +12,25 @@ from rotnet_keras.engine import tf
 from rotnet_keras.models.stateless_random import uniform
 
 LUMA = (0.299, 0.587, 0.114)
-# From RGB to luma and two chroma axes, in which a turn about the luma axis is a change of hue.
+# From RGB to luma and two chroma axes; a rotation about the luma axis changes the hue.
 TO_YIQ = np.array([LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)], np.float32)
 FROM_YIQ = np.linalg.inv(TO_YIQ).astype(np.float32)
-# Hue turns by at most a quarter of the strength of the rest, of a whole circle.
+# The largest change of hue, as a share of the full circle, relative to the strength of the other changes.
 HUE_SHARE = 0.25
 
 
 def color_jitter(
     images: tf.Tensor, seed: tf.Tensor, jitter: float, greyscale: float, positions: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Change brightness, contrast, saturation and hue of each image at random, and take all colour from some.
+    """Change brightness, contrast, saturation and hue of each image at random, and turn some images grey.
 
     Args:
-        images: (N, H, W, C) pixels in [0, 255], of any type. Saturation, hue and greyscale need C = 3.
-        seed: (2,) integers; the same seed draws the same.
-        jitter: brightness, contrast and saturation are multiplied by 1 - jitter to 1 + jitter, hue is turned by up to
-            a quarter of it, in circles.
-        greyscale: probability of an image to be grey.
-        positions: (N,) the images' positions in the whole batch, if they are a part of one.
+        images: (N, H, W, C) pixels in [0, 255], of any dtype. Saturation, hue and greyscale apply only if C = 3.
+        seed: (2,) integers; the same seed gives the same changes.
+        jitter: the strength, in [0, 1]. Brightness, contrast and saturation are multiplied by factors in
+            [1 - jitter, 1 + jitter]; hue is rotated by at most jitter / 4 of the full circle.
+        greyscale: the probability that an image becomes grey.
+        positions: (N,) int32, the positions of the images in the whole batch, where they are only a part of it.
 
     Returns:
         (N, H, W, C) float32 in [0, 255].
@@ -50,15 +50,15 @@ def color_jitter(
 
 
 def _grey(pixels: tf.Tensor) -> tf.Tensor:
-    """Luma, or the mean of channels that are not three: (N, H, W, 1)."""
+    """The luma of RGB images, or the mean of the channels of others: (N, H, W, 1)."""
     weights = LUMA if pixels.shape[-1] == 3 else [1 / pixels.shape[-1]] * pixels.shape[-1]
     return tf.reduce_sum(pixels * weights, axis=-1, keepdims=True)
 
 
 def _hue_rotated(pixels: tf.Tensor, angles: tf.Tensor) -> tf.Tensor:
-    """Colours turned by angles (N,) in radians about the grey axis."""
+    """The images with their hue rotated by angles (N,) in radians."""
     cos, sin = tf.cos(angles), tf.sin(angles)
     zero, one = tf.zeros_like(angles), tf.ones_like(angles)
-    turn = tf.reshape(tf.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], axis=-1), (-1, 3, 3))
-    whole = tf.matmul(tf.matmul(FROM_YIQ, turn), TO_YIQ)
-    return tf.clip_by_value(tf.einsum("nhwc,ndc->nhwd", pixels, whole), 0, 255)
+    rotation = tf.reshape(tf.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], axis=-1), (-1, 3, 3))
+    matrix = tf.matmul(tf.matmul(FROM_YIQ, rotation), TO_YIQ)
+    return tf.clip_by_value(tf.einsum("nhwc,ndc->nhwd", pixels, matrix), 0, 255)

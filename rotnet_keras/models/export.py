@@ -1,4 +1,4 @@
-"""What people take home of a model: plain Keras files that need nothing of this package."""
+"""Exported models: plain Keras files that load without this package, and their conversion to other formats."""
 
 import os
 from pathlib import Path
@@ -13,12 +13,12 @@ from rotnet_keras.runs.zoo import find_pretrained
 
 layers = keras.layers
 
-# What Keras calls the formats that a model is converted to, and how their names have to end.
+# Keras's names of the formats that models are converted to, and the suffixes that their files need.
 FORMATS = {"savedmodel": ("tf_saved_model", ""), "onnx": ("onnx", ".onnx"), "litert": ("litert", ".tflite")}
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Write a `.keras` file, whole or not at all."""
+    """Write a model to a `.keras` file atomically; make its folder if it does not exist."""
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.stem}.tmp.keras")
     model.save(temporary)
@@ -28,10 +28,13 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def load_backbone(path: Path) -> keras.Model:
-    """Read a model that others go on with.
+    """Load a model from a `.keras` file, uncompiled.
+
+    Args:
+        path: for example a run's `export/backbone.keras`.
 
     Raises:
-        DataError: the file is none, or loading it could run code of its own.
+        DataError: it is not a Keras model, or loading it could run code from the file.
     """
     try:
         return keras.models.load_model(path, compile=False)
@@ -40,33 +43,44 @@ def load_backbone(path: Path) -> keras.Model:
 
 
 def load(name: str) -> keras.Model:
-    """The backbone of a pretrained network that comes with the package, as `rotnet-keras weights` lists them.
+    """Load the backbone of a pretrained model of the model zoo.
 
-    A plain functional model of Keras's own layers, to be read at any of them, fine-tuned or saved. It takes raw pixels,
-    0 to 255, of the size that its card tells.
+    Args:
+        name: as `rotnet-keras weights` lists it.
+
+    Returns:
+        A functional `keras.Model` of built-in layers, from raw pixels (N, H, W, C) in [0, 255] to the last feature map.
+        Its card (`rotnet-keras weights NAME`) has the image size. Read the features of any layer with
+        `keras.Model(model.input, model.get_layer("conv2").output)`.
 
     Raises:
-        RotnetError: there is none of this name; the message has the nearest.
+        RotnetError: no pretrained model has this name; the message suggests the nearest.
+
+    Example:
+        >>> import numpy as np
+        >>> import rotnet_keras
+        >>> model = rotnet_keras.load("compact4_cifar10")
+        >>> features = model(np.zeros((1, *model.input.shape[1:])))
     """
     return load_backbone(find_pretrained(name).backbone)
 
 
 def convert(source: Path, to: str, target: Path) -> None:
-    """Write an exported model in another format, whole or not at all.
+    """Convert an exported model to another format; a failure leaves nothing behind.
 
     Args:
         source: a `.keras` file.
         to: "savedmodel" (a folder), "onnx" or "litert" (a file).
-        target: what to write; must not exist.
+        target: the file or folder to write; it must not exist.
 
     Raises:
-        RotnetError: the target exists, or a package that the format needs is missing.
+        RotnetError: the target exists, or the format needs a package that is not installed.
     """
     if target.exists():
-        raise RotnetError(f"{target} exists already; remove it or choose another place with --output")
+        raise RotnetError(f"{target} exists already; remove it, or choose another path with --output")
     model = keras.models.load_model(source, compile=False)
-    model(np.zeros((1, *model.input.shape[1:]), np.float32))  # Keras exports to ONNX only what was called.
-    # In a folder of its own until it is whole.
+    model(np.zeros((1, *model.input.shape[1:]), np.float32))  # Keras exports a model to ONNX only after it was called.
+    # Written to a temporary folder and moved when complete.
     with TemporaryDirectory(prefix=".export-", dir=target.absolute().parent) as folder:
         name, suffix = FORMATS[to]
         written = Path(folder) / f"model{suffix}"
@@ -74,33 +88,35 @@ def convert(source: Path, to: str, target: Path) -> None:
             model.export(written, format=name, verbose=False)
         except ImportError as error:
             needed = "pip install 'rotnet-keras[onnx]'"
-            raise RotnetError(f"the format {to} needs more packages: {needed} ({error})") from None
+            raise RotnetError(
+                f"the format {to} needs further packages; install them with: {needed} ({error})"
+            ) from None
         written.rename(target)
 
 
 def with_softmax(backbone: keras.Model, head: keras.Model, name: str) -> keras.Model:
-    """One flat functional model from raw pixels to probabilities (N, K), of stock layers only.
+    """Join a backbone and a head into one functional model from raw pixels to softmax probabilities (N, K).
 
-    The parts are rebuilt and given the weights, so that the export shares nothing with the model in
-    training and is float32 whatever the training's precision.
+    Both are copied to built-in float32 layers, so that the export is independent of the model in training and of its
+    precision.
     """
-    return _with(layers.Softmax(name="probabilities"), backbone, head, name)
+    return _joined(layers.Softmax(name="probabilities"), backbone, head, name)
 
 
 def with_sigmoid(backbone: keras.Model, head: keras.Model, name: str) -> keras.Model:
-    """The same with a probability for each class by itself."""
-    return _with(layers.Activation("sigmoid", name="probabilities"), backbone, head, name)
+    """Like `with_softmax`, with a sigmoid for each class."""
+    return _joined(layers.Activation("sigmoid", name="probabilities"), backbone, head, name)
 
 
-def _with(last: keras.layers.Layer, backbone: keras.Model, head: keras.Model, name: str) -> keras.Model:
+def _joined(last: keras.layers.Layer, backbone: keras.Model, head: keras.Model, name: str) -> keras.Model:
     inputs = keras.Input(backbone.input.shape[1:], name="pixels")
     return keras.Model(inputs, last(with_stock_layers(head)(with_stock_layers(backbone)(inputs))), name=name)
 
 
 def first_kernels(backbone: keras.Model) -> np.ndarray:
-    """The first convolution's kernels scaled by the batch normalisation after it: (k, k, C, filters).
+    """The kernels of the first convolution, scaled by the batch normalisation behind it: (k, k, C, filters).
 
-    Kernel x gamma / sqrt(running variance + epsilon), as the released code draws its figure.
+    kernel * gamma / sqrt(moving variance + epsilon), as in the figure of the released code.
     """
     convolution = next(layer for layer in backbone.layers if isinstance(layer, layers.Conv2D))
     kernels = np.asarray(convolution.kernel)

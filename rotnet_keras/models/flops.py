@@ -1,4 +1,4 @@
-"""What a model is and computes, counted from its layers."""
+"""Operations, memory traffic and shapes of a model, counted from its layers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ import numpy as np
 
 from rotnet_keras.config.sections import Backbone
 from rotnet_keras.engine import keras
-from rotnet_keras.models.backbones.registry import build
+from rotnet_keras.models.backbones.registry import build_backbone
 
 layers = keras.layers
 
 
 @dataclass(frozen=True)
 class LayerWork:
-    """What a layer does for one input, forward.
+    """The work of a layer for one input in the forward pass.
 
     Attributes:
-        flop: multiplications and additions of a convolution or dense layer; 0 of others.
-        moved: numbers that it reads and writes.
-        kept: numbers that it leaves for the way back.
+        flop: multiplications and additions of a convolution or dense layer; 0 for other layers.
+        moved: the numbers that it reads and writes.
+        kept: the numbers that it keeps for the backward pass.
     """
 
     flop: float
@@ -29,28 +29,39 @@ class LayerWork:
 
 
 def layer_work(model: keras.Model) -> Iterator[LayerWork]:
-    """The work of each layer of a functional model; a model within it counts by its layers."""
+    """The work of each layer of a functional model, including the layers of models within it."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from layer_work(layer)
         elif not isinstance(layer, layers.InputLayer | layers.Flatten | layers.Reshape | layers.Identity):
             read = sum(_size(tensor) for tensor in _tensors(layer.input))
             written = _size(layer.output)
-            # An addition and a padding need nothing of what they saw, a normalisation what it read, others keep what
-            # came of them: the next one reads it on its way back.
+            # The backward pass of an addition or a padding needs no values. That of a batch normalisation needs its
+            # input, which the layer before keeps. Other layers keep their output, which the next layer needs.
             kept = 0.0 if isinstance(layer, layers.Add | layers.ZeroPadding2D | layers.BatchNormalization) else written
             yield LayerWork(2 * _products(layer), read + written, kept)
 
 
 def forward_gflop(model: keras.Model) -> float:
-    """Multiplications and additions of a forward pass of one image through convolutions and dense layers, in 1e9."""
+    """The multiplications and additions of a forward pass of one image, in 1e9; convolutions and dense layers only."""
     return sum(work.flop for work in layer_work(model)) / 1e9
 
 
 def backbone_summary(spec: Backbone, shape: Sequence[int]) -> dict[str, Any]:
-    """Of a backbone for images (H, W, C): {taps: {layer: shape}, parameters (trainable), gflop (forward, an image)}."""
+    """The taps and the size of a backbone.
+
+    Args:
+        spec: the recipe's section `backbone`.
+        shape: (H, W, C) of the images.
+
+    Returns:
+        {"taps": {layer: shape without batch}, "parameters": trainable ones, "gflop": of a forward pass of one image}.
+
+    Raises:
+        DataError: the images are too small for the backbone.
+    """
     channels = shape[-1]
-    model = build(spec, shape, (127.5,) * channels, (127.5,) * channels)
+    model = build_backbone(spec, shape, (127.5,) * channels, (127.5,) * channels)
     return {
         "taps": {name: list(model.get_layer(name).output.shape[1:]) for name in spec.feature_layers()},
         "parameters": sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
@@ -60,7 +71,7 @@ def backbone_summary(spec: Backbone, shape: Sequence[int]) -> dict[str, Any]:
 
 def _products(layer: keras.layers.Layer) -> float:
     if isinstance(layer, layers.Conv2D | layers.Dense):
-        # Each output number takes one product with every number of the kernel but its output channels.
+        # Each output value is a sum of products, one for each kernel value of its output channel.
         return float(np.prod(layer.kernel.shape[:-1])) * _size(layer.output)
     if isinstance(layer, layers.DepthwiseConv2D):
         return float(np.prod(layer.kernel.shape[:2])) * _size(layer.output)

@@ -1,8 +1,8 @@
-"""The form a model is trained in: batch normalisation as one kernel, which Keras makes of a dozen.
+"""Fused batch normalisation for training: one operation instead of the dozen of Keras's layer.
 
-A convolutional network on a CPU spends as long moving its feature maps through Keras's batch normalisation
-as it does multiplying. TensorFlow has the whole of it as one operation, forward and backward, which oneDNN
-joins with a ReLU that follows. Exports go back to the stock layer, whose outputs are the same.
+On a CPU, Keras's batch normalisation takes a convolutional network as long as its convolutions. TensorFlow has a fused
+operation for the forward and the backward pass, which oneDNN also joins with a ReLU behind it. Exports go back to
+Keras's own layer, whose outputs are the same.
 """
 
 from collections.abc import Callable
@@ -10,19 +10,19 @@ from typing import Any
 
 from rotnet_keras.engine import keras, tf
 
-# What stands before the first convolution, where a low precision would cost the images their detail.
+# Layers on raw pixels stay in float32: a lower precision would lose detail of the images.
 PIXEL_LAYERS = (keras.layers.InputLayer, keras.layers.Rescaling, keras.layers.Normalization)
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras's layer, its variables and its configuration, on (N, H, W, C) inputs computed by one operation.
+    """Keras's layer with the same variables and configuration, computed by one operation, for inputs (N, H, W, C).
 
-    What is accumulated as the moving variance is the batch's unbiased one, n / (n - 1) of Keras's for n
-    values a channel, as PyTorch does.
+    The moving variance accumulates the unbiased variance of a batch, n / (n - 1) times Keras's for n values per
+    channel, as in PyTorch.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
-        """Normalise with the statistics of the batch in training, else with the moving ones."""
+        """Normalise with the statistics of the batch in training, with the moving statistics otherwise."""
         gamma = tf.ones_like(self.moving_mean) if self.gamma is None else tf.convert_to_tensor(self.gamma)
         beta = tf.zeros_like(gamma) if self.beta is None else tf.convert_to_tensor(self.beta)
         if not (training and self.trainable):
@@ -36,11 +36,15 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def with_fused_batch_norm(model: keras.Model, precision: str | None = None, synchronized: bool = False) -> keras.Model:
-    """A copy of a functional model to train: equal weights, every batch normalisation of a map fused.
+    """Copy a functional model for training, with every batch normalisation of a feature map fused.
 
     Args:
-        precision: what its layers compute in, but for those that scale pixels; by default what they do already.
-        synchronized: batch normalisation goes by the batch of all replicas, as Keras computes it, unfused.
+        model: of built-in layers.
+        precision: the dtype policy of its layers, except those that scale pixels; by default that of each layer.
+        synchronized: use the statistics of the batch of all replicas instead; Keras's own layer does that, unfused.
+
+    Returns:
+        A model with the same layer names and equal weights.
     """
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -49,14 +53,14 @@ def with_fused_batch_norm(model: keras.Model, precision: str | None = None, sync
             config["dtype"] = precision
         if synchronized and type(layer) is keras.layers.BatchNormalization:
             return type(layer).from_config(config | {"synchronized": True})
-        kind = FusedBatchNormalization if _normalises_a_map(layer) else type(layer)
-        return kind.from_config(config)
+        layer_class = FusedBatchNormalization if _normalises_feature_map(layer) else type(layer)
+        return layer_class.from_config(config)
 
     return _copy(model, clone)
 
 
 def with_stock_layers(model: keras.Model) -> keras.Model:
-    """A copy of a functional model to give away: equal weights, built-in layers only, all float32."""
+    """Copy a functional model for export: built-in layers in float32, with the same names and equal weights."""
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config() | {"dtype": "float32"}
@@ -73,7 +77,7 @@ def _copy(model: keras.Model, clone: Callable[[keras.layers.Layer], keras.layers
     return copy
 
 
-def _normalises_a_map(layer: keras.layers.Layer) -> bool:
+def _normalises_feature_map(layer: keras.layers.Layer) -> bool:
     if type(layer) is not keras.layers.BatchNormalization or layer.synchronized or layer.renorm:
         return False
     return layer.input_spec.ndim == 4 and layer.axis in (-1, 3)

@@ -1,4 +1,4 @@
-"""Classifiers on the features of a tap (released code, its layouts and initialisation)."""
+"""Heads: classifiers on the features of a tap, with the layouts and the initialisation of the released code."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,19 +8,21 @@ from rotnet_keras.models.backbones.blocks import BATCH_NORM
 
 layers = keras.layers
 
-# The paper's linear probes see about this many features of a tap, pooled down where there are more: of AlexNet's five
-# taps 12, 7, 5, 6 and 6 on a side.
+# The paper's linear probes pool the features of a tap to about this number: AlexNet's five taps to maps of 12, 7, 5, 6
+# and 6 cells a side.
 LINEAR_FEATURES = 9216
 MLP_MAXIMUM = 2048
-# Of AlexNet's last pool and layers.
+# The side of AlexNet's last pool, and the units of its dense layers.
 POOL, FC_UNITS = 3, 4096
 
 
 def pool(x: keras.KerasTensor, classes: int, hidden: Sequence[int] = ()) -> keras.KerasTensor:
-    """Global average pooling, of a map, and a dense layer, initialised as PyTorch does: how a NIN ends.
+    """Global average pooling of a map, and a dense layer with PyTorch's initialisation: the end of a NIN.
 
     Args:
-        hidden: units of dense layers under batch normalisation and ReLU, in between.
+        x: features.
+        classes: the number of logits.
+        hidden: units of dense layers in between, each with batch normalisation and a ReLU.
     """
     if len(x.shape) == 4:
         x = layers.GlobalAveragePooling2D()(x)
@@ -35,7 +37,7 @@ def pool(x: keras.KerasTensor, classes: int, hidden: Sequence[int] = ()) -> kera
 
 
 def linear(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
-    """Adaptive max pool to about 9,216 features, batch normalisation without scale or shift, dense."""
+    """Adaptive max pooling to about 9,216 features, batch normalisation without scale or shift, and a dense layer."""
     if len(x.shape) == 4:
         side = min(x.shape[1], x.shape[2], round(math.sqrt(LINEAR_FEATURES / x.shape[3])))
         if side < min(x.shape[1], x.shape[2]):
@@ -45,14 +47,14 @@ def linear(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
 
 
 def mlp(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
-    """The paper's non-linear probe: two hidden layers of min(20 * classes, 2048) units with batch norm."""
+    """The paper's non-linear probe: two hidden layers of min(20 * classes, 2048) units with batch normalisation."""
     x = layers.Flatten()(x)
     hidden = min(20 * classes, MLP_MAXIMUM)
     return _logits(_hidden_layers(x, [hidden, hidden]), classes)
 
 
 def conv(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
-    """The paper's convolutional probe: a fresh third NIN block, global average pooling, dense."""
+    """The paper's convolutional probe: a new third NIN block, global average pooling, and a dense layer."""
     for kernel in (3, 1, 1):
         x = layers.Conv2D(
             192, kernel, padding="same", use_bias=False, kernel_initializer=_scaled_normal(kernel**2 * 192)
@@ -63,7 +65,7 @@ def conv(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
 
 
 def fc(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
-    """What AlexNet has after its fifth convolution, fresh: max pool, two layers of 4,096 units (paper, Table 4)."""
+    """New layers as after AlexNet's fifth convolution: a max pool, two layers of 4,096 units (paper, Table 4)."""
     if len(x.shape) == 4:
         if min(x.shape[1:3]) >= POOL:
             x = layers.MaxPooling2D(POOL, 2)(x)
@@ -72,7 +74,7 @@ def fc(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
 
 
 def conv_fc(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
-    """The same below a fresh fifth convolution: what AlexNet has after its fourth (paper, Table 4)."""
+    """New layers as after AlexNet's fourth convolution: the fifth convolution, then `fc` (paper, Table 4)."""
     x = layers.Conv2D(256, 3, padding="same", kernel_initializer=_scaled_normal(9 * 256))(x)
     x = layers.BatchNormalization(**BATCH_NORM)(x)
     return fc(layers.Activation("relu")(x), classes)
@@ -91,7 +93,22 @@ HEADS: dict[str, Callable[..., keras.KerasTensor]] = {
 def build_head(
     name: str, feature_shape: tuple[int, ...], classes: int, tap: str, **options: Sequence[int]
 ) -> keras.Model:
-    """A head for the features of one tap: (N, *feature_shape) to logits (N, classes)."""
+    """Build a head for the features of one tap.
+
+    Args:
+        name: a key of `HEADS`.
+        feature_shape: of the tap without the batch dimension: (H, W, C) or (F,).
+        classes: K.
+        tap: the tap's name, which becomes part of the names of input and model.
+        **options: further arguments of the builder: `hidden` of `pool`.
+
+    Returns:
+        A functional model from (N, *feature_shape) to float32 logits (N, K).
+
+    Example:
+        >>> build_head("linear", (8, 8, 192), 10, "conv2").output.shape
+        (None, 10)
+    """
     features = keras.Input(feature_shape, name=f"{tap}_features")
     return keras.Model(features, HEADS[name](features, classes, **options), name=f"{name}_on_{tap}")
 

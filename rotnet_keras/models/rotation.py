@@ -1,7 +1,7 @@
-"""The method itself: turn images by known angles and label each copy with its angle.
+"""The method itself: rotate images by known angles, and label each copy with its angle.
 
-Angles are degrees, counter-clockwise, as in `numpy.rot90`. The label of a copy is the position of its
-angle in `angles` (Gidaris, Singh and Komodakis, ICLR 2018, section 3.1).
+Angles are degrees, counter-clockwise, as in `numpy.rot90`. The label of a copy is the index of its angle in `angles`
+(Gidaris, Singh and Komodakis, ICLR 2018, section 3.1).
 """
 
 import math
@@ -14,27 +14,35 @@ RIGHT_ANGLES = (0, 90, 180, 270)
 
 
 def rotate_batch(images: tf.Tensor, angles: Sequence[int] = RIGHT_ANGLES) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return every image turned by every angle, with the labels.
+    """Rotate every image by every angle, and return the copies with their labels.
 
-    Right angles are exact: a transpose and flips. Once an angle between them is asked for, every copy is
-    resampled with the same bilinear filter and cut to the same central square, the largest one that no
-    angle leaves with an empty corner; the field of view then tells nothing about the angle.
+    Multiples of 90 degrees are exact: a transpose and flips. If any other angle is among them, all images are
+    resampled with the same bilinear filter and cropped to the same central square, the largest one without an empty
+    corner at any angle. Otherwise the blur or the field of view would give the angle away.
 
     Args:
-        images: (N, S, S, C), any real dtype, square.
+        images: (N, S, S, C), square, of any real dtype; a tensor or an array.
         angles: K distinct multiples of 45 in [0, 360).
 
     Returns:
-        inputs: (K*N, T, T, C) in the dtype of `images`, all N images at the first angle, then all N at
-            the second, and so on; T = `rotated_size(S, angles)`.
-        labels: (K*N,) int32 in [0, K).
+        inputs: (K * N, T, T, C) in the dtype of `images`: all N images at the first angle, then all N at the second,
+            and so on. T is `rotated_size(S, angles)`, which is S for right angles.
+        labels: (K * N,) int32 in [0, K).
 
     Raises:
-        ValueError: the images are not square, or an angle is not a multiple of 45.
+        ValueError: the images are not square, or an angle is not a multiple of 45 in [0, 360).
+
+    Example:
+        >>> import numpy as np
+        >>> from rotnet_keras import rotate_batch
+        >>> images = np.zeros((2, 32, 32, 3), np.uint8)
+        >>> inputs, labels = rotate_batch(images)
+        >>> inputs.shape.as_list(), labels.numpy().tolist()
+        ([8, 32, 32, 3], [0, 0, 1, 1, 2, 2, 3, 3])
     """
     images = tf.convert_to_tensor(images)
     _check(images, angles)
-    copies = _turned(images, angles)
+    copies = _rotated(images, angles)
     labels = tf.repeat(tf.range(len(angles)), tf.shape(images)[0])
     return tf.concat(copies, axis=0), labels
 
@@ -42,31 +50,42 @@ def rotate_batch(images: tf.Tensor, angles: Sequence[int] = RIGHT_ANGLES) -> tup
 def rotate_one_each(
     images: tf.Tensor, seed: tf.Tensor, angles: Sequence[int] = RIGHT_ANGLES, positions: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return every image once, turned by one angle drawn uniformly from `angles`, with the labels.
+    """Rotate every image by one angle, drawn uniformly from `angles`, and return the images with their labels.
 
     Args:
-        images: as for `rotate_batch`.
-        seed: (2,) integers; the same seed gives the same turns.
-        angles: as for `rotate_batch`.
-        positions: (N,) the images' positions in the whole batch, if they are a part of one.
+        images: (N, S, S, C), square, of any real dtype.
+        seed: (2,) integers; the same seed draws the same angles.
+        angles: K distinct multiples of 45 in [0, 360).
+        positions: (N,) int32, the positions of the images in the whole batch, where they are only a part of it; so an
+            image gets the same angle however the batch is split.
 
     Returns:
-        inputs: (N, T, T, C) in the dtype of `images`.
+        inputs: (N, T, T, C) in the dtype of `images`; T is `rotated_size(S, angles)`.
         labels: (N,) int32 in [0, K).
+
+    Raises:
+        ValueError: the images are not square, or an angle is not a multiple of 45 in [0, 360).
+
+    Example:
+        >>> import numpy as np
+        >>> inputs, labels = rotate_one_each(np.zeros((2, 32, 32, 3), np.uint8), seed=(0, 1))
+        >>> inputs.shape.as_list(), labels.shape.as_list()
+        ([2, 32, 32, 3], [2])
     """
     images = tf.convert_to_tensor(images)
     _check(images, angles)
     labels = tf.cast(len(angles) * uniform(seed, tf.shape(images)[0], 1, positions)[:, 0], tf.int32)
-    copies = tf.stack(_turned(images, angles), axis=1)
+    copies = tf.stack(_rotated(images, angles), axis=1)
     return tf.gather(copies, labels, batch_dims=1), labels
 
 
 def rotated_size(size: int, angles: Sequence[int]) -> int:
-    """Side in pixels of what `rotate_batch` makes of squares of side `size`.
+    """The side in pixels of the images that `rotate_batch` returns for images of side `size`.
 
-    The square inscribed at 45 degrees has the side size / sqrt(2): 32 gives 22, 224 gives 158.
+    It is `size` for right angles. Otherwise it is the side of the square that fits at 45 degrees, size / sqrt(2)
+    rounded down: 22 for 32, 158 for 224.
     """
-    if _all_right(angles):
+    if _only_right_angles(angles):
         return size
     return math.floor(size / math.sqrt(2))
 
@@ -75,28 +94,28 @@ def _check(images: tf.Tensor, angles: Sequence[int]) -> None:
     height, width = images.shape[-3], images.shape[-2]
     if height != width:
         raise ValueError(
-            f"Rotation needs square images: turned by 90 degrees, others change their shape and give the "
-            f"angle away. Received: {height} x {width} pixels."
+            f"Rotation prediction needs square images, because rotating others by 90 degrees swaps height and width. "
+            f"Received: {height} x {width} pixels."
         )
     wrong = [a for a in angles if a % 45 or not 0 <= a < 360]
     if wrong or not angles:
-        raise ValueError(f"Angles are multiples of 45 in [0, 360). Received: {list(angles)}.")
+        raise ValueError(f"Expected angles that are multiples of 45 in [0, 360). Received: {list(angles)}.")
 
 
-def _all_right(angles: Sequence[int]) -> bool:
+def _only_right_angles(angles: Sequence[int]) -> bool:
     return all(angle in RIGHT_ANGLES for angle in angles)
 
 
-def _turned(images: tf.Tensor, angles: Sequence[int]) -> list[tf.Tensor]:
-    if _all_right(angles):
-        return [_turn_right_angle(images, angle) for angle in angles]
-    # Half the turn is exact and free, so that only 0 and 45 degrees are ever resampled.
-    resampled = {extra: _resample(images, extra) for extra in sorted({angle % 90 for angle in angles})}
-    return [_turn_right_angle(resampled[angle % 90], angle - angle % 90) for angle in angles]
+def _rotated(images: tf.Tensor, angles: Sequence[int]) -> list[tf.Tensor]:
+    if _only_right_angles(angles):
+        return [_rotate_right_angle(images, angle) for angle in angles]
+    # The multiple of 90 degrees in each rotation is exact, so that images are resampled at 0 and 45 degrees only.
+    resampled = {rest: _resample_rotated(images, rest) for rest in sorted({angle % 90 for angle in angles})}
+    return [_rotate_right_angle(resampled[angle % 90], angle - angle % 90) for angle in angles]
 
 
-def _turn_right_angle(images: tf.Tensor, angle: int) -> tf.Tensor:
-    """Turn (N, S, S, C) counter-clockwise by a multiple of 90 degrees, without resampling."""
+def _rotate_right_angle(images: tf.Tensor, angle: int) -> tf.Tensor:
+    """Rotate (N, S, S, C) counter-clockwise by a multiple of 90 degrees, without resampling."""
     if angle == 90:
         return tf.reverse(tf.transpose(images, [0, 2, 1, 3]), axis=[1])
     if angle == 180:
@@ -106,25 +125,25 @@ def _turn_right_angle(images: tf.Tensor, angle: int) -> tf.Tensor:
     return images
 
 
-def _resample(images: tf.Tensor, angle: int) -> tf.Tensor:
-    """Turn (N, S, S, C) counter-clockwise by `angle` about the centre and cut out the inscribed square."""
+def _resample_rotated(images: tf.Tensor, angle: int) -> tf.Tensor:
+    """Rotate (N, S, S, C) counter-clockwise by `angle` about the centre, and crop to the inscribed square."""
     size = images.shape[1]
     side = rotated_size(size, (45,))
     centre = (size - 1) / 2
     offsets = tf.range(side, dtype=tf.float32) - (side - 1) / 2
     dy, dx = tf.meshgrid(offsets, offsets, indexing="ij")
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    # The y axis of an image points down: this source grid is the output turned clockwise.
+    # The y axis of an image points down: these source positions are the output's grid rotated clockwise.
     y = centre + sin * dx + cos * dy
     x = centre + cos * dx - sin * dy
-    turned = _bilinear(tf.cast(images, tf.float32), y, x)
+    rotated = _bilinear(tf.cast(images, tf.float32), y, x)
     if images.dtype.is_integer:
-        turned = tf.round(turned)
-    return tf.cast(turned, images.dtype)
+        rotated = tf.round(rotated)
+    return tf.cast(rotated, images.dtype)
 
 
 def _bilinear(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """Values of (N, S, S, C) float32 at the (T, T) positions `y`, `x`, which lie inside the image."""
+    """Bilinear samples (N, T, T, C) of (N, S, S, C) float32 at the positions `y` and `x`, (T, T), inside the image."""
     last = images.shape[1] - 1
     y0 = tf.clip_by_value(tf.floor(y), 0, last - 1)
     x0 = tf.clip_by_value(tf.floor(x), 0, last - 1)

@@ -1,4 +1,4 @@
-"""The models that are trained, on rotations or on labels."""
+"""The models in training: RotNet, which learns rotations, and a classifier, which learns labels."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,35 +13,43 @@ from rotnet_keras.models.rotation import RIGHT_ANGLES, rotate_batch, rotate_one_
 
 
 class ConfusionMatrix(keras.metrics.Metric):
-    """Counts of (true, predicted), `counts` (K, K); its result is the balanced accuracy: the mean recall."""
+    """Counts pairs of (true class, predicted class); its result is the balanced accuracy.
+
+    Args:
+        classes: K.
+
+    Attributes:
+        counts: (K, K) int32; rows are true classes, columns are predicted classes.
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__(name="balanced_accuracy")
         self.counts = self.add_variable((classes, classes), "zeros", dtype="int32", name="counts")
 
     def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
-        """Add a batch: labels (N,) and logits (N, K)."""
+        """Count a batch: labels (N,) and logits (N, K)."""
         predicted = tf.argmax(y_pred, axis=-1, output_type=tf.int32)
         true = tf.cast(tf.reshape(y_true, [-1]), tf.int32)
         self.counts.assign_add(tf.math.confusion_matrix(true, predicted, self.counts.shape[0]))
 
     def result(self) -> tf.Tensor:
-        """A number in [0, 1]; a class that was never there counts as 0."""
+        """The balanced accuracy: the mean recall over the classes, in [0, 1]. A class without samples counts as 0."""
         counts = tf.cast(self.counts.value, tf.float32)
         return tf.reduce_mean(tf.linalg.diag_part(counts) / tf.maximum(tf.reduce_sum(counts, axis=1), 1))
 
 
 class Classifier(TrainingModel):
-    """A backbone under a head, trained on images and labels.
+    """A backbone and a head, trained on images and labels with softmax cross-entropy.
 
     Args:
         backbone: a model from pixels to features.
-        head: a model from those to logits (N, K).
-        augment: says what happens to colours in training; nothing by default.
-        seed: of that, together with the step.
+        head: a model from these features to logits (N, K).
+        name: of the Keras model.
+        augment: the recipe's section, for colour jitter in training; none by default.
+        seed: of the jitter, together with the step.
 
     Attributes:
-        confusion: what was taken for what since the metrics were last reset.
+        confusion: the confusion matrix since the metrics were last reset.
     """
 
     def __init__(
@@ -60,11 +68,11 @@ class Classifier(TrainingModel):
 
     @property
     def networks(self) -> list[keras.Model]:
-        """What is trained."""
+        """The backbone and the head."""
         return [self.backbone, self.head]
 
     def compile_for(self, optimizer: keras.optimizers.Optimizer, label_smoothing: float) -> None:
-        """Compile it with softmax cross-entropy."""
+        """Compile with softmax cross-entropy, and accuracy as the metric."""
         self.compile(
             optimizer,
             loss=softmax_loss(self.head.output.shape[-1], label_smoothing),
@@ -76,16 +84,16 @@ class Classifier(TrainingModel):
         return self.head(self.backbone(inputs, training=training), training=training)
 
     def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
-        """Images with the random colours that are asked for, and their labels."""
+        """Images, with colour jitter where the recipe asks for it, and their labels."""
         images, labels, *weights = data
         return self.jittered(images, positions), labels, *weights
 
     def example_batch(self) -> tuple[Any, ...]:
-        """An image, its label and its weight."""
+        """An image, a label and a sample weight, each of batch size 1."""
         return tf.zeros((1, *self.backbone.input.shape[1:])), tf.zeros(1, tf.int32), tf.ones(1)
 
     def jittered(self, images: tf.Tensor, positions: tf.Tensor | None) -> tf.Tensor:
-        """Training images with the random colours that are asked for."""
+        """The images with colour jitter, where the recipe asks for it."""
         if not (self.augment.jitter or self.augment.greyscale):
             return images
         seed = tf.random.fold_in(self.step_seed(), 1)
@@ -94,25 +102,34 @@ class Classifier(TrainingModel):
     def compute_metrics(
         self, x: tf.Tensor, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
-        """Keras's metrics, and the confusion beside them."""
+        """Keras's metrics; it updates the confusion matrix besides."""
         self.confusion.update_state(y, y_pred)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
 
 class RotNet(Classifier):
-    """A backbone under a rotation classifier, trained on unrotated images.
+    """RotNet: a backbone and a classifier of rotations, trained on unrotated images.
 
-    `fit` and `evaluate` take batches of (N, S, S, C) pixels; the copies and their labels are made on the
-    device, and Keras's own step does the rest, loss scaling and distribution included.
+    `fit` and `evaluate` take batches of unrotated images (N, S, S, C), pixels in [0, 255]. The rotated copies and their
+    labels are made on the device. Keras's own `train_step` does the rest, including loss scaling and distribution.
 
     Args:
-        backbone: a model from pixels to a feature map.
-        angles: see `rotate_batch`; label k is the k-th angle.
-        copies: "all" turns of each image in a batch, or "one" drawn at random in training.
-        hidden: units of layers between the features and the classifier of the angles.
-        synchronized: the batch normalisations between those go by the batch of all replicas.
-        augment: says what happens to colours in training; nothing by default.
-        seed: of what is drawn, together with the step.
+        backbone: a model from pixels (N, T, T, C) to a feature map; T is `rotated_size(S, angles)`.
+        angles: the angles to tell apart, see `rotate_batch`; label k stands for the k-th angle.
+        copies: "all" trains on every rotation of each image, "one" on one drawn at random.
+        hidden: units of dense layers between the pooled features and the logits.
+        augment: the recipe's section, for colour jitter in training; none by default.
+        seed: of the drawn angles and of the jitter, together with the step.
+        synchronized: batch normalisation of the hidden layers uses the statistics of the batch of all replicas.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from rotnet_keras import backbone
+        >>> model = RotNet(backbone("compact", (32, 32, 3), width=0.25))
+        >>> model.compile_for(keras.optimizers.SGD(0.1), label_smoothing=0.0)
+        >>> images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype("uint8")
+        >>> sorted(model.fit(images, batch_size=8, verbose=0).history)
+        ['accuracy', 'balanced_accuracy', 'loss']
     """
 
     def __init__(
@@ -131,7 +148,7 @@ class RotNet(Classifier):
         self.copies = copies
 
     def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
-        """The copies of a batch of unrotated images, and the numbers of their angles."""
+        """The rotated copies of a batch of unrotated images, the labels of their angles, and any sample weights."""
         pixels, _, weights = keras.utils.unpack_x_y_sample_weight(data)
         images = self.jittered(pixels, positions)
         if self.copies == "one":
@@ -142,13 +159,21 @@ class RotNet(Classifier):
         return inputs if weights is None else (*inputs, weights)
 
     def test_step(self, data: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Metrics over all copies of a batch of unrotated images, each copy scored by itself."""
+        """The metrics of a batch of unrotated images over all rotated copies."""
         images = keras.utils.unpack_x_y_sample_weight(data)[0]
         return super().test_step(rotate_batch(images, self.angles))
 
 
 def softmax_loss(classes: int, label_smoothing: float = 0.0) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Softmax cross-entropy between integer labels (N,) and logits (N, K), one number an input."""
+    """Softmax cross-entropy for integer labels.
+
+    Args:
+        classes: K.
+        label_smoothing: in [0, 1).
+
+    Returns:
+        A function of labels (N,) and logits (N, K) that gives the losses (N,).
+    """
 
     def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         targets = tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), classes)

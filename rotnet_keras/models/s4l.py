@@ -1,4 +1,4 @@
-"""Rotation as an auxiliary task beside labels: S4L (Zhai et al., ICCV 2019), for many images with few labels."""
+"""S4L (Zhai et al., ICCV 2019): rotation prediction as an auxiliary task of a classifier with few labels."""
 
 from typing import Any
 
@@ -9,18 +9,23 @@ from rotnet_keras.models.heads import build_head
 from rotnet_keras.models.rotation import rotate_batch
 from rotnet_keras.models.rotnet import Classifier
 
+# The label of an image without a known class.
 UNLABELLED = -1
 
 
 class SemiSupervised(Classifier):
-    """A classifier that is also asked for the angles of its images, labelled and unlabelled ones.
+    """A classifier that also predicts the rotation of labelled and unlabelled images (S4L-Rotation).
 
-    It trains on batches of images and labels, `UNLABELLED` where there is none. Every image is shown at every angle;
-    the labelled ones have their class at each (S4L-Rotation). The loss is the mean over these of the
-    class's cross-entropy, plus `weight` times the mean over all of the angle's.
+    It trains on batches of images and labels; a label is `UNLABELLED` where the class is unknown. Every image is
+    rotated by every angle. The loss is the mean cross-entropy of the class over the labelled copies, plus
+    `auxiliary.weight` times the mean cross-entropy of the angle over all copies.
 
     Args:
-        auxiliary: the recipe's section.
+        backbone: a model from pixels to features.
+        head: a model from these features to the logits of the classes, (N, K).
+        auxiliary: the recipe's section: the angles and the weight of the rotation loss.
+        augment: the recipe's section, for colour jitter.
+        seed: of the jitter, together with the step.
     """
 
     def __init__(
@@ -33,22 +38,22 @@ class SemiSupervised(Classifier):
 
     @property
     def networks(self) -> list[keras.Model]:
-        """What is trained."""
+        """The backbone, the head of the classes, and the head of the angles."""
         return [*super().networks, self.rotation_head]
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Logits of the classes, and in training of the angles beside them: (N, K) or (N, K + A)."""
+        """The logits of the classes, (N, K); in training those of the A angles beside them, (N, K + A)."""
         features = self.backbone(inputs, training=training)
         logits = self.head(features, training=training)
         return tf.concat([logits, self.rotation_head(features, training=True)], axis=1) if training else logits
 
     def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
-        """The copies of images; (class or `UNLABELLED`, angle) of each, (N, 2); and what each counts, if said."""
+        """Rotated copies, their targets (class or `UNLABELLED`, angle label), (N, 2) int32, and any sample weights."""
         images, labels, *weights = data
         inputs, angles = rotate_batch(self.jittered(images, positions), self.auxiliary.angles)
         copies = [len(self.auxiliary.angles)]
-        answers = tf.stack([tf.cast(tf.tile(labels, copies), tf.int32), angles], axis=1)
-        return inputs, answers, *(tf.tile(weight, copies) for weight in weights)
+        targets = tf.stack([tf.cast(tf.tile(labels, copies), tf.int32), angles], axis=1)
+        return inputs, targets, *(tf.tile(weight, copies) for weight in weights)
 
     def compute_loss(
         self,
@@ -58,18 +63,18 @@ class SemiSupervised(Classifier):
         sample_weight: tf.Tensor | None = None,
         training: bool = True,
     ) -> tf.Tensor:
-        """The sum of both tasks' losses in training; the class's alone in evaluation."""
+        """The sum of the losses of both tasks in training; the loss of the classes alone in evaluation."""
         if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        known, of_known, weights = self._labelled(y, y_pred, sample_weight)
-        of_classes = super().compute_loss(x, known, of_known, weights, training)
+        classes, logits, weights = self._labelled(y, y_pred, sample_weight)
+        class_loss = super().compute_loss(x, classes, logits, weights, training)
         cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        return of_classes + self.auxiliary.weight * cross_entropy(y[:, 1], y_pred[:, self.classes :], sample_weight)
+        return class_loss + self.auxiliary.weight * cross_entropy(y[:, 1], y_pred[:, self.classes :], sample_weight)
 
     def compute_metrics(
         self, x: tf.Tensor, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
-        """Those of the classes, on what has one."""
+        """The metrics of the classes, over the inputs whose class is known."""
         if len(y.shape) == 2:
             y, y_pred, sample_weight = self._labelled(y, y_pred, sample_weight)
         return super().compute_metrics(x, y, y_pred, sample_weight)
@@ -77,7 +82,7 @@ class SemiSupervised(Classifier):
     def _labelled(
         self, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-        """Of the inputs whose class is known, this class, its logits and what they count."""
+        """The classes, the logits and the sample weights of the inputs whose class is known."""
         known = tf.where(y[:, 0] != UNLABELLED)[:, 0]
         weights = None if sample_weight is None else tf.gather(sample_weight, known)
         return tf.gather(y[:, 0], known), tf.gather(y_pred[:, : self.classes], known), weights

@@ -1,16 +1,18 @@
-"""Random numbers for each image of a batch, the same however the batch is cut into parts."""
+"""Random numbers for each image of a batch, which do not depend on how the batch is split."""
 
 from rotnet_keras.engine import tf
 
 
 def uniform(seed: tf.Tensor, count: tf.Tensor, columns: int, positions: tf.Tensor | None = None) -> tf.Tensor:
-    """Numbers in [0, 1) for `count` images: (count, columns) float32.
+    """Uniform random numbers in [0, 1), (count, columns) float32: one row for each image.
 
     Args:
-        seed: (2,) integers; the same seed draws the same.
-        positions: (count,) the images' positions in the whole batch, if they are a part of one.
+        seed: (2,) integers; the same seed gives the same numbers.
+        count: the number of images.
+        columns: the numbers per image.
+        positions: (count,) int32, the positions of the images in the whole batch, where they are only a part of it.
     """
     if positions is None:
         return tf.random.stateless_uniform((count, columns), seed)
-    # Row after row is drawn, so that fewer rows are the first of more.
+    # Numbers are drawn row by row, so that a draw of fewer rows equals the first rows of a larger draw.
     return tf.gather(tf.random.stateless_uniform((tf.reduce_max(positions) + 1, columns), seed), positions)

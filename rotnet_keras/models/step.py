@@ -1,4 +1,4 @@
-"""How a training step is run: the batch fetched against the clock, the step in a graph, on one device or on several."""
+"""How a training step runs: on one device, on several replicas, or in parts where a batch does not fit into memory."""
 
 import time
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from rotnet_keras.engine import keras, tf
 Function = Callable[[Any], dict[str, Any]]
 
 
-class Timed(Protocol):
-    """A Keras model with a clock on its input pipeline; see `TrainingModel`."""
+class StepModel(Protocol):
+    """What `on_one_device` and `on_replicas` need of a model; see `TrainingModel`."""
 
     distribute_strategy: tf.distribute.Strategy
     metrics: list[keras.metrics.Metric]
@@ -23,17 +23,18 @@ class Timed(Protocol):
     agreed_requests: tuple[bool, bool]
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One update."""
+        """Update the variables by one batch."""
 
 
-def on_one_device(model: Timed, of_keras: Function) -> Function:
-    """Keras's function of an iterator, but the batch is fetched outside of the graph.
+def on_one_device(model: StepModel, keras_function: Function) -> Function:
+    """A train function like Keras's, except that it fetches the batch outside the graph and measures the wait.
 
     Args:
-        of_keras: what other iterators than tf.data's are left to; their wait is not measured.
+        model: whose step it runs.
+        keras_function: Keras's own, for iterators that are not tf.data's; their wait is not measured.
     """
 
-    # One graph for all batches: the signature keeps a smaller last one from tracing another.
+    # One graph for all batches: with a signature, a smaller last batch does not trace another.
     @cache
     def step_on(element: Any) -> Function:
         if model.run_eagerly:
@@ -42,7 +43,7 @@ def on_one_device(model: Timed, of_keras: Function) -> Function:
 
     def train_function(iterator: Any) -> dict[str, Any]:
         if not isinstance(iterator, tf.data.Iterator) or model.steps_per_execution > 1:
-            return of_keras(iterator)
+            return keras_function(iterator)
         results = step_on(iterator.element_spec)(_next(model, iterator))
         model.agreed_requests = model.stop_save_requests()
         return results
@@ -50,17 +51,18 @@ def on_one_device(model: Timed, of_keras: Function) -> Function:
     return train_function
 
 
-def on_replicas(model: Timed) -> Function:
-    """A step of all replicas on what `devices.distributed_batches` gives, with the metrics of all their inputs together.
+def on_replicas(model: StepModel) -> Function:
+    """A train function that runs a step on all replicas, and returns the metrics over all their inputs.
 
-    What the processes wish goes round with them, so that all stop and save after the same step.
+    It takes batches of `devices.distributed_batches`. Stop and save requests are summed over the processes in the same
+    step, so that all of them stop and save after the same step.
     """
     strategy = model.distribute_strategy
 
     names: list[str] = []
 
     def of_replica(batch: Any, requests: tf.Tensor) -> tf.Tensor:
-        # What Keras returns are means over the inputs that this replica has seen since they were reset.
+        # Keras returns means over the inputs of this replica since the last reset.
         means, inputs = model.train_step(batch), tf.cast(model.metrics[0].count, tf.float32)
         names[:] = means
         sums = [tf.cast(mean, tf.float32) * inputs for mean in means.values()]
@@ -81,15 +83,15 @@ def on_replicas(model: Timed) -> Function:
     return train_function
 
 
-def _next(model: Timed, iterator: Any) -> Any:
+def _next(model: StepModel, iterator: Any) -> Any:
     start = time.perf_counter()
     batch = next(iterator)
     model.input_wait += time.perf_counter() - start
     return batch
 
 
-class Accumulating(Protocol):
-    """A compiled Keras model that makes its inputs of a batch; see `TrainingModel`."""
+class AccumulatingModel(Protocol):
+    """What `accumulated_step` needs of a model; see `TrainingModel`."""
 
     metrics: list[keras.metrics.Metric]
     optimizer: keras.optimizers.Optimizer
@@ -99,22 +101,26 @@ class Accumulating(Protocol):
     get_metrics_result: Any
 
     def __call__(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
-        """Logits."""
+        """Compute the logits."""
 
     def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
-        """What the network is shown of a batch."""
+        """Make the network's inputs from a batch."""
 
 
-def accumulated_step(model: Accumulating, data: Any, positions: tf.Tensor, parts: int) -> dict[str, tf.Tensor]:
-    """One update by the mean gradient of the parts of a batch: that of the whole, but for batch normalisation.
+def accumulated_step(model: AccumulatingModel, data: Any, positions: tf.Tensor, parts: int) -> dict[str, tf.Tensor]:
+    """Update the variables by the mean gradient over the parts of a batch.
+
+    The parts are computed one after the other, which takes less memory than the whole batch. The gradient is that of
+    the whole batch, except that batch normalisation uses the statistics of each part.
 
     Args:
-        data: images (N, S, S, C), or these with labels and weights; None stands for what is not there.
-        positions: (N,) the images' positions in the batch of all replicas.
-        parts: at most so many, of equal size or one image more.
+        model: that is trained.
+        data: images (N, S, S, C), or a tuple of images, labels and weights, where None stands for a missing one.
+        positions: (N,) int32, the positions of the images in the batch of all replicas.
+        parts: the number of parts, at most N; their sizes differ by at most one image.
 
     Returns:
-        The metrics, as Keras's own step gives them.
+        The metrics, as Keras's own step returns them.
     """
     count = tf.shape(positions)[0]
     parts = tf.minimum(parts, count)

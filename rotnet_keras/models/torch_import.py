@@ -1,4 +1,4 @@
-"""Reading the checkpoints of the original PyTorch code into our backbones."""
+"""Conversion of checkpoints of the original PyTorch code to Keras files."""
 
 import re
 from collections.abc import Mapping
@@ -16,45 +16,45 @@ from rotnet_keras.models.heads import build_head
 
 Arrays = dict[str, np.ndarray]
 
-# Of our variables, by the names that PyTorch has for the same.
+# Keras's names of the variables of a batch normalisation, by PyTorch's.
 BATCH_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
-# Of the released AlexNet's list of blocks: a convolution and its batch normalisation each.
+# The blocks of the released AlexNet that hold a convolution and its batch normalisation, and our numbers for them.
 CONVOLUTIONS = {0: 1, 2: 2, 4: 3, 5: 4, 6: 5}
-# Within its block of fully connected layers.
+# The layers of its block of fully connected layers, by their position there.
 DENSE = {"1": "fc6_dense", "2": "fc6_bn", "4": "fc7_dense", "5": "fc7_bn"}
 SIDES = {"nin": (32, "cifar10"), "alexnet": (224, "imagenet2012")}
 
 
 def convert_original(checkpoint: Path, name: str, target: Path) -> list[Path]:
-    """Write a checkpoint of the original code as Keras files.
+    """Convert a checkpoint of the original code to Keras files.
 
     Args:
-        checkpoint: what the original saved: a dictionary with `network`, or a bare state dict.
-        name: "nin" or "alexnet".
-        target: the backbone to write, a `.keras` file; where the checkpoint has a rotation classifier, the
-            whole network is written beside it as `rotnet.keras`.
+        checkpoint: a file saved by the original code: a dictionary with `network`, or a bare state dict.
+        name: the architecture, "nin" or "alexnet".
+        target: the backbone to write, a `.keras` file. If the checkpoint has a rotation classifier, the whole model is
+            written beside it as `rotnet.keras`.
 
     Returns:
-        What was written.
+        The files written.
 
     Raises:
-        DataError: the file cannot be read safely, or is of another network.
-        RotnetError: PyTorch is missing, or the target exists.
+        DataError: the file cannot be read safely, or holds another architecture.
+        RotnetError: PyTorch is not installed, or a target exists or has another suffix.
     """
     rotnet = target.with_name("rotnet.keras")
     for path in (target, rotnet):
         if path.exists():
-            raise RotnetError(f"{path} exists already; remove it or choose another place with --to")
+            raise RotnetError(f"{path} exists already; remove it, or choose another path with --to")
     if target.suffix != ".keras" or target == rotnet:
         raise RotnetError(f"--to: expected a file that ends in .keras and is not rotnet.keras, got {target}")
-    values = {_ours(key, name): value for key, value in _read(checkpoint).items() if "num_batches" not in key}
+    values = {_our_name(key, name): value for key, value in _read(checkpoint).items() if "num_batches" not in key}
     side, data = SIDES[name]
     mean, std = PUBLISHED_STATISTICS[data]
-    shape = (side, side, _channels(values, checkpoint))
+    shape = (side, side, _input_channels(values, checkpoint))
     options = {"blocks": len({key[:6] for key in values if key.startswith("block")})} if name == "nin" else {}
     width = values["block1_conv1/kernel"].shape[0] / {"nin": 192, "alexnet": 64}[name]
     backbone = registry.backbone(name, shape, width=width, mean=mean, std=std, **options)
-    _fill(backbone, values, checkpoint, name)
+    _set_variables(backbone, values, checkpoint, name)
     target.parent.mkdir(parents=True, exist_ok=True)
     save_model(backbone, target)
     classifier = values.get("classifier/kernel")
@@ -67,12 +67,12 @@ def convert_original(checkpoint: Path, name: str, target: Path) -> list[Path]:
 
 
 def _read(checkpoint: Path) -> Arrays:
-    """The state dict as arrays, read without running code that the file may hold."""
+    """The state dict as arrays. Reading it runs no code from the file."""
     try:
         import torch
     except ImportError:
         raise RotnetError(
-            "reading PyTorch checkpoints needs another package: pip install 'rotnet-keras[torch]'"
+            "reading PyTorch checkpoints needs PyTorch; install it with: pip install 'rotnet-keras[torch]'"
         ) from None
     if not checkpoint.is_file():
         raise DataError(f"no file {checkpoint.absolute()}")
@@ -83,12 +83,12 @@ def _read(checkpoint: Path) -> Arrays:
         raise DataError(f"{checkpoint}: not a PyTorch checkpoint that can be read safely: {reason}") from None
     state = saved.get("network", saved) if isinstance(saved, Mapping) else saved
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise DataError(f"{checkpoint}: holds neither a state dict nor a dictionary with one under 'network'")
+        raise DataError(f"{checkpoint}: expected a state dict, or a dictionary with one under 'network'")
     return {str(key).removeprefix("module."): value.float().numpy() for key, value in state.items()}
 
 
-def _ours(key: str, name: str) -> str:
-    """Our name for a tensor of the original, "layer/variable"; its own where we have none."""
+def _our_name(key: str, name: str) -> str:
+    """Our name for a tensor of the original code, "layer/variable"; the original name where we have none."""
     if name == "nin":
         if match := re.fullmatch(r"_feature_blocks\.\d+\.Block(\d+)_ConvB(\d+)\.layers\.(Conv|BatchNorm)\.(\w+)", key):
             block, position, kind, what = match.groups()
@@ -115,37 +115,39 @@ def _dense(what: str) -> str:
     return {"weight": "kernel"}.get(what, what)
 
 
-def _channels(values: Arrays, checkpoint: Path) -> int:
+def _input_channels(values: Arrays, checkpoint: Path) -> int:
     first = values.get("block1_conv1/kernel")
     if first is None or first.ndim != 4:
         known = ", ".join(list(values)[:3])
-        raise DataError(f"{checkpoint}: no first convolution is in it; it begins with {known or 'nothing'}")
+        raise DataError(f"{checkpoint}: expected a first convolution; the file begins with {known or 'nothing'}")
     return int(first.shape[1])
 
 
-def _fill(backbone: keras.Model, values: Arrays, checkpoint: Path, name: str) -> None:
-    """Set all variables of a backbone; every tensor but the classifier's has to find its place."""
-    left = {key for key in values if not key.startswith("classifier/")}
+def _set_variables(backbone: keras.Model, values: Arrays, checkpoint: Path, name: str) -> None:
+    """Set all variables of a backbone. Every tensor of the checkpoint has to be used, except the classifier's."""
+    unused = {key for key in values if not key.startswith("classifier/")}
     for layer in backbone.layers:
         for variable in layer.variables:
             key = f"{layer.name}/{variable.name}"
             if key not in values:
-                raise DataError(f"{checkpoint}: not a checkpoint of {name}: it lacks what we call {key}")
-            value = _laid_out(values[key], layer)
+                raise DataError(f"{checkpoint}: not a checkpoint of {name}: it has no tensor for {key}")
+            value = _in_keras_layout(values[key], layer)
             if value.shape != tuple(variable.shape):
                 raise DataError(f"{checkpoint}: {key} has the shape {value.shape}, expected {tuple(variable.shape)}")
             variable.assign(value)
-            left.discard(key)
-    if left:
-        raise DataError(f"{checkpoint}: not a checkpoint of {name}: no place for {', '.join(sorted(left)[:3])}")
+            unused.discard(key)
+    if unused:
+        raise DataError(
+            f"{checkpoint}: not a checkpoint of {name}: {name} has no layer for {', '.join(sorted(unused)[:3])}"
+        )
 
 
-def _laid_out(value: np.ndarray, layer: keras.layers.Layer) -> np.ndarray:
-    """A tensor of PyTorch's in Keras's order of dimensions."""
+def _in_keras_layout(value: np.ndarray, layer: keras.layers.Layer) -> np.ndarray:
+    """A PyTorch tensor in Keras's order of dimensions."""
     if value.ndim == 4:
         return value.transpose(2, 3, 1, 0)
     if value.ndim == 2 and layer.name == "fc6_dense":
-        # It reads a map, which PyTorch flattens channel by channel.
+        # Its input is a flattened feature map; PyTorch flattens it channel by channel.
         outputs, inputs = value.shape
         side = 6
         return value.reshape(outputs, inputs // side**2, side, side).transpose(2, 3, 1, 0).reshape(inputs, outputs)

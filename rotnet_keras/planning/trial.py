@@ -109,7 +109,7 @@ def _time_task(trial: Trial) -> list[float]:
 
 
 def _build_backbone(spec: Backbone, dataset: Dataset, augment: Augment) -> keras.Model:
-    return registry.build(spec, backbone_input_shape(dataset, augment), dataset.mean, dataset.std)
+    return registry.build_backbone(spec, backbone_input_shape(dataset, augment), dataset.mean, dataset.std)
 
 
 def _load_backbone(source: Any) -> keras.Model:

@@ -241,7 +241,7 @@ def _backbone(recipe: ProbeRecipe | ClassifyRecipe, dataset: Dataset, spec: Back
 def _build_backbone(
     spec: Backbone, recipe: PretrainRecipe | ClassifyRecipe | ProbeRecipe, dataset: Dataset
 ) -> keras.Model:
-    return registry.build(spec, backbone_input_shape(dataset, recipe.augment), dataset.mean, dataset.std)
+    return registry.build_backbone(spec, backbone_input_shape(dataset, recipe.augment), dataset.mean, dataset.std)
 
 
 def _parameters(model: keras.Model) -> int:

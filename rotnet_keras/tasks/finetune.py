@@ -12,7 +12,7 @@ from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.models.backbones.registry import build, freeze_up_to, layer_outputs, with_input_shape
+from rotnet_keras.models.backbones.registry import build_backbone, freeze_up_to, layer_outputs, with_input_shape
 from rotnet_keras.models.export import first_kernels, load_backbone, save_model, with_softmax
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm, with_stock_layers
 from rotnet_keras.models.heads import build_head
@@ -151,6 +151,6 @@ class FinetuneTrainer(ClassifierTrainer):
 def starting_backbone(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset) -> keras.Model:
     """Load the pretrained backbone of a recipe, or build a new one with random weights."""
     if recipe.backbone:
-        return build(recipe.backbone, backbone_input_shape(dataset, recipe.augment), dataset.mean, dataset.std)
+        return build_backbone(recipe.backbone, backbone_input_shape(dataset, recipe.augment), dataset.mean, dataset.std)
     assert recipe.pretrained is not None
     return load_backbone(Path(str(recipe.pretrained.file)))

@@ -9,7 +9,7 @@ from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.evaluation.suitability.suitability import measure_suitability
-from rotnet_keras.models.backbones.registry import build
+from rotnet_keras.models.backbones.registry import build_backbone
 from rotnet_keras.models.export import first_kernels, save_model, with_softmax
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 from rotnet_keras.models.rotation import rotate_batch, rotated_size
@@ -49,7 +49,7 @@ def build_rotnet(recipe: PretrainRecipe, dataset: Dataset) -> RotNet:
     """Build the model that a recipe trains, with random weights."""
     rotation = recipe.rotation
     side = rotated_size(crop_size(recipe.augment, dataset.image_shape[0]), rotation.angles)
-    backbone = build(recipe.backbone, (side, side, dataset.image_shape[2]), dataset.mean, dataset.std)
+    backbone = build_backbone(recipe.backbone, (side, side, dataset.image_shape[2]), dataset.mean, dataset.std)
     synchronized = recipe.devices.sync_batch_norm
     return RotNet(
         with_fused_batch_norm(backbone, synchronized=synchronized),
@@ -137,7 +137,7 @@ class RotNetTrainer(ClassifierTrainer):
         """
         dataset = self.dataset
         shape = backbone_input_shape(dataset, self.recipe.augment)
-        backbone = build(self.recipe.backbone, shape, dataset.mean, dataset.std)
+        backbone = build_backbone(self.recipe.backbone, shape, dataset.mean, dataset.std)
         backbone.set_weights(self.evaluation_model.backbone.get_weights())
         return backbone
 

@@ -11,7 +11,7 @@ from rotnet_keras.config.architectures import APPLICATIONS, ARCHITECTURES
 from rotnet_keras.config.sections import Backbone
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
-from rotnet_keras.models.backbones.registry import backbone, build, taps
+from rotnet_keras.models.backbones.registry import backbone, build_backbone, taps
 from rotnet_keras.models.export import first_kernels, save_model
 from rotnet_keras.models.flops import backbone_summary, forward_gflop
 from rotnet_keras.models.rotnet import RotNet
@@ -148,7 +148,7 @@ def test_depthwise_and_separable_convolutions_are_counted():
 
 def test_images_too_small_for_a_backbone_are_refused():
     with pytest.raises(DataError, match="alexnet takes images of 63 pixels a side or more, these have 32 x 32"):
-        build(Backbone(name="alexnet"), (32, 32, 3), [0] * 3, [1] * 3)
+        build_backbone(Backbone(name="alexnet"), (32, 32, 3), [0] * 3, [1] * 3)
 
 
 def test_width_multiplies_the_channels():

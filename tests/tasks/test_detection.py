@@ -126,8 +126,8 @@ def test_a_detector_learns_twenty_pictures_by_heart_and_its_export_finds_what_is
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("detector=retinanet", "taps: retinanet reads 3, got 1"),
-        ("train.label_smoothing=0.1", "train: this task has no label_smoothing"),
+        ("detector=retinanet", "taps: expected 3 layers for 'retinanet', got 1"),
+        ("train.label_smoothing=0.1", "train: this task has no label smoothing"),
         ("taps=[]", "taps: "),
     ],
 )

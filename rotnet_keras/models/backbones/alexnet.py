@@ -1,4 +1,4 @@
-"""AlexNet: the paper's net for ImageNet and Places205."""
+"""AlexNet: the paper's backbone for ImageNet and Places205."""
 
 from collections.abc import Sequence
 
@@ -15,17 +15,17 @@ def alexnet(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> keras.Model:
-    """AlexNet with batch normalisation, without groups, dropout and local normalisation (released code, `AlexNet.py`).
+    """AlexNet with batch normalisation; without groups, dropout and local normalisation (released code, `AlexNet.py`).
 
     Args:
         input_shape: (H, W, C) of raw pixels in [0, 255]; (224, 224, 3) in the paper, at least 63 pixels a side.
         width: multiplies every number of channels and units.
-        mean, std: per channel, on the scale of the pixels; 127.5 each when not given.
+        mean, std: of the pixels, for each channel; 127.5 by default.
 
     Returns:
         A model whose output is `fc7` (4096). For 224 x 224 inputs the taps are `conv1` (55, 55, 64), `conv2`
-        (27, 27, 192), `conv3` (13, 13, 384), `conv4` and `conv5` (13, 13, 256), all before a pool; beside them
-        there are `pool1` (27, 27, 64), `pool2` (13, 13, 192), `pool5` (6, 6, 256) and `fc6` (4096).
+        (27, 27, 192), `conv3` (13, 13, 384), `conv4` and `conv5` (13, 13, 256), all before pooling. The other layers
+        to read are `pool1` (27, 27, 64), `pool2` (13, 13, 192), `pool5` (6, 6, 256) and `fc6` (4096).
     """
     inputs, x = pixels(input_shape, mean, std)
     x = layers.ZeroPadding2D(2, name="block1_pad")(x)

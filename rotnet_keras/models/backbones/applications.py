@@ -1,4 +1,4 @@
-"""The models of `keras.applications` as backbones: raw pixels in, taps found and called as everywhere here."""
+"""The models of `keras.applications` as backbones: raw pixels as input, taps named `conv1`, `conv2`, ..."""
 
 import inspect
 import math
@@ -11,7 +11,7 @@ from rotnet_keras.models.backbones.blocks import pixels
 
 layers = keras.layers
 
-# What changes a map's size without learning anything of it.
+# Layers that change the size of a map and have no weights; a stage does not end in one.
 RESIZING = (layers.ZeroPadding2D, layers.Cropping2D, layers.MaxPooling2D, layers.AveragePooling2D)
 
 
@@ -23,30 +23,30 @@ def application(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> keras.Model:
-    """A model of `keras.applications` without its classifier, with fresh weights.
+    """A model of `keras.applications` without its classifier, with new weights.
 
-    Its own scaling of pixels is taken out for ours. A tap is the last layer of a resolution that everything after it
-    goes through: the end of a stage, or what its last branch begins with. They are called `conv1`, `conv2`, ... from
-    the input on; the other layers keep their names.
+    Its own preprocessing is replaced by our normalisation. A tap is the last layer of a resolution that every path from
+    the input to the output goes through: the end of a stage, or the layer from which its last branches start. The taps
+    are named `conv1`, `conv2`, ... from the input on; other layers keep their names.
 
     Args:
         name: as in `keras.applications`: "EfficientNetB0", "MobileNetV2", ...
         input_shape: (H, W, C) of raw pixels in [0, 255].
-        width: the `alpha` of those that have one, the MobileNets.
-        mean, std: per channel, on the scale of the pixels; 127.5 each when not given.
+        width: the `alpha` of the MobileNets; other models have none.
+        mean, std: of the pixels, for each channel; 127.5 by default.
 
     Returns:
         A model whose output is the last tap.
 
     Raises:
-        DataError: the images are too small for it.
+        DataError: the images are too small for the model.
     """
     builder = getattr(keras.applications, name)
     known = inspect.signature(builder).parameters
     options: dict[str, object] = {"include_preprocessing": False} if "include_preprocessing" in known else {}
     if "alpha" in known:
         options["alpha"] = width
-    # Some of them have a layer of their own that is called as ours.
+    # Some models have a layer of their own named `normalization`.
     inputs, x = pixels(input_shape, mean, std, name="of_pixels")
     try:
         built = builder(weights=None, include_top=False, input_tensor=x, **options)
@@ -70,7 +70,7 @@ def application(
 
 
 def stage_ends(model: keras.Model) -> list[keras.layers.Layer]:
-    """For each resolution, halved from one to the next, the last layer that everything after it goes through."""
+    """For each resolution, the last layer that every path from the input to the output goes through."""
     side = model.input.shape[1]
     found: dict[int, keras.layers.Layer] = {}
     learned = False

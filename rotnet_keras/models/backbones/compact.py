@@ -1,4 +1,4 @@
-"""A small net for CPUs."""
+"""Compact: a small backbone that trains fast on CPUs."""
 
 from collections.abc import Sequence
 
@@ -16,22 +16,21 @@ def compact(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> keras.Model:
-    """A small plain net that learns fast on a CPU: 3 x 3 convolutions, early pooling, few channels.
+    """A small backbone that trains fast on a CPU: 3 x 3 convolutions, early pooling, few channels.
 
-    A CPU is fast at dense convolutions and slow at what small GPU-era nets save arithmetic with
-    (depthwise and grouped convolutions, squeeze-and-excite). So each block is convolution, max pool,
-    convolution: the first sees detail, the second is four times cheaper for coming after the pool and
-    can afford twice the channels. NIN spends 0.5 GFLOP on a 32 x 32 image, this net 0.07, hence several
-    times as many images in the same time, which is what an under-trained network gains from most. The
-    last block keeps its resolution, specialises in the pretext task and shields the blocks before it,
-    whose features are the ones to use.
+    CPUs are fast at dense convolutions, and slow at the means by which small networks for GPUs save arithmetic:
+    depthwise and grouped convolutions, squeeze-and-excite. So each block is convolution, max pool, convolution. The
+    first convolution sees detail. The second comes after the pool, costs a quarter, and has twice the channels. A
+    32 x 32 image takes 0.07 GFLOP here and 0.5 in a NIN, so this network sees several times as many images in the same
+    time. The last block keeps its resolution. It specialises in the pretext task, so that the blocks before it do not;
+    their features are the ones to use.
 
     Args:
         input_shape: (H, W, C) of raw pixels in [0, 255].
-        blocks: 2 or more; block i opens with width * min(32 * 2**(i-1), 128) channels and closes with
-            as many as block i+1 opens with.
+        blocks: 2 or more. The first convolution of block i has width * min(32 * 2**(i-1), 128) channels, the second
+            as many as the first of block i + 1.
         width: multiplies every number of channels.
-        mean, std: per channel, on the scale of the pixels; 127.5 each when not given.
+        mean, std: of the pixels, for each channel; 127.5 by default.
 
     Returns:
         A model whose output is the last block's map. For 32 x 32 inputs the taps are `conv1`

@@ -1,4 +1,4 @@
-"""Network in Network: the paper's net for CIFAR-10."""
+"""Network in Network (NIN): the paper's backbone for CIFAR-10."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def nin(
         input_shape: (H, W, C) of raw pixels in [0, 255].
         blocks: 2 or more; each has three convolutions. The paper compares 3, 4 and 5.
         width: multiplies every number of channels (192, 160 and 96 at 1.0).
-        mean, std: per channel, on the scale of the pixels; 127.5 each when not given.
+        mean, std: of the pixels, for each channel; 127.5 by default.
 
     Returns:
         A model whose output is the last block's map. For 32 x 32 inputs the taps are `conv1`
@@ -32,12 +32,12 @@ def nin(
     inputs, x = pixels(input_shape, mean, std)
 
     x = _nin_convolutions(x, 1, [(5, wide), (1, middle), (1, narrow)])
-    # After a ReLU a border of zeros is what PyTorch's padding with -inf comes to.
+    # PyTorch pads with -inf; behind a ReLU zeros give the same maximum.
     x = layers.ZeroPadding2D(1, name="block1_pad")(x)
     x = layers.MaxPooling2D(3, 2, name="conv1")(x)
 
     x = _nin_convolutions(x, 2, [(5, wide), (1, wide), (1, wide)])
-    # PyTorch's average counts the padding: zeros and a plain pool, not `padding="same"`.
+    # PyTorch's average includes the padded zeros, unlike `padding="same"`.
     x = layers.ZeroPadding2D(1, name="block2_pad")(x)
     x = layers.AveragePooling2D(3, 2, name="conv2")(x)
 

@@ -1,7 +1,7 @@
-"""Backbones: functional Keras models of stock layers, from raw pixels to the last feature map.
+"""Backbones: functional Keras models of built-in layers, from raw pixels to the last feature map.
 
-Every backbone takes pixels in [0, 255] and begins with a `normalization` layer. Its blocks end in layers
-named `conv1`, `conv2`, ...: the taps, which any Keras can read with `model.get_layer("conv2").output`.
+Every backbone takes pixels in [0, 255] and begins with a layer `normalization`. Its blocks end in layers named `conv1`,
+`conv2`, ...: the taps. Their features are `model.get_layer("conv2").output`, with Keras alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,29 +28,43 @@ BUILDERS: dict[str, Callable[..., keras.Model]] = {
 
 
 def backbone(name: str, input_shape: Sequence[int] = (32, 32, 3), **options: object) -> keras.Model:
-    """Build a backbone by name with fresh weights.
+    """Build a backbone by name, with new weights.
 
     Args:
-        name: "nin", "compact", "alexnet", "resnet50", "resnet50v2", or what `keras.applications` calls its model.
+        name: "nin", "compact", "alexnet", "resnet50", "resnet50v2", or the name of a model in `keras.applications`.
         input_shape: (H, W, C) of raw pixels in [0, 255].
-        **options: those of the builder: `width`, `mean`, `std` and, for "nin" and "compact", `blocks`.
+        **options: of the builder. `width` multiplies all numbers of channels; `mean` and `std` are those of the pixels,
+            for each channel, 127.5 by default; `blocks` is the number of blocks of "nin" and "compact".
 
     Returns:
-        A functional `keras.Model` from (N, H, W, C) to the last block's feature map, or AlexNet's `fc7`.
+        A functional `keras.Model` from pixels (N, H, W, C) to the last block's feature map, or to `fc7` of AlexNet. It
+        takes uint8 or float pixels and has float32 weights. Layers named `conv1`, `conv2`, ... are the taps.
 
     Raises:
         ValueError: no backbone has this name.
+
+    Example:
+        >>> from rotnet_keras import backbone
+        >>> model = backbone("compact", (32, 32, 3), width=0.5)
+        >>> model.get_layer("conv2").output.shape
+        (None, 8, 8, 64)
     """
     if name not in BUILDERS:
-        raise ValueError(f"No backbone is called {name!r}. There are: {', '.join(BUILDERS)}.")
+        raise ValueError(f"No backbone is called {name!r}. Expected one of: {', '.join(BUILDERS)}.")
     return BUILDERS[name](input_shape, **options)
 
 
-def build(spec: Backbone, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> keras.Model:
-    """The backbone that a recipe describes, with fresh weights, for images of one shape (H, W, C).
+def build_backbone(spec: Backbone, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> keras.Model:
+    """Build the backbone that a recipe describes, with new weights.
+
+    Args:
+        spec: the recipe's section `backbone`.
+        shape: (H, W, C) of the images.
+        mean: of the pixels, for each channel, 0 to 255.
+        std: of the pixels, for each channel.
 
     Raises:
-        DataError: they are too small for it.
+        DataError: the images are too small for the backbone.
     """
     smallest = ARCHITECTURES[spec.name].min_side
     if min(shape[:2]) < smallest:
@@ -63,10 +77,10 @@ def build(spec: Backbone, shape: Sequence[int], mean: Sequence[float], std: Sequ
 
 
 def layer_outputs(model: keras.Model, names: Sequence[str]) -> dict[str, keras.KerasTensor]:
-    """The outputs of some layers of a functional model, by name.
+    """The outputs of some layers of a functional model, by layer name.
 
     Raises:
-        DataError: it has no such layer.
+        DataError: the model has no layer of one of the names.
     """
     missing = [name for name in names if name not in {layer.name for layer in model.layers}]
     if missing:
@@ -76,15 +90,15 @@ def layer_outputs(model: keras.Model, names: Sequence[str]) -> dict[str, keras.K
 
 
 def taps(model: keras.Model) -> list[str]:
-    """Names of the model's taps, from the input on: the layers called `conv<number>`."""
+    """The names of a model's taps in order: the layers named `conv<number>`."""
     return [layer.name for layer in model.layers if layer.name[:4] == "conv" and layer.name[4:].isdigit()]
 
 
 def with_input_shape(model: keras.Model, shape: Sequence[int]) -> keras.Model:
-    """The same model, with equal weights, for images of another size (H, W, C).
+    """The same model with equal weights for images of another shape (H, W, C).
 
     Raises:
-        DataError: its weights go with the size, as those of a dense layer on a map do.
+        DataError: its weights depend on the shape, like those of a dense layer on a feature map.
     """
     have = tuple(model.input.shape[1:])
     if have == tuple(shape):
@@ -94,17 +108,17 @@ def with_input_shape(model: keras.Model, shape: Sequence[int]) -> keras.Model:
         resized.set_weights(model.get_weights())
     except ValueError:
         raise DataError(
-            f"the backbone takes images of {have}, these are {tuple(shape)}, and its last layers cannot take others: "
-            "set data.size, data.channels and augment.crop, or read an earlier layer"
+            f"the backbone takes images of shape {have}, these have shape {tuple(shape)}, and its last layers cannot "
+            "take others: set data.size, data.channels and augment.crop, or read an earlier layer"
         ) from None
     return resized
 
 
 def freeze_up_to(model: keras.Model, name: str) -> None:
-    """Let the layers up to one, by name, stay as they are.
+    """Freeze the layers of a model up to and including one: their weights are not trained.
 
     Raises:
-        DataError: there is none of that name.
+        DataError: the model has no layer of this name.
     """
     for layer in keras.Model(model.input, layer_outputs(model, [name])[name]).layers:
         layer.trainable = False

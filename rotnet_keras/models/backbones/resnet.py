@@ -1,4 +1,4 @@
-"""ResNet-50: the net that later work measures rotation prediction with."""
+"""ResNet-50, v1.5 and v2: the backbones of later work on rotation prediction."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from rotnet_keras.models.backbones.blocks import BATCH_NORM, bn_relu, pixels
 
 layers = keras.layers
 
-# (bottlenecks, inner channels) of the four stages (He et al., 2016, Table 1); a stage puts out four times as many.
+# (bottlenecks, inner channels) of the four stages (He et al., 2016, Table 1); the output has four times the channels.
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
 EXPANSION = 4
 
@@ -19,18 +19,18 @@ def resnet50(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> keras.Model:
-    """ResNet-50 "v1.5": the 3 x 3 convolution of a stage's first bottleneck has the stride, not the 1 x 1 before it.
+    """ResNet-50 v1.5: a stage has its stride in the 3 x 3 convolution of its first bottleneck, not in the 1 x 1.
 
-    Padding is PyTorch's: as much before as after, also where there is a stride.
+    Padding is symmetric, also with a stride, as in PyTorch.
 
     Args:
-        input_shape: (H, W, C) of raw pixels in [0, 255]; (224, 224, 3) as a rule, at least 32 pixels a side.
+        input_shape: (H, W, C) of raw pixels in [0, 255]; usually (224, 224, 3), at least 32 pixels a side.
         width: multiplies every number of channels.
-        mean, std: per channel, on the scale of the pixels; 127.5 each when not given.
+        mean, std: of the pixels, for each channel; 127.5 by default.
 
     Returns:
         A model whose output is the last stage's map. For 224 x 224 inputs the taps are `conv1` (112, 112, 64), before
-        the pool, and, after each stage, `conv2` (56, 56, 256), `conv3` (28, 28, 512), `conv4` (14, 14, 1024) and
+        the pool, and the ends of the stages, `conv2` (56, 56, 256), `conv3` (28, 28, 512), `conv4` (14, 14, 1024) and
         `conv5` (7, 7, 2048). It has 23,508,032 trainable parameters with width 1.
     """
     inputs, x = pixels(input_shape, mean, std)
@@ -50,7 +50,7 @@ def resnet50(
             x = _convolution(x, 3, _channels(inner, width), stride, f"{name}_conv2")
             x = bn_relu(x, f"{name}_bn2", f"{name}_relu2")
             x = _convolution(x, 1, _channels(outer, width), 1, f"{name}_conv3")
-            # A bottleneck begins as its shortcut (Goyal et al., 2017): sums of all would drive the head's logits apart.
+            # With zeros a bottleneck starts as the identity (Goyal et al., 2017), which keeps the first logits small.
             x = layers.BatchNormalization(**BATCH_NORM, gamma_initializer="zeros", name=f"{name}_bn3")(x)
             x = layers.Add(name=f"{name}_sum")([x, shortcut])
             x = layers.Activation("relu", name=f"conv{stage}" if position == count else f"{name}_relu3")(x)
@@ -64,19 +64,19 @@ def resnet50v2(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> keras.Model:
-    """ResNet-50 of the second kind: batch normalisation and ReLU before each convolution, nothing after a sum.
+    """ResNet-50 v2: batch normalisation and ReLU before each convolution, nothing behind a sum.
 
-    Kolesnikov et al. (2019) found such nets to keep their features up to the end, the better the wider they are.
+    Kolesnikov et al. (2019) found that the last features of such networks stay useful, more so the wider they are.
 
     Args:
-        input_shape: (H, W, C) of raw pixels in [0, 255]; (224, 224, 3) as a rule, at least 32 pixels a side.
+        input_shape: (H, W, C) of raw pixels in [0, 255]; usually (224, 224, 3), at least 32 pixels a side.
         width: multiplies every number of channels.
-        mean, std: per channel, on the scale of the pixels; 127.5 each when not given.
+        mean, std: of the pixels, for each channel; 127.5 by default.
 
     Returns:
-        A model whose output is `post_relu` (7, 7, 2048) for 224 x 224 inputs, the last stage's map under a last batch
-        normalisation and ReLU. The taps have the shapes of `resnet50`'s; `conv1` is the first convolution itself, the
-        others are the sums that end the stages. It has 23,500,352 trainable parameters with width 1.
+        A model whose output is `post_relu` (7, 7, 2048) for 224 x 224 inputs, the last stage's map behind a last batch
+        normalisation and ReLU. The taps have the same shapes as those of `resnet50`: `conv1` is the first convolution
+        itself, the others are the sums at the ends of the stages. It has 23,500,352 trainable parameters with width 1.
     """
     inputs, x = pixels(input_shape, mean, std)
     x = _convolution(x, 7, _channels(64, width), 2, "conv1")
@@ -111,6 +111,6 @@ def _convolution(x: keras.KerasTensor, kernel: int, channels: int, stride: int, 
 
 
 def _pool(x: keras.KerasTensor) -> keras.KerasTensor:
-    # After a ReLU zeros are what PyTorch's padding with -inf comes to; the second kind has none, as in TensorFlow's.
+    # PyTorch pads with -inf; behind a ReLU zeros give the same maximum. v2 has no ReLU here; TensorFlow's pads zeros.
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
     return layers.MaxPooling2D(3, 2, name="pool1")(x)

@@ -1,7 +1,7 @@
-"""What networks that find objects have in common, in training.
+"""The base of the detectors in training.
 
-They train on batches of canvases (N, S, S, 3) and their objects (N, M, 5) float32: top, left, bottom and right in
-pixels, and the class, `NO_OBJECT` where there are fewer than M.
+They train on batches of images (N, S, S, 3) and their objects (N, M, 5) float32: top, left, bottom and right in pixels,
+and the class, which is `NO_OBJECT` in rows without an object.
 """
 
 from typing import Any, Literal
@@ -14,24 +14,27 @@ from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 
 layers = keras.layers
 
-# Batch normalisation stays as it is, its statistics, factors and offsets; or goes by the batch of a device, or of all.
+# What the backbone's batch normalisation does in training: nothing changes; or it uses the statistics of the batch of a
+# device; or those of the batch of all devices.
 BatchNormMode = Literal["fixed", "trained", "synchronized"]
 
+# The class of rows without an object.
 NO_OBJECT = -1
-# What is told of a picture: so many boxes, each at least so sure; a box less sure of the same class overlaps no more.
+# Detections per image, at most; their least confidence; and the overlap from which NMS drops a box of the same class.
 MAX_DETECTIONS, MIN_CONFIDENCE, NMS_IOU = 100, 0.05, 0.3
 
 
 class Detector(TrainingModel):
-    """A network that finds objects, in training.
+    """A detector in training.
 
     Args:
-        side: S, pixels of a canvas.
-        objects: M, the most that there are on one.
+        side: S, the side of the images in pixels.
+        objects: M, the most objects in an image.
+        seed: of the step's random numbers.
 
     Attributes:
-        inference_model: the network as others use it, sharing the weights: from pixels (N, S, S, 3) in [0, 255] to "boxes"
-            (N, 100, 4), "classes" (N, 100) and "confidence" (N, 100), -1 behind the last of them.
+        inference_model: the detector as users call it, with the same variables: from pixels (N, S, S, 3) in [0, 255] to
+            "boxes" (N, 100, 4), "classes" (N, 100) and "confidence" (N, 100), all -1 behind the last detection.
     """
 
     inference_model: keras.Model
@@ -39,24 +42,24 @@ class Detector(TrainingModel):
     def __init__(self, side: int, objects: int, seed: int) -> None:
         super().__init__("detector", seed)
         self.side, self.objects = side, objects
-        # Keras would round the boxes to the precision that layers compute in.
+        # Keras would cast the boxes to the compute dtype of the layers.
         self.autocast = False
 
     @property
     def new_variables(self) -> list[keras.Variable]:
-        """What is trained and not the backbone's."""
+        """The trained variables that are not the backbone's."""
         raise NotImplementedError
 
     def exported(self) -> keras.Model:
-        """`inference_model` with weights of its own, float32, of built-in layers and keras-cv's."""
+        """A copy of `inference_model` for export: float32, made of built-in layers and keras-cv's."""
         raise NotImplementedError
 
     def compile_for(self, optimizer: keras.optimizers.Optimizer, label_smoothing: float) -> None:
-        """Compile it with its own losses, which `call` works out."""
+        """Compile with the losses that `call` computes."""
         self.compile(optimizer, loss=_first_column, metrics=[RegionAccuracy()])
 
     def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
-        """Canvases with boxes, classes and numbers; there is nothing else to answer."""
+        """Images with boxes, classes and positions. The targets are unused zeros: `call` computes the losses."""
         pixels, objects, *weights = data
         count = tf.shape(pixels)[0]
         positions = tf.range(count) if positions is None else positions
@@ -64,46 +67,54 @@ class Detector(TrainingModel):
         return (tf.cast(pixels, tf.float32), boxes, classes, positions), tf.zeros(count), *weights
 
     def example_batch(self) -> tuple[Any, ...]:
-        """What the network is shown of an empty canvas."""
-        nothing = tf.constant([0.0, 0.0, 0.0, 0.0, NO_OBJECT])
-        objects = tf.tile(nothing[None, None], (1, self.objects, 1))
+        """The inputs of an image of zeros without objects."""
+        no_object = tf.constant([0.0, 0.0, 0.0, 0.0, NO_OBJECT])
+        objects = tf.tile(no_object[None, None], (1, self.objects, 1))
         return self.training_inputs((tf.zeros((1, self.side, self.side, 3)), objects, tf.ones(1)))
 
     def loss_and_accuracy(self, pixels: np.ndarray, objects: np.ndarray) -> tuple[float, float]:
-        """Mean loss and accuracy on some canvases, as in training, but for batch normalisation."""
-        found = self.predict_on_batch(self.training_inputs((pixels, objects))[0])
-        losses, right, counted = np.asarray(found).T
-        return float(losses.mean()), float(right.sum() / max(1.0, counted.sum()))
+        """The mean loss and the accuracy on images, computed as in training, except for batch normalisation.
+
+        Args:
+            pixels: (N, S, S, 3).
+            objects: (N, M, 5).
+        """
+        outputs = self.predict_on_batch(self.training_inputs((pixels, objects))[0])
+        losses, correct, counted = np.asarray(outputs).T
+        return float(losses.mean()), float(correct.sum() / max(1.0, counted.sum()))
 
 
 class RegionAccuracy(keras.metrics.Mean):
-    """Share of the counted regions whose class is right."""
+    """The share of correctly classified regions among those that count."""
 
     def __init__(self) -> None:
         super().__init__(name="accuracy")
 
     def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
-        """Add a batch: what `Detector.call` gives, (N, 3)."""
-        right, counted = y_pred[:, 1], y_pred[:, 2]
+        """Add a batch of outputs of `Detector.call`, (N, 3)."""
+        correct, counted = y_pred[:, 1], y_pred[:, 2]
         if sample_weight is not None:
             counted *= tf.cast(sample_weight, counted.dtype)
-        super().update_state(tf.math.divide_no_nan(right, y_pred[:, 2]), counted)
+        super().update_state(tf.math.divide_no_nan(correct, y_pred[:, 2]), counted)
 
 
-def _first_column(_: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
-    return found[:, 0]
+def _first_column(_: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    return outputs[:, 0]
 
 
 def non_max_suppression(boxes: Any, probabilities: Any) -> dict[str, Any]:
-    """The surest boxes, class by class, without those that overlap a surer one of their class too much.
+    """Non-maximum suppression: the most confident boxes of each class without those that overlap a more confident one.
 
     Args:
         boxes: (N, B, 4).
         probabilities: (N, B, K).
+
+    Returns:
+        "boxes" (N, 100, 4), "classes" (N, 100) and "confidence" (N, 100); -1 behind the last detection.
     """
     from keras_cv.layers import MultiClassNonMaxSuppression
 
-    choose = MultiClassNonMaxSuppression(
+    suppress = MultiClassNonMaxSuppression(
         "yxyx",
         from_logits=False,
         iou_threshold=NMS_IOU,
@@ -112,12 +123,12 @@ def non_max_suppression(boxes: Any, probabilities: Any) -> dict[str, Any]:
         max_detections_per_class=MAX_DETECTIONS,
         dtype="float32",
     )
-    found = choose(boxes, probabilities)
+    found = suppress(boxes, probabilities)
     return {key: found[key] for key in ("boxes", "classes", "confidence")}
 
 
 def prepare_trunk(model: keras.Model, norm: BatchNormMode) -> keras.Model:
-    """A copy that computes in the present precision and normalises batches so."""
+    """A copy of a backbone that computes in the present dtype policy, with batch normalisation as `norm` says."""
     copy = with_fused_batch_norm(model, keras.config.dtype_policy().name, norm == "synchronized")
     for layer in copy._flatten_layers():
         if norm == "fixed" and isinstance(layer, layers.BatchNormalization):

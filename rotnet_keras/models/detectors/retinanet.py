@@ -9,29 +9,33 @@ from rotnet_keras.errors import DataError
 from rotnet_keras.models.backbones.registry import layer_outputs, with_input_shape
 from rotnet_keras.models.detectors.anchor_matching import match, smooth_l1
 from rotnet_keras.models.detectors.base import BatchNormMode, Detector, non_max_suppression, prepare_trunk
-from rotnet_keras.models.detectors.boxes import RATIOS, Anchors, anchors_on, clip_boxes, encode_boxes
+from rotnet_keras.models.detectors.boxes import RATIOS, Anchors, clip_boxes, encode_boxes, make_anchors
 from rotnet_keras.models.fused_batch_norm import with_stock_layers
 
 layers, ops = keras.layers, keras.ops
 
 
 class RetinaNet(Detector):
-    """RetinaNet (Lin, Goyal, Girshick, He and Dollár, ICCV 2017) of keras-cv's parts, on three maps of a backbone.
+    """RetinaNet (Lin, Goyal, Girshick, He and Dollár, ICCV 2017) on three maps of a backbone, with keras-cv's heads.
 
     Args:
-        backbone: goes from pixels of its own size.
-        taps: three layers whose maps become half as high and wide from one to the next.
-        classes: without the background.
+        backbone: from pixels of its own size.
+        taps: three layers whose maps halve in height and width from one to the next.
+        classes: K, without the background.
+        side: of the images in pixels.
+        objects: the most objects in an image.
+        seed: of the step's random numbers.
         norm: what the backbone's batch normalisation does in training.
 
     Raises:
-        DataError: the backbone has no such layers, or their maps do not.
+        DataError: the backbone has no such layers, or their maps do not halve.
     """
 
-    # Anchors are so many times as large as a cell, times these; boxes are objects and nothing from these overlaps on.
+    # The channels of the pyramid, and the sizes of anchors in cells: SIZE times each of OCTAVES.
     CHANNELS, SIZE, OCTAVES = 256, 4.0, (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
-    OBJECT, WRONG = 0.5, 0.4
-    # In the beginning this much is said to be there.
+    # The overlap from which on an anchor is an object, and the one below which it is background.
+    POSITIVE, NEGATIVE = 0.5, 0.4
+    # The initial probability of every class.
     PRIOR = 0.01
 
     def __init__(
@@ -45,49 +49,49 @@ class RetinaNet(Detector):
         norm: BatchNormMode = "fixed",
     ) -> None:
         super().__init__(side, objects, seed)
-        self.network, self.levels = self._network(prepare_trunk(pyramid(backbone, taps, side), norm), classes)
-        self.all_anchors = np.concatenate([level.boxes() for level in self.levels])
+        self.network, self.levels = self._network(prepare_trunk(pyramid_trunk(backbone, taps, side), norm), classes)
+        self.anchor_boxes = np.concatenate([level.boxes() for level in self.levels])
         self.inference_model = self._inference_model(self.network)
 
     @property
     def networks(self) -> list[keras.Model]:
-        """What is trained."""
+        """The backbone with the pyramid and both heads."""
         return [self.network]
 
     @property
     def new_variables(self) -> list[keras.Variable]:
-        """What is trained and not the backbone's."""
-        mine = [layer for layer in self.network.layers if layer.name.startswith(("pyramid", "classes", "boxes"))]
-        return [v for layer in mine for v in layer.variables]
+        """The trained variables that are not the backbone's."""
+        added = [layer for layer in self.network.layers if layer.name.startswith(("pyramid", "classes", "boxes"))]
+        return [v for layer in added for v in layer.variables]
 
     def exported(self) -> keras.Model:
-        """`inference_model` with weights of its own, float32, of built-in layers and keras-cv's."""
+        """A copy of `inference_model` for export: float32, made of built-in layers and keras-cv's."""
         return self._inference_model(with_stock_layers(self.network))
 
     def _network(self, trunk: keras.Model, classes: int) -> tuple[keras.Model, list[Anchors]]:
-        """From pixels to logits (N, B, K) and, level by level, offsets; the anchors of each level."""
+        """The model from pixels to logits (N, B, K) and the offsets of each level; and the anchors of each level."""
         from keras_cv.models.retinanet import PredictionHead
 
         maps = self._pyramid(trunk.outputs)
         count = len(RATIOS) * len(self.OCTAVES)
         prior = keras.initializers.Constant(float(-np.log((1 - self.PRIOR) / self.PRIOR)))
-        telling = PredictionHead(count * classes, prior, name="classes")
-        boxing = PredictionHead(count * 4, keras.initializers.Zeros(), name="boxes")
+        class_head = PredictionHead(count * classes, prior, name="classes")
+        box_head = PredictionHead(count * 4, keras.initializers.Zeros(), name="boxes")
         levels, logits, offsets = [], [], []
         first = self.side // maps[0].shape[1]
         for level, each in enumerate(maps):
             stride = first * 2**level
             sizes = [self.SIZE * stride * octave for octave in self.OCTAVES]
-            levels.append(anchors_on(each.shape[1:3], stride, sizes, RATIOS))
-            logits.append(layers.Reshape((-1, classes), dtype="float32")(telling(each)))
-            offsets.append(layers.Identity(dtype="float32")(boxing(each)))
+            levels.append(make_anchors(each.shape[1:3], stride, sizes, RATIOS))
+            logits.append(layers.Reshape((-1, classes), dtype="float32")(class_head(each)))
+            offsets.append(layers.Identity(dtype="float32")(box_head(each)))
         both = layers.Concatenate(axis=1, name="all_classes", dtype="float32")(logits)
         return keras.Model(trunk.input, [both, *offsets], name="retinanet"), levels
 
     def _pyramid(self, maps: Sequence[keras.KerasTensor]) -> list[keras.KerasTensor]:
         """Five maps of equal depth (Lin et al., "Feature pyramid networks", 2017).
 
-        keras-cv's own layer tells Keras wrong sizes of the last two.
+        keras-cv's own layer reports wrong shapes of the last two to Keras.
         """
 
         def convolved(x: keras.KerasTensor, name: str, size: int = 3, strides: int = 1) -> keras.KerasTensor:
@@ -109,35 +113,35 @@ class RetinaNet(Detector):
         )
 
     def call(self, inputs: tuple[tf.Tensor, ...], training: bool = False) -> tf.Tensor:
-        """For each canvas its loss, how many anchors' classes are right, and of how many on objects: (N, 3)."""
+        """For each image its loss, its correctly classified anchors on objects, and its anchors on objects: (N, 3)."""
         pixels, boxes, classes, _ = inputs
         logits, *each = self.network(pixels, training=training)
         each = [tf.reshape(o, (-1, len(level), 4)) for o, level in zip(each, self.levels, strict=True)]
         offsets = tf.concat(each, axis=1)
-        anchors = tf.tile(self.all_anchors[None], (tf.shape(boxes)[0], 1, 1))
+        anchors = tf.tile(self.anchor_boxes[None], (tf.shape(boxes)[0], 1, 1))
         matches = match(anchors, boxes)
-        right = (matches.overlaps >= self.OBJECT) | matches.best_anchors
-        counted = tf.cast(right | (matches.overlaps < self.WRONG), tf.float32)
-        found = tf.cast(right, tf.float32)
-        truth = tf.gather(classes, matches.objects, batch_dims=1)
-        there = tf.one_hot(truth, logits.shape[-1]) * found[..., None]
-        surprise = keras.losses.binary_focal_crossentropy(
-            there, logits, apply_class_balancing=True, alpha=0.25, gamma=2.0, from_logits=True
+        positive = (matches.ious >= self.POSITIVE) | matches.best_anchors
+        counted = tf.cast(positive | (matches.ious < self.NEGATIVE), tf.float32)
+        on_object = tf.cast(positive, tf.float32)
+        labels = tf.gather(classes, matches.objects, batch_dims=1)
+        one_hot = tf.one_hot(labels, logits.shape[-1]) * on_object[..., None]
+        class_loss = keras.losses.binary_focal_crossentropy(
+            one_hot, logits, apply_class_balancing=True, alpha=0.25, gamma=2.0, from_logits=True
         )
-        surprise *= logits.shape[-1]  # Keras gives the mean over the classes.
+        class_loss *= logits.shape[-1]  # Keras gives the mean over the classes.
         targets = encode_boxes(anchors, tf.gather(boxes, matches.objects, batch_dims=1))
-        misses = tf.where(right, smooth_l1(offsets - targets, 1.0), 0.0)
-        total = tf.reduce_sum(found, axis=1)
-        loss = tf.reduce_sum(counted * surprise + misses, axis=1) / tf.maximum(total, 1.0)
-        hits = found * tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32) == truth, tf.float32)
-        return tf.stack([loss, tf.reduce_sum(hits, axis=1), total], axis=1)
+        box_loss = tf.where(positive, smooth_l1(offsets - targets, 1.0), 0.0)
+        total = tf.reduce_sum(on_object, axis=1)
+        loss = tf.reduce_sum(counted * class_loss + box_loss, axis=1) / tf.maximum(total, 1.0)
+        correct = on_object * tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32) == labels, tf.float32)
+        return tf.stack([loss, tf.reduce_sum(correct, axis=1), total], axis=1)
 
 
-def pyramid(backbone: keras.Model, taps: Sequence[str], side: int) -> keras.Model:
-    """A backbone to three maps, for canvases, with zeros behind those that are a little short.
+def pyramid_trunk(backbone: keras.Model, taps: Sequence[str], side: int) -> keras.Model:
+    """A backbone up to three maps, for images of some side. Maps that are a little too small are padded with zeros.
 
     Raises:
-        DataError: the maps do not become half as high and wide from one to the next.
+        DataError: the backbone has no such layers, or their maps do not halve from one to the next.
     """
     outputs = layer_outputs(backbone, taps)
     trunk = with_input_shape(keras.Model(backbone.input, [outputs[tap] for tap in taps]), (side, side, 3))
@@ -145,13 +149,15 @@ def pyramid(backbone: keras.Model, taps: Sequence[str], side: int) -> keras.Mode
     if strides != [strides[0] * 2**level for level in range(3)] or side % strides[2]:
         sizes = ", ".join(f"{tap} {each.shape[1]} x {each.shape[2]}" for tap, each in zip(taps, trunk.outputs))
         raise DataError(
-            f"taps: expected three maps, each half as high and wide as the one before, of canvases that the last "
-            f"stride divides; on {side} x {side} pixels the maps are {sizes}"
+            f"taps: expected three maps, each half as high and wide as the previous one, and a canvas side that is a "
+            f"multiple of the last stride; at {side} x {side} pixels the maps are {sizes}"
         )
     padded = []
     for each, stride in zip(trunk.outputs, strides, strict=True):
         short = max(0, side // stride - each.shape[1])
         padded.append(layers.ZeroPadding2D(((0, short), (0, short)))(each) if short else each)
         if padded[-1].shape[1] != side // stride:
-            raise DataError(f"taps: maps of {side} x {side} pixels would have to be {side // stride} wide, not more")
+            raise DataError(
+                f"taps: expected a map {side // stride} cells wide at {side} x {side} pixels, got {padded[-1].shape[1]}"
+            )
     return keras.Model(trunk.input, padded, name=backbone.name)

@@ -84,7 +84,7 @@ def _iterate(split: Split, batches: int) -> None:
 
 
 def _peak_in_subprocess(data: Path, cache: str) -> float:
-    code = "import sys; from rotnet_keras.planning.bench.memory import peak_megabytes as peak; print(peak(*sys.argv[1:]))"
+    code = "import sys; from rotnet_keras.planning.bench import memory; print(memory.peak_megabytes(*sys.argv[1:]))"
     environment = {**os.environ, "ROTNET_CACHE_DIR": str(data.parent / "cache")}
     command = [sys.executable, "-c", code, str(data), cache]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

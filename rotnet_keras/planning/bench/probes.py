@@ -12,7 +12,7 @@ from rotnet_keras.config.sections import Augment, Optimizer
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.evaluation.features import extract_features, feature_extractor
-from rotnet_keras.models.backbones.registry import build, taps
+from rotnet_keras.models.backbones.registry import build_backbone, taps
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 from rotnet_keras.models.heads import build_head
 from rotnet_keras.planning.bench.registry import Measurement, Settings, measurement
@@ -29,7 +29,7 @@ def measure(settings: Settings) -> list[Measurement]:
     """Measure the images per second through the frozen backbone, and in training non-linear probes on all taps."""
     engine.configure(0, "float32")
     shape = (settings.size, settings.size, 3)
-    backbone = build(settings.spec, shape, (127.5,) * 3, (127.5,) * 3)
+    backbone = build_backbone(settings.spec, shape, (127.5,) * 3, (127.5,) * 3)
     pixels = np.random.default_rng(0).integers(0, 256, (EXTRACTED_IMAGES, *shape), np.uint8)
     split = Split(pixels, np.arange(EXTRACTED_IMAGES), None)
     extractor = feature_extractor(backbone, taps(backbone))

@@ -15,7 +15,7 @@ from rotnet_keras.data.batches import training_batches
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import RotnetError
-from rotnet_keras.models.backbones.registry import build
+from rotnet_keras.models.backbones.registry import build_backbone
 from rotnet_keras.models.flops import forward_gflop
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 from rotnet_keras.models.rotnet import RotNet, softmax_loss
@@ -38,7 +38,7 @@ def measure(settings: Settings) -> list[Measurement]:
     precision = engine.resolve_precision(settings.precision)
     engine.configure(0, precision)
     compute = keras.config.dtype_policy().compute_dtype
-    backbone = build(settings.spec, (settings.size, settings.size, 3), PIXEL_MEAN, PIXEL_MEAN)
+    backbone = build_backbone(settings.spec, (settings.size, settings.size, 3), PIXEL_MEAN, PIXEL_MEAN)
     gflop = 3 * forward_gflop(backbone)
     fused, stock = _Training(with_fused_batch_norm(backbone), settings), _Training(backbone, settings)
     rates, stock_rates, peaks, waits, others, ratios = [], [], [], [], [], []

@@ -10,9 +10,9 @@ from rotnet_keras.config.transfer import CanvasRecipe, TransferRecipe
 from rotnet_keras.data.annotations import AnnotatedSplit
 from rotnet_keras.data.batches import Spec, step_batches
 from rotnet_keras.data.datasets import IMAGENET_STATISTICS
-from rotnet_keras.data.letterbox import Placement, random_placement, fitted_placement, letterbox_image
+from rotnet_keras.data.letterbox import Placement, fitted_placement, letterbox_image, random_placement
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.models.backbones.registry import build
+from rotnet_keras.models.backbones.registry import build_backbone
 from rotnet_keras.models.base import TrainingModel
 from rotnet_keras.models.export import load_backbone
 from rotnet_keras.models.rescaling import evenly_spaced, folded_and_rescaled
@@ -27,14 +27,17 @@ def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> ke
     """
     if recipe.backbone:
         # Dense layers fix the input size, 224 pixels for AlexNet; a segmenter turns them into convolutions.
-        backbone = build(recipe.backbone, (min(side, 224), min(side, 224), 3), *IMAGENET_STATISTICS)
+        backbone = build_backbone(recipe.backbone, (min(side, 224), min(side, 224), 3), *IMAGENET_STATISTICS)
     else:
         assert recipe.pretrained is not None
         backbone = load_backbone(Path(str(recipe.pretrained.file)))
     if not recipe.rescale:
         return backbone
     size = backbone.input.shape[1]
-    images = [letterbox_image(split.image(index), fitted_placement(split.size(index), size), size) for index in evenly_spaced(len(split))]
+    images = [
+        letterbox_image(split.image(index), fitted_placement(split.size(index), size), size)
+        for index in evenly_spaced(len(split))
+    ]
     return folded_and_rescaled(backbone, np.stack(images), recipe.pretrained is None)
 
 
@@ -55,7 +58,9 @@ def letterboxed_batches(
     canvas = recipe.canvas
 
     def make(indices: np.ndarray, rng: np.random.Generator, part: np.ndarray | slice) -> list[np.ndarray]:
-        placements = [random_placement(split.size(index), canvas.side, canvas.scales, canvas.flip, rng) for index in indices]
+        placements = [
+            random_placement(split.size(index), canvas.side, canvas.scales, canvas.flip, rng) for index in indices
+        ]
         return list(make_arrays(list(zip(indices[part], np.array(placements, object)[part], strict=True))))
 
     return step_batches(len(split), make, specs, batch=recipe.train.batch, seed=recipe.seed, **options)
