@@ -1,1 +1,1 @@
-"""From events to tables, figures and pages."""
+"""Reports: from the events of runs to tables, figures and pages."""

@@ -1,4 +1,4 @@
-"""Figures of a run, drawn with matplotlib from its events and sample pictures."""
+"""Figures of a run, drawn with matplotlib from its events and sample images."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from rotnet_keras.reports.study_results import Grid
+from rotnet_keras.reports.study_results import ResultGrid
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -29,15 +29,19 @@ STYLE: dict[Any, Any] = {
     "savefig.dpi": 120,
     "savefig.bbox": "tight",
 }
+# First-layer filters: tiles in a row, and the width of the figure in pixels.
 FILTER_COLUMNS = 16
 FILTERS_WIDTH = 640
 
 
 def draw_curves(events: Sequence[Event], classes: int | None, accuracy_name: str, path: Path) -> bool:
-    """Loss, accuracy and learning rate by epoch; False where there is nothing yet.
+    """Draw loss, accuracy and learning rate over epochs; return False if there is no step event yet.
 
     Args:
-        classes: among which chance chooses; None where it is not drawn.
+        events: all events of the run.
+        classes: the number of classes, to draw the level of chance; None to leave it out.
+        accuracy_name: the title of the accuracy plot.
+        path: the PNG file to write.
     """
     steps = [e for e in events if e["kind"] == "step" and e.get("loss") is not None]
     epochs = [e for e in events if e["kind"] == "epoch" and "validation" in e]
@@ -67,8 +71,8 @@ def draw_curves(events: Sequence[Event], classes: int | None, accuracy_name: str
     return True
 
 
-def draw_grid(grid: Grid, path: Path) -> None:
-    """Rows of a table as curves over its columns, which are numbers, with the paper's dashed beside them."""
+def draw_result_grid(grid: ResultGrid, path: Path) -> None:
+    """Draw the rows of a table as curves over its columns, which are numbers; the paper's values are dashed."""
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(6.8, 4.8), layout="constrained")
         for row, color in zip(grid.rows, itertools.cycle(CYCLE)):
@@ -86,20 +90,20 @@ def draw_grid(grid: Grid, path: Path) -> None:
             ticks = [float(column) for column in grid.columns]
             axis.set_xticks(ticks, grid.columns)
             axis.minorticks_off()
-        # Below: wherever else, some curve is in its way.
+        # Below the plot, where no curve is in the way.
         figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-        save(figure, path)
+        save_png_and_svg(figure, path)
 
 
-def save(figure: Any, path: Path) -> None:
-    """Write a figure as PNG and, beside it, as SVG."""
+def save_png_and_svg(figure: Any, path: Path) -> None:
+    """Write a figure as PNG and, beside it, as SVG, and close it."""
     figure.savefig(path)
     figure.savefig(path.with_suffix(".svg"))
     plt.close(figure)
 
 
 def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title: str, path: Path) -> None:
-    """A confusion matrix, in percent of each true class."""
+    """Draw a confusion matrix, in percent of each true class; rows of the counts are true classes."""
     matrix = np.asarray(counts, float)
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     size = len(names)
@@ -119,46 +123,46 @@ def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title:
 
 
 def draw_samples(event: Event, strip: Path, path: Path) -> None:
-    """The sample tiles with true and predicted angle: the fixed ones, then the worst."""
+    """Draw the sample tiles with true and predicted angle: the fixed ones, then the worst."""
     titles = []
     for tile in event["tiles"]:
-        right = tile["angle"] == tile["predicted"]
-        text = f"{'✓' if right else '✗'} {tile['angle']}° → {tile['predicted']}°\n{100 * tile['probability']:.0f} %"
-        titles.append((text, "#15803d" if right else "#b91c1c"))
+        correct = tile["angle"] == tile["predicted"]
+        text = f"{'✓' if correct else '✗'} {tile['angle']}° → {tile['predicted']}°\n{100 * tile['probability']:.0f} %"
+        titles.append((text, "#15803d" if correct else "#b91c1c"))
     _draw_tiles(strip, event["tile"], titles, path)
 
 
 def draw_ambiguous(event: Event, strip: Path, path: Path) -> None:
-    """The most ambiguous images with the two likeliest turns of each."""
+    """Draw the most ambiguous images with the two most probable rotations of each."""
     titles = []
     for tile in event["tiles"]:
-        text = "\n".join(f"{turn}°: {100 * probability:.0f} %" for turn, probability in tile["turns"])
+        text = "\n".join(f"{angle}°: {100 * probability:.0f} %" for angle, probability in tile["turns"])
         titles.append((text, "black"))
     _draw_tiles(strip, event["tile"], titles, path)
 
 
 def _draw_tiles(strip: Path, side: int, titles: Sequence[tuple[str, str]], path: Path) -> None:
-    """Tiles of a strip under their titles, (text, colour) each."""
+    """Draw the tiles of a strip, each under its title, which is (text, colour)."""
     with Image.open(strip) as image:
         pixels = np.asarray(image)
     columns = 8
     rows = -(-len(titles) // columns)
     with plt.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = plt.subplots(rows, columns, figsize=(1.35 * columns, 1.62 * rows), squeeze=False)
+        figure, axes = plt.subplots(rows, columns, figsize=(1.35 * columns, 1.75 * rows), squeeze=False)
         for n, axis in enumerate(axes.flat):
             axis.axis("off")
             if n < len(titles):
                 axis.imshow(pixels[:, n * side : (n + 1) * side], cmap="gray", vmin=0, vmax=255)
                 axis.set_title(titles[n][0], fontsize=8, color=titles[n][1])
-        figure.tight_layout()
+        figure.tight_layout(h_pad=1.2)
         figure.savefig(path)
         plt.close(figure)
 
 
 def draw_filters(kernels: np.ndarray, path: Path) -> None:
-    """First-layer kernels (k, k, C, filters) as tiles on one common scale, by falling energy.
+    """Write first-layer kernels (k, k, C, filters) as tiles on one common scale, in the order of decreasing energy.
 
-    Three channels are drawn as colours; of other numbers of channels the mean is drawn in grey.
+    Three channels are drawn as colours; for other numbers of channels, their mean is drawn in grey.
     """
     canvas = _filter_tiles(kernels)
     scale = max(1, FILTERS_WIDTH // canvas.shape[1])
@@ -167,7 +171,7 @@ def draw_filters(kernels: np.ndarray, path: Path) -> None:
 
 
 def filters_figure(kernels: np.ndarray) -> Any:
-    """The same as a figure, for `save`."""
+    """Return what `draw_filters` draws as a figure, for `save_png_and_svg`."""
     canvas = _filter_tiles(kernels)
     height, width = np.array(canvas.shape[:2]) * max(1, FILTERS_WIDTH // canvas.shape[1])
     figure = plt.figure(figsize=(width / 100, height / 100), dpi=100)
@@ -194,7 +198,7 @@ def _filter_tiles(kernels: np.ndarray) -> np.ndarray:
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """Exponential moving average over about a fortieth of the values, without the bias of its start."""
+    """Return the exponential moving average over about a fortieth of the values, without bias at its start."""
     weight = 1 - 1 / max(1.0, len(values) / 40)
     average, total, smooth = 0.0, 0.0, []
     for value in values:

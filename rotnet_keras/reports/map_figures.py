@@ -1,4 +1,4 @@
-"""Figures of attention maps over the images they belong to."""
+"""Figures of attention maps over the images that they belong to."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +9,19 @@ from PIL import Image
 
 from rotnet_keras.reports.figures import STYLE
 
-ENLARGED = 96
-# Of an image's brightness, what is left where its map is 0.
+# The side, in pixels, at which images are drawn.
+SHOWN_SIDE = 96
+# The share of an image's brightness that remains where its map is 0.
 DARKEST = 0.15
 
 
 def attention_figure(images: np.ndarray, maps: Mapping[str, np.ndarray]) -> Any:
-    """A row for each image (N, S, S, C): itself, then itself lit by each map (N, H, W), headed by its name."""
+    """Draw a row for each image: the image, then the same image lit by each map.
+
+    Args:
+        images: (N, S, S, C) uint8.
+        maps: by name, (N, H, W) from 0 to 1.
+    """
     with plt.rc_context({**STYLE, "axes.grid": False}):
         columns = 1 + len(maps)
         figure, axes = plt.subplots(
@@ -31,18 +37,23 @@ def attention_figure(images: np.ndarray, maps: Mapping[str, np.ndarray]) -> Any:
     return figure
 
 
-def turning_figure(images: np.ndarray, maps: Mapping[str, np.ndarray]) -> Any:
-    """The four copies of each image (N, S, S, C) in a row, and below them lit by each of the maps (N, 4, H, W)."""
+def equivariance_figure(images: np.ndarray, maps: Mapping[str, np.ndarray]) -> Any:
+    """Draw the four rotated copies of each image in a row, and below them the same copies lit by each map.
+
+    Args:
+        images: (N, S, S, C) uint8.
+        maps: by name, (N, 4, H, W) from 0 to 1.
+    """
     with plt.rc_context({**STYLE, "axes.grid": False}):
         rows, columns = 1 + len(maps), 4 * len(images)
         figure, axes = plt.subplots(rows, columns, figsize=(0.95 * columns, 1.0 * rows + 0.3), squeeze=False)
         for i, image in enumerate(images):
             for k in range(4):
-                turned = np.rot90(image, k)
-                _show(axes[0][4 * i + k], _enlarged(turned))
+                rotated = np.rot90(image, k)
+                _show(axes[0][4 * i + k], _enlarged(rotated))
                 axes[0][4 * i + k].set_title(f"{90 * k}°", fontsize=8)
                 for row, by_image in enumerate(maps.values(), 1):
-                    _show(axes[row][4 * i + k], _lit(turned, by_image[i, k]))
+                    _show(axes[row][4 * i + k], _lit(rotated, by_image[i, k]))
         for row, name in enumerate(maps, 1):
             axes[row][0].set_ylabel(name, fontsize=8)
         figure.tight_layout(pad=0.3)
@@ -50,17 +61,17 @@ def turning_figure(images: np.ndarray, maps: Mapping[str, np.ndarray]) -> Any:
 
 
 def _lit(image: np.ndarray, brightness: np.ndarray) -> np.ndarray:
-    """An image, bright where a map from 0 to 1 is high."""
-    size = (ENLARGED, ENLARGED)
+    """Darken an image where its map, from 0 to 1, is low."""
+    size = (SHOWN_SIDE, SHOWN_SIDE)
     light = np.asarray(Image.fromarray(brightness.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
     light = DARKEST + (1 - DARKEST) * np.clip(light, 0, 1)
     return np.round(_enlarged(image) * light[..., None]).astype(np.uint8)
 
 
 def _enlarged(image: np.ndarray) -> np.ndarray:
-    """(S, S, C) uint8 of one or three channels, in RGB; of other numbers the first channel is shown."""
+    """Enlarge (S, S, C) uint8 pixels to RGB; unless there are three channels, only the first one is shown."""
     pixels = image if image.shape[2] == 3 else np.repeat(image[..., :1], 3, axis=2)
-    size = (ENLARGED, ENLARGED)
+    size = (SHOWN_SIDE, SHOWN_SIDE)
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BICUBIC))
 
 

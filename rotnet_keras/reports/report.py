@@ -1,4 +1,4 @@
-"""What came out of a run: tables for the terminal, `report.html` and `report.md` for keeping."""
+"""The report of a run: `report.html`, one file with its figures inside, and `report.md`."""
 
 import base64
 import time
@@ -11,35 +11,16 @@ import tomlkit
 
 from rotnet_keras.config.finder import PACKAGE
 from rotnet_keras.files import write_atomically
-from rotnet_keras.reports.paper import table_1
-from rotnet_keras.reports.study_results import grids, pictures, study_tables
+from rotnet_keras.reports.study_results import picture_events, result_grids
+from rotnet_keras.reports.tables import HEAD_NAMES, MAX_LISTED_CLASSES, best_probe, result_tables
 from rotnet_keras.runs import suitability
-from rotnet_keras.runs.events import Event, probe_images
+from rotnet_keras.runs.events import Event
 from rotnet_keras.runs.folder import RunFolder
-from rotnet_keras.runs.task_labels import OTHER_SCORES, Task, recalls_of, score_of, task_of
-from rotnet_keras.text import printable
+from rotnet_keras.runs.task_labels import task_of
+from rotnet_keras.text import duration, printable
 
-Table = tuple[str, list[str], list[list[str]]]
-
-WEIGHTS = {
-    "rotnet": "RotNet",
-    "random": "random weights",
-    "random_identity": "random weights, mean 0 and variance 1",
-    "pixels": "raw pixels",
-}
-HEADS = {
-    "linear": "linear probe",
-    "mlp": "non-linear probe (MLP)",
-    "conv": "conv probe",
-    "fc": "AlexNet's last layers",
-    "conv_fc": "AlexNet's last convolution and layers",
-    "knn": "k-NN",
-}
-
-# Answers that a table has columns for; of more it has rows.
-MOST_COLUMNS = 8
-# Answers that are told one by one, and drawn in a confusion matrix.
-MOST_NAMES = 25
+# Figures wider than this are scrolled on small screens instead of being shrunk.
+WIDE_PIXELS = 900
 
 SNIPPET = """\
 import keras
@@ -50,84 +31,17 @@ features.trainable = False  # or leave it True to fine-tune
 """
 
 
-def result_tables(run: RunFolder) -> list[Table]:
-    """Accuracy of the trained task, and object accuracy by tap beside controls and paper; a study's tables."""
-    events, settings = run.events(), run.settings()
-    if settings.get("kind") == "study":
-        return study_tables(run)
-    return [*_accuracy_tables(events, task_of(run)), *probe_tables(events, settings)]
-
-
-def _accuracy_tables(events: Sequence[Event], task: Task) -> list[Table]:
-    epochs = [e for e in events if e["kind"] == "epoch"]
-    tests = [e for e in events if e["kind"] == "test"]
-    if not epochs:
-        return []
-    answers = task.answers if len(task.answers) <= MOST_NAMES else ()
-    rows = []
-    for name, metrics in (
-        ("train, last epoch", None if task.score else epochs[-1]),
-        ("validation", epochs[-1].get("validation")),
-        ("test", tests[-1] if tests else None),
-    ):
-        if metrics:
-            each = [_percent(value) for value in recalls_of(metrics)]
-            rows.append([name, _percent(score_of(metrics)), *(each or [""] * len(answers))[: len(answers)]])
-    if not task.score:
-        rows.append(["chance", *[_percent(1 / task.count)] * (1 + len(answers))])
-    table = [["", "all", *answers], *rows]
-    if len(answers) > MOST_COLUMNS:
-        table = [list(column) for column in zip(*table, strict=True)]
-    measure = task.score or task.accuracy
-    tables: list[Table] = [(f"{measure[0].upper()}{measure[1:]}, %", table[0], table[1:])]
-    others = [[words, _percent(tests[-1][key])] for key, words in OTHER_SCORES.items() if tests and key in tests[-1]]
-    if others:
-        tables.append(("The same worked out otherwise, test, %", ["", "all"], others))
-    return tables
-
-
-def probe_tables(events: Sequence[Event], recipe: dict[str, Any]) -> list[Table]:
-    """Object accuracy by tap for each probe of a recipe, as last measured; step events are not looked at."""
-    probes = [e for e in events if e["kind"] == "probe"]
-    last = max((e["step"] for e in probes), default=0)
-    tables = []
-    for index in sorted({e["probe"] for e in probes}):
-        mine = [e for e in probes if e["probe"] == index and e["step"] == last]
-        if mine:
-            tables.append(_probe_table(mine, recipe))
-    return tables
-
-
-def _probe_table(probes: Sequence[Event], recipe: dict[str, Any]) -> Table:
-    head, labels = probes[0]["head"], probes[0]["labels_per_class"]
-    found = {(e["tap"], e["weights"]): e for e in probes}
-    columns = [w for w in WEIGHTS if w != "pixels" and any(e["weights"] == w for e in probes)]
-    blocks = recipe.get("backbone", {}).get("blocks", 4)
-    paper = table_1(recipe.get("data", {}).get("name", ""), blocks, head, labels)
-    rows = []
-    for tap in dict.fromkeys(e["tap"] for e in probes if e["tap"] != "pixels"):
-        row = [tap, *(_top1(found.get((tap, weights))) for weights in columns)]
-        rows.append(row + ([f"{paper[tap]:.2f}" if tap in paper else ""] if paper else []))
-    if ("pixels", "pixels") in found:
-        rows.append(["raw pixels", _top1(found["pixels", "pixels"]), *[""] * (len(columns) - 1 + bool(paper))])
-    titles = ["tap", *(WEIGHTS[w] for w in columns)]
-    if paper:
-        titles.append(f"paper, NIN with {blocks} blocks")
-    chance = 100 / max(1, len(probes[0]["per_class"]))
-    what = f"{HEADS[head]}, {probe_images(probes[0], recipe)} (chance {chance:.3g})"
-    return f"Object accuracy on test, %: {what}", titles, rows
-
-
 def write_report(run: RunFolder, state: str | None = None) -> None:
-    """Draw the figures and write `report.html` (one file, pictures inside) and `report.md`.
+    """Draw the figures of a run and write `report.html` (one file, images inside) and `report.md`.
 
     Args:
-        state: what to call the run; what its folder says when not given.
+        run: the run, in any state.
+        state: the state that the report shows; by default the run's own.
     """
     events = run.events()
-    recipe = run.settings()
+    recipe = run.recipe_values()
     end = next((e for e in reversed(events) if e["kind"] == "end"), None)
-    suits = suitability.suitability_of(events)
+    suitable = suitability.latest_suitability(events)
     values = {
         "run": run,
         "title": recipe.get("title", run.name),
@@ -135,18 +49,23 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
         "message": end["message"] if end and not state else "",
         "warnings": [e["message"] for e in events if e["kind"] == "warning"],
         "tables": result_tables(run),
-        "sense": suitability.section(suits) if suits else None,
-        "figures": figures_of(run, events),
+        "suitability": suitability.report_section(suitable) if suitable else None,
+        "figures": draw_run_figures(run, events),
         "snippet": SNIPPET.format(tap=_best_tap(events)) if run.backbone.is_file() else "",
-        "recipe": tomlkit.dumps(without_places(recipe)).strip(),
-        "facts": facts_of(run, events),
+        "recipe": tomlkit.dumps(without_local_paths(recipe)).strip(),
+        "details": run_details(run, events),
     }
     for name in ("report.html", "report.md"):
         write_atomically(run.path / name, render(name, values).encode())
 
 
 def render(name: str, values: dict[str, Any]) -> str:
-    """Fill in the template of a page."""
+    """Fill in a template.
+
+    Args:
+        name: the name of the page, such as "report.html"; its template is `templates/report.html.jinja`.
+        values: the variables of the template.
+    """
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
     environment = Environment(
@@ -159,8 +78,15 @@ def render(name: str, values: dict[str, Any]) -> str:
     return printable(environment.get_template(f"{name}.jinja").render(values))
 
 
-def figures_of(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
-    """Draw a run's figures: {file, title, caption, base64, pixels} of each."""
+def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
+    """Draw the figures of a run into its folder.
+
+    Returns:
+        For each figure: `file`, `title`, `caption`, `base64` (the PNG file), `pixels` (whether to enlarge it without
+        smoothing) and `wide` (whether it is too wide to shrink it to the screen of a phone).
+    """
+    from PIL import Image
+
     from rotnet_keras.reports import figures
 
     run.figures.mkdir(exist_ok=True)
@@ -168,39 +94,44 @@ def figures_of(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
 
     def add(file: str, title: str, caption: str, pixels: bool = False) -> None:
         content = base64.b64encode((run.figures / file).read_bytes()).decode()
-        found.append({"file": file, "title": title, "caption": caption, "base64": content, "pixels": pixels})
+        with Image.open(run.figures / file) as image:
+            wide = image.width > WIDE_PIXELS
+        found.append(
+            {"file": file, "title": title, "caption": caption, "base64": content, "pixels": pixels, "wide": wide}
+        )
 
-    if run.settings().get("kind") == "study":
-        for number, grid in enumerate(grids(run)):
+    if run.recipe_values().get("kind") == "study":
+        for number, grid in enumerate(result_grids(run)):
             if grid.x:
-                figures.draw_grid(grid, run.figures / f"table-{number}.png")
-                caption = "Mean over the seeds, with their standard deviation." if grid.spread else ""
+                figures.draw_result_grid(grid, run.figures / f"table-{number}.png")
+                caption = "Mean over the seeds, with the standard deviation." if grid.spread else ""
                 add(f"table-{number}.png", grid.title, caption)
-        for picture in pictures(run):
+        for picture in picture_events(run):
             add(picture["file"], picture["title"], "The first test images; runs of the first seed.")
         return found
     task = task_of(run)
-    if figures.draw_curves(events, None if task.score else task.count, task.accuracy, run.figures / "curves.png"):
-        add("curves.png", "Curves", "Training is averaged over a few steps; validation is the whole split.")
+    chance_classes = None if task.score_name else task.num_classes
+    if figures.draw_curves(events, chance_classes, task.accuracy_name, run.figures / "curves.png"):
+        add("curves.png", "Curves", "Training values are averaged over a few steps; validation uses the whole split.")
     validated = [e for e in events if e["kind"] == "epoch" and "validation" in e]
-    if validated and not task.score and len(task.answers) <= MOST_NAMES:
+    if validated and not task.score_name and len(task.classes) <= MAX_LISTED_CLASSES:
         counts = validated[-1]["validation"]["confusion"]
-        figures.draw_confusion(counts, task.answers, "% of each row's truth", run.figures / "confusion.png")
-        add("confusion.png", "What was taken for what", "Validation images; of turned ones, each copy by itself.")
+        figures.draw_confusion(counts, task.classes, "% of each true class", run.figures / "confusion.png")
+        what = "Validation images; every rotated copy counts." if _rotates(run) else "Validation images."
+        add("confusion.png", "Confusion matrix", what)
     if (run.figures / "pictures.png").is_file():
-        add("pictures.png", "Test pictures", "The best, and then the worst: what is there, and what was predicted.")
+        add("pictures.png", "Test images", "The best results, then the worst: ground truth and prediction.")
     samples = [e for e in events if e["kind"] == "samples" and (run.samples / str(e["file"])).is_file()]
     if samples:
         figures.draw_samples(samples[-1], run.samples / samples[-1]["file"], run.figures / "samples.png")
-        add(
-            "samples.png",
-            "What the network sees",
-            "Validation images, turned: true → predicted angle and its probability. The last row is the worst.",
+        caption = (
+            "Rotated validation images, each with its true → predicted angle and the probability of the prediction. "
         )
-    suits = suitability.suitability_of(events)
-    if suits and (run.samples / str(suits["file"])).is_file():
-        figures.draw_ambiguous(suits, run.samples / suits["file"], run.figures / "ambiguous.png")
-        caption = "By how much each may be turned as it is shown, by what the network says of all its copies."
+        add("samples.png", "Sample predictions", f"{caption}The last row shows the worst predictions.")
+    suitable = suitability.latest_suitability(events)
+    if suitable and (run.samples / str(suitable["file"])).is_file():
+        figures.draw_ambiguous(suitable, run.samples / suitable["file"], run.figures / "ambiguous.png")
+        caption = "The two most probable rotations of each image as shown, from the predictions for all its copies."
         add("ambiguous.png", "The most ambiguous images", caption)
     if (run.figures / "filters.png").is_file():
         caption = "Kernels of the first convolution, scaled by its batch normalisation; grey is zero."
@@ -208,17 +139,11 @@ def figures_of(run: RunFolder, events: Sequence[Event]) -> list[dict[str, Any]]:
     probe = best_probe(events)
     if probe:
         names = run.facts().get("data", {}).get("classes", [])
-        if len(names) <= MOST_NAMES:
-            title = f"{HEADS[probe['head']]} on {probe['tap']}"
-            figures.draw_confusion(probe["confusion"], names, f"{title}, % of each class", run.figures / "classes.png")
-            add("classes.png", "Confusion of classes", f"Test images, {title}, the tap that is best on validation.")
+        if len(names) <= MAX_LISTED_CLASSES:
+            title = f"{HEAD_NAMES[probe['head']]} on {probe['tap']}"
+            figures.draw_confusion(probe["confusion"], names, "% of each true class", run.figures / "classes.png")
+            add("classes.png", f"Confusion matrix: {title}", "Test images. The probe is the best one on validation.")
     return found
-
-
-def best_probe(events: Sequence[Event]) -> Event | None:
-    """The probe result on our features that is best on validation: never chosen by test accuracy."""
-    ours = [e for e in events if e["kind"] == "probe" and e["weights"] == "rotnet" and "validation_top1" in e]
-    return max(ours, key=lambda e: (e["labels_per_class"] is None, e["validation_top1"]), default=None)
 
 
 def _best_tap(events: Sequence[Event]) -> str:
@@ -226,25 +151,25 @@ def _best_tap(events: Sequence[Event]) -> str:
     return str(best["tap"]) if best else "conv2"
 
 
-def facts_of(run: RunFolder, events: Sequence[Event]) -> list[tuple[str, str]]:
-    """What a run was made of, on and with, in (name, words)."""
+def run_details(run: RunFolder, events: Sequence[Event]) -> list[tuple[str, str]]:
+    """Return (name, text) rows on a run: its data, size, time, hardware and versions."""
     facts = run.facts()
     steps = [e["step"] for e in events if e["kind"] == "step"]
-    scale = run.settings().get("scales", {}).get(facts.get("scale"), {})
+    scale = run.recipe_values().get("scales", {}).get(facts.get("scale"), {})
     seconds = {e["folder"]: e.get("seconds", 0.0) for e in events if e["kind"] == "run"}
     rows = [
         ("scale", scale.get("note", "")),
-        ("where claims do not hold", " ".join(scale.get("remark", "").split())),
+        ("remark", " ".join(scale.get("remark", "").split())),
         ("runs", ", ".join(seconds)),
         ("data", _data(facts["data"]) if "data" in facts else ""),
         ("trainable parameters", f"{facts['parameters']:,}" if "parameters" in facts else ""),
         ("steps", f"{max(steps):,} of {facts.get('steps', 0):,}" if steps else ""),
-        ("inputs seen", f"{max(steps) * facts.get('inputs_per_step', 0):,}" if steps else ""),
-        ("time of its runs", clock(sum(seconds.values())) if seconds else ""),
-        ("time", clock(working_seconds(events)) if not seconds else ""),
-        ("of it pretraining", clock(pretraining_seconds(events)) if _rotates(run) else ""),
-        ("made on", ", ".join([*(str(facts[key]) for key in ("device", "processor") if key in facts),
-                               f"{facts.get('cpus')} cores"])),
+        ("training inputs", f"{max(steps) * facts.get('inputs_per_step', 0):,}" if steps else ""),
+        ("time of all runs", _time(sum(seconds.values()))),
+        ("time", "" if seconds else _time(working_seconds(events))),
+        ("time of pretraining", _time(pretraining_seconds(events)) if _rotates(run) else ""),
+        ("hardware", ", ".join([*(str(facts[key]) for key in ("device", "processor") if key in facts),
+                                f"{facts.get('cpus')} cores"])),
         ("versions", ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())),
         ("finished", time.strftime("%Y-%m-%d", time.localtime(events[-1]["time"])) if events else ""),
     ]  # fmt: skip
@@ -256,65 +181,48 @@ def _data(data: dict[str, Any]) -> str:
     return f"{Path(data.get('name', '')).name}: {counts}, {data.get('image_shape')} ({data.get('fingerprint')})"
 
 
+def _time(seconds: float) -> str:
+    return duration(seconds) if round(seconds) else ""
+
+
 def _rotates(run: RunFolder) -> bool:
-    return bool(run.settings().get("kind") == "pretrain")
+    return bool(run.recipe_values().get("kind") == "pretrain")
 
 
 def working_seconds(events: Sequence[Event]) -> float:
-    """Seconds that processes worked on the run, without the pauses between a stop and its resume.
+    """Return how many seconds processes worked on a run, without the pauses between a stop and the next start.
 
-    What a clock is set back by in between is left out.
+    Where the clock was set back between two events, nothing is counted.
     """
     return sum(max(0.0, b["time"] - a["time"]) for a, b in pairwise(events) if b["kind"] != "start")
 
 
 def pretraining_seconds(events: Sequence[Event]) -> float:
-    """The same up to the last epoch's end."""
+    """Return the working seconds up to the end of the last epoch, without the probes after it."""
     epochs = [i for i, e in enumerate(events) if e["kind"] == "epoch"]
     return working_seconds(events[: epochs[-1] + 1]) if epochs else 0.0
 
 
-def clock(seconds: float) -> str:
-    """Seconds as "1 h 02 min", "3 min 10 s" or "8 s"; empty for none."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    if minutes:
-        return f"{minutes} min {rest:02d} s"
-    return f"{rest} s" if rest else ""
-
-
-def without_places(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe as others can use it: file names without the folders of this machine."""
+def without_local_paths(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return the recipe as others can use it: absolute paths are cut to their last part."""
     shown = dict(recipe)
     if "data" in recipe:
-        shown["data"] = _data_without_places(recipe["data"])
+        shown["data"] = _data_without_paths(recipe["data"])
     if "data" in recipe.get("set", {}):
-        shown["set"] = recipe["set"] | {"data": _data_without_places(recipe["set"]["data"])}
+        shown["set"] = recipe["set"] | {"data": _data_without_paths(recipe["set"]["data"])}
     for section in ("backbone", "pretrained"):
         if "file" in recipe.get(section, {}):
-            shown[section] = recipe[section] | {"file": _last(recipe[section]["file"])}
+            shown[section] = recipe[section] | {"file": _last_part(recipe[section]["file"])}
     for name, scale in recipe.get("scales", {}).items():
-        recipes = {key: _last(value) for key, value in scale["recipes"].items()}
+        recipes = {key: _last_part(value) for key, value in scale["recipes"].items()}
         shown["scales"] = shown["scales"] | {name: scale | {"recipes": recipes}}
     return shown
 
 
-def _data_without_places(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: _last(value) if key == "name" else value for key, value in data.items() if key != "data_dir"}
+def _data_without_paths(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: _last_part(value) if key == "name" else value for key, value in data.items() if key != "data_dir"}
 
 
-def _last(name: str) -> str:
-    """The last part of an absolute path; any other name as it is."""
+def _last_part(name: str) -> str:
+    """Return the last part of an absolute path; any other name as it is."""
     return Path(name).name if Path(name).is_absolute() else name
-
-
-def _top1(event: Event | None) -> str:
-    if event is None:
-        return ""
-    spread = f" ± {100 * event['top1_std']:.1f}" if "top1_std" in event else ""
-    return _percent(event["top1"]) + spread
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"

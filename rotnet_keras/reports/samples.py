@@ -1,4 +1,4 @@
-"""Pictures of what the network sees and says: tiles in one file, their stories in an event."""
+"""Sample images with predictions: small tiles side by side in one image file, their labels in an event."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,36 +7,39 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-SAMPLES = 24
-WORST = 128
-SHOWN_WORST = 8
+# How many images are shown every time, in how many the worst predictions are searched, and how many of those are shown.
+FIXED_SAMPLES = 24
+SEARCHED_SAMPLES = 128
+WORST_SAMPLES = 8
 
 
 def write_samples(
     folder: Path, step: int, inputs: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, angles: Sequence[int]
 ) -> dict[str, Any]:
-    """Write a strip of tiles and return what the `samples` event says of it.
+    """Write a strip of sample images and return the fields of the `samples` event.
 
-    The first tiles are one turn each of the first images, the same ones every time; the last are the
-    copies with the lowest probability of their true angle.
+    The first tiles show one rotation each of the first images, the same ones every time. The last tiles show the copies
+    with the lowest probability of their true angle.
 
     Args:
+        folder: the folder to write into.
+        step: the training step, for the file's name.
         inputs: (K*N, T, T, C) uint8, all images at the first angle, then all at the second, ...
-        labels: (K*N,) which angle each is turned by.
-        probabilities: (K*N, K).
-        angles: K degrees.
+        labels: (K*N,) the index of the angle that each is rotated by.
+        probabilities: (K*N, K) predicted.
+        angles: K angles in degrees.
 
     Returns:
-        `file`, `tile` (side in pixels) and `tiles`: angle, predicted, probability of the prediction,
-        and `pick` ("fixed" or "worst"), from left to right.
+        `file`, `tile` (side of a tile in pixels) and `tiles`, from left to right: `angle`, `predicted`, `probability`
+        of the prediction, and `pick` ("fixed" or "worst").
     """
     images = len(inputs) // len(angles)
-    fixed = [(i % len(angles)) * images + i for i in range(min(SAMPLES, images))]
+    fixed = [(i % len(angles)) * images + i for i in range(min(FIXED_SAMPLES, images))]
     of_truth = probabilities[np.arange(len(labels)), labels]
-    worst = [int(i) for i in np.argsort(of_truth, kind="stable")[:SHOWN_WORST]]
+    worst = [int(i) for i in np.argsort(of_truth, kind="stable")[:WORST_SAMPLES]]
     chosen = fixed + worst
     name = f"step-{step:08d}.png"
-    write_strip(folder, name, inputs[chosen])
+    write_image_strip(folder, name, inputs[chosen])
     tiles = [
         {
             "pick": "fixed" if n < len(fixed) else "worst",
@@ -49,13 +52,13 @@ def write_samples(
     return {"file": name, "tile": int(inputs.shape[1]), "tiles": tiles}
 
 
-def write_strip(folder: Path, name: str, images: np.ndarray) -> None:
-    """Write images, (N, T, T, C) uint8, side by side into one file."""
+def write_image_strip(folder: Path, name: str, images: np.ndarray) -> None:
+    """Write images, (N, T, T, C) uint8, side by side into one PNG file."""
     folder.mkdir(exist_ok=True)
     strip = np.concatenate([_displayable(image) for image in images], axis=1)
     Image.fromarray(strip[..., 0] if strip.shape[2] == 1 else strip).save(folder / name)
 
 
 def _displayable(image: np.ndarray) -> np.ndarray:
-    """(T, T, 1) or (T, T, 3): of other numbers of channels the first one."""
+    """Return (T, T, 1) or (T, T, 3) pixels; of other numbers of channels, only the first one."""
     return image if image.shape[2] in (1, 3) else image[..., :1]

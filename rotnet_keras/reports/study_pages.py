@@ -1,4 +1,4 @@
-"""The results of several studies in one place, for others to read: `README.md`, one HTML page, figures."""
+"""The results of several studies collected for publication: `README.md`, one HTML page, and figures."""
 
 import json
 import shutil
@@ -12,16 +12,17 @@ import tomlkit
 from rotnet_keras.config.finder import shipped_recipes
 from rotnet_keras.errors import RunError
 from rotnet_keras.files import write_atomically
-from rotnet_keras.reports.report import facts_of, figures_of, render, result_tables, without_places
+from rotnet_keras.reports.report import draw_run_figures, render, run_details, without_local_paths
+from rotnet_keras.reports.tables import result_tables
 from rotnet_keras.runs.folder import RunFolder
 
-# What others are told of a study: not its process, folders and command line.
+# The facts of a study that are published: not its process, folders and command line.
 KEPT_FACTS = ("format", "recipe", "created", "cpus", "processor", "device", "python", "versions", "steps", "scale")
 
 
 @dataclass(frozen=True)
 class Section:
-    """One study as the pages show it."""
+    """A study as the pages show it."""
 
     name: str
     title: str
@@ -29,28 +30,31 @@ class Section:
     command: str
     tables: list[Any]
     figures: list[dict[str, Any]]
-    facts: list[tuple[str, str]]
+    details: list[tuple[str, str]]
 
 
 def collect(studies: Sequence[RunFolder], output: Path, name: str, title: str) -> Path:
-    """Write what finished studies came to.
+    """Write the results of finished studies into a folder.
 
-    `README.md` has their tables and figures, `<name>.html` the same in one file; a folder for each study holds
-    its figures as PNG and SVG, its recipe and its events, with every number of every run. Such a folder can be
-    collected again, with others, where the runs are gone.
+    `README.md` has their tables and figures, and `<name>.html` has the same in one file. A folder for each study has
+    its figures as PNG and SVG, its recipe, and its events with every number of every run. Such a folder can be
+    collected again, together with others, when the runs themselves are gone.
 
     Args:
-        output: a folder; what is in it of these studies is replaced.
+        studies: run folders of studies, or folders that this function has written.
+        output: the folder; earlier results of these studies in it are replaced.
+        name: the name of the HTML page, without extension.
+        title: the heading of the pages.
 
     Returns:
-        The page.
+        The path of the HTML page.
 
     Raises:
-        RunError: a run is no study, or not finished.
+        RunError: a run is not a study, or not finished.
     """
     for run in studies:
-        if run.settings().get("kind") != "study" or run.state() != "finished":
-            raise RunError(f"{run.name} is not a finished study: only those can be collected")
+        if run.recipe_values().get("kind") != "study" or run.state() != "finished":
+            raise RunError(f"{run.name} is not a finished study; only finished studies can be collected")
     sections = [_section(run, output) for run in studies]
     values = {"title": title, "sections": sections}
     for template, path in (("results.md", output / "README.md"), ("results.html", output / f"{name}.html")):
@@ -59,24 +63,24 @@ def collect(studies: Sequence[RunFolder], output: Path, name: str, title: str) -
 
 
 def _section(run: RunFolder, output: Path) -> Section:
-    settings, events = run.settings(), run.events()
+    recipe, events = run.recipe_values(), run.events()
     name = str(run.facts().get("recipe", run.name))
-    figures = figures_of(run, events)
+    figures = draw_run_figures(run, events)
     target = RunFolder(output / name)
     if target.path.absolute() != run.path.absolute():
         target.figures.mkdir(parents=True, exist_ok=True)
         for file in run.figures.iterdir():
             shutil.copyfile(file, target.figures / file.name)
         shutil.copyfile(run.events_file, target.events_file)
-        write_atomically(target.recipe, tomlkit.dumps(without_places(settings)).encode())
+        write_atomically(target.recipe, tomlkit.dumps(without_local_paths(recipe)).encode())
         facts = {key: value for key, value in run.facts().items() if key in KEPT_FACTS}
         write_atomically(target.facts_file, json.dumps(facts, indent=2).encode())
-    command = f"rotnet-keras run {_as_typed(name)} scale={settings['scale']}"
+    command = f"rotnet-keras run {_recipe_argument(name)} scale={recipe['scale']}"
     return Section(
-        name, settings["title"], settings["paper"], command, result_tables(run), figures, facts_of(run, events)
+        name, recipe["title"], recipe["paper"], command, result_tables(run), figures, run_details(run, events)
     )
 
 
-def _as_typed(name: str) -> str:
-    """How a recipe is called on the command line: a shipped one by its name, any other as a file."""
+def _recipe_argument(name: str) -> str:
+    """Return how a recipe is named on the command line: a shipped one by its name, any other by its file."""
     return next((shipped for shipped in shipped_recipes() if Path(shipped).name == name), f"{name}.toml")

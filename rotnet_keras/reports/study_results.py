@@ -1,4 +1,4 @@
-"""What a study's runs came to, in numbers: tables beside the paper's, curves, and whether its claims hold."""
+"""The results of a study: tables of its runs beside the paper's numbers, and whether the paper's claims hold."""
 
 import statistics
 from collections.abc import Sequence
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rotnet_keras.runs.folder import RunFolder
-from rotnet_keras.runs.task_labels import recalls_of, score_of, task_of
+from rotnet_keras.runs.task_labels import per_class_scores, score_of, task_of
 
 
-def measures(run: RunFolder) -> list[dict[str, Any]]:
-    """All accuracies of a run, 0 to 1, each with what it is about: probe, weights, tap, epoch and class."""
+def run_measures(run: RunFolder) -> list[dict[str, Any]]:
+    """Return all accuracies of a run: `value`, 0 to 1, with its probe, weights, tap, epoch and class if it has them."""
     events, task = run.events(), task_of(run)
     classes = run.facts().get("data", {}).get("classes", [])
     per_epoch = run.facts().get("steps_per_epoch") or 1
@@ -21,8 +21,8 @@ def measures(run: RunFolder) -> list[dict[str, Any]]:
             found.append({"epoch": event["epoch"], "value": score_of(event["validation"])})
         elif event["kind"] == "test":
             found.append({"value": score_of(event)})
-            each = zip(task.answers, recalls_of(event), strict=True)
-            found += [{"class": name, "value": value} for name, value in each if value is not None]
+            by_class = zip(task.classes, per_class_scores(event), strict=True)
+            found += [{"class": name, "value": value} for name, value in by_class if value is not None]
         elif event["kind"] == "probe":
             about = {key: event[key] for key in ("probe", "weights", "tap")}
             if event["step"]:
@@ -36,11 +36,11 @@ def measures(run: RunFolder) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table.
+    """A cell of a table.
 
     Attributes:
-        values: in percent, by seed.
-        paper: the paper's, in percent.
+        values: measured, in percent, by seed.
+        paper: the paper's value, in percent.
     """
 
     values: dict[int, float]
@@ -48,18 +48,25 @@ class Cell:
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
+        """Mean over the seeds."""
         return statistics.fmean(self.values.values())
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation over the seeds; None of a single one."""
+        """Sample standard deviation over the seeds; None if there is only one."""
         return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
 
 
 @dataclass(frozen=True)
-class Grid:
-    """A table: cells by row and column, both in the order of their first appearance."""
+class ResultGrid:
+    """A table of results: cells by row and column, both in the order of their first appearance.
+
+    Attributes:
+        title: the heading.
+        cells: by (row, column).
+        x: what the columns measure, if their names are numbers and the rows can be drawn as curves.
+        log: whether such curves have a logarithmic axis.
+    """
 
     title: str
     cells: dict[tuple[str, str], Cell]
@@ -73,48 +80,48 @@ class Grid:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns; numbers by size."""
+        """Names of the columns; numbers are sorted."""
         names = list(dict.fromkeys(column for _, column in self.cells))
         return sorted(names, key=float) if self.x else names
 
     @property
     def spread(self) -> bool:
-        """Whether it has cells of several seeds."""
+        """Whether any cell has several seeds."""
         return any(len(cell.values) > 1 for cell in self.cells.values())
 
     def cell(self, row: str, column: str) -> Cell | None:
-        """One of them; where columns are numbers, those of a row also go by "first" and "last"."""
+        """Return a cell. If columns are numbers, "first" and "last" stand for the first and last one of the row."""
         if self.x and column in ("first", "last"):
             columns = [name for name in self.columns if (row, name) in self.cells]
             column = columns[0 if column == "first" else -1] if columns else column
         return self.cells.get((row, column))
 
     def as_text(self) -> tuple[str, list[str], list[list[str]]]:
-        """(title, columns, rows); a cell is "77.5 ± 0.4 (89.06)", the paper's number in brackets."""
+        """Return title, columns and rows as text; a cell is "77.5 ± 0.4 (89.06)", the paper's value in brackets."""
         rows = []
         for row in self.rows:
-            rows.append([row, *(_in_words(self.cells.get((row, column))) for column in self.columns)])
+            rows.append([row, *(_cell_text(self.cells.get((row, column))) for column in self.columns)])
         return self.title, [self.x or "", *self.columns], rows
 
 
-def grids(run: RunFolder) -> list[Grid]:
-    """The tables of a study, of the runs that are finished so far."""
-    settings = run.settings()
+def result_grids(run: RunFolder) -> list[ResultGrid]:
+    """Return the tables of a study, filled with the runs that are finished so far."""
+    recipe = run.recipe_values()
     by_run: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for event in run.events():
         if event["kind"] == "run":
             by_run.setdefault(event["name"], {})[event["seed"]] = event["measures"]
-    return [_grid(table, by_run) for table in settings.get("table", [])]
+    return [_grid(table, by_run) for table in recipe.get("table", [])]
 
 
-def _grid(table: dict[str, Any], by_run: dict[str, dict[int, list[dict[str, Any]]]]) -> Grid:
+def _grid(table: dict[str, Any], by_run: dict[str, dict[int, list[dict[str, Any]]]]) -> ResultGrid:
     cells: dict[tuple[str, str], Cell] = {}
     for entry in table["entry"]:
         paper = entry.get("paper")
         values: dict[str, dict[int, float]] = {}
         for seed, found in by_run.get(entry.get("run", ""), {}).items():
             for measure in found:
-                if _meant(measure, entry):
+                if _matches(measure, entry):
                     column = _column(measure, entry)
                     values.setdefault(column, {})[seed] = 100 * measure["value"]
         if isinstance(paper, dict):
@@ -123,11 +130,11 @@ def _grid(table: dict[str, Any], by_run: dict[str, dict[int, list[dict[str, Any]
         for column, by_seed in values.items():
             theirs = paper.get(column) if isinstance(paper, dict) else paper
             cells[entry["row"], column] = Cell(by_seed, theirs)
-    return Grid(table["title"], cells, table.get("x"), table.get("log", False))
+    return ResultGrid(table["title"], cells, table.get("x"), table.get("log", False))
 
 
-def _meant(measure: dict[str, Any], entry: dict[str, Any]) -> bool:
-    """Whether an entry of a table asks for a measure."""
+def _matches(measure: dict[str, Any], entry: dict[str, Any]) -> bool:
+    """Return whether an entry of a table asks for this measure."""
     by = entry.get("by")
     if measure.get("probe") != entry.get("probe") or ("epoch" in measure) != (by == "epoch"):
         return False
@@ -143,7 +150,7 @@ def _column(measure: dict[str, Any], entry: dict[str, Any]) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _in_words(cell: Cell | None) -> str:
+def _cell_text(cell: Cell | None) -> str:
     if cell is None:
         return ""
     spread = f" ± {cell.std:.1f}" if cell.values and cell.std is not None else ""
@@ -153,11 +160,14 @@ def _in_words(cell: Cell | None) -> str:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A claim of the paper and what was found of it.
+class ClaimResult:
+    """A claim of the paper, that one cell is higher than another, and what was measured.
 
     Attributes:
-        difference: points by which the higher is above the lower, by seed; empty where a number is missing.
+        claim: the claim in words.
+        higher: names of the cell that the claim says is higher.
+        lower: names of the other cell.
+        difference: percentage points by which the first exceeds the second, by seed; empty if a value is missing.
     """
 
     claim: str
@@ -167,39 +177,39 @@ class Judged:
 
     @property
     def verdict(self) -> str:
-        """ "holds" or "does not hold" where all seeds agree, "not settled" where they don't or none is there."""
+        """Return "holds" or "does not hold" if all seeds agree, else "not settled"."""
         if self.difference and min(self.difference) > 0:
             return "holds"
         return "does not hold" if self.difference and max(self.difference) <= 0 else "not settled"
 
 
-def findings(run: RunFolder) -> list[Judged]:
-    """The claims that a study looks at."""
-    tables = grids(run)
-    judged = []
-    for finding in run.settings().get("finding", []):
-        table = tables[finding.get("table", 0)]
-        higher, lower = (table.cell(*finding[key]) for key in ("higher", "lower"))
+def claim_results(run: RunFolder) -> list[ClaimResult]:
+    """Return the result for each claim that a study tests."""
+    grids = result_grids(run)
+    results = []
+    for finding in run.recipe_values().get("finding", []):
+        grid = grids[finding.get("table", 0)]
+        higher, lower = (grid.cell(*finding[key]) for key in ("higher", "lower"))
         seeds = sorted(higher.values.keys() & lower.values.keys()) if higher and lower else []
         differences = [higher.values[s] - lower.values[s] for s in seeds] if higher and lower else []
         names = [", ".join(finding[key]) for key in ("higher", "lower")]
-        judged.append(Judged(finding["claim"], names[0], names[1], differences))
-    return judged
+        results.append(ClaimResult(finding["claim"], names[0], names[1], differences))
+    return results
 
 
 def study_tables(run: RunFolder) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(title, columns, rows) of all of a study's tables, the claims last."""
+    """Return title, columns and rows of all tables of a study, claims last."""
     rows = []
-    for one in findings(run):
+    for one in claim_results(run):
         points = ", ".join(f"{d:+.1f}" for d in one.difference)
         rows.append([one.claim, one.verdict, f"{one.higher} over {one.lower}: {points or 'not measured'}"])
-    scores = [(name, score) for e in pictures(run) for name, score in e["scores"].items()]
-    turning = [("How well attention turns with the image: 1 exactly, 0 not at all", ["", "correlation"],
-                [[name, f"{score:.2f}"] for name, score in scores])] if scores else []  # fmt: skip
-    claims = [("The paper's claims", ["claim", "here", "points, by seed"], rows)] if rows else []
-    return [*(grid.as_text() for grid in grids(run)), *turning, *claims]
+    scores = [(name, score) for e in picture_events(run) for name, score in e["scores"].items()]
+    title = "Equivariance of attention: 1 if it rotates exactly with the image, 0 if not at all"
+    equivariance = [(title, ["", "correlation"], [[name, f"{score:.2f}"] for name, score in scores])] if scores else []
+    claims = [("The paper's claims", ["claim", "result", "difference in points, by seed"], rows)] if rows else []
+    return [*(grid.as_text() for grid in result_grids(run)), *equivariance, *claims]
 
 
-def pictures(run: RunFolder) -> list[dict[str, Any]]:
-    """The newest event of each of a study's pictures."""
+def picture_events(run: RunFolder) -> list[dict[str, Any]]:
+    """Return the newest event of each picture of a study."""
     return list({e["number"]: e for e in run.events() if e["kind"] == "picture"}.values())
