@@ -90,6 +90,6 @@ def _decoding(costs: Sequence[RunCost], cluster: Cluster) -> str:
     cores = math.ceil(fastest / roofline.IMAGES_PER_CORE_SECOND / cluster.machines)
     per_machine = " per machine" if cluster.machines > 1 else ""
     return (
-        f"The first phase reads {fastest:,.0f} images/s; decoding them takes {cores} CPU cores{per_machine}. "
-        "Plan with fewer by --cores."
+        f"The first phase reads {fastest:,.0f} images/s. Decoding them takes {cores} CPU cores{per_machine}; "
+        "--cores plans with fewer."
     )

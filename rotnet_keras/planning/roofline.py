@@ -47,7 +47,7 @@ def assumptions(cluster: Cluster, decoded: bool) -> Iterator[str]:
     if decoded:
         yield f"{IMAGES_PER_CORE_SECOND:,.0f} images decoded per second on each CPU core"
     if cluster.total > 1:
-        yield f"{MULTI_DEVICE_EFFICIENCY:.0%} of the rate of a single device on each device"
+        yield f"{MULTI_DEVICE_EFFICIENCY:.0%} of the rate of a single device on each of several"
         yield f"gradients summed after each step over links of {_link(cluster):g} GB/s"
 
 
