@@ -34,7 +34,7 @@ def measured(parts, **settings):
 
 
 @pytest.mark.slow
-def test_training_is_set_against_the_peak_and_another_program(tmp_path):
+def test_training_is_compared_with_the_peak_and_another_program(tmp_path):
     program = tmp_path / "other.py"
     program.write_text("print('starting'); print('{\"rotated_images_per_s\": 50.0}')")
     found = measured(["training"], against=f"{sys.executable} {program}")
@@ -48,7 +48,7 @@ def test_training_is_set_against_the_peak_and_another_program(tmp_path):
     assert values["rotnet-keras relative to that command"] == pytest.approx(step["value"] / 50, rel=1e-2)
 
 
-def test_the_arithmetic_is_counted_from_the_layers():
+def test_arithmetic_is_counted_from_the_layers():
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(5, 3, strides=2, padding="same")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(7)(keras.layers.Flatten()(x)))
@@ -73,7 +73,7 @@ def test_memory_is_measured():
 
 
 @pytest.mark.slow
-def test_the_command_measures_how_commands_start():
+def test_the_command_measures_the_start_of_commands():
     found = json.loads(run_cli("bench", "startup", "--rounds", "1", "--json").stdout)
     names = [one["name"] for one in found["measurements"]]
     assert names == ["rotnet-keras --help", "rotnet-keras recipes", "rotnet-keras runs"]
@@ -89,12 +89,12 @@ def test_the_command_measures_how_commands_start():
         (["--precision", "float64"], "expected one of auto, float32"),
     ],
 )
-def test_what_does_not_exist_is_refused(arguments, expected):
+def test_unknown_parts_backbones_and_precisions_are_refused(arguments, expected):
     result = invoke("bench", *arguments)
     assert result.returncode == 2 and expected in result.stderr
 
 
 @pytest.mark.slow
-def test_a_program_that_answers_nothing_useful_is_named():
+def test_a_command_without_the_expected_output_is_named():
     with pytest.raises(Exception, match="rotated_images_per_s from: echo hello"):
         measured(["training"], against="echo hello")

@@ -1,4 +1,4 @@
-"""Plans: what a run computes, counted; what it takes, by data sheets or by a trial."""
+"""Plans: the counted work of a run, and its time from data sheets or from a trial."""
 
 import pytest
 from support.command_line import run_cli
@@ -32,7 +32,7 @@ def _no_data(monkeypatch, tmp_path):
     ("text", "machines", "devices", "name"),
     [("H100", 1, 1, "H100"), ("8xh100", 1, 8, "H100"), ("4x8xA100-80", 4, 8, "A100-80"), ("2x1.5TFLOPS", 1, 2, None)],
 )
-def test_devices_are_machines_by_devices_by_name(text, machines, devices, name):
+def test_devices_are_parsed_as_machines_by_devices_by_name(text, machines, devices, name):
     cluster = parse_devices(text)
     assert (cluster.machines, cluster.devices, cluster.total) == (machines, devices, machines * devices)
     assert cluster.device.name == name if name else cluster.device.float32_tflops == 1.5
@@ -41,7 +41,7 @@ def test_devices_are_machines_by_devices_by_name(text, machines, devices, name):
 @pytest.mark.parametrize(
     ("text", "hint"), [("8xH10", "'H100'"), ("0xH100", "at least one"), ("0TFLOPS", "at least one"), ("", "8xH100")]
 )
-def test_devices_that_are_none_get_an_error_that_says_what_there_is(text, hint):
+def test_unknown_devices_get_an_error_with_the_known_ones(text, hint):
     with pytest.raises(RecipeError, match=hint):
         parse_devices(text)
 
@@ -60,7 +60,7 @@ def test_rates_of_resnet50_are_within_18_percent_of_the_published_ones(device, p
     assert 256_000 / took == pytest.approx(published, rel=0.18)
 
 
-def test_a_pretraining_is_counted_from_its_recipe_though_the_images_are_elsewhere(runs_dir):
+def test_a_pretraining_is_counted_from_its_recipe_without_its_images(runs_dir):
     cost = cost_of("imagenet_alexnet", runs_dir)
     training, evaluation = cost.parts
     # 99 % of 1,281,167 images, 192 a step, four copies of each, for 50 epochs.
@@ -76,7 +76,7 @@ def test_a_pretraining_is_counted_from_its_recipe_though_the_images_are_elsewher
     assert cost.on_paper
 
 
-def test_several_devices_share_a_training_and_nothing_else(runs_dir):
+def test_several_devices_share_the_training_only(runs_dir):
     one, eight = (cost_of("cifar_nin", runs_dir, devices) for devices in ("T4", "8xT4"))
     assert (
         one.parts[0].seconds / 8 / MULTI_DEVICE_EFFICIENCY
@@ -87,7 +87,7 @@ def test_several_devices_share_a_training_and_nothing_else(runs_dir):
     assert eight.memory_bytes < one.memory_bytes / 2
 
 
-def test_few_cores_hold_the_devices_up_unless_images_are_kept(runs_dir):
+def test_few_cores_slow_the_devices_down_unless_images_are_kept_in_memory(runs_dir):
     phase = Phase("training", 10, 256, (), 2560, shared=True, parameters=0)
     assert phase_seconds(phase, parse_devices("2x8xH100"), cores=4, decoded=True) == 2560 / (
         2 * 4 * IMAGES_PER_CORE_SECOND
@@ -96,7 +96,7 @@ def test_few_cores_hold_the_devices_up_unless_images_are_kept(runs_dir):
     assert fed.parts == cost_of("cifar_nin", runs_dir).parts
 
 
-def test_a_probe_of_a_backbone_that_is_still_to_be_made_goes_by_its_recipe(runs_dir):
+def test_a_probe_of_a_backbone_that_is_still_to_be_made_is_planned_from_its_recipe(runs_dir):
     data = {"data.name": "cifar10", "data.size": 32, "augment.crop": 32}
     linear, knn = cost_of("probe", runs_dir, **{"backbone.recipe": "cifar_nin", **data}).parts
     trunks, images = 2, 45_000
@@ -108,14 +108,14 @@ def test_a_probe_of_a_backbone_that_is_still_to_be_made_goes_by_its_recipe(runs_
         cost_of("probe", runs_dir, **{"backbone.run": "nothing", **data})
 
 
-def test_what_is_too_large_for_a_device_is_told_with_what_helps(runs_dir):
+def test_a_training_too_large_for_a_device_is_reported_with_a_remedy(runs_dir):
     found = [cost_of("cifar_nin", runs_dir, "T4", **{"train.batch": 2048})]
     assert any("train.accumulate=" in note for note in plan_notes(found, parse_devices("T4")))
     less = cost_of("cifar_nin", runs_dir, "T4", **{"train.batch": 2048, "train.accumulate": 4})
     assert not any("train.accumulate=" in note for note in plan_notes([less], parse_devices("T4")))
 
 
-def test_images_of_which_nothing_is_known_cannot_be_planned_with(runs_dir):
+def test_missing_images_of_unknown_size_are_reported(runs_dir):
     with pytest.raises(DataError, match="no folder"):
         cost_of("folder", runs_dir, **{"data.name": "/nowhere"})
     with pytest.raises(DataError, match=r"splits\.train"):
@@ -139,7 +139,7 @@ def test_a_plan_of_a_study_lists_its_runs(runs_dir):
 
 
 @pytest.mark.slow
-def test_a_plan_of_a_study_knows_the_backbones_that_its_runs_will_make(runs_dir):
+def test_a_plan_of_a_study_uses_the_backbones_that_its_runs_will_make(runs_dir):
     study = load_recipe("studies/table7_voc", {"scale": "cpu", "scales.cpu.seeds": [0]})
     found = {cost.name: cost for cost in estimate_costs(study, runs_dir, parse_devices("H100"))}
     assert len(found) == 16 and all(cost.seconds > START_AND_END_SECONDS for cost in found.values())
@@ -150,21 +150,21 @@ def test_a_plan_of_a_study_knows_the_backbones_that_its_runs_will_make(runs_dir)
     ("recipe", "steps", "tested"),
     [("voc07_classification", 80_000, 4952), ("voc07_detection", 200_000, 4952), ("voc12_segmentation", 100_000, 1449)],
 )
-def test_transfers_of_pictures_that_are_not_there_are_planned_by_what_is_known_of_them(recipe, steps, tested, runs_dir):
+def test_transfers_without_their_images_are_planned_from_published_sizes(recipe, steps, tested, runs_dir):
     cost = cost_of(recipe, runs_dir, **{"backbone.name": "alexnet"})
     training, evaluation = cost.parts
     assert (training.name, training.steps, evaluation.images) == ("training", steps, tested)
     assert cost.on_paper and cost.seconds > training.seconds > 0 and cost.memory_bytes > 1e9
 
 
-def test_the_regions_of_a_picture_cost_what_their_network_does(runs_dir):
+def test_the_cost_of_detection_includes_the_head_of_every_region(runs_dir):
     smaller = {"backbone.name": "compact", "taps": ["conv2"], "after": "conv2", "canvas.side": 64}
     few, many = (cost_of("voc07_detection", runs_dir, **smaller, **{"cells": cells}).parts[0].flop for cells in (2, 4))
     assert many > 1.5 * few
 
 
 @pytest.mark.slow
-def test_a_plan_of_this_machine_times_a_transfer_and_one_of_a_backbone_that_is_not_there(tmp_path):
+def test_a_plan_of_this_machine_times_transfers_with_and_without_their_backbone(tmp_path):
     kit = make_kit(tmp_path / "kit", 8)
     (tmp_path / "tiny.toml").write_text(TINY_RECIPE.format(data=kit / "JPEGImages").replace("pad = 2", "pad = 0"))
     (tmp_path / "segmentation.toml").write_text(SEGMENTATION.format(kit=kit, classes=list(COLOURS)))
@@ -177,7 +177,7 @@ def test_a_plan_of_this_machine_times_a_transfer_and_one_of_a_backbone_that_is_n
     assert found["pretrained-s0"].parts[0].flop == found["random-s0"].parts[0].flop > 0, "the same backbone"
 
 
-def test_the_command_prints_parts_and_what_they_assume(runs_dir):
+def test_the_command_prints_phases_and_assumptions(runs_dir):
     result = run_cli("plan", "cifar_nin", "--devices", "2x8xH100", cwd=runs_dir.parent)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Transfer to detection, and the parts that its networks are made of."""
+"""Transfer to detection, and the parts of the detectors."""
 
 import keras_cv
 import numpy as np
@@ -59,7 +59,7 @@ def kit(tmp_path_factory):
 
 
 def learned(recipe, text, kit, *overrides):
-    """The run of a recipe, and what its test came to."""
+    """Run a recipe; return the run and its test event."""
     recipe.write_text(text.format(kit=kit, classes=list(COLOURS)))
     result, run = start(recipe, *overrides)
     assert result.returncode == 0, run.log.read_text()
@@ -68,8 +68,8 @@ def learned(recipe, text, kit, *overrides):
     return run, test
 
 
-def told_by_export(kit, run):
-    """What the exported model finds in the kit's first picture: class, top, left, bottom, right."""
+def predicted_by_export(kit, run):
+    """Return what the exported model predicts for the first image: class, top, left, bottom, right."""
     code = """
 import sys, keras, keras_cv, numpy as np
 from PIL import Image
@@ -90,7 +90,7 @@ print("loaded")
     return [[float(value) for value in row] for row in rows]
 
 
-def test_a_detector_learns_and_its_report_and_export_tell_what(kit, tmp_path):
+def test_a_detector_trains_reports_and_exports(kit, tmp_path):
     # In 16 bits too: layers of keras-cv that make others do not work there.
     run, test = learned(tmp_path / "detection.toml", RECIPE, kit, "train.steps=16", "train.precision=mixed_bfloat16")
     assert 0 <= test["score_coco"] <= test["score"] < 1
@@ -99,7 +99,7 @@ def test_a_detector_learns_and_its_report_and_export_tell_what(kit, tmp_path):
     report = (run.path / "report.md").read_text()
     assert "**Mean average precision, %**" in report and "![Test pictures](figures/pictures.png)" in report
     assert f"mean over ten IoU thresholds, as in COCO | {100 * test['score_coco']:.1f}" in report
-    told_by_export(kit, run)
+    predicted_by_export(kit, run)
 
 
 @pytest.mark.slow
@@ -110,12 +110,12 @@ def test_a_detector_learns_and_its_report_and_export_tell_what(kit, tmp_path):
         pytest.param(RETINANET, ["optimizer.learning_rate=0.02", "train.steps=120"], id="retinanet"),
     ],
 )
-def test_a_detector_learns_twenty_pictures_by_heart_and_its_export_finds_what_is_there(text, overrides, kit, tmp_path):
+def test_a_detector_overfits_twenty_images_and_its_export_finds_their_objects(text, overrides, kit, tmp_path):
     run, test = learned(tmp_path / "detection.toml", text, kit, *overrides)
     assert test["score"] > 0.9 and test["score_area"] > 0.9 and test["score_coco"] > 0.4
     outline = (kit / "Annotations" / "000000.xml").read_text()
     (name,) = [name for name in COLOURS if f"<name>{name}</name>" in outline]
-    ((number, *box),) = told_by_export(kit, run)
+    ((number, *box),) = predicted_by_export(kit, run)
     assert list(COLOURS)[int(number)] == name
     left, top, right, bottom = (
         int(outline.split(f"<{side}>")[1].split("<")[0]) for side in ("xmin", "ymin", "xmax", "ymax")
@@ -131,19 +131,19 @@ def test_a_detector_learns_twenty_pictures_by_heart_and_its_export_finds_what_is
         ("taps=[]", "taps: "),
     ],
 )
-def test_what_a_detector_cannot_do_is_refused(tmp_path, override, complaint):
+def test_recipes_that_a_detector_cannot_follow_are_refused(tmp_path, override, complaint):
     (tmp_path / "recipe.toml").write_text(RECIPE.format(kit=".", classes=["a"]))
     result = invoke("run", "recipe.toml", override, cwd=tmp_path)
     assert result.returncode == 2 and complaint in result.stderr, result.stderr
 
 
-def test_anchors_are_keras_cvs():
+def test_anchors_equal_those_of_keras_cv():
     expected = keras_cv.layers.AnchorGenerator("yxyx", [16.0], [1.0, 2.0], list(RATIOS), [4])(image_shape=(24, 32, 3))
     assert make_anchors((6, 8), 4, [16, 32], RATIOS).boxes() == pytest.approx(np.asarray(expected[0]), rel=1e-5)
 
 
 @pytest.mark.parametrize("cells", [(2, 3), (3, 3), (1, 1), (6, 3)])
-def test_offsets_lead_from_anchors_to_boxes_in_a_graph_as_outside(cells):
+def test_decoding_inverts_encoding_in_a_graph_and_eagerly(cells):
     anchors = make_anchors(cells, 8, [8, 16], RATIOS)
     boxes = np.array([[3.0, 1.0, 9.0, 14.0]], np.float32)
     offsets = np.asarray(encode_boxes(tf.constant(anchors.boxes()), tf.constant(boxes)))
@@ -156,7 +156,7 @@ def test_offsets_lead_from_anchors_to_boxes_in_a_graph_as_outside(cells):
     )
 
 
-def test_pieces_of_a_map_of_places_are_the_places_in_the_boxes():
+def test_roi_align_of_a_coordinate_map_gives_the_coordinates_in_the_boxes():
     rows, columns = np.meshgrid(np.arange(8.0), np.arange(6.0), indexing="ij")
     places = 4 * np.stack([rows, columns], axis=-1)[None].astype(np.float32) + 2
     boxes = np.array([[[8, 4, 24, 20], [10, 10, 14, 22]]], np.float32)
@@ -169,7 +169,7 @@ def test_pieces_of_a_map_of_places_are_the_places_in_the_boxes():
     assert edge[0, 0, :, 0, 0] == pytest.approx([2.5, *range(6, 30, 4), 29.5])
 
 
-def test_boxes_belong_to_the_object_that_they_overlap_most():
+def test_boxes_are_matched_to_the_object_of_highest_iou():
     objects = tf.constant([[[0.0, 0, 10, 10], [20, 20, 40, 40], [0, 0, 0, 0]]])
     boxes = tf.constant([[[0.0, 0, 10, 10], [0, 0, 10, 5], [22, 20, 40, 40], [50, 50, 60, 60], [-1, -1, -1, -1]]])
     overlaps = np.asarray(intersection_over_union(boxes, objects))[0]
@@ -180,7 +180,7 @@ def test_boxes_belong_to_the_object_that_they_overlap_most():
     assert np.asarray(matches.best_anchors)[0].tolist() == [True, False, True, False, False]
 
 
-def test_a_step_counts_so_many_boxes_and_not_too_many_right_ones():
+def test_sampled_boxes_have_the_asked_number_and_at_most_the_share_of_positives():
     right = np.arange(100)[None] < 40
     wrong = np.arange(100)[None] >= 60
     draws = np.random.default_rng(0).random((1, 100)).astype(np.float32)
@@ -192,11 +192,11 @@ def test_a_step_counts_so_many_boxes_and_not_too_many_right_ones():
     assert not np.asarray(sample_balanced(right, wrong, 20, 0.25, draws))[0, 40:60].any()
 
 
-def test_smooth_l1_is_quadratic_first_and_linear_then():
+def test_smooth_l1_is_quadratic_near_zero_and_linear_beyond():
     assert np.asarray(smooth_l1(tf.constant([[0.5, 0.0], [-3.0, 1.0]]), 1.0)).tolist() == [0.125, 3.0]
 
 
-def test_a_picture_without_objects_costs_something_finite():
+def test_an_image_without_objects_has_a_finite_loss():
     network = RetinaNet(backbone("compact", (64, 64, 3), width=0.25), ["conv1", "conv2", "conv3"], 3, 64, 2, 0)
     pixels = np.zeros((2, 64, 64, 3), np.uint8)
     nothing = [0, 0, 0, 0, NO_OBJECT]
@@ -207,10 +207,10 @@ def test_a_picture_without_objects_costs_something_finite():
 
 
 @pytest.mark.slow
-def test_two_devices_learn_what_one_does(kit, tmp_path):
+def test_two_devices_train_as_one_does(kit, tmp_path):
     recipe = tmp_path / "detection.toml"
     recipe.write_text(RECIPE.format(kit=kit, classes=list(COLOURS)))
-    # The epoch's last batch has two pictures, one for each device.
+    # The last batch of the epoch has two images, one for each device.
     lengths = ("train.steps=5", "train.batch=6", "train.log_every=1", "devices.sync_batch_norm=true")
     losses = []
     for name, devices in (("one", "devices.strategy=one"), ("two", "devices.replicas=2")):
@@ -235,7 +235,7 @@ def test_a_detectors_step_compiles_under_xla(xla):
         assert np.isfinite([float(step(batch)["loss"]) for _ in range(2)]).all()
 
 
-def test_a_backbones_own_layers_tell_regions_apart():
+def test_the_last_layers_of_a_backbone_classify_its_regions():
     small = backbone("alexnet", (127, 127, 3), width=0.05)
     trunk, rest = split_backbone(small, "conv5", "pool5", None, 191)
     assert trunk.input.shape[1:3] == (191, 191) and trunk.output.shape[3] == rest.input.shape[3]

@@ -52,7 +52,7 @@ def weights_of(path):
 
 
 @pytest.mark.slow
-def test_from_scratch_beside_rotation_it_learns_reports_and_exports(recipe):
+def test_semi_supervised_training_from_scratch_learns_reports_and_exports(recipe):
     recipe.write_text(recipe.read_text() + FROM_SCRATCH + "[auxiliary]\nbatch = 16\n")
     labels = ("head.labels_per_class=20", "head.label_choice=first")
     result, run = start(recipe, "train.steps=60", "train.batch=32", *labels)
@@ -76,7 +76,7 @@ def test_from_scratch_beside_rotation_it_learns_reports_and_exports(recipe):
     assert keras.models.load_model(run.backbone).layers[-1].name == "conv2"
 
 
-def test_fine_tuning_changes_all_of_the_trunk_and_a_probe_nothing(finished, recipe):
+def test_fine_tuning_changes_all_backbone_layers_and_a_probe_none(finished, recipe):
     _, pretraining = finished
     head = f'[pretrained]\nrun = "{pretraining.path}"\nlearning_rate = 1e-5\n[head]\nname = "mlp"\ntap = "conv1"\n'
     recipe.write_text(recipe.read_text() + head + "[auxiliary]\n")
@@ -104,21 +104,21 @@ def test_fine_tuning_changes_all_of_the_trunk_and_a_probe_nothing(finished, reci
         (FROM_SCRATCH + '[head]\nname = "mpl"\n', "did you mean 'mlp'?"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_made(recipe, text, complaint):
+def test_mistakes_are_reported_before_a_run_folder_is_made(recipe, text, complaint):
     recipe.write_text(recipe.read_text() + text)
     result, run = start(recipe)
     assert result.returncode == 2 and complaint in result.stderr
     assert not run.path.exists()
 
 
-def test_a_pretrained_backbone_that_is_not_there(recipe):
+def test_a_missing_pretrained_backbone_is_reported(recipe):
     recipe.write_text(recipe.read_text() + '[pretrained]\nrun = "nobody"\n')
     result, _ = start(recipe)
     assert result.returncode != 0 and "no run called 'nobody'" in result.stderr
     assert not run_of(recipe.parent, "run").path.exists()
 
 
-def test_labels_are_the_first_of_each_class_or_drawn(tiny_data):
+def test_few_labels_are_the_first_of_each_class_or_drawn_at_random(tiny_data):
     dataset = load(Data(name=str(tiny_data), validation=0.2))
     labels = dataset.train.required_labels()
 
@@ -134,12 +134,12 @@ def test_labels_are_the_first_of_each_class_or_drawn(tiny_data):
     assert (chosen("random") != chosen("random", 1)).any()
 
 
-def test_a_class_without_images_is_told_of_and_left_out(tmp_path):
+def test_a_class_without_images_is_reported_and_left_out(tmp_path):
     images, labels = np.zeros((40, 8, 8, 3), np.uint8), np.arange(40) % 4 * 2
     np.savez(tmp_path / "gaps.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     dataset = load(Data(name=str(tmp_path / "gaps.npz"), validation=0.0))
     assert "3 of 7 classes have no training images" in dataset.notes
     found = labelled_subset(dataset, Labels(labels_per_class=3), (0, 0))
     assert np.bincount(dataset.train.required_labels()[found]).tolist() == [3, 0, 3, 0, 3, 0, 3]
-    with pytest.raises(DataError, match="labels_per_class = 11, but class '0' has 10 training images"):
+    with pytest.raises(DataError, match="expected 11 training images of class '0', found 10"):
         labelled_subset(dataset, Labels(labels_per_class=11), (0, 0))

@@ -1,4 +1,4 @@
-"""The shipped recipes and studies with the networks as they are, on less data and for fewer steps."""
+"""The shipped recipes and studies with their full-size models, on less data and for fewer steps."""
 
 import pytest
 from support.command_line import run_cli
@@ -15,8 +15,8 @@ LARGE = ["studies/table4_imagenet", "studies/table5_imagenet", "studies/table6_p
 FOLDERS = {"places205": "scenes15", "VOCdevkit/VOC2012": "VOCdevkit/VOC2012"}
 
 
-def few_pictures(recipe):
-    """Changes of a recipe to a few pictures that are here."""
+def few_images(recipe):
+    """Overrides that give a recipe a few of the shared images."""
     name = recipe.data.name
     if name not in PARTS:
         yield f"data.name={shared_data(FOLDERS[name])}"
@@ -43,7 +43,7 @@ def a_few_hundred_steps(name):
 
 def a_few_steps(name):
     for run, recipe, probes in runs_at_full_scale(name):
-        yield from (f"{run}.{change}" for change in few_pictures(recipe))
+        yield from (f"{run}.{change}" for change in few_images(recipe))
         if recipe.kind != "probe":
             yield from (f"{run}.train.steps=2", f"{run}.train.batch=4")
         if hasattr(recipe, "canvas"):
@@ -53,7 +53,7 @@ def a_few_steps(name):
 
 
 def run_twice(name, runs_dir, changes):
-    """A study, and again, when nothing is left to be done."""
+    """Run a study twice; the second time all its runs are finished."""
     command_line = ("run", name, "--runs-dir", runs_dir, *changes)
     result = run_cli(*command_line, timeout=3600)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -77,12 +77,12 @@ def test_the_papers_studies_of_cifar_run_at_full_size(name, runs_of_all):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
-def test_the_papers_larger_studies_run_on_a_few_pictures(name, runs_of_all):
+def test_the_papers_larger_studies_run_on_a_few_images(name, runs_of_all):
     run_twice(name, runs_of_all, a_few_steps(name))
 
 
 @pytest.mark.slow
-def test_recipes_of_no_study_run_on_a_few_pictures(tmp_path):
+def test_recipes_that_are_in_no_study_run_on_a_few_images(tmp_path):
     two_steps = ["train.steps=2", "train.batch=8"]
     two_labels = [*two_steps, "head.labels_per_class=2"]
     # The first is what all but two of the others begin with.
@@ -97,6 +97,6 @@ def test_recipes_of_no_study_run_on_a_few_pictures(tmp_path):
         ("imagenet_alexnet_paper", *two_steps),
         ("places205_alexnet", *two_steps),
     ]:
-        changes += few_pictures(load_recipe(name))
+        changes += few_images(load_recipe(name))
         result = run_cli("run", name, "--runs-dir", tmp_path, *changes, timeout=1200)
         assert result.returncode == 0, f"{name}: {result.stdout}{result.stderr}"

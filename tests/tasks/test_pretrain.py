@@ -9,7 +9,7 @@ from support.command_line import invoke, run_python
 from support.whole_runs import events_of, start
 
 
-def test_a_run_leaves_what_was_promised(finished):
+def test_a_run_leaves_all_its_files(finished):
     result, run = finished
     assert result.returncode == 0, result.stderr
     for name in (
@@ -23,7 +23,7 @@ def test_a_run_leaves_what_was_promised(finished):
     assert "\r" not in result.stdout and "\x1b" not in result.stdout
 
 
-def test_it_learns_and_tells_how(finished):
+def test_pretraining_learns_and_records_its_progress(finished):
     _, run = finished
     epochs = events_of(run, "epoch")
     assert len(epochs) == 3 and epochs[-1]["step"] == 30
@@ -37,7 +37,7 @@ def test_it_learns_and_tells_how(finished):
     assert all(0 <= event["data_wait"] <= 1 for event in events_of(run, "step"))
 
 
-def test_every_epoch_shows_samples_and_filters(finished):
+def test_every_epoch_writes_samples_and_filters(finished):
     _, run = finished
     samples = events_of(run, "samples")
     assert [event["step"] for event in samples] == [10, 20, 30]
@@ -47,7 +47,7 @@ def test_every_epoch_shows_samples_and_filters(finished):
             assert (run.samples / name).stat().st_size > 0
 
 
-def test_the_report_is_one_file_with_tables_and_pictures(finished):
+def test_the_report_is_one_file_with_tables_and_figures(finished):
     _, run = finished
     page = (run.path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 6 and "http" not in page
@@ -56,7 +56,7 @@ def test_the_report_is_one_file_with_tables_and_pictures(finished):
     assert "![Curves](figures/curves.png)" in (run.path / "report.md").read_text()
 
 
-def test_a_loss_that_explodes_stops_the_run_with_a_way_on(tiny_recipe):
+def test_a_diverging_loss_stops_the_run_and_says_how_to_go_on(tiny_recipe):
     result, run = start(tiny_recipe, "optimizer.learning_rate=1e30", "schedule.name=constant")
     assert result.returncode == 1 and run.state() == "failed"
     message = events_of(run, "end")[0]["message"]

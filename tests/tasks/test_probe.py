@@ -11,7 +11,7 @@ from support.whole_runs import assert_same_end, events_of, start
 from rotnet_keras.config.finder import recipes_dir
 
 
-def test_probes_measure_ours_and_the_controls(finished):
+def test_probes_measure_the_backbone_and_its_baselines(finished):
     _, run = finished
     found = {(e["head"], e["weights"], e["tap"]): e for e in events_of(run, "probe")}
     assert set(found) == {
@@ -39,7 +39,7 @@ def test_probes_between_epochs_do_not_change_the_training(finished, tiny_recipe)
     assert [e["step"] for e in events_of(run, "probe")] == [10, 10, 20, 20, 30, 30]
 
 
-def test_a_probe_of_its_own_finds_the_run_and_the_same_result(finished, tmp_path, tiny_data):
+def test_a_probe_recipe_finds_the_run_and_gives_the_same_result(finished, tmp_path, tiny_data):
     _, run = finished
     recipe = tmp_path / "probe.toml"
     recipe.write_text(f"""\
@@ -79,7 +79,7 @@ precision = "mixed_float16"
     assert "linear probe, all labels" in (probe_run.path / "report.html").read_text()
 
 
-def test_a_probe_without_its_backbone_is_refused_before_anything_is_made(tmp_path):
+def test_a_probe_without_its_backbone_is_refused_before_a_run_folder_is_made(tmp_path):
     arguments = ["data.name=fashion_mini", f"backbone.file={tmp_path}/none.keras"]
     recipe = tmp_path / "probe.toml"
     recipe.write_text((recipes_dir() / "probe.toml").read_text().replace('run = "NAME"', ""))

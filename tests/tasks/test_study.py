@@ -1,4 +1,4 @@
-"""Studies: many runs, made once, and the tables they fill."""
+"""Studies: many runs, each made once, and the tables that they fill."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ from rotnet_keras.runs.launch import load_for_run
 from rotnet_keras.runs.study_runs import planned_runs
 from rotnet_keras.text import duration
 
-PICTURES = """
+FIGURES = """
 [[picture]]
 kind = "filters"
 title = "First-layer filters"
@@ -40,11 +40,11 @@ def study(tmp_path, tiny_data):
     (tmp_path / "tiny.toml").write_text(TINY_RECIPE.format(data=tiny_data))
     (tmp_path / "probe.toml").write_text(PROBE.format(data=tiny_data))
     path = tmp_path / "study.toml"
-    path.write_text(STUDY + PICTURES)
+    path.write_text(STUDY + FIGURES)
     return path
 
 
-def test_a_study_runs_what_is_missing_and_lays_it_out(study):
+def test_a_study_makes_missing_runs_and_fills_its_tables(study):
     result = run_cli("run", study, "scale=cpu", "--name", "study", cwd=study.parent)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "2 of 2 runs are missing. They take about" in result.stdout
@@ -68,7 +68,7 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
     assert all(-1 <= score <= 1 for score in picture["scores"].values())
 
     # The second time, and in other studies with the same runs, nothing is made again.
-    study.write_text(study.read_text().replace("tiny study", "another study").replace(PICTURES, ""))
+    study.write_text(study.read_text().replace("tiny study", "another study").replace(FIGURES, ""))
     again = run_cli("run", study, "scale=cpu", "--name", "again", cwd=study.parent)
     assert again.returncode == 0 and again.stdout.count("already finished") == 2
     assert {run.name for run in list_runs(study.parent / "runs")} == {*runs, "again"}
@@ -94,7 +94,7 @@ def test_a_study_runs_what_is_missing_and_lays_it_out(study):
 
 
 @pytest.mark.slow
-def test_a_study_transfers_what_it_has_pretrained_and_a_random_start(tmp_path):
+def test_a_study_transfers_its_pretrained_backbone_and_random_weights(tmp_path):
     kit = make_kit(tmp_path / "kit", 20)
     (tmp_path / "tiny.toml").write_text(TINY_RECIPE.format(data=kit / "JPEGImages").replace("pad = 2", "pad = 0"))
     (tmp_path / "segmentation.toml").write_text(SEGMENTATION.format(kit=kit, classes=list(COLOURS)))
@@ -111,7 +111,7 @@ def test_a_study_transfers_what_it_has_pretrained_and_a_random_start(tmp_path):
 
 
 @pytest.mark.slow
-def test_stopped_it_stops_its_run_and_goes_on_with_it(study):
+def test_stopping_a_study_stops_its_run_and_resuming_resumes_it(study):
     only = STUDY.index('[[run]]\nname = "probe"')
     study.write_text(STUDY[:only].replace("train.steps = 2", "train.epochs = 200"))
     process = subprocess.Popen(
@@ -138,7 +138,7 @@ def test_stopped_it_stops_its_run_and_goes_on_with_it(study):
     assert len(list_runs(study.parent / "runs")) == 2
 
 
-def test_claims_are_judged_seed_by_seed(study):
+def test_findings_are_judged_over_all_seeds(study):
     """Differences of +2, +4; -1, -3; +1, -1: all seeds decide, a bar in a title does not break the table."""
     recipe, facts = load_for_run(str(study), {"scale": "cpu"}, study.parent / "runs")
     run = create_run(study.parent / "runs", "study", to_toml(recipe), facts)
@@ -167,7 +167,7 @@ def test_claims_are_judged_seed_by_seed(study):
             assert "RotNet, conv2 over random, conv2: +2.0, +4.0" in report
 
 
-def test_claims_may_be_of_the_first_and_the_last_of_a_row(study):
+def test_findings_may_compare_the_first_and_the_last_value_of_a_row(study):
     recipe, facts = load_for_run(str(study), {"scale": "cpu"}, study.parent / "runs")
     run = create_run(study.parent / "runs", "study", to_toml(recipe), facts)
     claim = (
@@ -183,7 +183,7 @@ def test_claims_may_be_of_the_first_and_the_last_of_a_row(study):
     assert told in (run.path / "report.md").read_text()
 
 
-def test_runs_go_on_from_the_backbones_of_others():
+def test_runs_start_from_the_backbones_of_other_runs():
     planned = {(run.name, run.seed): run for run in planned_runs(load_recipe("studies/table3_cifar", {"scale": "cpu"}))}
     assert len(planned) == 18 and {seed for _, seed in planned} == {0, 1, 2}
     tuned = planned["blocks4-tuned-mlp", 1]
@@ -194,7 +194,7 @@ def test_runs_go_on_from_the_backbones_of_others():
     assert planned["supervised", 0].overrides() == {"seed": 0}
 
 
-def test_runs_that_are_done_once_have_the_first_seed():
+def test_runs_that_are_made_once_have_the_first_seed():
     planned = {(run.name, run.seed) for run in planned_runs(load_recipe("studies/fig5b_labels", {"scale": "cpu"}))}
     assert {("conv-first20", 0), ("conv-random20", 0), ("conv-random20", 2)} <= planned
     assert not planned & {("conv-first20", 1), ("supervised-first1000", 2)} and len(planned) == 41
@@ -232,7 +232,7 @@ def test_random_starts_have_the_architecture_of_another_run():
         (("set.data.name=/nowhere",), "no folder /nowhere"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_made(study, change, complaint):
+def test_mistakes_are_reported_before_a_run_folder_is_made(study, change, complaint):
     result = invoke("run", study, *change, cwd=study.parent)
     assert result.returncode in (2, 3) and complaint in result.stderr, result.stderr
     assert not (study.parent / "runs").exists()

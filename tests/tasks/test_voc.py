@@ -59,7 +59,7 @@ def kit(tmp_path_factory):
     return make_kit(tmp_path_factory.mktemp("kit"), 20)
 
 
-def test_classification_learns_twenty_pictures_by_heart_and_its_export_tells_them(kit, tmp_path):
+def test_classification_overfits_twenty_images_and_its_export_classifies_them(kit, tmp_path):
     recipe = tmp_path / "classification.toml"
     recipe.write_text(CLASSIFICATION.format(kit=kit, classes=list(COLOURS)))
     result, run = start(recipe)
@@ -83,7 +83,7 @@ assert not any("rotnet" in name for name in sys.modules)
     assert bus > 0.8 > max(others) >= 0
 
 
-def test_segmentation_learns_twenty_pictures_by_heart_and_its_export_tells_them(kit, tmp_path):
+def test_segmentation_overfits_twenty_images_and_its_export_segments_them(kit, tmp_path):
     recipe = tmp_path / "segmentation.toml"
     recipe.write_text(SEGMENTATION.format(kit=kit, classes=list(COLOURS)))
     result, run = start(recipe)
@@ -110,7 +110,7 @@ assert not any("rotnet" in name for name in sys.modules)
 
 
 @pytest.mark.slow
-def test_deeplab_learns_from_two_maps_of_any_sizes(kit, tmp_path):
+def test_deeplab_combines_two_feature_maps_of_any_sizes(kit, tmp_path):
     recipe = tmp_path / "segmentation.toml"
     text = SEGMENTATION.replace('tap = "conv1"', 'decoder = "deeplab"\ntap = "conv2"\nlow = "conv1"')
     recipe.write_text(text.format(kit=kit, classes=list(COLOURS)).replace("side = 48", "side = 44"))
@@ -128,7 +128,7 @@ def test_deeplab_learns_from_two_maps_of_any_sizes(kit, tmp_path):
     assert "score" in names and not any(name.startswith("block") for name in names)
 
 
-def test_a_broken_annotation_is_told_before_anything_is_trained(kit, tmp_path):
+def test_a_broken_annotation_is_reported_before_training(kit, tmp_path):
     broken = make_kit(tmp_path / "broken", 8)
     (broken / "Annotations" / "000003.xml").write_text("")
     recipe = tmp_path / "classification.toml"
@@ -157,7 +157,7 @@ def test_a_pretrained_backbone_is_folded_rescaled_and_frozen(kit, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_a_backbone_from_scratch_is_rescaled_by_its_pictures(kit, tmp_path, precision):
+def test_a_backbone_from_scratch_is_rescaled_on_training_images(kit, tmp_path, precision):
     recipe = tmp_path / "segmentation.toml"
     recipe.write_text(SEGMENTATION.format(kit=kit, classes=list(COLOURS)))
     loaded = load_recipe(str(recipe), {"rescale": True})
@@ -166,14 +166,14 @@ def test_a_backbone_from_scratch_is_rescaled_by_its_pictures(kit, tmp_path, prec
         trunk = backbone_for(loaded, 48, dataset.train)
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in trunk.layers)
     where = [fitted_placement(dataset.train.size(p), 48) for p in range(len(dataset.train))]
-    pictures = np.stack([letterbox_image(dataset.train.image(p), place, 48) for p, place in enumerate(where)])
+    images = np.stack([letterbox_image(dataset.train.image(p), place, 48) for p, place in enumerate(where)])
     # Before the last ReLU every channel has mean 0, as after batch normalisation.
     last = next(layer for layer in reversed(trunk.layers) if isinstance(layer, keras.layers.Conv2D))
-    found = keras.Model(trunk.input, last.output).predict(pictures, verbose=0)
+    found = keras.Model(trunk.input, last.output).predict(images, verbose=0)
     assert np.abs(found.mean(axis=(0, 1, 2)) / found.std(axis=(0, 1, 2))).max() < 0.01
 
 
-def test_a_task_that_is_none_is_refused(tmp_path):
+def test_an_unknown_task_is_refused(tmp_path):
     recipe = tmp_path / "classification.toml"
     recipe.write_text(CLASSIFICATION.replace('"classification"', '"classificaton"').format(kit=".", classes=["a"]))
     result = invoke("run", recipe, cwd=tmp_path)
@@ -185,19 +185,19 @@ def test_a_task_that_is_none_is_refused(tmp_path):
     ("recipe", "override", "complaint"),
     [
         (CLASSIFICATION, "head.labels_per_class=5", "head: pictures of several classes"),
-        (SEGMENTATION, "low=conv1", "low: only deeplab has one"),
-        (SEGMENTATION, "decoder=deeplab", "low: deeplab needs a second map"),
-        (SEGMENTATION, "train.label_smoothing=0.1", "train: this task has no label_smoothing"),
+        (SEGMENTATION, "low=conv1", "low: only 'deeplab' has it"),
+        (SEGMENTATION, "decoder=deeplab", "low: 'deeplab' needs a second"),
+        (SEGMENTATION, "train.label_smoothing=0.1", "train: this task has no label smoothing"),
     ],
     ids=["labels", "low", "deeplab", "smoothing"],
 )
-def test_what_a_task_cannot_do_is_refused(tmp_path, recipe, override, complaint):
+def test_recipes_that_a_task_cannot_follow_are_refused(tmp_path, recipe, override, complaint):
     (tmp_path / "recipe.toml").write_text(recipe.format(kit=".", classes=["a"]))
     result = invoke("run", "recipe.toml", override, cwd=tmp_path)
     assert result.returncode == 2 and complaint in result.stderr, result.stderr
 
 
-def test_difficult_classes_cost_nothing_and_are_never_wrong():
+def test_difficult_classes_count_in_no_loss_and_no_accuracy():
     labels, logits = np.array([[1, 0, DIFFICULT]]), np.array([[0.0, 0.0, 9.0]], np.float32)
     assert np.asarray(sigmoid_loss(labels, logits)) == pytest.approx(2 * np.log(2))
     best = TopClassAccuracy()
@@ -206,7 +206,7 @@ def test_difficult_classes_cost_nothing_and_are_never_wrong():
     assert float(best.result()) == 0.5
 
 
-def test_void_pixels_cost_nothing_and_are_never_wrong():
+def test_void_pixels_count_in_no_loss_and_no_accuracy():
     masks = np.array([[[0, VOID], [1, VOID]]], np.uint8)
     logits = np.zeros((1, 2, 2, 2), np.float32)
     logits[0, :, 1] = 50, -50
@@ -217,7 +217,7 @@ def test_void_pixels_cost_nothing_and_are_never_wrong():
     assert float(accuracy.result()) == 0.5
 
 
-def test_alexnets_dense_layers_become_convolutions_of_equal_outputs():
+def test_alexnets_dense_layers_become_convolutions_with_equal_outputs():
     small = backbone("alexnet", (127, 127, 3), width=0.05)
     pixels = np.random.default_rng(0).random((1, 127, 127, 3)) * 255
     network = fcn(small, "pool5", 4, 127)
@@ -231,7 +231,7 @@ def test_alexnets_dense_layers_become_convolutions_of_equal_outputs():
     assert network.output.shape[1:] == (127, 127, 4)
 
 
-def test_what_is_frozen_keeps_its_weights_and_statistics():
+def test_frozen_layers_keep_their_weights_and_statistics():
     model = backbone("compact", (16, 16, 3), blocks=2, width=0.25)
     freeze_up_to(model, "conv1")
     of_first = [layer for layer in model.layers if layer.name.startswith("block1")]

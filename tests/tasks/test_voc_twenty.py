@@ -1,4 +1,4 @@
-"""The three tasks of PASCAL VOC on twenty of its pictures, which a network has to know by heart."""
+"""The three tasks of PASCAL VOC, overfitted to twenty of its images."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ STARTS = {"rotnet": "pretrained.run=rotnet", "random": "backbone.name=compact"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where a brief pretraining on CIFAR-10 is."""
+    """A folder with a brief pretraining on CIFAR-10."""
     folder = tmp_path_factory.mktemp("voc")
     settings = (f"data.data_dir={shared_data('tfds')}", 'data.splits.test="test[:500]"', "train.steps=400")
     result = run_cli("run", "studies/cpu/pretrain", *settings, "--name", "rotnet", cwd=folder, timeout=1200)
@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outlined(tmp_path_factory):
-    """A VOCdevkit of the first twenty pictures with masks in which every class fills two hundredths or more."""
+    """A VOCdevkit of the first twenty images with masks in which every class covers at least 2 % of the pixels."""
     kit = shared_data("VOCdevkit") / "VOC2012"
     folder = tmp_path_factory.mktemp("kit")
     for part in ("JPEGImages", "SegmentationClass"):
@@ -41,7 +41,7 @@ def outlined(tmp_path_factory):
     return folder
 
 
-def known_by_heart(folder, task, start, *settings):
+def overfit_score(folder, task, start, *settings):
     name = f"{task}-{start}"
     result = run_cli(
         "run", f"studies/cpu/voc_{task}", STARTS[start], *settings, "--name", name, cwd=folder, timeout=3600
@@ -56,20 +56,20 @@ def known_by_heart(folder, task, start, *settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", STARTS)
-def test_classes_of_twenty_pictures(folder, start):
+def test_classification_overfits_twenty_voc_images(folder, start):
     data = (f"data.data_dir={shared_data('tfds')}", TWENTY)
-    assert known_by_heart(folder, "classification", start, *data, "train.steps=600") > 0.9
+    assert overfit_score(folder, "classification", start, *data, "train.steps=600") > 0.9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", STARTS)
-def test_boxes_of_twenty_pictures(folder, start):
+def test_detection_overfits_twenty_voc_images(folder, start):
     data = (f"data.data_dir={shared_data('tfds')}", TWENTY)
-    assert known_by_heart(folder, "detection", start, *data, *LARGER, "train.steps=1000") > 0.9
+    assert overfit_score(folder, "detection", start, *data, *LARGER, "train.steps=1000") > 0.9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", STARTS)
-def test_outlines_of_twenty_pictures(folder, outlined, start):
+def test_segmentation_overfits_twenty_voc_images(folder, outlined, start):
     data = (f"data.name={outlined}", 'data.splits={train="train", test="train"}')
-    assert known_by_heart(folder, "segmentation", start, *data, "train.batch=5", "train.steps=2000") > 0.9
+    assert overfit_score(folder, "segmentation", start, *data, "train.batch=5", "train.steps=2000") > 0.9
