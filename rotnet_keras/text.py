@@ -1,18 +1,18 @@
-"""Words and numbers for people: what a terminal may be shown, durations, percentages, and lists that are cut short."""
+"""Text for people: safe to print, durations, percentages, and long lists cut short."""
 
 from collections.abc import Sequence
 
-# Of a long list, so many are named.
+# How many names of a long list are shown.
 NAMED = 5
 
 
 def printable(text: str) -> str:
-    """The text without control characters, which could take over the terminal, and without what is no character."""
+    """Return the text without control characters, which could take over a terminal, and other unprintable ones."""
     return "".join(c for c in text if c in "\n\t" or c.isprintable())
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in their two largest units: "3 d 04 h", "1 h 02 min", "3 min 10 s", "8 s"; empty for None."""
+    """Format seconds in their two largest units: "3 d 04 h", "1 h 02 min", "3 min 10 s", "8 s"; empty for None."""
     if seconds is None:
         return ""
     whole = max(0, round(seconds))
@@ -29,16 +29,17 @@ def duration(seconds: float | None) -> str:
 
 
 def percent(share: float | None, digits: int = 1, sign: str = " %") -> str:
-    """A share from 0 to 1 as "84.0 %"; empty for None.
+    """Format a share from 0 to 1 as "84.0 %"; empty for None.
 
     Args:
-        digits: after the point.
-        sign: "" where the heading of a column says that its numbers are percentages.
+        share: the share, or None if it is not known.
+        digits: how many digits follow the point.
+        sign: "" if the heading of a column says already that its numbers are percentages.
     """
     return "" if share is None else f"{100 * share:.{digits}f}{sign}"
 
 
 def first_few(names: Sequence[str], most: int = NAMED, separator: str = ", ") -> str:
-    """The first names of a list, and how many more there are: "a, b and 3 more"."""
+    """Join the first names of a list and say how many more there are: "a, b and 3 more"."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return printable(separator.join(names[:most])) + more

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Write the folder of a network that ships with the package, from the finished run that made it:
+"""Add a pretrained model to the model zoo, from the finished run that trained it:
 
     python scripts/ship_weights.py runs/NAME nin4_cifar10
 
-The files are the run's, with weights in half the bits and packed; any Keras loads them, in float32. Every number of
-the card comes from the run's recipe, facts and events, or is measured here, on the run's own data. Nothing is written
-unless the files tell turns as well as the run's, to within 0.1 points.
+The files are the run's, with kernels stored in float16 and compressed; Keras loads them in float32. Every number on the
+card comes from the run's recipe, facts and events, or is measured here on the run's own data. Nothing is written unless
+the rotation accuracy of the files is that of the run's files, to within 0.1 points.
 """
 
 import argparse
@@ -35,13 +35,13 @@ from rotnet_keras.runs import zoo
 from rotnet_keras.runs.folder import RunFolder
 
 MODELS = ("backbone", "rotnet")
-# Of a probe's event, what its card does without.
+# Fields of a probe's event that the card leaves out.
 LEFT_OUT = ("kind", "time", "step", "confusion", "per_class", "seconds")
 MOST_APART = 0.001
 
 
 def ship(run: RunFolder, name: str, folder: Path) -> Path:
-    """Write the network's folder, whole or not at all, and return it."""
+    """Write the folder of the model, whole or not at all, and return it."""
     if not re.fullmatch(r"[a-z]\w{0,59}", name):
         raise RunError(f"{name!r} cannot name a pretrained model; use lower-case letters, digits and '_'")
     if run.recipe_values().get("kind") != "pretrain" or run.state() != "finished":
@@ -73,7 +73,7 @@ def ship(run: RunFolder, name: str, folder: Path) -> Path:
 
 
 def pack(model: bytes) -> bytes:
-    """A `.keras` file with kernels as float16; vectors, a hundredth of all, batch normalisation's among them, stay."""
+    """Store the kernels of a `.keras` file as float16. Vectors, such as those of batch normalisation, stay in float32."""
     packed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(model)) as old, zipfile.ZipFile(packed, "w") as new:
         for name in old.namelist():
@@ -85,7 +85,7 @@ def pack(model: bytes) -> bytes:
 
 
 def packed_weights(content: bytes) -> bytes:
-    """The same of the HDF5 file in it."""
+    """Store the kernels of the HDF5 file in a `.keras` file as float16."""
     packed = io.BytesIO()
     with h5py.File(io.BytesIO(content)) as old, h5py.File(packed, "w") as new:
 
@@ -107,7 +107,7 @@ def packed_weights(content: bytes) -> bytes:
 
 
 def card_of(run: RunFolder, network: RunFolder, name: str) -> dict[str, Any]:
-    """What is known of the network."""
+    """Return the model card."""
     facts, events, recipe = run.facts(), run.events(), load_recipe(str(run.recipe))
     dataset = load(recipe.data)
     kind = "validation" if dataset.test is None else "test"
@@ -117,7 +117,9 @@ def card_of(run: RunFolder, network: RunFolder, name: str) -> dict[str, Any]:
     theirs, ours = load_orientation_model(run), load_orientation_model(network)
     before, after = (rotation_accuracy(each, split, recipe.augment, told) for each in (theirs, ours))
     if abs(before - after) > MOST_APART:
-        raise DataError(f"{run.name}: rotation accuracy of the files that would ship is {after}, of the run's {before}")
+        raise DataError(
+            f"{run.name}: the packed files have a rotation accuracy of {after}, the run's files of {before}"
+        )
     tests, epochs = ([e for e in events if e["kind"] == wanted] for wanted in ("test", "epoch"))
     told_by_run = tests[-1] if kind == "test" else epochs[-1]["validation"]
     calibrated = ours.angles == RIGHT_ANGLES and dataset.validation is not None
@@ -146,14 +148,14 @@ def card_of(run: RunFolder, network: RunFolder, name: str) -> dict[str, Any]:
 
 
 def last_probes(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The probes of the finished network."""
+    """Return the probes of the finished backbone."""
     probes = [event for event in events if event["kind"] == "probe"]
     last = max((event["step"] for event in probes), default=0)
     return [event for event in probes if event["step"] == last]
 
 
 def without(event: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A probe's event without what a card needs not tell."""
+    """Return a probe's event without the fields that the card leaves out."""
     return event and {key: value for key, value in event.items() if key not in LEFT_OUT}
 
 
@@ -164,8 +166,8 @@ def told(what: str, done: int, total: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of a finished pretraining")
-    parser.add_argument("name", help="what the network is to be called")
-    parser.add_argument("--to", type=Path, default=zoo.FOLDER, help="the folder for networks")
+    parser.add_argument("name", help="the name of the pretrained model")
+    parser.add_argument("--to", type=Path, default=zoo.FOLDER, help="the folder of the model zoo")
     chosen = parser.parse_args()
     try:
         target = ship(RunFolder(chosen.run), chosen.name, chosen.to)

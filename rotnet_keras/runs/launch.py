@@ -26,7 +26,7 @@ from rotnet_keras.config.schema import (
 )
 from rotnet_keras.config.study import StudyRecipe
 from rotnet_keras.config.transfer import TransferRecipe
-from rotnet_keras.data.sources import find_annotated, find_source, pinned, pinned_annotated
+from rotnet_keras.data.sources import find_annotated, find_source, pin_annotated_paths, pin_paths
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
 from rotnet_keras.host import check_backend
 from rotnet_keras.runs.folder import RunFolder, create_run, default_runs_dir, list_runs
@@ -84,9 +84,9 @@ def _resolve(
     # The results that a shipped recipe promises need not hold with overrides or on another machine.
     loaded = loaded.model_copy(update={"expect": None})
     if isinstance(loaded, TransferRecipe):
-        loaded = loaded.model_copy(update={"data": pinned_annotated(loaded.data)})
+        loaded = loaded.model_copy(update={"data": pin_annotated_paths(loaded.data)})
     if isinstance(loaded, RunRecipe):
-        loaded = loaded.model_copy(update={"data": pinned(loaded.data)})
+        loaded = loaded.model_copy(update={"data": pin_paths(loaded.data)})
     if isinstance(loaded, ProbeRecipe):
         loaded = loaded.model_copy(update={"backbone": _pinned_backbone(loaded.backbone, runs_dir)})
     if isinstance(loaded, ClassifyRecipe | TransferRecipe) and loaded.pretrained:

@@ -176,6 +176,7 @@ def summary_lines(found: dict[str, Any]) -> str:
         "rotation_accuracy": percent(found["rotation_accuracy"]),
         "object_accuracy": percent(found["object_accuracy"]),
         "data_wait": percent(found["data_wait"]),
+        **{key: f"{found[key]:.4g}" for key in ("loss", "learning_rate") if found[key] is not None},
         "time_left": duration(found["seconds_left"]),
         "created": time.ctime(found["created"]) if found["created"] else None,
     }

@@ -66,7 +66,7 @@ def test_states(run):
         ({}, "killed"),
     ],
 )
-def test_a_run_without_a_process_waits_or_comes_up_or_never_did(tmp_path, ages, state):
+def test_a_run_without_a_process_is_queued_or_starting_or_killed(tmp_path, ages, state):
     facts = {name: time.time() - age for name, age in ages.items()}
     run = create_run(tmp_path, "b", "", facts)
     assert run.state() == state
@@ -75,7 +75,7 @@ def test_a_run_without_a_process_waits_or_comes_up_or_never_did(tmp_path, ages, 
     assert run.state() == "starting" and run.queued_since() is None
 
 
-def test_a_folder_tells_its_format(run):
+def test_a_folder_of_a_newer_format_is_recognised(run):
     assert run.facts()["format"] == FORMAT and not run.has_newer_format()
     claim(run)
     assert not run.has_newer_format()
@@ -89,7 +89,7 @@ def test_a_run_whose_process_is_gone_was_killed(run):
     assert run.state() == "killed"
 
 
-def test_a_process_number_that_was_given_away_is_not_the_run(run):
+def test_a_reused_process_number_is_not_the_run(run):
     claim(run, since_boot=process_identity(psutil.Process())["since_boot"] - 100)
     write(run, "start", "step")
     assert run.state() == "killed"
@@ -105,7 +105,7 @@ def test_setting_the_clock_does_not_make_a_live_run_look_killed(run, monkeypatch
     assert run.alive() and run.state() == "running"
 
 
-def test_a_silent_run_is_stalled_only_after_many_of_its_own_pauses(run):
+def test_a_silent_run_is_stalled_only_after_many_of_its_own_step_intervals(run):
     claim(run)
     write(run, "start", *["step"] * 10, at=time.time() - 100)
     assert run.state() == "running"
@@ -113,7 +113,7 @@ def test_a_silent_run_is_stalled_only_after_many_of_its_own_pauses(run):
     assert run.state() == "stalled"
 
 
-def test_a_reader_waits_for_the_end_of_a_line_and_skips_what_is_no_event(run):
+def test_a_reader_waits_for_the_end_of_a_line_and_skips_lines_that_are_not_events(run):
     reader = EventReader(run.events_file)
     assert list(reader.new_events()) == []
     write(run, "start")
@@ -166,13 +166,13 @@ def test_going_back_to_a_checkpoint_drops_the_events_after_it(run):
     assert [(e["kind"], e["step"]) for e in run.events()] == [("step", 1), ("step", 2), ("resume", 2), ("step", 3)]
 
 
-def test_the_tail_of_a_long_file_begins_with_a_whole_event(run):
+def test_the_last_events_of_a_long_file_begin_with_a_whole_event(run):
     write(run, *["step"] * 3000)
     tail = run.last_events()
     assert 500 < len(tail) < 3000 and tail[-1]["step"] == 3000
 
 
-def test_a_wrong_name_brings_the_nearest(tmp_path, run):
+def test_a_wrong_name_suggests_the_nearest(tmp_path, run):
     with pytest.raises(RunError, match="did you mean 'a'"):
         find_run("aa", tmp_path)
     assert find_run(str(run.path), tmp_path / "elsewhere").path == RunFolder(run.path).path
@@ -191,7 +191,7 @@ def test_a_file_that_cannot_be_written_whole_stays_as_it_was(tmp_path, monkeypat
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_milestones_of_a_long_run_are_judged_as_all_of_its_events(tmp_path):
+def test_thinned_events_give_the_verdict_of_all_events(tmp_path):
     """A verdict on millions of steps must not take their memory."""
     run = fake_run(tmp_path, "long", epochs=6, outcome="stopped")
     write_steps(run, 5000)

@@ -95,7 +95,7 @@ def test_the_queue_is_in_the_order_of_adding(tmp_path):
     assert queue.queued_runs(tmp_path / "none") == []
 
 
-def test_a_run_that_cannot_come_up_is_passed_over(tmp_path):
+def test_a_run_that_cannot_be_started_is_skipped(tmp_path):
     broken = waiting(tmp_path, "broken", 1.0)
     result = run_cli("queue", "work", "--runs-dir", tmp_path)
     assert result.returncode == 0, result.stderr

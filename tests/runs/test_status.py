@@ -72,18 +72,18 @@ def explained(run):
     return explanation(run, run.state(), run.last_events())
 
 
-def test_a_run_that_goes_on_needs_no_words(make):
+def test_a_healthy_run_needs_no_explanation(make):
     assert explained(make(step(1))) == "" and make(step(1)).state() == "running"
 
 
-def test_a_killed_run_goes_on_from_its_newest_checkpoint(make):
+def test_a_killed_run_resumes_from_its_newest_checkpoint(make):
     run = make(step(10), checkpoint(10), step(20), checkpoint(20), step(25), alive=False)
     assert summary(run)["state"] == "killed"
-    told = summary(run)["message"]
-    assert "from step 20" in told and f"rotnet-keras resume a --runs-dir {run.path.parent}" in told
+    text = summary(run)["message"]
+    assert "from step 20" in text and f"rotnet-keras resume a --runs-dir {run.path.parent}" in text
 
 
-def test_a_stalled_run_is_told_by_its_own_pace(make):
+def test_a_stalled_run_is_recognised_by_its_own_pace(make):
     then = time.time() - 600
     run = make(*(step(i, time=then + 2 * i) for i in range(10)))
     assert run.state() == "stalled"
@@ -92,19 +92,19 @@ def test_a_stalled_run_is_told_by_its_own_pace(make):
 
 
 @pytest.mark.parametrize("sign", ["ResourceExhaustedError: OOM when allocating", "MemoryError: ", "CUDA out of memory"])
-def test_half_the_batch_is_proposed_where_memory_is_out_of_memory(make, sign):
+def test_half_the_batch_is_proposed_when_memory_runs_out(make, sign):
     assert is_out_of_memory(f"Error: {sign}") and not is_out_of_memory("Error: no space left")
-    told = smaller_batch_advice(make(batch=48, inputs_per_step=96))
-    assert "train.batch=48 means 96 inputs per step" in told and "Try a new run with train.batch=24," in told
+    text = smaller_batch_advice(make(batch=48, inputs_per_step=96))
+    assert "train.batch=48 means 96 inputs per step" in text and "Try a new run with train.batch=24," in text
     assert smaller_batch_advice(make(batch=1)) == ""
 
 
-def test_a_run_that_was_killed_before_its_first_step_may_have_wanted_memory(make):
+def test_a_run_killed_before_its_first_step_may_have_run_out_of_memory(make):
     assert "If memory ran out: train.batch=48" in explained(make(alive=False, batch=48))
     assert "train.batch" not in explained(make(step(10), alive=False, batch=48))
 
 
-def test_a_failure_is_told_as_it_ended(make):
+def test_a_failure_is_explained_by_its_last_message(make):
     assert explained(make(failed("Error: no space left"))) == "Error: no space left"
 
 
@@ -122,18 +122,18 @@ def test_runs_side_by_side_show_last_and_best_and_what_differs(make):
     ]
 
 
-def test_runs_of_one_name_are_told_apart(make):
+def test_runs_with_the_same_name_are_distinguished_by_their_paths(make):
     here, there = make(title="here"), make(title="there", runs_dir="elsewhere")
     assert comparison_table([here, there])[0] == ["", str(here.path), str(there.path)]
     rows = json.loads(invoke("compare", here.path, there.path, "--json").stdout)
     assert {"": "title", str(here.path): "here", str(there.path): "there"} in rows
 
 
-def test_status_judges_a_pretraining_by_its_number_of_turns(make):
+def test_status_judges_a_pretraining_by_its_number_of_rotations(make):
     run = make(step(1), epoch(1, 0.52))
-    told = invoke("status", run.path).stdout
-    assert "verdict: At chance after one epoch" in told and "(chance 50 %)" in told
-    assert json.loads(invoke("status", run.path, "--json").stdout)["verdict"] in told
+    text = invoke("status", run.path).stdout
+    assert "verdict: At chance after one epoch" in text and "(chance 50 %)" in text
+    assert json.loads(invoke("status", run.path, "--json").stdout)["verdict"] in text
     assert "verdict" not in summary(run)
 
 
@@ -155,7 +155,7 @@ ODD = {
 }
 
 
-def test_folders_that_make_no_sense_are_listed_among_the_others_and_each_is_told(make, tmp_path):
+def test_damaged_folders_are_listed_among_the_others_and_reported(make, tmp_path):
     good = make(step(1))
     for name, (recipe, facts, events) in ODD.items():
         folder = good.path.with_name(name)
@@ -168,9 +168,9 @@ def test_folders_that_make_no_sense_are_listed_among_the_others_and_each_is_told
     assert {"a", *ODD} <= {line.split("  ")[0] for line in listed.stdout.splitlines()}
     assert len(json.loads(invoke("runs", "--json", cwd=tmp_path).stdout)) == len(ODD) + 1
     for arguments in (("status",), ("report",), ("compare", "a")):
-        told = invoke(*arguments, "no keys", cwd=tmp_path)
-        assert "Traceback" not in told.stderr
-        assert "no keys cannot be read by this version of rotnet-keras" in told.stdout + told.stderr
+        result = invoke(*arguments, "no keys", cwd=tmp_path)
+        assert "Traceback" not in result.stderr
+        assert "no keys cannot be read by this version of rotnet-keras" in result.stdout + result.stderr
     for name in ODD:
         run = RunFolder(good.path.with_name(name))
         with suppress(RunError), unreadable_as_run_error(run):

@@ -53,7 +53,7 @@ def test_each_verdict(events, level, said):
     assert judged.level == level and said in judged.text
 
 
-def test_chance_is_one_in_the_number_of_turns():
+def test_chance_is_one_in_the_number_of_rotations():
     learning = verdict(steps(0.3) + epochs(0.31))
     assert learning.level == "improving" and "chance 25 %" in learning.text
     guessing = verdict(steps(0.5) + epochs(0.54), angles=2)
@@ -61,6 +61,6 @@ def test_chance_is_one_in_the_number_of_turns():
 
 
 @pytest.mark.parametrize("outcome", [end("failed", NAN), end("finished")])
-def test_a_run_that_goes_on_is_judged_by_what_follows(outcome):
+def test_a_resumed_run_is_judged_by_what_follows(outcome):
     events = [*steps(0.3), *epochs(0.5, 0.4), *outcome, {"kind": "start"}, *steps(0.4)]
     assert verdict(events).level == "flat"

@@ -1,4 +1,4 @@
-"""The networks that come with the package: here in a folder that the maintainer's script fills from a tiny run."""
+"""The model zoo, here in a folder that the maintainer's script fills from a tiny run."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def script():
 
 @pytest.fixture(scope="module")
 def folder(finished, script, tmp_path_factory):
-    """A folder for networks, with the network of the finished run."""
+    """A model zoo with one model, that of the finished run."""
     folder = tmp_path_factory.mktemp("shipped") / "weights"
     assert script["ship"](finished[1], "tiny_upright", folder) == folder / "tiny_upright"
     assert [path.name for path in folder.iterdir()] == ["tiny_upright"]
@@ -46,7 +46,7 @@ def network(folder, monkeypatch):
     return RunFolder(folder / "tiny_upright")
 
 
-def told(*arguments):
+def output(*arguments):
     result = CliRunner().invoke(app, [*map(str, arguments)])
     assert result.exit_code == 0, result.output or result.exception
     return result.output
@@ -78,7 +78,7 @@ def test_the_files_are_the_runs_with_kernels_in_float16(finished, network, model
     np.testing.assert_allclose(found, expected, atol=0.002 * np.abs(expected).max())
 
 
-def test_the_card_tells_what_the_run_did_and_nothing_of_its_machine(finished, network):
+def test_the_card_has_the_results_of_the_run_and_nothing_of_its_machine(finished, network):
     run, card = finished[1], load_card(network)
     (test,), probes = events_of(run, "test"), events_of(run, "probe")
     assert card["rotation"]["accuracy"] == test["accuracy"]
@@ -94,27 +94,27 @@ def test_the_card_tells_what_the_run_did_and_nothing_of_its_machine(finished, ne
 
 
 @pytest.mark.parametrize("name", list_pretrained())
-def test_those_of_the_package_are_as_their_cards_say(name):
+def test_shipped_models_match_their_cards(name):
     network = list_pretrained()[name]
-    card, told = load_card(network), load_orientation_model(network)
+    card, loaded = load_card(network), load_orientation_model(network)
     text = (network.path / "card.md").read_text(encoding="utf-8")
     assert card["name"] == name and f"rotnet_keras.load({name!r})".replace("'", '"') in text
-    assert list(told.angles) == card["rotation"]["angles"] and size_mb(network) < 10
-    assert rotnet_keras.load(name).input_shape == told.model.input_shape
-    assert told.model.count_params() > card["parameters"] > 0
-    # More cannot be told without the data: `rotnet-keras measure-weights` measures the figures again.
-    side, _, channels = told.model.input_shape[1:]
-    said = told.log_probabilities(np.random.default_rng(0).integers(0, 256, (2, side, side, channels), np.uint8))
+    assert list(loaded.angles) == card["rotation"]["angles"] and size_mb(network) < 10
+    assert rotnet_keras.load(name).input_shape == loaded.model.input_shape
+    assert loaded.model.count_params() > card["parameters"] > 0
+    # More cannot be checked without the data: `rotnet-keras measure-weights` measures the figures again.
+    side, _, channels = loaded.model.input_shape[1:]
+    said = loaded.log_probabilities(np.random.default_rng(0).integers(0, 256, (2, side, side, channels), np.uint8))
     np.testing.assert_allclose(np.exp(said).sum(axis=2), 1, atol=1e-3)
 
 
-def test_they_are_listed_told_and_copied(network, tmp_path):
-    listed = told("weights").splitlines()
+def test_models_are_listed_described_and_copied(network, tmp_path):
+    listed = output("weights").splitlines()
     assert len(listed) == 2 and listed[1].startswith("tiny_upright  0.1  tiny.npz ")
-    (card,) = json.loads(told("weights", "--json"))
+    (card,) = json.loads(output("weights", "--json"))
     assert card["name"] == "tiny_upright" and 0 < card["megabytes"] < 0.2
-    assert told("weights", "tiny_upright").startswith("# tiny_upright\n")
-    told("weights", "tiny_upright", "--to", tmp_path / "mine")
+    assert output("weights", "tiny_upright").startswith("# tiny_upright\n")
+    output("weights", "tiny_upright", "--to", tmp_path / "mine")
     copied = sorted(path.relative_to(tmp_path / "mine") for path in (tmp_path / "mine").rglob("*") if path.is_file())
     assert copied == sorted(path.relative_to(network.path) for path in network.path.rglob("*") if path.is_file())
     result = CliRunner().invoke(app, ["weights", "tiny_upright", "--to", str(tmp_path / "mine")])
@@ -125,26 +125,28 @@ def test_they_are_listed_told_and_copied(network, tmp_path):
         find_run_or_pretrained("tiny_uprit", tmp_path)
 
 
-def test_without_any_all_this_is_told(tmp_path, monkeypatch):
+def test_an_empty_zoo_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("rotnet_keras.runs.zoo.FOLDER", tmp_path / "nothing")
-    assert told("weights").startswith("No pretrained models come with this version") and told("weights", "--json").strip() == "[]"
+    assert output("weights").startswith("No pretrained models come with this version")
+    assert output("weights", "--json").strip() == "[]"
     result = CliRunner().invoke(app, ["measure-weights", "any"])
     assert isinstance(result.exception, RotnetError) and "(available: none)" in str(result.exception)
     with pytest.raises(RunError, match="no run called 'any'"):
         find_run_or_pretrained("any", tmp_path)
 
 
-def test_a_name_serves_where_a_run_does(network, tiny_data, tmp_path, monkeypatch):
+def test_a_model_name_works_wherever_a_run_does(network, tiny_data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images, _ = upright_images(6, seed=2)
     (tmp_path / "pictures").mkdir()
     for number, pixels in enumerate(images):
         Image.fromarray(np.rot90(pixels, number % 4)).save(tmp_path / "pictures" / f"{number}.png")
-    found = json.loads(told("upright", "pictures", "--network", "tiny_upright", "--min-confidence", "0.5", "--json"))
+    found = json.loads(output("upright", "pictures", "--network", "tiny_upright", "--min-confidence", "0.5", "--json"))
     assert found["temperature"] == load_card(network)["temperature"]
     assert [picture["clockwise"] for picture in found["pictures"]] == [0, 90, 180, 270, 0, 90]
-    assert "5.png" in told("anomalies", "tiny_upright", "pictures")
-    assert "6 images with 16 features each, from the layer conv1" in told("embed", "tiny_upright", "pictures", "--to", "f.npz")
+    assert "5.png" in output("anomalies", "tiny_upright", "pictures")
+    embedded = output("embed", "tiny_upright", "pictures", "--to", "f.npz")
+    assert "6 images with 16 features each, from the layer conv1" in embedded
     model = rotnet_keras.load("tiny_upright")
     assert model.input_shape == (None, 16, 16, 3) and model.get_layer("conv2")
     for recipe, key in (("probe", "backbone"), ("finetune", "pretrained")):
@@ -168,7 +170,7 @@ def test_only_a_finished_pretraining_ships_under_a_name_of_its_own(finished, fol
 @pytest.mark.slow
 def test_the_figures_of_the_card_are_measured_again(network, tiny_data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    lines = told("measure-weights", "tiny_upright", f"data.name={tiny_data}").splitlines()
+    lines = output("measure-weights", "tiny_upright", f"data.name={tiny_data}").splitlines()
     figures = [line.split()[:2] for line in lines if " rotation accuracy" in line or "probe" in line or "k-NN" in line]
     assert len(figures) == 1 + len(load_card(network)["probes"])
     rotation = figures[0]
