@@ -1,7 +1,6 @@
 """The command init: inspect images of one's own, and write a recipe that fits them."""
 
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +70,7 @@ def init(images: str, output: Path | None, minutes: float, as_json: bool) -> Non
     proposal = propose_recipe(found, file, minutes)
     write_atomically(file, proposal.text.encode())
     if as_json:
-        echo_json({**asdict(found), "recipe": str(file), "epochs": proposal.epochs})
+        echo_json({**found.json_values(), "recipe": str(file), "epochs": proposal.epochs})
         return
     length = f"{proposal.epochs} epochs in batches of {proposal.batch} images"
     echo(f"Wrote {file}: {length}. Start it: rotnet-keras run {file}")
@@ -81,7 +80,8 @@ def init(images: str, output: Path | None, minutes: float, as_json: bool) -> Non
 
 def _audit_rows(found: "ImageAudit") -> list[list[str]]:
     """What was found, in rows of two cells."""
-    sides = f"{found.side_range} pixels" + (f", half of them up to {found.short_sides[1]}" if " " in found.side_range else "")
+    median = f", half of them up to {found.short_sides[1]}" if " " in found.side_range else ""
+    sides = f"{found.side_range} pixels{median}"
     rows = [
         ["images", _counts({"training" if name == "train" else name: n for name, n in found.images.items()})],
         ["files" if found.decoded else "values", _counts(found.types)],
@@ -95,7 +95,8 @@ def _audit_rows(found: "ImageAudit") -> list[list[str]]:
             ["duplicates", counted_names([" = ".join(group) for group in found.duplicates], "groups of equal files")],
         ]
         if found.in_several_splits:
-            rows.append(["", f"{found.in_several_splits:,} of them in several splits: accuracies on the test split are too high"])
+            count = f"{found.in_several_splits:,} of them in several splits"
+            rows.append(["", f"{count}: accuracies on the test split are too high"])
         rows.append([
             "unreadable",
             counted_names([f"{name} ({reason})" for name, reason in found.unreadable], "files, skipped"),

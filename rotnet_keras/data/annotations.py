@@ -1,7 +1,7 @@
-"""Pictures with their objects or masks: folders in the layout of PASCAL VOC's development kit, and tfds's `voc`.
+"""Loading images with boxes or masks: folders in the layout of PASCAL VOC, and `voc` of TensorFlow Datasets.
 
-Corners are pixels of the upright picture: the kit's boxes begin at 1 and include their last pixel, ours begin at 0 and
-do not.
+Corners are in pixels of the upright image. VOC's boxes begin at 1 and include their last pixel; here they
+begin at 0 and exclude it.
 """
 
 import xml.etree.ElementTree as ET
@@ -17,33 +17,33 @@ from rotnet_keras.config.sections import AnnotatedData
 from rotnet_keras.data import decoding
 from rotnet_keras.data.boxes import Boxes
 from rotnet_keras.data.folders import FolderImages
-from rotnet_keras.data.lazy_images import EncodedImages
+from rotnet_keras.data.lazy_images import LazyImages
 from rotnet_keras.data.sources import FileList, TfdsSource, VocSource, find_annotated
 from rotnet_keras.data.stores import NAMED, Progress
-from rotnet_keras.data.tfds import chosen_splits, left_in_files, open_builder
+from rotnet_keras.data.tfds import open_builder, open_split_records, tfds_splits
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
 
+# Value of a mask where a pixel has no class.
 VOID = 255
-SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 class BrokenAnnotation(Exception):
-    """A picture that cannot be used; the message says why."""
+    """An image that cannot be used because of its annotation, or itself; the message says why."""
 
 
 @dataclass(frozen=True)
 class AnnotatedSplit:
-    """Some pictures, in a fixed order.
+    """Annotated images in a fixed order.
 
     Attributes:
-        store: where they are.
-        rows: (n,) of them in the store.
-        objects: of each, or None where only masks were asked for.
-        masks: of each, or None where only objects were.
+        store: the encoded images.
+        rows: (n,) int, the rows of the store that belong to the split.
+        objects: of each image; None if masks were loaded.
+        masks: the file of each image's mask; None if objects were loaded.
     """
 
-    store: EncodedImages
+    store: LazyImages
     rows: np.ndarray
     objects: list[Boxes] | None
     masks: list[Path] | None
@@ -52,29 +52,31 @@ class AnnotatedSplit:
         return len(self.rows)
 
     def size(self, position: int) -> tuple[int, int]:
-        """Width and height of a picture."""
+        """Return the width and height of an image in pixels."""
         width, height = self.store.shapes[self.rows[position]]
         return int(width), int(height)
 
-    def picture(self, position: int) -> np.ndarray:
-        """(H, W, 3) uint8."""
+    def image(self, position: int) -> np.ndarray:
+        """Return an image in its own size: (H, W, 3) uint8."""
         return self.store.whole_image(int(self.rows[position]))
 
     def mask(self, position: int) -> np.ndarray:
-        """(H, W) uint8: 0 background, then the classes, 255 void."""
+        """Return the mask of an image: (H, W) uint8 with 0 for background, then the classes, and 255 for void."""
         assert self.masks is not None
         return read_mask(self.masks[position])
 
 
 @dataclass(frozen=True)
 class AnnotatedDataset:
-    """A data set with objects or masks.
+    """A data set of images that are annotated with objects or masks.
 
     Attributes:
-        validation, test: None where there is no such split.
+        name: the recipe's `data.name`.
+        train: the training images.
+        validation, test: None if there is no such split.
         class_names: without the background.
-        fingerprint: changes when the pictures do.
-        notes: what the user should know.
+        fingerprint: changes when the images do.
+        notes: sentences for the user, for example about skipped images.
     """
 
     name: str
@@ -89,27 +91,29 @@ class AnnotatedDataset:
 def load_annotated(
     data: AnnotatedData, masks: bool, progress: Progress = lambda what, done, total: None
 ) -> AnnotatedDataset:
-    """Read the annotations of a data set; its pictures stay where they are.
+    """Load the annotations of a data set; its images stay in their files.
 
     Args:
-        masks: ask for masks, not for objects.
+        data: the recipe's section `[data]`.
+        masks: whether to load masks instead of objects.
+        progress: called now and then while annotations are read.
 
     Raises:
-        DataError: a split or its pictures are missing, or an annotation is broken and is not to be skipped.
+        DataError: a split or its images are missing, or an annotation is broken and `data.broken` is "refuse".
     """
     source = find_annotated(data)
     notes: list[str] = []
     broken: list[str] = []
-    read = _of_kit if isinstance(source, VocSource) else _of_tfds
+    read = _read_voc_folder if isinstance(source, VocSource) else _read_tfds
     splits, fingerprint = read(source, data, masks, progress, broken, notes)  # type: ignore[arg-type]
     if broken:
         reasons = first_few(broken, NAMED, "; ")
         if data.broken == "refuse":
-            raise DataError(f"{len(broken)} annotations are broken: {reasons}. data.broken='skip' leaves them out")
-        notes.append(f"{len(broken)} pictures with broken annotations are skipped: {reasons}")
+            raise DataError(f"{len(broken):,} annotations are broken: {reasons}. Skip them with data.broken=skip")
+        notes.append(f"{len(broken):,} images with broken annotations are skipped: {reasons}")
     for name, split in splits.items():
         if not len(split):
-            raise DataError(f"data.splits.{name}: no picture is left")
+            raise DataError(f"data.splits.{name}: the split has no images")
     return AnnotatedDataset(
         data.name,
         splits["train"],
@@ -122,25 +126,20 @@ def load_annotated(
 
 
 def read_objects(file: Path, classes: Sequence[str], size: tuple[int, int]) -> Boxes:
-    """The objects in a file of `Annotations/`.
+    """Read the objects of an image from its XML file in `Annotations/`.
 
     Args:
-        size: width and height of the picture.
+        file: the XML file.
+        classes: the known classes, in the order of their numbers.
+        size: width and height of the image in pixels.
 
     Raises:
-        BrokenAnnotation: it cannot be read, an object's class is none of `classes`, or its box is not in the picture.
+        BrokenAnnotation: the file cannot be read, a class is unknown, or a box is not inside the image.
     """
     try:
         root = ET.parse(file).getroot()
     except (OSError, ET.ParseError) as error:
-        why = (
-            "is missing"
-            if not file.is_file()
-            else "is empty"
-            if not file.stat().st_size
-            else f"cannot be read: {error}"
-        )
-        raise BrokenAnnotation(f"its annotation {why}") from None
+        raise BrokenAnnotation(f"its annotation {_why(file, error)}") from None
     names, corners, difficult = [], [], []
     for item in root.iter("object"):
         names.append((item.findtext("name") or "").strip())
@@ -150,29 +149,32 @@ def read_objects(file: Path, classes: Sequence[str], size: tuple[int, int]) -> B
             )
             difficult.append(int(item.findtext("difficult") or 0) != 0)
         except ValueError:
-            raise BrokenAnnotation(f"an object {names[-1]!r} has no box") from None
+            raise BrokenAnnotation(f"an object {names[-1]!r} has no valid box") from None
         corners.append((top - 1, left - 1, bottom, right))
-    return checked(names, np.array(corners).reshape(-1, 4), np.array(difficult, bool), classes, size)
+    return check_objects(names, np.array(corners).reshape(-1, 4), np.array(difficult, bool), classes, size)
 
 
-def checked(
+def check_objects(
     names: Sequence[str], corners: np.ndarray, difficult: np.ndarray, classes: Sequence[str], size: tuple[int, int]
 ) -> Boxes:
-    """Objects of known classes, within a picture of some width and height.
+    """Return objects after checking that their classes are known and their boxes lie inside the image.
+
+    Args:
+        size: width and height of the image in pixels.
 
     Raises:
-        BrokenAnnotation: they are not.
+        BrokenAnnotation: a class is unknown, or a box is empty or outside the image.
     """
     for name, box in zip(names, corners, strict=True):
         if name not in classes:
-            raise BrokenAnnotation(f"an object is a {name!r}, which is none of the classes")
+            raise BrokenAnnotation(f"an object has the class {name!r}, which is not one of data.classes")
         top, left, bottom, right = box
-        # Half a pixel over the edge is rounding.
+        # Half a pixel beyond the edge is rounding.
         inside = top >= -0.5 and left >= -0.5 and bottom <= size[1] + 0.5 and right <= size[0] + 0.5
         if not (inside and top < bottom and left < right):
             box_words = ", ".join(f"{value:g}" for value in box)
             raise BrokenAnnotation(
-                f"the box of a {name!r} ({box_words}) is not in the picture of {size[0]} x {size[1]}"
+                f"the box of a {name!r} ({box_words}) is not inside the image of {size[0]} x {size[1]} pixels"
             )
     numbers = np.array([classes.index(name) for name in names], np.int64)
     limits = np.array([size[1], size[0], size[1], size[0]])
@@ -180,10 +182,10 @@ def checked(
 
 
 def read_mask(file: Path) -> np.ndarray:
-    """(H, W) uint8 class numbers of a palette PNG.
+    """Read the class numbers of a mask from a palette PNG: (H, W) uint8.
 
     Raises:
-        BrokenAnnotation: it is missing, or no such picture.
+        BrokenAnnotation: the file is missing, or has colours instead of class numbers.
     """
     try:
         with Image.open(file) as image:
@@ -201,46 +203,50 @@ def _why(file: Path, error: Exception) -> str:
 
 
 def check_mask(mask: np.ndarray, classes: int, size: tuple[int, int]) -> None:
-    """Make sure that a mask fits its picture and has known classes.
+    """Check that a mask has the size of its image and known classes only.
+
+    Args:
+        classes: number of classes without the background.
+        size: width and height of the image in pixels.
 
     Raises:
-        BrokenAnnotation: it does not.
+        BrokenAnnotation: the size differs, or a class is unknown.
     """
     if mask.shape != size[::-1]:
         raise BrokenAnnotation(
-            f"its mask has {mask.shape[1]} x {mask.shape[0]} pixels, the picture {size[0]} x {size[1]}"
+            f"its mask has {mask.shape[1]} x {mask.shape[0]} pixels, but the image has {size[0]} x {size[1]}"
         )
     values = np.unique(mask)
     unknown = values[(values > classes) & (values != VOID)]
     if len(unknown):
-        raise BrokenAnnotation(f"its mask has the value {unknown[0]}, and there are {classes} classes")
+        raise BrokenAnnotation(f"its mask has the value {unknown[0]}, but there are only {classes} classes")
 
 
-def _of_kit(
+def _read_voc_folder(
     source: VocSource, data: AnnotatedData, masks: bool, progress: Progress, broken: list[str], notes: list[str]
 ) -> tuple[dict[str, AnnotatedSplit], str]:
     splits = {}
-    for split, names in source.lists(data, masks).items():
-        files, objects, outlines = FileList(source.root), [], []
+    for split, names in source.image_names(data, masks).items():
+        files, objects, mask_files = FileList(source.root), [], []
         shapes, plain = [], []
         for done, name in enumerate(names, 1):
-            picture = source.root / "JPEGImages" / f"{name}.jpg"
+            image = source.root / "JPEGImages" / f"{name}.jpg"
             try:
-                seen = _look_at(picture)
-                extent = seen.width, seen.height
+                header = _read_header(image)
+                size = header.width, header.height
                 if masks:
-                    outline = source.root / "SegmentationClass" / f"{name}.png"
-                    check_mask(read_mask(outline), len(data.classes), extent)
-                    outlines.append(outline)
+                    mask = source.root / "SegmentationClass" / f"{name}.png"
+                    check_mask(read_mask(mask), len(data.classes), size)
+                    mask_files.append(mask)
                 else:
                     file = source.root / "Annotations" / f"{name}.xml"
-                    objects.append(read_objects(file, data.classes, extent))
+                    objects.append(read_objects(file, data.classes, size))
             except BrokenAnnotation as error:
                 broken.append(f"{name}: {error}")
                 continue
             files.append(f"JPEGImages/{name}.jpg")
-            shapes.append(extent)
-            plain.append(seen.plain)
+            shapes.append(size)
+            plain.append(header.plain)
             if done % 100 == 0 or done == len(names):
                 progress(f"reading {split} annotations", done, len(names))
         store = FolderImages(
@@ -254,32 +260,34 @@ def _of_kit(
             report=notes.append,
         )
         splits[split] = AnnotatedSplit(
-            store, np.arange(len(files)), None if masks else objects, outlines if masks else None
+            store, np.arange(len(files)), None if masks else objects, mask_files if masks else None
         )
     return splits, source.fingerprint(data, masks)
 
 
-def _look_at(picture: Path) -> decoding.Header:
+def _read_header(image: Path) -> decoding.Header:
     try:
-        return decoding.look_at(picture)
+        return decoding.read_header(image)
     except decoding.UnreadableImage as error:
-        raise BrokenAnnotation(f"the picture {_why(picture, error)}") from None
+        raise BrokenAnnotation(f"the image {_why(image, error)}") from None
 
 
-def _of_tfds(
+def _read_tfds(
     source: TfdsSource, data: AnnotatedData, masks: bool, progress: Progress, broken: list[str], notes: list[str]
 ) -> tuple[dict[str, AnnotatedSplit], str]:
     if masks:
-        raise DataError(f"data.name: {data.name!r} has no masks; name a folder in the layout of VOC's development kit")
+        raise DataError(f"data.name: {data.name!r} has no masks; name a folder in VOC's layout, .../VOC2012")
     _, info = open_builder(source)
     try:
         names = info.features["objects"].feature["label"].names
     except (KeyError, AttributeError):
-        raise DataError(f"data.name: {data.name!r} has no objects; it has {', '.join(info.features)}") from None
+        raise DataError(
+            f"data.name: {data.name!r} has no objects; its features are {', '.join(info.features)}"
+        ) from None
     splits = {}
-    for split, asked in chosen_splits(info, data.splits).items():
+    for split, asked in tfds_splits(info, data.splits).items():
         options = {"size": data.size, "channels": 3, "whole": True, "report": notes.append}
-        store, _ = left_in_files(info, asked, ("image", None), options, progress, broken)
+        store, _ = open_split_records(info, asked, ("image", None), options, progress, broken)
         rows, objects = [], []
         for row in range(store.shape[0]):
             width, height = (int(side) for side in store.shapes[row])
@@ -296,9 +304,9 @@ def _of_tfds(
 
 def _objects_of(example: Any, names: Sequence[str], classes: Sequence[str], size: tuple[int, int]) -> Boxes:
     feature = example.features.feature
-    # Shares of the picture's sides, of the kit's numbers.
+    # Corners as VOC counts them, divided by the sides of the image.
     corners = np.array(feature["objects/bbox"].float_list.value, np.float64).reshape(-1, 4)
     corners = np.round(corners * [size[1], size[0], size[1], size[0]], 3) - [1, 1, 0, 0]
     difficult = np.array(feature["objects/is_difficult"].int64_list.value, bool)
     found = [names[number] for number in feature["objects/label"].int64_list.value]
-    return checked(found, corners, difficult, classes, size)
+    return check_objects(found, corners, difficult, classes, size)

@@ -1,4 +1,4 @@
-"""A look at a folder of images or a file of arrays, before anything is trained on it."""
+"""Auditing a folder of images or a file of arrays before training: counts, sizes, damage and duplicates."""
 
 import hashlib
 import math
@@ -9,157 +9,165 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rotnet_keras.config.sections import Data
-from rotnet_keras.data.decoding import Header, UnreadableImage, look_at, read_image
+from rotnet_keras.data.decoding import Header, UnreadableImage, read_header, read_image
 from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, FileList, FolderSource, find_source
 from rotnet_keras.data.stores import Progress
 from rotnet_keras.errors import DataError
 
-# Damage behind a file's header shows only when it is decoded; of more files, so many in even distances are.
-DECODED = 2000
-# What decoding is tried at, in pixels.
-SMALL = 32
+# Damage behind a file's header shows only in decoding, which is tried on about this many evenly spaced files.
+DECODED_FILES = 2000
+# Side in pixels that files are decoded at.
+DECODED_SIDE = 32
+# Files that are read between two reports of progress.
 CHUNK = 256
+# The keys of `rotnet-keras init --json` where they differ from the attributes.
+JSON_KEYS = {"short_sides": "sides", "types": "kinds", "in_several_splits": "shared", "exif_rotated": "turned"}
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What there is to train on.
+class ImageAudit:
+    """What was found out about the images of a data set.
 
     Attributes:
-        path: of the folder or the file.
-        images: that can be read, by split.
-        classes: images for training of each class; empty where there are no labels.
-        sides: the shortest, the median and the longest short side of the images, in pixels.
-        square: whether all of them are squares.
-        channels: 1 or 3 of image files, any number of arrays.
-        kinds: files by their suffix; of arrays, images by their dtype.
-        unreadable: files and what is wrong with them.
-        decoded: files that were decoded to find damage behind their headers.
+        path: the folder or the file.
+        images: number of readable images in each split.
+        classes: number of training images of each class; empty without labels.
+        short_sides: the shortest, the median and the longest short side of the images, in pixels.
+        square: whether all images are squares.
+        channels: 1 or 3 for image files, any number for arrays.
+        types: number of files by suffix, or of an array's images by dtype.
+        unreadable: files that cannot be read, each with the reason.
+        decoded: number of files that were decoded; of the others only the header was read.
         duplicates: groups of files with equal contents.
-        shared: how many of these groups lie in several splits.
-        turned: files whose EXIF tag turns or mirrors them.
+        in_several_splits: number of these groups whose files are in several splits.
+        exif_rotated: number of files whose EXIF tag says that they must be rotated or mirrored.
     """
 
     path: Path
     images: dict[str, int]
     classes: dict[str, int]
-    sides: tuple[int, int, int]
+    short_sides: tuple[int, int, int]
     square: bool
     channels: int
-    kinds: dict[str, int]
+    types: dict[str, int]
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     decoded: int = 0
     duplicates: list[list[str]] = field(default_factory=list)
-    shared: int = 0
-    turned: int = 0
+    in_several_splits: int = 0
+    exif_rotated: int = 0
 
     @property
-    def extent(self) -> str:
-        """The lengths of short sides, "128" or "96 to 512"."""
-        shortest, _, longest = self.sides
+    def side_range(self) -> str:
+        """The lengths of the short sides in pixels: "128" or "96 to 512"."""
+        shortest, _, longest = self.short_sides
         return str(shortest) if shortest == longest else f"{shortest} to {longest}"
 
+    def json_values(self) -> dict[str, Any]:
+        """Return the attributes under the keys that `rotnet-keras init --json` prints."""
+        return {JSON_KEYS.get(key, key): value for key, value in asdict(self).items()}
 
-def survey(name: str, progress: Progress = lambda what, done, total: None) -> Survey:
-    """Look at the images that a recipe's `data.name` could name: a folder or an .npz file.
+
+def audit_images(name: str, progress: Progress = lambda what, done, total: None) -> ImageAudit:
+    """Audit the images of a folder or of an .npz file, as a recipe's `data.name` would name them.
 
     Raises:
-        DataError: there are none, or they are a data set of another kind.
+        DataError: there are no images, or the name is not that of a folder or an .npz file.
     """
     path = Path(name).expanduser()
     source = find_source(Data(name=str(path.absolute())))
     if isinstance(source, FolderSource):
-        return _of_folder(source, progress)
+        return _audit_folder(source, progress)
     assert isinstance(source, ArraySource)
-    return _of_arrays(source)
+    return _audit_arrays(source)
 
 
-def _of_folder(source: FolderSource, progress: Progress) -> Survey:
+def _audit_folder(source: FolderSource, progress: Progress) -> ImageAudit:
     headers: list[Header] = []
     unreadable: list[tuple[str, str]] = []
     images: dict[str, int] = {}
     classes: Counter[str] = Counter()
     decoded = 0
     for split, files in source.splits.items():
-        seen, tried = _looked_at(files, split, progress)
+        results, tried = _read_headers(files, split, progress)
         decoded += tried
-        for position, what in enumerate(seen):
-            if isinstance(what, str):
-                unreadable.append((str(files[position].relative_to(source.root)), what))
+        for position, header in enumerate(results):
+            if isinstance(header, str):
+                unreadable.append((str(files[position].relative_to(source.root)), header))
                 continue
-            headers.append(what)
+            headers.append(header)
             images[split] = images.get(split, 0) + 1
             if split == "train" and source.class_names:
                 classes[source.class_names[source.labels[split][position]]] += 1
     duplicates = _duplicates(source)
     if "train" not in images:
-        raise DataError(f"{source.root}: no file for training can be read, for example {': '.join(unreadable[0])}")
-    return Survey(
+        raise DataError(f"{source.root}: none of the training images can be read. {': '.join(unreadable[0])}")
+    return ImageAudit(
         path=source.root,
         images=images,
         classes=dict(sorted(classes.items())),
-        sides=_sides([min(header.width, header.height) for header in headers]),
+        short_sides=_sides([min(header.width, header.height) for header in headers]),
         square=all(header.width == header.height for header in headers),
         channels=max(header.channels for header in headers),
-        kinds=dict(Counter(file.suffix.lower()[1:] for files in source.splits.values() for file in files)),
+        types=dict(Counter(file.suffix.lower()[1:] for files in source.splits.values() for file in files)),
         unreadable=unreadable,
         decoded=decoded,
         duplicates=[[name for _, name in group] for group in duplicates],
-        shared=sum(len({split for split, _ in group}) > 1 for group in duplicates),
-        turned=sum(header.turned for header in headers),
+        in_several_splits=sum(len({split for split, _ in group}) > 1 for group in duplicates),
+        exif_rotated=sum(header.exif_rotated for header in headers),
     )
 
 
-def _looked_at(files: FileList, split: str, progress: Progress) -> tuple[list[Header | str], int]:
-    """The header of each file, or what is wrong with it, and how many were decoded."""
-    every = -(-len(files) // DECODED)
+def _read_headers(files: FileList, split: str, progress: Progress) -> tuple[list[Header | str], int]:
+    """Return the header of each file, or why it cannot be read, and the number of files that were decoded."""
+    every = -(-len(files) // DECODED_FILES)
 
-    def look(position: int) -> Header | str:
+    def read(position: int) -> Header | str:
         try:
-            header = look_at(files[position])
+            header = read_header(files[position])
             if position % every == 0:
-                read_image(files[position], SMALL, header.channels)
+                read_image(files[position], DECODED_SIDE, header.channels)
             return header
         except UnreadableImage as error:
             return str(error)
 
-    seen: list[Header | str] = []
+    results: list[Header | str] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(files), CHUNK):
-            seen += pool.map(look, range(start, min(start + CHUNK, len(files))))
-            progress(f"looking at {split} images", len(seen), len(files))
-    return seen, len(range(0, len(files), every))
+            results += pool.map(read, range(start, min(start + CHUNK, len(files))))
+            progress(f"reading {split} images", len(results), len(files))
+    return results, len(range(0, len(files), every))
 
 
 def _duplicates(source: FolderSource) -> list[list[tuple[str, str]]]:
-    """Groups of files of equal contents, by split and name; only files of equal sizes are read."""
+    """Return groups of (split, name) of files with equal contents; only files of equal sizes are read."""
     by_size: dict[int, list[tuple[str, Path]]] = {}
     for split, files in source.splits.items():
         for file in files:
             if file.is_file() and (size := file.stat().st_size):
                 by_size.setdefault(size, []).append((split, file))
     by_content: dict[bytes, list[tuple[str, str]]] = {}
-    for alike in by_size.values():
-        for split, file in alike if len(alike) > 1 else []:
+    for same_size in by_size.values():
+        for split, file in same_size if len(same_size) > 1 else []:
             with suppress(OSError), file.open("rb") as content:
                 key = hashlib.file_digest(content, "blake2b").digest()
                 by_content.setdefault(key, []).append((split, str(file.relative_to(source.root))))
     return [group for group in by_content.values() if len(group) > 1]
 
 
-def _of_arrays(source: ArraySource) -> Survey:
+def _audit_arrays(source: ArraySource) -> ImageAudit:
     images: dict[str, int] = {}
     classes: dict[str, int] = {}
-    kinds: dict[str, int] = {}
+    types: dict[str, int] = {}
     sides: list[int] = []
     square, channels = True, 0
-    with _opened(source.path) as (archive, arrays):
+    with _open_arrays(source.path) as (archive, arrays):
         for split, names in ARRAY_NAMES.items():
             for pixels, labels in names:
                 if pixels not in arrays:
@@ -170,23 +178,23 @@ def _of_arrays(source: ArraySource) -> Survey:
                 images[split], channels = shape[0], shape[3] if len(shape) == 4 else 1
                 sides.append(min(shape[1:3]))
                 square = square and shape[1] == shape[2]
-                kinds[str(dtype)] = kinds.get(str(dtype), 0) + shape[0]
+                types[str(dtype)] = types.get(str(dtype), 0) + shape[0]
                 if split == "train" and labels in arrays:
                     numbers, counts = np.unique(arrays[labels], return_counts=True)
                     classes = {str(number): int(count) for number, count in zip(numbers, counts, strict=True)}
                 break
     if not images.get("train"):
         known = ", ".join(pixels for names in ARRAY_NAMES.values() for pixels, _ in names)
-        raise DataError(f"{source.path}: no images for training (looked for arrays called {known})")
-    return Survey(source.path, images, classes, _sides(sides), square, channels, kinds)
+        raise DataError(f"{source.path}: no training images (looked for arrays named {known})")
+    return ImageAudit(source.path, images, classes, _sides(sides), square, channels, types)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, Mapping[str, np.ndarray]]]:
-    """An .npz file, for its headers and for its arrays.
+def _open_arrays(path: Path) -> Iterator[tuple[zipfile.ZipFile, Mapping[str, np.ndarray]]]:
+    """Open an .npz file as an archive, to read headers, and as arrays.
 
     Raises:
-        DataError: it turns out to be damaged.
+        DataError: the file turns out to be damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as arrays:
@@ -198,7 +206,7 @@ def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, Mapping[str, np.ndarr
 
 
 def _header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of an array, without reading it."""
+    """Read the shape and dtype of an array without the array itself."""
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

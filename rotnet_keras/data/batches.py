@@ -1,6 +1,6 @@
-"""Batches as a function of (seed, step): which images, which crops, which flips.
+"""Batches of images as a function of seed and step: the order of the images, their crops and flips.
 
-Nothing here keeps a state, so a run that is resumed at a step sees what it would have seen anyway.
+Nothing here keeps a state, so that a resumed run sees the batches that it would have seen without the interruption.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,72 +11,75 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras.config.sections import Augment
-from rotnet_keras.data.crops import anywhere, resized
-from rotnet_keras.data.decoding import cut_array
-from rotnet_keras.data.lazy_images import EncodedImages
+from rotnet_keras.data.crops import random_crops, random_resized_crops
+from rotnet_keras.data.decoding import crop_array
+from rotnet_keras.data.lazy_images import LazyImages
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import tf
 
 PARALLEL_LOADS = 2
-# Of an array, without its number of rows: shape and type.
+# Shape, without the number of rows, and type of an array of a batch.
 Spec = tuple[tuple[int, ...], tf.DType]
-WEIGHTS: Spec = ((), tf.float32)
-# The arrays of a batch: of positions in the data set, what is drawn for all of them, and which of them are wanted.
-Make = Callable[[np.ndarray, np.random.Generator, np.ndarray | slice], list[np.ndarray]]
-# Of crops of random size: 4/3 and 3/4, as in the Inception papers and the released code.
-MOST_ASPECT = 4 / 3
+SAMPLE_WEIGHTS: Spec = ((), tf.float32)
+# Makes the arrays of a batch from the positions of its images, a random generator, and the part of the batch to return.
+MakeArrays = Callable[[np.ndarray, np.random.Generator, np.ndarray | slice], list[np.ndarray]]
+# Aspect ratios of random-resized crops are from 3/4 to 4/3, as in the Inception papers and the released code.
+MAX_ASPECT = 4 / 3
 
 
 def crop_size(augment: Augment, image_size: int) -> int:
-    """Side in pixels of what the network sees before rotation."""
+    """Return the side in pixels of the images that are rotated and given to the model."""
     return augment.crop or image_size
 
 
-def augmented(
+def load_augmented(
     split: Split,
     positions: np.ndarray,
     augment: Augment,
     rng: np.random.Generator,
     part: np.ndarray | slice = slice(None),
 ) -> np.ndarray:
-    """Pad, crop and mirror images at random, all before any rotation, as the released code does.
+    """Load images and pad, crop and flip them at random, before any rotation, as the released code does.
 
     Args:
         positions: (N,) of the images in the split.
-        part: which M of them are wanted; they come out the same as among all.
+        part: the M of the N images to return; they are the same as if all were returned.
 
     Returns:
         (M, T, T, C) uint8, T = `crop_size`.
     """
-    crops = _crops(split, positions, augment, rng, part)
+    crops = _load_crops(split, positions, augment, rng, part)
     flips = (rng.random(len(positions)) < (0.5 if augment.flip else 0.0))[part]
     crops[flips] = crops[flips, :, ::-1]
     return crops
 
 
-def _crops(
+def _load_crops(
     split: Split, positions: np.ndarray, augment: Augment, rng: np.random.Generator, part: np.ndarray | slice
 ) -> np.ndarray:
     size, pad, store = crop_size(augment, split.store.shape[1]), augment.pad, split.store
     rows = split.rows[positions]
-    if isinstance(store, EncodedImages) and not pad:
+    if isinstance(store, LazyImages) and not pad:
         frames = store.frames(rows)
-        boxes = resized(frames, augment.area, MOST_ASPECT, rng) if augment.area else anywhere(frames, size, rng)
-        return store.cut(rows[part], boxes[part], size)
+        if augment.area:
+            boxes = random_resized_crops(frames, augment.area, MAX_ASPECT, rng)
+        else:
+            boxes = random_crops(frames, size, rng)
+        return store.crops(rows[part], boxes[part], size)
     images = split.images(positions[part])
     if augment.area:
         frames = np.tile([0.0, 0.0, *images.shape[1:3]], (len(positions), 1))
-        boxes = resized(frames, augment.area, MOST_ASPECT, rng)[part]
-        cuts = zip(images, boxes.tolist(), strict=True)
-        return np.stack([cut_array(image, images.shape[1], tuple(box), size) for image, box in cuts])
+        boxes = random_resized_crops(frames, augment.area, MAX_ASPECT, rng)[part]
+        pairs = zip(images, boxes.tolist(), strict=True)
+        return np.stack([crop_array(image, images.shape[1], tuple(box), size) for image, box in pairs])
     corners = rng.integers(0, store.shape[1] + 2 * pad - size + 1, (len(positions), 2))[part]
     padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
     return windows[np.arange(len(images)), corners[:, 0], corners[:, 1]].transpose(0, 2, 3, 1)
 
 
-def centred(images: np.ndarray, augment: Augment) -> np.ndarray:
-    """The central crop that evaluation uses: (N, T, T, C) uint8."""
+def center_crop(images: np.ndarray, augment: Augment) -> np.ndarray:
+    """Return the central crops that evaluation uses: (N, T, T, C) uint8, T = `crop_size`."""
     size = crop_size(augment, images.shape[1])
     if size > images.shape[1]:
         pad = -(-(size - images.shape[1]) // 2)
@@ -86,7 +89,7 @@ def centred(images: np.ndarray, augment: Augment) -> np.ndarray:
 
 
 def positions_of_step(count: int, batch: int, seed: int, step: int) -> np.ndarray:
-    """Which of `count` images step `step` uses: each once per epoch, in an order of the epoch's own."""
+    """Return the positions of the images of a step: each of `count` once per epoch, in another order every epoch."""
     epoch, within = divmod(step, -(-count // batch))
     return _order(count, seed, epoch)[within * batch : (within + 1) * batch]
 
@@ -98,15 +101,20 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Replicas:
-    """Which replicas of a training take their images here: those numbered `here`, of `count`."""
+    """The replicas of a training that this process feeds.
+
+    Attributes:
+        here: their numbers.
+        count: the number of replicas in all processes.
+    """
 
     here: range
     count: int
 
 
-def shared_batches(
+def step_batches(
     count: int,
-    make: Make,
+    make: MakeArrays,
     specs: Sequence[Spec | None],
     *,
     batch: int,
@@ -115,13 +123,17 @@ def shared_batches(
     last: int,
     replicas: Replicas | None = None,
 ) -> tf.data.Dataset:
-    """The batches of the steps from `first` up to, without, `last`, of data that has `count` of something.
+    """Return a data set of the batches of the steps from `first` up to, but without, `last`.
 
     Args:
-        make: gives the arrays of a batch.
-        specs: of these; None for what is not there.
-        replicas: who shares the batches. Then every step gives as many elements as there are replicas here, each with
-            weights, (N,) float32, behind it; they make the mean of the replicas' mean losses that of the whole batch.
+        count: the number of images of the split.
+        make: makes the arrays of a batch.
+        specs: of these arrays; None in place of an array that is None.
+        batch: images in a batch.
+        seed: of the order of the images and of what is drawn for them.
+        replicas: the replicas that share every batch. A step then has one element per replica of this process, with
+            sample weights (N,) float32 appended: with these the mean of the replicas' mean losses is the mean loss of
+            the whole batch.
     """
 
     def fetch(step: int) -> list[np.ndarray]:
@@ -134,18 +146,18 @@ def shared_batches(
         positions = positions_of_step(count, batch, seed, step)
         part = np.arange(replicas.here[which], len(positions), replicas.count)
         weight = len(part) * replicas.count / len(positions)
-        # A replica without an image is given one that counts nothing.
+        # A replica without an image gets one with weight zero.
         part = part if len(part) else np.zeros(1, np.int64)
         arrays = make(positions, np.random.default_rng((seed, 1, step)), part)
         return [*arrays, np.full(len(part), weight, np.float32)]
 
     if replicas is None:
-        return numbered_batches(tf.data.Dataset.range(first, last), fetch, specs)
+        return _batches_of_numbers(tf.data.Dataset.range(first, last), fetch, specs)
     each = len(replicas.here)
-    return numbered_batches(tf.data.Dataset.range(first * each, last * each), fetch_part, [*specs, WEIGHTS])
+    return _batches_of_numbers(tf.data.Dataset.range(first * each, last * each), fetch_part, [*specs, SAMPLE_WEIGHTS])
 
 
-def training_images(
+def training_batches(
     split: Split,
     augment: Augment,
     *,
@@ -156,77 +168,80 @@ def training_images(
     labelled: bool = False,
     replicas: Replicas | None = None,
 ) -> tf.data.Dataset:
-    """Augmented, unrotated images of the steps from `first` up to, without, `last`: (N, T, T, C) uint8.
+    """Return batches (N, T, T, C) uint8 of augmented, unrotated images for the steps from `first` up to `last`.
 
     Args:
-        labelled: their labels, (N,) int64, beside them.
-        replicas: see `shared_batches`. Labels are None there if they are not asked for.
+        batch: images in a batch, N of all but the last one of an epoch.
+        seed: of the order of the images, their crops and flips.
+        first: the first step.
+        last: the step after the last one.
+        labelled: whether to add the labels (N,) int64.
+        replicas: see `step_batches`; with replicas, an element without labels has None in their place.
     """
     labels = split.required_labels() if labelled else None
 
     def make(positions: np.ndarray, rng: np.random.Generator, part: np.ndarray | slice) -> list[np.ndarray]:
-        images = augmented(split, positions, augment, rng, part)
+        images = load_augmented(split, positions, augment, rng, part)
         return [images] if labels is None else [images, labels[positions[part]]]
 
     specs = _specs(split, augment, labels)
     if replicas and not labelled:
         specs.append(None)
     steps = {"batch": batch, "seed": seed, "first": first, "last": last}
-    return shared_batches(len(split), make, specs, replicas=replicas, **steps)
+    return step_batches(len(split), make, specs, replicas=replicas, **steps)
 
 
-def evaluation_images(
+def evaluation_batches(
     split: Split, augment: Augment, *, batch: int, view: tuple[int, int] | None = None, labelled: bool = False
 ) -> tf.data.Dataset:
-    """All images of a split in order: (N, T, T, C) uint8.
+    """Return batches (N, T, T, C) uint8 of all images of a split in order.
 
     Args:
-        view: (seed, number) of a random crop and flip of each image; the central crop when not given.
-        labelled: their labels, (N,) int64, beside them.
+        view: (seed, number) of a random crop and flip of each image; central crops by default.
+        labelled: whether to add the labels (N,) int64.
     """
     labels = split.required_labels() if labelled else None
 
     def fetch(first: int) -> list[np.ndarray]:
         positions = np.arange(first, min(first + batch, len(split)))
         if view is None:
-            images = centred(split.images(positions), augment)
+            images = center_crop(split.images(positions), augment)
         else:
-            images = augmented(split, positions, augment, np.random.default_rng((*view, first)))
+            images = load_augmented(split, positions, augment, np.random.default_rng((*view, first)))
         return [images] if labels is None else [images, labels[positions]]
 
-    return numbered_batches(tf.data.Dataset.range(0, len(split), batch), fetch, _specs(split, augment, labels))
+    return _batches_of_numbers(tf.data.Dataset.range(0, len(split), batch), fetch, _specs(split, augment, labels))
 
 
 def pipeline(steps: tf.data.Dataset, load: Callable[[tf.Tensor], Any]) -> tf.data.Dataset:
-    """Batches that `load` makes of step numbers: in order, two at a time, a few ahead of their use.
+    """Return the batches that `load` makes of step numbers, in order, two in parallel, a few of them ahead.
 
-    Nothing is left to tf.data's autotuning, whose thread would be waited for, for seconds, whenever an
-    iterator is given up.
+    tf.data's autotuning is off: abandoning an iterator would wait for its thread, for seconds.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
-    # Loading may call TensorFlow itself, and would wait for ever for threads that all wait for it.
+    # Loading may call TensorFlow itself, and would wait forever in a shared pool whose threads all wait for it.
     options.threading.private_threadpool_size = PARALLEL_LOADS
     batches = steps.map(load, num_parallel_calls=PARALLEL_LOADS, deterministic=True).prefetch(4)
     return batches.with_options(options)
 
 
-def numbered_batches(
+def _batches_of_numbers(
     numbers: tf.data.Dataset, fetch: Callable[[int], list[np.ndarray]], specs: Sequence[Spec | None]
 ) -> tf.data.Dataset:
-    """Batches of the arrays that `fetch` gives for numbers; a single one by itself, several as a tuple.
+    """Return batches of the arrays that `fetch` returns for numbers: one array by itself, several as a tuple.
 
     Args:
-        specs: of the arrays, without their number of rows; None for what is not there.
+        specs: of the arrays; None in place of an array that is None.
     """
     known = [spec for spec in specs if spec is not None]
 
     def load(number: tf.Tensor) -> Any:
         types = [dtype for _, dtype in known]
         arrays = tf.numpy_function(lambda n: fetch(int(n)), [number], types, stateful=False)
-        there = iter(tf.ensure_shape(array, (None, *shape)) for array, (shape, _) in zip(arrays, known, strict=True))
-        found = tuple(None if spec is None else next(there) for spec in specs)
-        return found if len(found) > 1 else found[0]
+        present = iter(tf.ensure_shape(array, (None, *shape)) for array, (shape, _) in zip(arrays, known, strict=True))
+        element = tuple(None if spec is None else next(present) for spec in specs)
+        return element if len(element) > 1 else element[0]
 
     return pipeline(numbers, load)
 

@@ -1,4 +1,4 @@
-"""Boxes around objects, as annotations state them and as detectors find them."""
+"""Bounding boxes of annotated and of detected objects."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Boxes:
-    """The objects of a picture, or what was found there.
+    """The annotated or detected objects of an image.
 
     Attributes:
-        corners: (n, 4) float, top, left, bottom, right in pixels; a box of one pixel is 1 high and wide.
-        classes: (n,) int.
-        difficult: (n,) bool; of objects only.
-        scores: (n,) float; of what was found only.
+        corners: (n, 4) float: top, left, bottom, right in pixels; a box around one pixel is 1 high and wide.
+        classes: (n,) int class numbers.
+        difficult: (n,) bool, whether an object is marked as difficult; None for detections.
+        scores: (n,) float confidences of detections; None for annotated objects.
     """
 
     corners: np.ndarray

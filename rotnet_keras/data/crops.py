@@ -1,41 +1,44 @@
-"""Where the crops of images lie: at random for training, in the middle for evaluation.
+"""Drawing crops: at random for training, in the centre for evaluation.
 
-A box is (top, left, height, width) in the pixels of an image that was resized to a known short side. Nothing here
-sees a pixel.
+A box is (top, left, height, width) in pixels of an image whose short side was resized to a known length. Only boxes are
+computed here, no pixels.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-# How often a crop of random size is drawn before the central square is taken.
+# Draws of a random-resized crop before the central square is used instead.
 TRIES = 10
 
 
-def anywhere(frames: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Boxes of a fixed size, each anywhere in its frame.
+def random_crops(frames: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a square crop of a fixed size in each frame.
 
     Args:
-        frames: (N, 4) boxes to stay inside of, `size` pixels a side or more.
+        frames: (N, 4) boxes that the crops must lie in, with sides of at least `size` pixels.
+        size: side of the crops in pixels.
 
     Returns:
-        (N, 4) float64 boxes; they lie on whole pixels of their frames.
+        (N, 4) float64 boxes, at whole pixels from the corners of their frames.
     """
     room = np.floor(frames[:, 2:] - size).astype(int) + 1
     corners = frames[:, :2] + rng.integers(0, room)
     return np.concatenate([corners, np.full((len(frames), 2), float(size))], axis=1)
 
 
-def resized(frames: np.ndarray, area: Sequence[float], aspect: float, rng: np.random.Generator) -> np.ndarray:
-    """Boxes of random size and shape, anywhere in their frames: "random-resized crops", as torchvision draws them.
+def random_resized_crops(
+    frames: np.ndarray, area: Sequence[float], aspect: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw a random-resized crop in each frame, as torchvision does.
 
     Args:
-        frames: (N, 4) boxes to stay inside of.
-        area: smallest and largest share of the frame.
-        aspect: the largest ratio of width to height; its inverse is the smallest, and their logarithm is uniform.
+        frames: (N, 4) boxes that the crops must lie in.
+        area: smallest and largest share of the frame that a crop covers.
+        aspect: largest ratio of width to height; the smallest is its inverse, and the logarithm is uniform.
 
     Returns:
-        (N, 4) float64 boxes; the frame's central square where none of ten draws fits into it.
+        (N, 4) float64 boxes; the central square of the frame if none of ten draws fits into it.
     """
     count, (height, width) = len(frames), frames[:, 2:].T[:, :, None]
     shares = rng.uniform(area[0], area[1], (count, TRIES))
@@ -46,10 +49,10 @@ def resized(frames: np.ndarray, area: Sequence[float], aspect: float, rng: np.ra
     boxes = np.empty((count, 4))
     boxes[:, 2], boxes[:, 3] = heights[rows, first], widths[rows, first]
     boxes[:, :2] = frames[:, :2] + rng.random((count, 2)) * (frames[:, 2:] - boxes[:, 2:])
-    return np.where(fits.any(axis=1)[:, None], boxes, central(frames, np.minimum(height, width)[:, 0]))
+    return np.where(fits.any(axis=1)[:, None], boxes, center_crops(frames, np.minimum(height, width)[:, 0]))
 
 
-def central(frames: np.ndarray, size: float | np.ndarray) -> np.ndarray:
-    """Squares of a size (a number, or one for each) in the middle of their frames: (N, 4) float64."""
+def center_crops(frames: np.ndarray, size: float | np.ndarray) -> np.ndarray:
+    """Return the central square of each frame, of one size or of a size for each: (N, 4) float64."""
     sides = np.broadcast_to(np.asarray(size, float), len(frames))[:, None]
     return np.concatenate([frames[:, :2] + (frames[:, 2:] - sides) / 2, sides, sides], axis=1)

@@ -1,4 +1,4 @@
-"""Data sets: what a source holds, split into train, validation and test, with statistics."""
+"""Loading data sets: splits for training, validation and test, with class names and channel statistics."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,8 @@ from rotnet_keras.data.stores import Progress, Split
 from rotnet_keras.data.tfds import read_tfds
 from rotnet_keras.errors import DataError
 
-# Per channel on the scale 0-255: CIFAR from the released code, ImageNet from torchvision.
+# Mean and standard deviation per channel on the scale 0 to 255: CIFAR-10's from the paper's code, ImageNet's from
+# torchvision.
 IMAGENET_STATISTICS = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
 PUBLISHED_STATISTICS = {
     "cifar10": ([125.3, 123.0, 113.9], [63.0, 62.1, 66.7]),
@@ -25,12 +26,14 @@ class Dataset:
     """A data set ready for training.
 
     Attributes:
-        validation, test: None where there is no such split.
+        name: the recipe's `data.name`.
+        train: the training images.
+        validation, test: None if there is no such split.
         class_names: empty for images without labels.
-        mean, std: per channel, on the scale 0-255.
+        mean, std: per channel, on the scale 0 to 255.
         fingerprint: changes when the data do.
-        notes: what the user should know: skipped files, cut splits, scaled values; grows in training if files
-            turn out to be damaged.
+        notes: sentences for the user about skipped files, held-out splits and scaled values; more are added during
+            training if files turn out to be damaged.
     """
 
     name: str
@@ -45,20 +48,20 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(S, S, C)."""
+        """Height, width and channels of the images: (S, S, C)."""
         _, height, width, channels = self.train.store.shape
         return height, width, channels
 
 
 def load(data: Data, progress: Progress = lambda what, done, total: None) -> Dataset:
-    """Read a data set.
+    """Load a data set.
 
     Args:
-        data: the recipe's section.
-        progress: told how far reading has come.
+        data: the recipe's section `[data]`.
+        progress: called now and then while images are read.
 
     Raises:
-        DataError: there is nothing to train on, or the images do not fit together.
+        DataError: there are no training images, or the images do not fit together.
     """
     source = find_source(data)
     notes: list[str] = []
@@ -89,13 +92,13 @@ def load(data: Data, progress: Progress = lambda what, done, total: None) -> Dat
 
 
 def labelled_subset(dataset: Dataset, wanted: Labels, seed: tuple[int, int]) -> np.ndarray:
-    """Positions of training images, rising: all, or `labels_per_class` of each class that has any.
+    """Return the rising positions of the training images to learn from: all, or `labels_per_class` of each class.
 
     Args:
-        seed: of a choice at random.
+        seed: of a random choice.
 
     Raises:
-        DataError: a class has some, but fewer.
+        DataError: a class has fewer training images, but some.
     """
     labels, per_class = dataset.train.required_labels(), wanted.labels_per_class
     if per_class is None:
@@ -105,7 +108,9 @@ def labelled_subset(dataset: Dataset, wanted: Labels, seed: tuple[int, int]) -> 
     for number, name in enumerate(dataset.class_names):
         members = np.flatnonzero(labels == number)
         if 0 < len(members) < per_class:
-            raise DataError(f"labels_per_class = {per_class}, but class {name!r} has {len(members)} training images")
+            raise DataError(
+                f"labels_per_class: expected {per_class} training images of class {name!r}, found {len(members)}"
+            )
         first = wanted.label_choice == "first"
         count = min(per_class, len(members))
         picked.append(members[:count] if first else rng.choice(members, count, replace=False))
@@ -113,7 +118,7 @@ def labelled_subset(dataset: Dataset, wanted: Labels, seed: tuple[int, int]) -> 
 
 
 def _with_held_out(splits: dict[str, Split], data: Data, notes: list[str]) -> dict[str, Split]:
-    """Cut from train what is missing: a validation split and, for labelled images, a test split."""
+    """Hold out the splits that are missing: validation and, for labelled images, test."""
     train = splits["train"]
     order = np.random.default_rng(0).permutation(len(train))
     for name in ("test", "validation"):
@@ -124,9 +129,11 @@ def _with_held_out(splits: dict[str, Split], data: Data, notes: list[str]) -> di
         held_out, order = np.sort(order[:count]), order[count:]
         splits[name] = train.subset(held_out)
         if name == "test":
-            notes.append(f"there is no test split: {count} training images are held out as one")
+            notes.append(f"there is no test split; {count:,} training images are held out as one")
     if not len(order):
-        raise DataError(f"{data.name}: no training images are left beside validation and test")
+        raise DataError(
+            f"{data.name}: no training images are left after holding out validation and test; lower data.validation"
+        )
     return splits | {"train": train.subset(np.sort(order))}
 
 
@@ -136,15 +143,15 @@ def _statistics(data: Data, train: Split) -> tuple[list[float], list[float]]:
     if published and channels == len(published[0]):
         mean, std = published
     else:
-        mean, std = _measured(train)
+        mean, std = _measure_statistics(train)
     mean, std = data.mean or mean, data.std or std
     if len(mean) != channels or len(std) != channels:
         raise DataError(f"data.mean and data.std: expected {channels} numbers each, one per channel")
     return [float(m) for m in mean], [float(s) for s in std]
 
 
-def _measured(train: Split) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel over at most 10,000 training images, evenly picked."""
+def _measure_statistics(train: Split) -> tuple[list[float], list[float]]:
+    """Measure mean and standard deviation per channel on at most 10,000 evenly spaced training images."""
     step = max(1, len(train) // 10_000)
     count = 0.0
     total = np.zeros(train.store.shape[-1])
@@ -155,6 +162,6 @@ def _measured(train: Split) -> tuple[list[float], list[float]]:
         total += pixels.sum((0, 1, 2))
         squares += (pixels**2).sum((0, 1, 2))
     mean = total / count
-    # A channel that never changes would be divided by zero.
+    # At least 1, so that a constant channel is not divided by zero.
     std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))
     return mean.round(3).tolist(), std.round(3).tolist()

@@ -1,4 +1,4 @@
-"""Reading folders of image files: decoded once and kept, or decoded whenever they are asked for."""
+"""Reading folders of image files, which are decoded once and stored, or decoded each time they are used."""
 
 import os
 from collections.abc import Iterator
@@ -12,67 +12,79 @@ import numpy as np
 
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data import decoding
-from rotnet_keras.data.lazy_images import EncodedImages
+from rotnet_keras.data.lazy_images import LazyImages
 from rotnet_keras.data.sources import FileList, FolderSource
-from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, cache_for, store_images
+from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, choose_cache, decode_and_store
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
 
+# Side of the images in pixels where the recipe sets none.
 DEFAULT_SIZE = 64
+# Files that are read between two reports of progress.
 CHUNK = 256
+# Files that are looked at to estimate something about all of them.
 SAMPLE = 200
 
 
-class FolderImages(EncodedImages):
-    """The image files of a folder.
+class FolderImages(LazyImages):
+    """The image files of a folder, decoded each time they are used.
 
     Args:
-        which: (N,) the positions in `files` of the images.
-        **options: those of `EncodedImages`.
+        files: image files, readable or not.
+        positions: (N,) the positions in `files` of the readable ones.
+        **options: the arguments of `LazyImages`.
     """
 
-    def __init__(self, files: FileList, which: np.ndarray, **options: Any) -> None:
+    def __init__(self, files: FileList, positions: np.ndarray, **options: Any) -> None:
         super().__init__(**options)
-        self.files, self.which = files, which
+        self.files, self.positions = files, positions
 
     def contents(self, row: int) -> bytes:
-        """A file's bytes."""
+        """Return the bytes of a file."""
         return self._path(row).read_bytes()
 
     def name(self, row: int) -> str:
-        """A file's path."""
+        """Return the path of a file."""
         return str(self._path(row))
 
     @property
     def image_bytes(self) -> float:
-        """Of a sample of the files."""
-        sample = self.which[:: max(1, len(self.which) // SAMPLE)]
-        return float(np.mean([self.files[int(which)].stat().st_size for which in sample]))
+        """Return the mean size in bytes of a sample of the files."""
+        sample = self.positions[:: max(1, len(self.positions) // SAMPLE)]
+        return float(np.mean([self.files[int(position)].stat().st_size for position in sample]))
 
     def _path(self, row: int) -> Path:
-        return self.files[int(self.which[row])]
+        return self.files[int(self.positions[row])]
 
 
 def read_folder(
     source: FolderSource, data: Data, progress: Progress, notes: list[str]
 ) -> tuple[dict[str, Split], list[str]]:
-    """The splits below a folder and its class names; files that cannot be read go to `notes`, even later."""
+    """Read the splits of a folder and its class names.
+
+    Args:
+        notes: receives a sentence about files that cannot be read; during training too, if a file turns out to be
+            damaged.
+
+    Raises:
+        DataError: no file for training can be read.
+    """
     size = data.size or DEFAULT_SIZE
     channels = data.channels or _channels(source)
     splits = {}
     store: Store
     for split, files in source.splits.items():
         shape = (size, size, channels)
-        cache = "none" if data.whole else cache_for(len(files), shape, data.cache)
+        cache = "none" if data.whole else choose_cache(len(files), shape, data.cache)
         every_label = np.array(source.labels.get(split, []), np.int64)
         if cache == "none":
-            opened, bad = _opened(files, size, channels, data.whole, progress, split, notes)
-            labels = every_label[opened.which] if source.class_names else None
-            store = opened
+            lazy, bad = _open_lazily(files, size, channels, data.whole, progress, split, notes)
+            labels = every_label[lazy.positions] if source.class_names else None
+            store = lazy
         else:
-            fill = partial(_decoded, files, every_label, size, channels, progress, split)
+            fill = partial(_decode_all, files, every_label, size, channels, progress, split)
             key = f"{source.fingerprint()}-{split}-{size}-{channels}-2"
-            store, kept, bad = store_images(len(files), shape, fill, cache, key)
+            store, kept, bad = decode_and_store(len(files), shape, fill, cache, key)
             labels = kept if source.class_names else None
         if bad:
             reasons = [f"{files[i].relative_to(source.root)} ({why})" for i, why in bad]
@@ -89,23 +101,23 @@ def read_folder(
 
 
 def _channels(source: FolderSource) -> int:
-    """1 if every file of a sample is grey, else 3."""
+    """Return 1 if every file of a sample is grey, else 3."""
     files = source.splits["train"]
     found = set()
     for i in range(0, len(files), max(1, len(files) // SAMPLE)):
         with suppress(decoding.UnreadableImage):
-            found.add(decoding.look_at(files[i]).channels)
+            found.add(decoding.read_header(files[i]).channels)
     return max(found, default=1)
 
 
-def _opened(
+def _open_lazily(
     files: FileList, size: int, channels: int, whole: bool, progress: Progress, split: str, notes: list[str]
 ) -> tuple[FolderImages, list[tuple[int, str]]]:
-    """A store that decodes, and the files that are no images at first sight."""
+    """Read the headers of all files; return a store of the readable ones, and (position, reason) of the others."""
 
-    def look(position: int) -> decoding.Header | str:
+    def read(position: int) -> decoding.Header | str:
         try:
-            return decoding.look_at(files[position])
+            return decoding.read_header(files[position])
         except decoding.UnreadableImage as error:
             return str(error)
 
@@ -114,29 +126,29 @@ def _opened(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(files), CHUNK):
             chunk = range(start, min(start + CHUNK, len(files)))
-            for i, seen in zip(chunk, pool.map(look, chunk), strict=True):
-                if isinstance(seen, str):
-                    bad.append((i, seen))
+            for i, header in zip(chunk, pool.map(read, chunk), strict=True):
+                if isinstance(header, str):
+                    bad.append((i, header))
                 else:
-                    shapes[i], plain[i] = (seen.width, seen.height), seen.plain
-            progress(f"looking at {split} images", chunk[-1] + 1, len(files))
-    which = np.delete(np.arange(len(files)), [i for i, _ in bad])
+                    shapes[i], plain[i] = (header.width, header.height), header.plain
+            progress(f"reading the headers of {split} images", chunk[-1] + 1, len(files))
+    readable = np.delete(np.arange(len(files)), [i for i, _ in bad])
     options = {"size": size, "channels": channels, "whole": whole, "report": notes.append}
-    return FolderImages(files, which, shapes=shapes[which], plain=plain[which], **options), bad
+    return FolderImages(files, readable, shapes=shapes[readable], plain=plain[readable], **options), bad
 
 
-def _decoded(
+def _decode_all(
     files: FileList, labels: np.ndarray, size: int, channels: int, progress: Progress, split: str
 ) -> Iterator[Decoded]:
-    """All files in order, whole squares."""
-    store, unseen = _opened(files, size, channels, False, progress, split, [])
+    """Yield the central square and the label of every file in order."""
+    store, unseen = _open_lazily(files, size, channels, False, progress, split, [])
     reasons = dict(unseen)
     row = 0
     for start in range(0, len(files), CHUNK):
         chunk = range(start, min(start + CHUNK, len(files)))
         rows = np.arange(row, row + sum(i not in reasons for i in chunk))
-        pixels = iter(store.decoded(rows, store.frames(rows), size))
+        pixels = iter(store.decode(rows, store.frames(rows), size))
         for i in chunk:
             yield reasons[i] if i in reasons else next(pixels), int(labels[i]) if len(labels) else -1
         row += len(rows)
-        progress(f"reading {split} images", chunk[-1] + 1, len(files))
+        progress(f"decoding {split} images", chunk[-1] + 1, len(files))

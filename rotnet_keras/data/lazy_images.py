@@ -1,4 +1,4 @@
-"""Images that stay encoded, and are decoded, only where they are looked at, each time they are asked for."""
+"""Images that stay encoded and are decoded each time they are used, and only where a crop lies."""
 
 import os
 from abc import ABC, abstractmethod
@@ -9,21 +9,21 @@ from io import BytesIO
 import numpy as np
 
 from rotnet_keras.data import decoding, jpegs
-from rotnet_keras.data.crops import central
+from rotnet_keras.data.crops import center_crops
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DataError
 
 
-class EncodedImages(ABC):
-    """A store that holds nothing but the images' shapes; where their bytes come from is a subclass's business.
+class LazyImages(ABC):
+    """A store that holds only the shapes of images; subclasses say where the encoded images come from.
 
     Args:
-        shapes: (N, 2) int, width and height.
-        plain: (N,) bool, of those that TensorFlow can decode; the others are left to Pillow.
-        size: what the short sides are resized to, in pixels; boxes count in these.
+        shapes: (N, 2) int, width and height of each image in its own pixels.
+        plain: (N,) bool, whether TensorFlow can decode an image; Pillow decodes the others.
+        size: length in pixels that short sides are resized to; boxes count in these pixels.
         channels: 1 (grey) or 3 (RGB).
         whole: whether crops may lie anywhere in an image, not only in its central square.
-        report: told, once for each, of images that turn out to be damaged; they are shown as black.
+        report: called with a sentence, once for each image that turns out to be damaged and is replaced by a black one.
     """
 
     def __init__(
@@ -43,72 +43,73 @@ class EncodedImages(ABC):
 
     @abstractmethod
     def contents(self, row: int) -> bytes:
-        """The encoded image at a row.
+        """Return the encoded image of a row.
 
         Raises:
-            OSError: it is gone.
+            OSError: it cannot be read any more.
         """
 
     @abstractmethod
     def name(self, row: int) -> str:
-        """What the image at a row is called."""
+        """Return the name of an image, for messages."""
 
     @property
     @abstractmethod
     def image_bytes(self) -> float:
-        """What an image takes, encoded, on average."""
+        """Return the mean size of an encoded image in bytes."""
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
-        """The central squares: (len(rows), size, size, C) uint8."""
-        return self.cut(rows, central(self._extents(rows), self.size), self.size)
+        """Return the central squares of some images: (len(rows), size, size, C) uint8."""
+        return self.crops(rows, center_crops(self._extents(rows), self.size), self.size)
 
     def frames(self, rows: np.ndarray) -> np.ndarray:
-        """What crops may lie in, the images or their central squares: (len(rows), 4) boxes."""
+        """Return the boxes (len(rows), 4) that crops must lie in: the images or their central squares."""
         extents = self._extents(rows)
-        return extents if self.whole else central(extents, self.size)
+        return extents if self.whole else center_crops(extents, self.size)
 
     def whole_image(self, row: int) -> np.ndarray:
-        """(H, W, C) uint8, upright, in its own size.
+        """Return an image in its own size, upright: (H, W, C) uint8.
 
         Raises:
             DataError: it cannot be read.
         """
-        source = self._contents(row)
+        content = self._contents(row)
         try:
-            if isinstance(source, str):
-                raise decoding.UnreadableImage(source)
-            return decoding.read_whole(BytesIO(source), self.channels)
+            if isinstance(content, str):
+                raise decoding.UnreadableImage(content)
+            return decoding.read_whole(BytesIO(content), self.channels)
         except decoding.UnreadableImage as error:
             raise DataError(f"{self.name(row)} cannot be read ({error})") from None
 
-    def cut(self, rows: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
-        """Parts of the images, of which the rest is not computed.
+    def crops(self, rows: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
+        """Decode a crop of each image; the rest of the image is not decoded.
 
         Args:
-            boxes: (n, 4), see `crops`.
-            side: what each is resized to, in pixels.
+            rows: (n,) the images.
+            boxes: (n, 4) the crops, as boxes of `rotnet_keras.data.crops`.
+            side: length in pixels that the crops' sides are resized to.
 
         Returns:
-            (n, side, side, C) uint8.
+            (n, side, side, C) uint8; black where an image cannot be read.
         """
         images = np.zeros((len(rows), side, side, self.channels), np.uint8)
-        for image, row, pixels in zip(images, rows, self.decoded(rows, boxes, side), strict=True):
+        for image, row, pixels in zip(images, rows, self.decode(rows, boxes, side), strict=True):
             if not isinstance(pixels, str):
                 image[:] = pixels
             elif row not in self._damaged:
                 self._damaged.add(row)
-                self._report(f"{self.name(row)} cannot be read and is shown as black ({pixels})")
+                self._report(f"{self.name(row)} cannot be read and is replaced by a black image ({pixels})")
         return images
 
-    def decoded(self, rows: np.ndarray, boxes: np.ndarray, side: int) -> list[np.ndarray | str]:
-        """The same, with the reason in the place of an image that cannot be read."""
-        sources = list(self._pool.map(self._contents, rows))
+    def decode(self, rows: np.ndarray, boxes: np.ndarray, side: int) -> list[np.ndarray | str]:
+        """Return the same crops one by one, with the reason in place of an image that cannot be read."""
+        encoded = list(self._pool.map(self._contents, rows))
         parts = [
-            (i, (source, (int(self.shapes[row, 0]), int(self.shapes[row, 1])), tuple(boxes[i].tolist())))
-            for i, (row, source) in enumerate(zip(rows, sources, strict=True))
-            if self.plain[row] and isinstance(source, bytes)
+            (i, (content, (int(self.shapes[row, 0]), int(self.shapes[row, 1])), tuple(boxes[i].tolist())))
+            for i, (row, content) in enumerate(zip(rows, encoded, strict=True))
+            if self.plain[row] and isinstance(content, bytes)
         ]
-        results: dict[int, np.ndarray | str] = {i: why for i, why in enumerate(sources) if isinstance(why, str)}
+        results: dict[int, np.ndarray | str] = {i: why for i, why in enumerate(encoded) if isinstance(why, str)}
         try:
             pixels = jpegs.decode([part for _, part in parts], self.size, side, self.channels)
             results |= zip([i for i, _ in parts], pixels, strict=True)
@@ -116,11 +117,11 @@ class EncodedImages(ABC):
             # One damaged file fails the batch; Pillow finds out which.
             pass
         others = [i for i in range(len(rows)) if i not in results]
-        results |= zip(others, self._pool.map(lambda i: self._read(sources[i], boxes[i], side), others), strict=True)
+        results |= zip(others, self._pool.map(lambda i: self._read(encoded[i], boxes[i], side), others), strict=True)
         return [results[i] for i in range(len(rows))]
 
     def _extents(self, rows: np.ndarray) -> np.ndarray:
-        """The whole images as boxes."""
+        """Return the whole images as boxes, in pixels of the resized images."""
         shapes = self.shapes[rows].astype(float)
         lengths = shapes[:, ::-1] * self.size / shapes.min(axis=1, keepdims=True)
         return np.concatenate([np.zeros_like(lengths), lengths], axis=1)
@@ -131,10 +132,10 @@ class EncodedImages(ABC):
         except OSError as error:
             return str(error.strerror or error)
 
-    def _read(self, source: bytes | str, box: np.ndarray, side: int) -> np.ndarray | str:
-        assert isinstance(source, bytes)
+    def _read(self, content: bytes | str, box: np.ndarray, side: int) -> np.ndarray | str:
+        assert isinstance(content, bytes)
         try:
             top, left, height, width = box.tolist()
-            return decoding.read_image(BytesIO(source), self.size, self.channels, (top, left, height, width), side)
+            return decoding.read_image(BytesIO(content), self.size, self.channels, (top, left, height, width), side)
         except decoding.UnreadableImage as error:
             return str(error)

@@ -1,4 +1,4 @@
-"""Where a data set is: found, and found missing, without reading an image or importing TensorFlow."""
+"""Finding a recipe's data set, or saying what is missing, without decoding an image or importing TensorFlow."""
 
 import hashlib
 import os
@@ -13,17 +13,18 @@ from pathlib import Path
 from rotnet_keras.config.finder import PACKAGE, did_you_mean
 from rotnet_keras.config.sections import AnnotatedData, Data, Splits
 from rotnet_keras.errors import DataError
+from rotnet_keras.text import first_few
 
 EMBEDDED = {"fashion_mini": PACKAGE / "data" / "fashion_mini.npz"}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-# Names of (images, labels) in an .npz, by split; the first that is there counts.
+# Names of the (images, labels) arrays in an .npz file, by split; the first pair that is there is used.
 ARRAY_NAMES = {
     "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels"), ("x", "y")),
     "validation": (("x_val", "y_val"), ("val_images", "val_labels")),
     "test": (("x_test", "y_test"), ("test_images", "test_labels")),
 }
-# A list of VOC's kit, perhaps some of it: "train", "train[:20]".
-LIST = re.compile(r"(\w+)(?:\[(\d*):(\d*)\])?")
+# A list of image names in a VOC folder, or a slice of one: "train", "train[:20]".
+VOC_LIST = re.compile(r"(\w+)(?:\[(\d*):(\d*)\])?")
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid"),
@@ -32,7 +33,7 @@ SPLIT_FOLDERS = {
 
 
 class FileList:
-    """Files below a folder, in order, at a few bytes more than their names where a `Path` takes five hundred."""
+    """The files below a folder, in order; each takes the bytes of its name, where a `Path` takes five hundred."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -40,12 +41,12 @@ class FileList:
         self._ends = array("q")
 
     def append(self, name: str) -> None:
-        """Add a file by its path below the root."""
+        """Add a file, given its path below the root."""
         self._names += os.fsencode(name)
         self._ends.append(len(self._names))
 
     def name(self, position: int) -> str:
-        """The path below the root."""
+        """Return the path of a file below the root."""
         start = self._ends[position - 1] if position else 0
         return os.fsdecode(bytes(self._names[start : self._ends[position]]))
 
@@ -61,22 +62,24 @@ class FileList:
 
 @dataclass(frozen=True)
 class ArraySource:
-    """An .npz file of arrays."""
+    """A data set in an .npz file of arrays."""
 
     path: Path
 
     def fingerprint(self) -> str:
-        """Changes when the file's content does."""
+        """Return a fingerprint that changes when the file's content does."""
         with self.path.open("rb") as file:
             return "npz:" + hashlib.file_digest(file, "blake2b").hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """A folder of images, flat or with a folder per class, perhaps below folders per split.
+    """A folder of image files, with or without a subfolder per class, and with or without a folder per split.
 
     Attributes:
-        labels: by split, the index of each file's class; empty for images without classes.
+        splits: the files of each split.
+        labels: the class index of each file, by split; empty for images without classes.
+        class_names: the names of the classes; empty for images without classes.
     """
 
     root: Path
@@ -85,18 +88,24 @@ class FolderSource:
     class_names: list[str]
 
     def fingerprint(self) -> str:
-        """Changes when a file comes, goes, moves or changes its size."""
+        """Return a fingerprint that changes when a file is added, removed, moved or changes its size."""
         digest = hashlib.blake2b()
         for split, files in self.splits.items():
             for file in files:
-                entry = f"{split}\0{file.relative_to(self.root)}\0{_size(file)}\n"
+                entry = f"{split}\0{file.relative_to(self.root)}\0{_file_size(file)}\n"
                 digest.update(os.fsencode(entry))
         return "folder:" + digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class TfdsSource:
-    """A data set that TensorFlow Datasets knows."""
+    """A data set of TensorFlow Datasets.
+
+    Attributes:
+        name: its name with configuration and version, if given.
+        data_dir: the folder of prepared data sets.
+        download: whether it may be downloaded and prepared.
+    """
 
     name: str
     data_dir: Path
@@ -109,8 +118,11 @@ class VocSource:
 
     root: Path
 
-    def lists(self, data: AnnotatedData, masks: bool) -> dict[str, list[str]]:
-        """The names of the pictures of each split.
+    def image_names(self, data: AnnotatedData, masks: bool) -> dict[str, list[str]]:
+        """Return the names of the images of each split.
+
+        Args:
+            masks: whether to read the lists of images with masks, not those of images with boxes.
 
         Raises:
             DataError: there is no such list.
@@ -122,32 +134,32 @@ class VocSource:
             chosen = {"train": "train", "test": "val"}
         chosen = {split: name for split, name in chosen.items() if name in there}
         found = {}
-        for split, asked in asked_for(chosen, data.splits).items():
+        for split, asked in resolve_splits(chosen, data.splits).items():
             names: list[str] = []
             for part in asked.split("+"):
-                match = LIST.fullmatch(part.strip())
+                match = VOC_LIST.fullmatch(part.strip())
                 if not match or match[1] not in there:
                     known = ", ".join(sorted(there)) or "nothing"
-                    raise DataError(f"data.splits.{split}: no list {part!r} in {folder} (there: {known})")
+                    raise DataError(f"data.splits.{split}: no list {part!r} in {folder} (there are: {known})")
                 of_list = (folder / f"{match[1]}.txt").read_text(encoding="utf-8").split()
                 names += of_list[slice(*(int(bound) if bound else None for bound in match.groups()[1:]))]
             found[split] = names
         if "train" not in found:
-            raise DataError(f"data.name: no list train.txt in {folder}: name another with data.splits.train")
+            raise DataError(f"data.name: no list train.txt in {folder}; name another one with data.splits.train")
         return found
 
     def fingerprint(self, data: AnnotatedData, masks: bool) -> str:
-        """Changes when a list or a picture's size does."""
+        """Return a fingerprint that changes when a list changes, or the size of an image's file."""
         digest = hashlib.blake2b()
-        for split, names in self.lists(data, masks).items():
+        for split, names in self.image_names(data, masks).items():
             for name in names:
-                picture = self.root / "JPEGImages" / f"{name}.jpg"
-                digest.update(os.fsencode(f"{split}\0{name}\0{_size(picture)}\n"))
+                image = self.root / "JPEGImages" / f"{name}.jpg"
+                digest.update(os.fsencode(f"{split}\0{name}\0{_file_size(image)}\n"))
         return "voc:" + digest.hexdigest()[:16]
 
 
-def _size(file: Path) -> int:
-    """In bytes; 0 of what is not there, such as the end of a broken link."""
+def _file_size(file: Path) -> int:
+    """Return the size in bytes; 0 if the file is missing, such as the target of a broken link."""
     try:
         return file.stat().st_size
     except OSError:
@@ -157,10 +169,10 @@ def _size(file: Path) -> int:
 Source = ArraySource | FolderSource | TfdsSource
 
 
-def asked_for(usual: Mapping[str, str], wanted: Splits) -> dict[str, str]:
-    """The splits that a recipe names, and the usual ones in place of those that it does not.
+def resolve_splits(usual: Mapping[str, str], wanted: Splits) -> dict[str, str]:
+    """Return the splits that a recipe names, with the usual ones in place of those that it does not name.
 
-    A usual one that it trains on is left out: what was learned is measured on other images.
+    A usual split that the recipe trains on is left out, so that validation and test images are never trained on.
     """
     trained_on = set(re.findall(r"\w+", wanted.train or ""))
     if "trainval" in trained_on:
@@ -170,10 +182,10 @@ def asked_for(usual: Mapping[str, str], wanted: Splits) -> dict[str, str]:
 
 
 def find_source(data: Data) -> Source:
-    """Where the images of a recipe's `[data]` are.
+    """Find the images of a recipe's `[data]`.
 
     Raises:
-        DataError: nothing usable is there; the message says what was looked for.
+        DataError: there are none; the message says what was looked for.
     """
     if data.name in EMBEDDED:
         return ArraySource(EMBEDDED[data.name])
@@ -186,22 +198,24 @@ def find_source(data: Data) -> Source:
 
 
 def find_annotated(data: AnnotatedData) -> VocSource | TfdsSource:
-    """Where the annotated pictures of a recipe are.
+    """Find the annotated images of a recipe's `[data]`.
 
     Raises:
-        DataError: nothing usable is there; the message says what was looked for.
+        DataError: there are none; the message says what was looked for.
     """
     path = Path(data.name).expanduser()
     if not (data.name.startswith((".", "/", "~")) or path.is_dir()):
         return _tfds_source(data)
     missing = [name for name in ("JPEGImages", "ImageSets") if not (path / name).is_dir()]
     if missing:
-        raise DataError(f"data.name: {path.absolute()} has no folder {missing[0]}: expected VOC's layout, .../VOC2007")
+        raise DataError(
+            f"data.name: {path.absolute()} has no folder {missing[0]}: expected VOC's layout, as in VOC2007"
+        )
     return VocSource(path)
 
 
-def pinned(data: Data) -> Data:
-    """The same data named independently of the current folder and of the environment."""
+def pin_paths(data: Data) -> Data:
+    """Return the section with absolute paths, so that it does not depend on the current folder or the environment."""
     source = find_source(data)
     if isinstance(source, TfdsSource):
         return data.model_copy(update={"data_dir": str(source.data_dir.absolute())})
@@ -210,8 +224,8 @@ def pinned(data: Data) -> Data:
     return data.model_copy(update={"name": str(Path(data.name).expanduser().absolute())})
 
 
-def pinned_annotated(data: AnnotatedData) -> AnnotatedData:
-    """The same annotated pictures named independently of the current folder and of the environment."""
+def pin_annotated_paths(data: AnnotatedData) -> AnnotatedData:
+    """Return the section with absolute paths, so that it does not depend on the current folder or the environment."""
     source = find_annotated(data)
     if isinstance(source, TfdsSource):
         return data.model_copy(update={"data_dir": str(source.data_dir.absolute())})
@@ -220,24 +234,24 @@ def pinned_annotated(data: AnnotatedData) -> AnnotatedData:
 
 def _array_source(path: Path) -> ArraySource:
     if not path.is_file():
-        raise DataError(f"data.name: no file {path.absolute()}")
+        raise DataError(f"data.name: there is no file {path.absolute()}")
     if not zipfile.is_zipfile(path):
-        raise DataError(f"data.name: {path} is not an .npz file, or it is damaged")
+        raise DataError(f"data.name: {path} is not an .npz file, or is damaged")
     return ArraySource(path)
 
 
 def _folder_source(root: Path) -> FolderSource:
     if not root.is_dir():
-        raise DataError(f"data.name: no folder {root.absolute()}")
+        raise DataError(f"data.name: there is no folder {root.absolute()}")
     roots = {split: root / name for split, names in SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()}
     if "train" not in roots:
         roots = {"train": root}
     other: Counter[str] = Counter()
-    found = {split: image_files(folder, other) for split, folder in roots.items()}
+    found = {split: find_image_files(folder, other) for split, folder in roots.items()}
     if not len(found["train"]):
         raise DataError(
-            f"data.name: {roots['train'].absolute()} holds no images (looked for "
-            f"{', '.join(s[1:] for s in IMAGE_SUFFIXES)}, in sub-folders too{_others(other)})"
+            f"data.name: there are no images in {roots['train'].absolute()} (looked for "
+            f"{', '.join(s[1:] for s in IMAGE_SUFFIXES)}, also in subfolders{_describe_others(other)})"
         )
     class_names = sorted(set(_classes(found["train"])))
     if class_names[0] == "" or len(class_names) == 1:
@@ -246,16 +260,18 @@ def _folder_source(root: Path) -> FolderSource:
     for split, files in found.items():
         unknown = sorted(set(_classes(files)) - set(class_names))
         if unknown:
-            raise DataError(f"data.name: {roots[split]} has classes that train lacks: {', '.join(unknown)}")
+            raise DataError(f"data.name: {roots[split]} has classes without training images: {first_few(unknown)}")
     labels = {split: array("q", (index[name] for name in _classes(files))) for split, files in found.items()}
     return FolderSource(root, found, labels, class_names)
 
 
-def image_files(root: Path, other: Counter[str] | None = None) -> FileList:
-    """Image files below `root` in sorted order; links to folders are not followed, so no loop is endless.
+def find_image_files(root: Path, other: Counter[str] | None = None) -> FileList:
+    """Return the image files below a folder in sorted order.
+
+    Links to folders are not followed: they could form a loop. Hidden files and folders are passed over.
 
     Args:
-        other: counts the suffixes of the files that are none.
+        other: counts the suffixes of the files that are not images.
     """
     other = Counter() if other is None else other
     found = FileList(root)
@@ -273,17 +289,18 @@ def image_files(root: Path, other: Counter[str] | None = None) -> FileList:
 
 
 def _classes(files: FileList) -> Iterator[str]:
-    """The first folder on the way to each file; empty for a file in the root itself."""
+    """Yield the first folder on the path of each file; an empty string for a file in the root itself."""
     for position in range(len(files)):
         first, separator, _ = files.name(position).partition(os.sep)
         yield first if separator else ""
 
 
-def _others(other: Counter[str]) -> str:
+def _describe_others(other: Counter[str]) -> str:
+    """Return a clause about the files that are not images."""
     if not other:
-        return "; there are no other files either"
+        return "; the folder has no other files either"
     kinds = ", ".join(suffix for suffix, _ in other.most_common(3))
-    return f"; {other.total()} files of other kinds, such as {kinds}"
+    return f"; found {other.total():,} other files: {kinds}"
 
 
 def _tfds_source(data: Data | AnnotatedData) -> TfdsSource:
@@ -294,14 +311,14 @@ def _tfds_source(data: Data | AnnotatedData) -> TfdsSource:
     if name not in prepared and name.split("/")[0] not in prepared and not data.download:
         there = ", ".join(sorted(prepared)) or "nothing"
         raise DataError(
-            f"data.name: {data.name!r} is neither a folder, an .npz file nor fashion_mini, and tfds has not "
-            f"prepared it in {data_dir.absolute()} (there: {there}{did_you_mean(name, prepared)}). Set data_dir "
-            "or TFDS_DATA_DIR to where it is, or data.download=true to let tfds fetch it."
+            f"data.name: {data.name!r} is not a folder, an .npz file or fashion_mini, and TensorFlow Datasets has not "
+            f"prepared it in {data_dir.absolute()} (prepared there: {there}{did_you_mean(name, prepared)}). "
+            "Set data.data_dir to the folder that holds it, or download it with data.download=true."
         )
     return TfdsSource(data.name, data_dir, data.download)
 
 
 def _prepared(data_dir: Path) -> set[str]:
-    """Names, with their configuration if they have one, of the data sets that tfds has written there."""
+    """Return the names of the data sets that are prepared in a folder, with their configurations."""
     infos = [*data_dir.glob("*/*/dataset_info.json"), *data_dir.glob("*/*/*/dataset_info.json")]
     return {info.parent.parent.relative_to(data_dir).as_posix() for info in infos}

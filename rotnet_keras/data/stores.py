@@ -1,4 +1,4 @@
-"""Decoded images, kept in memory where they are few and on disk where they are many."""
+"""Stores of decoded images: in memory where they are few, on disk where they are many."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import numpy as np
 
 from rotnet_keras.errors import DataError
 
-# What "auto" keeps in memory, and the share of the free disk that it may take.
+# The most that "auto" keeps in memory, in bytes, and the largest share of the free disk that it takes.
 MEMORY_BYTES = 500_000_000
 DISK_SHARE = 0.25
 
@@ -20,23 +20,23 @@ NAMED = 20
 
 # Called with (what is done, how many are done, how many there are) now and then during long work; raises to stop it.
 Progress = Callable[[str, int, int], None]
-# What a reader gives for one image: the pixels, or why there are none, and the label.
+# One image as a reader yields it: the pixels, or why it cannot be read, and the label.
 Decoded = tuple[np.ndarray | str, int]
 
 
 class Store(Protocol):
-    """Images that can be asked for by their positions; an array in memory is one."""
+    """Images that are read by their positions; a NumPy array is such a store."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N, S, S, C)."""
+        """Number of images, height, width and channels: (N, S, S, C)."""
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
-        """(len(rows), S, S, C) uint8."""
+        """Return the images of some rows: (len(rows), S, S, C) uint8."""
 
 
 class DiskStore:
-    """Images in a file, read one by one: however many there are, no memory is spent on them."""
+    """Images in a file of raw pixels, from which only those are read that are asked for; it needs no memory."""
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self.shape = shape
@@ -47,18 +47,18 @@ class DiskStore:
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
         for image, row in zip(images, rows, strict=True):
             if os.preadv(self._file.fileno(), [image], int(row) * image.nbytes) != image.nbytes:
-                raise DataError(f"{self._file.name}: shorter than it was written; remove it, and run again")
+                raise DataError(f"{self._file.name}: shorter than it was written; remove it and start again")
         return images
 
 
 @dataclass(frozen=True)
 class Split:
-    """Some rows of a store of images, in a fixed order.
+    """A split of a data set: rows of a store of images, in a fixed order.
 
     Attributes:
-        store: (N, S, S, C) uint8; splits may share one.
-        rows: (n,) which images of the store belong to the split.
-        labels: (n,) int64, or (n, K) where several classes may be in an image, or None.
+        store: images (N, S, S, C) uint8; several splits may share a store.
+        rows: (n,) int, the rows of the store that belong to the split.
+        labels: (n,) int64; (n, K) where an image may have several classes; None without labels.
     """
 
     store: Store
@@ -69,29 +69,31 @@ class Split:
         return len(self.rows)
 
     def images(self, positions: Sequence[int] | np.ndarray | slice) -> np.ndarray:
-        """The images at some positions of the split: (len(positions), S, S, C) uint8."""
+        """Return the images at some positions of the split: (len(positions), S, S, C) uint8."""
         return self.store[self.rows[positions]]
 
     def required_labels(self) -> np.ndarray:
-        """The labels.
+        """Return the labels.
 
         Raises:
-            DataError: there are none.
+            DataError: the images have no labels.
         """
         if self.labels is None:
-            raise DataError("these images have no labels")
+            raise DataError("the images have no labels; a folder of images needs a subfolder per class")
         return self.labels
 
     def subset(self, positions: np.ndarray) -> "Split":
-        """The split of some positions of this one."""
+        """Return the split of the images at some positions of this one."""
         return Split(self.store, self.rows[positions], None if self.labels is None else self.labels[positions])
 
 
-def cache_for(count: int, shape: tuple[int, int, int], cache: str) -> str:
-    """Where images are best kept: "memory", "disk", or "none" where neither holds them.
+def choose_cache(count: int, shape: tuple[int, int, int], cache: str) -> str:
+    """Return where decoded images are kept: "memory", "disk", or "none" where neither has enough room.
 
     Args:
-        cache: the recipe's wish; anything but "auto" is granted.
+        count: the number of images.
+        shape: of one image.
+        cache: the recipe's setting; anything but "auto" is returned as it is.
     """
     if cache != "auto":
         return cache
@@ -103,21 +105,24 @@ def cache_for(count: int, shape: tuple[int, int, int], cache: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where decoded images are kept on disk: ROTNET_CACHE_DIR, or a place of our own in the home folder."""
+    """Return the folder of decoded images: the environment's ROTNET_CACHE_DIR, or ~/.cache/rotnet-keras."""
     return Path(os.environ.get("ROTNET_CACHE_DIR", "~/.cache/rotnet-keras")).expanduser().absolute()
 
 
-def store_images(
+def decode_and_store(
     count: int, shape: tuple[int, int, int], fill: Callable[[], Iterable[Decoded]], cache: str, key: str
 ) -> tuple[Store, np.ndarray, list[tuple[int, str]]]:
-    """Decode images once and keep them.
+    """Decode images once and store them; images that are on disk already are not decoded again.
 
     Args:
+        count: the number of images, readable or not.
+        shape: of one image.
+        fill: yields every image in order.
         cache: "memory" or "disk".
-        key: tells these images from all others that are kept on disk.
+        key: identifies these images among all that are stored on disk.
 
     Returns:
-        The n images that could be read, their labels (n,) int64, and (index, reason) of the others.
+        The n images that can be read, their labels (n,) int64, and (index, reason) of the others.
     """
     if cache == "memory":
         store = np.empty((count, *shape), np.uint8)
@@ -140,7 +145,7 @@ def store_images(
 
 
 def read_index(file: Path) -> dict[str, np.ndarray]:
-    """Arrays that are kept on disk from one run to the next.
+    """Read arrays that an earlier run left in the cache folder.
 
     Raises:
         DataError: the file is damaged.
@@ -149,7 +154,7 @@ def read_index(file: Path) -> dict[str, np.ndarray]:
         with np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except Exception as error:  # A damaged archive raises nearly anything.
-        raise DataError(f"{file}: damaged ({error}); remove it, and run again") from None
+        raise DataError(f"{file}: this file of the cache is damaged ({error}); remove it and start again") from None
 
 
 def _write(pixels_file: Path, index_file: Path, decoded: Iterable[Decoded]) -> None:
@@ -166,7 +171,7 @@ def _write(pixels_file: Path, index_file: Path, decoded: Iterable[Decoded]) -> N
                     file.write(np.ascontiguousarray(pixels).data)
                     labels.append(label)
         temporary.replace(pixels_file)
-        # Written last: where this file is, the pixels are complete.
+        # Written last: if this file exists, the pixels are complete.
         with temporary.open("wb") as file:
             why = np.array([reason for _, reason in bad], dtype=str)
             numbers = np.array([i for i, _ in bad], np.int64)

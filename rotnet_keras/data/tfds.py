@@ -1,4 +1,4 @@
-"""Data sets that TensorFlow Datasets has prepared: copied into a store, or read where they lie."""
+"""Reading data sets of TensorFlow Datasets: decoded into a store, or read from their own files image by image."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,48 +11,55 @@ import numpy as np
 
 from rotnet_keras.config.sections import Data, Splits
 from rotnet_keras.data import decoding
-from rotnet_keras.data.sources import TfdsSource, asked_for
-from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, cache_for, store_images
+from rotnet_keras.data.sources import TfdsSource, resolve_splits
+from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, choose_cache, decode_and_store
 from rotnet_keras.data.tfrecords import FILES_AT_ONCE, RECORDS_IN_TURN, RecordImages, open_records
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
 
-# The features that hold image and label.
+# The names of the features that hold image and label; None without labels.
 Keys = tuple[str, str | None]
 
 
 def read_tfds(
     source: TfdsSource, data: Data, progress: Progress, notes: list[str]
 ) -> tuple[dict[str, Split], list[str], str]:
-    """The splits of a tfds data set, its class names, and its fingerprint; what cannot be read goes to `notes`."""
+    """Read the splits, class names and fingerprint of a data set.
+
+    Args:
+        notes: receives a sentence about records that cannot be read and are skipped.
+
+    Raises:
+        DataError: the data set is missing, or has no images.
+    """
     import tensorflow_datasets as tfds
 
     builder, info = open_builder(source)
     image_key = next((k for k, f in info.features.items() if isinstance(f, tfds.features.Image)), None)
     if image_key is None:
-        raise DataError(f"data.name: {source.name!r} has no image feature; it has {', '.join(info.features)}")
+        raise DataError(f"data.name: {source.name!r} has no images; its features are {', '.join(info.features)}")
     label_key = next((k for k, f in info.features.items() if isinstance(f, tfds.features.ClassLabel)), None)
     height, width, channels = info.features[image_key].shape
     size = data.size or (height if height == width else None)
     if size is None:
-        raise DataError(f"data.name: the images of {source.name!r} are not all one square: set data.size")
+        raise DataError(f"data.name: the images of {source.name!r} are not squares of one size; set data.size")
     shape = (size, size, data.channels or channels or 3)
     splits = {}
-    for split, name in chosen_splits(info, data.splits).items():
+    for split, name in tfds_splits(info, data.splits).items():
         count = info.splits[name].num_examples
-        key = _key(info, name)
-        cache = "none" if data.whole else cache_for(count, shape, data.cache)
+        key = _cache_key(info, name)
+        cache = "none" if data.whole else choose_cache(count, shape, data.cache)
         store: Store
         if cache == "none":
             bad: list[str] = []
             options = {"size": size, "channels": shape[2], "whole": data.whole, "report": notes.append}
-            store, labels = left_in_files(info, name, (image_key, label_key), options, progress, bad)
+            store, labels = open_split_records(info, name, (image_key, label_key), options, progress, bad)
             if bad:
                 reasons = first_few(bad, NAMED, "; ")
                 notes.append(f"{len(bad):,} {name} records cannot be read and are skipped: {reasons}")
         else:
-            decoded = partial(_decoded, builder, name, (image_key, label_key), shape, count, progress)
-            store, labels, _ = store_images(count, shape, decoded, cache, f"{key}-{size}-{shape[2]}")
+            decoded = partial(_decode_split, builder, name, (image_key, label_key), shape, count, progress)
+            store, labels, _ = decode_and_store(count, shape, decoded, cache, f"{key}-{size}-{shape[2]}")
         splits[split] = Split(store, np.arange(store.shape[0]), labels if label_key else None)
     class_names = list(info.features[label_key].names) if label_key else []
     sizes = "+".join(str(len(split)) for split in splits.values())
@@ -60,10 +67,10 @@ def read_tfds(
 
 
 def open_builder(source: TfdsSource) -> tuple[Any, Any]:
-    """tfds's builder of a data set, and what it knows of it.
+    """Return the builder of a data set and its `DatasetInfo`; download the data set if it may be.
 
     Raises:
-        DataError: it is not there.
+        DataError: the data set is not there.
     """
     import tensorflow_datasets as tfds
 
@@ -72,39 +79,43 @@ def open_builder(source: TfdsSource) -> tuple[Any, Any]:
         if source.download:
             builder.download_and_prepare()
         return builder, builder.info
-    except Exception as error:  # tfds raises many types; each message says what is missing.
-        raise DataError(f"data.name: tfds cannot open {source.name!r}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # It raises many types; each message says what is missing.
+        raise DataError(
+            f"data.name: TensorFlow Datasets cannot open {source.name!r}: {str(error).splitlines()[0]}"
+        ) from None
 
 
-def chosen_splits(info: Any, wanted: Splits) -> dict[str, str]:
-    """Which tfds split serves as which; where there is no test split, validation is the test.
+def tfds_splits(info: Any, wanted: Splits) -> dict[str, str]:
+    """Return the data set's split to use for each of train, validation and test; without test, validation is the test.
 
     Raises:
-        DataError: there is none of that name.
+        DataError: there is no split of a name that the recipe gives.
     """
     chosen = {"train": "train", "validation": "validation", "test": "test"}
     if "test" not in info.splits:
         chosen = {"train": "train", "test": "validation"}
-    chosen = asked_for({split: name for split, name in chosen.items() if name in info.splits}, wanted)
+    chosen = resolve_splits({split: name for split, name in chosen.items() if name in info.splits}, wanted)
     for split, name in chosen.items():
         try:
             info.splits[name]
         except (KeyError, ValueError):
-            raise DataError(f"data.splits.{split}: {name!r} is none of {', '.join(info.splits)}") from None
+            raise DataError(
+                f"data.splits.{split}: expected one of {', '.join(info.splits)}, or a slice, got {name!r}"
+            ) from None
     return chosen
 
 
-def _key(info: Any, name: str) -> str:
-    """Tells the files of a split from those of another copy of the data set, and from what stood there before."""
+def _cache_key(info: Any, name: str) -> str:
+    """Return a key that differs for another copy of the data set, and after its files have changed."""
     files = [Path(part.filename) for part in info.splits[name].file_instructions]
     facts = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return f"{info.full_name}-{name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
 
 
-def _decoded(
+def _decode_split(
     builder: Any, name: str, keys: Keys, shape: tuple[int, int, int], count: int, progress: Progress
 ) -> Iterator[Decoded]:
-    """All examples of a split in order, their central squares."""
+    """Yield the central square and the label of every example of a split, in order."""
     import tensorflow_datasets as tfds
 
     image_key, label_key = keys
@@ -115,35 +126,38 @@ def _decoded(
     done = 0
     while chunk := list(islice(stream, 256)):
         for example in chunk:
-            image = decoding.square_array(example[image_key], shape[0])
-            yield decoding.match_channels(image, shape[2]), int(example[label_key]) if label_key else -1
+            image = decoding.resize_array(example[image_key], shape[0])
+            yield decoding.convert_channels(image, shape[2]), int(example[label_key]) if label_key else -1
         done += len(chunk)
         progress("reading images", done, count)
 
 
-def left_in_files(
+def open_split_records(
     info: Any, name: str, keys: Keys, options: dict[str, Any], progress: Progress, bad: list[str]
 ) -> tuple[RecordImages, np.ndarray]:
-    """A split whose examples are left in their files, and its labels.
+    """Open a split whose examples stay in their files, and read its labels.
 
     Args:
-        options: those of `EncodedImages`, but for the shapes.
-        bad: what is wrong with records that cannot be used is added here.
+        name: of the split, or a slice of it.
+        options: the arguments of `LazyImages` other than the shapes.
+        bad: receives the reason for each record that cannot be used.
 
     Raises:
-        DataError: they are in no TFRecord files.
+        DataError: the files are not TFRecord files.
     """
     if info.file_format.value != "tfrecord":
         kind = info.file_format.value
-        raise DataError(f"data.cache: {info.full_name} is in {kind} files, of which only a copy can be used: 'disk'")
+        raise DataError(
+            f"data.cache: {info.full_name} has {kind} files, which need a decoded copy: set data.cache=disk"
+        )
     parts = [(Path(part.filename), part.skip, part.examples_in_shard - part.skip if part.take < 0 else part.take)
              for part in info.splits[name].file_instructions]  # fmt: skip
-    looked = partial(progress, f"looking at {name} images")
-    store, labels, unread = open_records(parts, *keys, _key(info, name), looked, _files_at_once(info), **options)
+    report = partial(progress, f"reading the headers of {name} images")
+    store, labels, unread = open_records(parts, *keys, _cache_key(info, name), report, _files_at_once(info), **options)
     bad += unread
     return store, labels
 
 
 def _files_at_once(info: Any) -> int:
-    """How many files of a data set are read in turn: one, in order, where tfds was asked not to shuffle it."""
+    """Return how many files are read in turn: one after another if the data set was prepared without shuffling."""
     return 1 if info.disable_shuffling else FILES_AT_ONCE

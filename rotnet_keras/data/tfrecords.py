@@ -1,8 +1,8 @@
-"""tfds's record files, read one image at a time from wherever it lies.
+"""Random access to the images in TFRecord files of TensorFlow Datasets.
 
-A TFRecord file can only be read from its beginning, but its records do not move: where each of them starts, and what
-its image looks like, is written down once. From then on any image of a data set too large to be kept is as near as a
-file of its own, so that the order of an epoch is a function of the seed, and a resumed run reads nothing twice.
+A TFRecord file can only be read from its beginning. The first run therefore indexes it: where each record starts, and
+the shape of its image. From then on any image can be read by itself, so that the order of an epoch is a function of the
+seed, and a resumed run reads nothing twice, even if the data set is too large to be stored decoded.
 """
 
 import os
@@ -15,30 +15,31 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras.data import decoding
-from rotnet_keras.data.lazy_images import EncodedImages
+from rotnet_keras.data.lazy_images import LazyImages
 from rotnet_keras.data.stores import cache_folder, read_index
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import write_atomically
 
-# A record is its length, 8 bytes, a checksum of that, 4, the data, and a checksum of those, 4.
+# A record is the length of its data (8 bytes), a checksum of the length (4), the data, and their checksum (4).
 HEADER, FOOTER = 12, 4
 
-# tfds reads so many files at once, so many records of each in turn. That is the order of a split, wherever it is kept.
+# TensorFlow Datasets reads this many files at once and this many records of each in turn, which is the order of a split
+# wherever it is kept.
 FILES_AT_ONCE, RECORDS_IN_TURN = 16, 16
 
-# A file, how many of its records to pass over, and how many to take.
+# A file, how many of its records to skip, and how many to take.
 Part = tuple[Path, int, int]
 
 
-class RecordImages(EncodedImages):
-    """The images of one split of a tfds data set in TFRecord files.
+class RecordImages(LazyImages):
+    """The images of a split in TFRecord files.
 
     Args:
-        paths: of the files.
-        places: (N, 3) int64: which file, where its record's data begin, and how many bytes they are.
+        paths: the files.
+        places: (N, 3) int64: the file's number, the offset of the record's data in bytes, and their length in bytes.
         image_key: the feature that holds the encoded image.
-        **options: those of `EncodedImages`.
+        **options: the arguments of `LazyImages`.
     """
 
     def __init__(self, paths: Sequence[Path], places: np.ndarray, image_key: str, **options: Any) -> None:
@@ -46,11 +47,11 @@ class RecordImages(EncodedImages):
         self.paths, self.places, self.image_key = list(paths), places, image_key
 
     def contents(self, row: int) -> bytes:
-        """The encoded image of a record."""
-        return image_of(self._record(row), self.image_key)
+        """Return the encoded image of a record."""
+        return encoded_image(self._record(row), self.image_key)
 
     def example(self, row: int) -> "tf.train.Example":
-        """All of a record."""
+        """Return the record as a parsed example."""
         return tf.train.Example.FromString(self._record(row))
 
     def _record(self, row: int) -> bytes:
@@ -59,21 +60,21 @@ class RecordImages(EncodedImages):
             return os.pread(records.fileno(), int(length), int(start))
 
     def name(self, row: int) -> str:
-        """File and position."""
+        """Return the file and the position of a record, for messages."""
         file, start, _ = self.places[row]
         return f"the record at byte {start} of {self.paths[file]}"
 
     @property
     def image_bytes(self) -> float:
-        """Of a whole record."""
+        """Return the mean length of a record in bytes."""
         return float(self.places[:, 2].mean())
 
 
-def image_of(record: bytes, image_key: str) -> bytes:
-    """The encoded image in a serialised example.
+def encoded_image(record: bytes, image_key: str) -> bytes:
+    """Return the encoded image of a serialised example.
 
     Raises:
-        OSError: it is damaged, or has no such image.
+        OSError: the record is damaged, or has no such feature.
     """
     try:
         return bytes(tf.train.Example.FromString(record).features.feature[image_key].bytes_list.value[0])
@@ -90,17 +91,19 @@ def open_records(
     files_at_once: int = FILES_AT_ONCE,
     **options: Any,
 ) -> tuple[RecordImages, np.ndarray, list[str]]:
-    """Find the records of a split, once; the next time it is known where they are.
+    """Open the records of a split; they are indexed once, and the index is kept in the cache folder.
 
     Args:
-        parts: what the split takes of which files.
-        files_at_once: how many files tfds reads in turn: 1 for a data set that it was asked not to shuffle.
-        key: tells this split from all others in the cache.
-        progress: told how many records are found, of how many.
-        **options: those of `EncodedImages`, but for the shapes.
+        parts: which records of which files belong to the split.
+        image_key: the feature that holds the encoded image.
+        label_key: the feature that holds the label; None without labels, which are then -1.
+        key: identifies the split among all that are indexed in the cache folder.
+        progress: called with the number of records read, and of all.
+        files_at_once: how many files are read in turn: 1 for a data set that was prepared without shuffling.
+        **options: the arguments of `LazyImages` other than the shapes.
 
     Returns:
-        The images that have one, their labels (N,) int64, and what is wrong with the others.
+        The images that can be read, their labels (N,) int64, and the reasons for the others.
 
     Raises:
         DataError: a file ends within a record.
@@ -109,7 +112,7 @@ def open_records(
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         buffer = BytesIO()
-        np.savez(buffer, **_index(parts, image_key, label_key, files_at_once, progress))
+        np.savez(buffer, **_build_index(parts, image_key, label_key, files_at_once, progress))
         write_atomically(file, buffer.getvalue())
     index = read_index(file)
     shapes, plain, places, labels = (index[name] for name in ("shapes", "plain", "places", "labels"))
@@ -119,13 +122,13 @@ def open_records(
 
 
 def reading_order(counts: Sequence[int], files_at_once: int = FILES_AT_ONCE) -> np.ndarray:
-    """The order in which tfds reads the records of several files.
+    """Return the order in which TensorFlow Datasets reads the records of several files.
 
     Args:
-        counts: how many records are read of each file.
+        counts: the number of records that are read from each file.
 
     Returns:
-        (sum of counts,) int64: record numbers, where those of the first file come first and so on.
+        (sum of counts,) int64: record numbers, which count through the files one after another.
     """
     ends = np.cumsum(counts, dtype=np.int64)
     ranges = tf.data.Dataset.from_tensor_slices((ends - counts, ends))
@@ -133,7 +136,7 @@ def reading_order(counts: Sequence[int], files_at_once: int = FILES_AT_ONCE) -> 
     return np.concatenate([np.zeros(0, np.int64), *numbers.batch(1 << 16).as_numpy_iterator()])
 
 
-def _index(
+def _build_index(
     parts: Sequence[Part],
     image_key: str,
     label_key: str | None,
@@ -151,13 +154,13 @@ def _index(
     for number, (path, skip, take) in enumerate(parts):
         for position, (start, record) in enumerate(_records(path, skip, take)):
             try:
-                seen = decoding.look_at(BytesIO(image_of(record, image_key)))
+                header = decoding.read_header(BytesIO(encoded_image(record, image_key)))
             except (decoding.UnreadableImage, OSError) as error:
                 bad.append(f"{path.name} at byte {start} ({error})")
                 continue
             numbers.append(first + position)
-            shapes.append((seen.width, seen.height))
-            plain.append(seen.plain)
+            shapes.append((header.width, header.height))
+            plain.append(header.plain)
             places.append((number, start, len(record)))
             labels.append(_label(record, label_key))
             if len(places) % 256 == 0:
@@ -177,13 +180,13 @@ def _index(
 
 
 def _records(path: Path, skip: int, take: int) -> Iterator[tuple[int, bytes]]:
-    """(where its data begin, the data) of some records of a file."""
+    """Yield the offset in bytes and the data of some records of a file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         for position in range(skip + take):
-            header = file.read(HEADER)
+            prefix = file.read(HEADER)
             start = file.tell()
-            length = struct.unpack("<Q", header[:8])[0] if len(header) == HEADER else size
+            length = struct.unpack("<Q", prefix[:8])[0] if len(prefix) == HEADER else size
             if start + length + FOOTER > size:
                 raise DataError(f"{path}: ends within a record; prepare the data set again")
             if position >= skip:

@@ -67,7 +67,8 @@ def test_a_recipe_is_written_that_fits(photos, monkeypatch):
     result = invoke("init", "my photos", "--minutes", "2")
     assert result.returncode == 0, result.stderr
     printed = " ".join(result.stdout.split())
-    for words in ("13 training, 1 test", "2, with 4 to 9 images", "train/cats/cut.jpg (", "1 of them in several splits"):
+    rows = ("13 training, 1 test", "2, with 4 to 9 images", "train/cats/cut.jpg (", "1 of them in several splits")
+    for words in rows:
         assert words in printed
     assert "Wrote my-photos.toml: 5 epochs in batches of 6 images" in printed
     recipe = load_recipe("my-photos.toml")

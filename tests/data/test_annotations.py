@@ -1,4 +1,4 @@
-"""Annotated pictures: the layout of PASCAL VOC's kit and tfds's, and what is broken in them."""
+"""Annotated images in VOC's layout and of TensorFlow Datasets, and broken annotations."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ CAT = OBJECT.format("cat", 0, 1, 1, 30, 20)
 
 @pytest.fixture
 def kit(tmp_path):
-    """Four pictures of 30 x 20 pixels, a cat all over each; three to train on and one to test."""
+    """Four images of 30 x 20 pixels, each filled by a cat: three to train on and one to test."""
     names = ["a", "b", "c", "d"]
     for task in ("Main", "Segmentation"):
         lists = tmp_path / "ImageSets" / task
@@ -46,13 +46,13 @@ def test_boxes_begin_at_zero_and_end_after_their_last_pixel(kit):
     assert objects.corners.tolist() == [[0, 0, 20, 30], [4, 5, 8, 10]]
     assert [dataset.class_names[number] for number in objects.classes] == ["cat", "dog"]
     assert objects.difficult.tolist() == [False, True]
-    assert dataset.train.picture(1).shape == (20, 30, 3)
+    assert dataset.train.image(1).shape == (20, 30, 3)
 
 
 def test_lists_can_be_joined_and_cut(kit):
     dataset = read(kit, splits=Splits(train="train[1:]+val", test="train[:1]"))
     assert (len(dataset.train), len(dataset.test)) == (3, 1)
-    with pytest.raises(DataError, match=r"splits\.train.*trian.*there: train, val"):
+    with pytest.raises(DataError, match=r"splits\.train.*trian.*there are: train, val"):
         read(kit, splits=Splits(train="trian"))
 
 
@@ -62,23 +62,23 @@ def test_lists_can_be_joined_and_cut(kit):
         (None, "annotation is missing"),
         ("", "annotation is empty"),
         ("<annotation><object>", "annotation cannot be read"),
-        (f"<annotation>{OBJECT.format('unicorn', 0, 1, 1, 9, 9)}</annotation>", "'unicorn', which is none"),
-        (f"<annotation>{OBJECT.format('cat', 0, 1, 1, 31, 9)}</annotation>", "not in the picture of 30 x 20"),
-        (f"<annotation>{OBJECT.format('cat', 0, 9, 1, 5, 9)}</annotation>", "not in the picture"),
-        (f"<annotation>{OBJECT.format('cat', 0, 'nan', 1, 5, 9)}</annotation>", "not in the picture"),
-        (f"<annotation>{OBJECT.format('cat', 0, '', 1, 5, 9)}</annotation>", "has no box"),
+        (f"<annotation>{OBJECT.format('unicorn', 0, 1, 1, 9, 9)}</annotation>", "'unicorn', which is not one"),
+        (f"<annotation>{OBJECT.format('cat', 0, 1, 1, 31, 9)}</annotation>", "not inside the image of 30 x 20"),
+        (f"<annotation>{OBJECT.format('cat', 0, 9, 1, 5, 9)}</annotation>", "not inside the image"),
+        (f"<annotation>{OBJECT.format('cat', 0, 'nan', 1, 5, 9)}</annotation>", "not inside the image"),
+        (f"<annotation>{OBJECT.format('cat', 0, '', 1, 5, 9)}</annotation>", "has no valid box"),
     ],
 )
 def test_a_broken_annotation_is_refused_by_name_or_skipped(kit, content, why):
     file = kit / "Annotations" / "b.xml"
     file.unlink() if content is None else file.write_text(content)
-    with pytest.raises(DataError, match=f"b: .*{why}.*broken='skip'"):
+    with pytest.raises(DataError, match=f"b: .*{why}.*broken=skip"):
         read(kit)
     dataset = read(kit, broken="skip")
     assert len(dataset.train) == 2
     assert any("b: " in note for note in dataset.notes)
-    # The others are still those that belong to their pictures.
-    assert [dataset.train.picture(i)[0, 0, 0] for i in range(2)] == [0, 2]
+    # The remaining annotations still belong to their images.
+    assert [dataset.train.image(i)[0, 0, 0] for i in range(2)] == [0, 2]
 
 
 @pytest.mark.parametrize(
@@ -100,24 +100,24 @@ def test_a_broken_mask_is_refused_by_name_or_skipped(kit, spoil, why):
     assert np.unique(dataset.train.mask(1)).tolist() == [8]
 
 
-def test_pictures_that_cannot_be_read_are_named(kit):
+def test_images_that_cannot_be_read_are_named(kit):
     (kit / "JPEGImages" / "a.jpg").write_bytes(b"")
     (kit / "JPEGImages" / "d.jpg").unlink()
-    with pytest.raises(DataError, match="2 annotations are broken: a: the picture is empty; d: the picture is missing"):
+    with pytest.raises(DataError, match="2 annotations are broken: a: the image is empty; d: the image is missing"):
         read(kit)
-    with pytest.raises(DataError, match="no picture is left"):
+    with pytest.raises(DataError, match="the split has no images"):
         read(kit, broken="skip")
 
 
-def test_pictures_that_are_trained_on_validate_and_test_nothing_unless_it_is_asked_for(kit):
+def test_images_that_are_trained_on_do_not_validate_or_test_by_default(kit):
     everything = {"train": "train[:2]+val[1:]"}
     dataset = read(kit, splits=Splits(**everything))
     assert (len(dataset.train), dataset.validation, dataset.test) == (2, None, None)
     dataset = read(kit, splits=Splits(**everything, test="val"))
     assert (dataset.validation, len(dataset.test)) == (None, 1)
     for task in ("Main", "Segmentation"):
-        for name, pictures in {"test": "d\n", "trainval": "a\nb\nc\n", "val": "c\n"}.items():
-            (kit / "ImageSets" / task / f"{name}.txt").write_text(pictures)
+        for name, names in {"test": "d\n", "trainval": "a\nb\nc\n", "val": "c\n"}.items():
+            (kit / "ImageSets" / task / f"{name}.txt").write_text(names)
     dataset = read(kit)
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [3, 1, 1]
     dataset = read(kit, splits=Splits(train="trainval"))

@@ -4,11 +4,11 @@ import pytest
 from rotnet_keras.config.sections import Augment
 from rotnet_keras.data.batches import (
     Replicas,
-    augmented,
-    centred,
-    evaluation_images,
+    center_crop,
+    evaluation_batches,
+    load_augmented,
     positions_of_step,
-    training_images,
+    training_batches,
 )
 from rotnet_keras.data.stores import Split
 from rotnet_keras.models.rotation import rotate_batch
@@ -33,16 +33,16 @@ def test_an_epoch_sees_every_image_once_and_the_next_in_another_order():
 def test_batches_depend_on_seed_and_step_alone():
     split = split_of(random_images())
     options = {"batch": 4, "seed": 5}
-    whole = list(training_images(split, FLIP_AND_CROP, first=0, last=12, **options))
-    resumed = list(training_images(split, FLIP_AND_CROP, first=7, last=12, **options))
+    whole = list(training_batches(split, FLIP_AND_CROP, first=0, last=12, **options))
+    resumed = list(training_batches(split, FLIP_AND_CROP, first=7, last=12, **options))
     for ours, theirs in zip(resumed, whole[7:], strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    other = next(iter(training_images(split, FLIP_AND_CROP, batch=4, seed=6, first=7, last=12)))
+    other = next(iter(training_batches(split, FLIP_AND_CROP, batch=4, seed=6, first=7, last=12)))
     assert not np.array_equal(other, whole[7])
 
 
 def test_the_last_batch_of_an_epoch_is_kept_small():
-    sizes = [len(b) for b in training_images(split_of(random_images(10)), Augment(), batch=4, seed=0, first=0, last=4)]
+    sizes = [len(b) for b in training_batches(split_of(random_images(10)), Augment(), batch=4, seed=0, first=0, last=4)]
     assert sizes == [4, 4, 2, 4]
 
 
@@ -50,10 +50,9 @@ def test_the_last_batch_of_an_epoch_is_kept_small():
 def test_replicas_get_every_image_of_the_batch_once(augment):
     split = Split(random_images(9), np.arange(9), np.arange(9))
     options = {"batch": 4, "seed": 5, "first": 1, "last": 3, "labelled": True}
-    steps = list(training_images(split, augment, **options))
-    parts = [
-        list(training_images(split, augment, replicas=Replicas(here, 4), **options)) for here in (range(2), range(2, 4))
-    ]
+    steps = list(training_batches(split, augment, **options))
+    processes = [Replicas(here, 4) for here in (range(2), range(2, 4))]
+    parts = [list(training_batches(split, augment, replicas=replicas, **options)) for replicas in processes]
     # A step of four images, and one with a single image: three replicas get one that counts nothing.
     for step, (images, labels) in enumerate(steps):
         shares = [part for process in parts for part in process[2 * step : 2 * step + 2]]
@@ -64,15 +63,15 @@ def test_replicas_get_every_image_of_the_batch_once(augment):
 
 
 def test_training_images_are_upright_so_that_no_flip_follows_the_rotation():
-    # One image; whatever the pipeline makes of it must be the image or its mirror image, never a turn,
-    # and the copy labelled k must be that, turned k times.
+    # Whatever the pipeline makes of the image must be the image or its mirror image, never a rotation of it,
+    # and the copy labelled k must be that, rotated k times.
     image = random_images(1)
     upright = {image[0].tobytes(), image[0][:, ::-1].tobytes()}
     seen = set()
-    for batch in training_images(split_of(image), Augment(flip=True), batch=1, seed=0, first=0, last=30):
+    for batch in training_batches(split_of(image), Augment(flip=True), batch=1, seed=0, first=0, last=30):
         inputs, labels = rotate_batch(batch)
-        for turned, label in zip(np.asarray(inputs), np.asarray(labels), strict=True):
-            back = np.rot90(turned, -int(label))
+        for rotated, label in zip(np.asarray(inputs), np.asarray(labels), strict=True):
+            back = np.rot90(rotated, -int(label))
             assert back.tobytes() in upright
             seen.add((back.tobytes(), int(label)))
     assert len(seen) == 8
@@ -82,17 +81,17 @@ def test_crops_are_windows_of_the_zero_padded_image():
     image = random_images(1)
     padded = np.pad(image[0], ((1, 1), (1, 1), (0, 0)))
     windows = {padded[y : y + 8, x : x + 8].tobytes(): (y, x) for y in range(3) for x in range(3)}
-    crops = augmented(split_of(image), np.zeros(200, int), Augment(pad=1), np.random.default_rng(0))
+    crops = load_augmented(split_of(image), np.zeros(200, int), Augment(pad=1), np.random.default_rng(0))
     assert {windows[crop.tobytes()] for crop in crops} == {(y, x) for y in range(3) for x in range(3)}
 
 
 def test_evaluation_takes_the_centre_and_keeps_the_order():
     images = random_images(size=12)
-    batches = list(evaluation_images(split_of(images), Augment(crop=8, flip=True), batch=7))
+    batches = list(evaluation_batches(split_of(images), Augment(crop=8, flip=True), batch=7))
     assert [len(b) for b in batches] == [7, 7, 6]
     np.testing.assert_array_equal(np.concatenate(batches), images[:, 2:10, 2:10])
 
 
 @pytest.mark.parametrize("crop", [8, 10])
 def test_a_crop_larger_than_the_image_is_padded(crop):
-    assert centred(random_images(), Augment(pad=1, crop=crop)).shape == (20, crop, crop, 3)
+    assert center_crop(random_images(), Augment(pad=1, crop=crop)).shape == (20, crop, crop, 3)

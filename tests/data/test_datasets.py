@@ -7,14 +7,14 @@ from PIL import Image
 from support.tiny import shared_data, upright_images
 
 from rotnet_keras.config.sections import Augment, Data
-from rotnet_keras.data.batches import augmented
+from rotnet_keras.data.batches import load_augmented
 from rotnet_keras.data.datasets import load
-from rotnet_keras.data.decoding import UnreadableImage, look_at, read_image
+from rotnet_keras.data.decoding import UnreadableImage, read_header, read_image
 from rotnet_keras.data.folders import FolderImages
 from rotnet_keras.data.jpegs import decode
-from rotnet_keras.data.sizes import training_images
-from rotnet_keras.data.sources import find_source, pinned
-from rotnet_keras.data.stores import DiskStore, cache_for
+from rotnet_keras.data.sizes import count_training_images
+from rotnet_keras.data.sources import find_source, pin_paths
+from rotnet_keras.data.stores import DiskStore, choose_cache
 from rotnet_keras.errors import DataError
 
 
@@ -61,7 +61,7 @@ def test_arrays_of_any_number_of_channels(tmp_path):
     np.testing.assert_array_equal(data.train.images([0])[0], images[data.train.rows[0]])
 
 
-def test_values_that_are_no_bytes_are_scaled_and_the_user_is_told(tmp_path):
+def test_values_that_are_not_bytes_are_scaled_and_a_note_says_so(tmp_path):
     images = np.linspace(-3, 5, 20 * 64, dtype=np.float32).reshape(20, 8, 8, 1)
     np.savez(tmp_path / "a.npz", x_train=images, x_test=images[:4] + 100)
     data = load(Data(name=str(tmp_path / "a.npz")))
@@ -125,7 +125,7 @@ def test_folders_per_split(tmp_path):
 
 def test_broken_files_are_skipped_counted_and_named(folder):
     (folder / "class_0" / "empty.jpg").touch()
-    (folder / "class_0" / "text.jpg").write_text("not a picture")
+    (folder / "class_0" / "text.jpg").write_text("not an image")
     save_image(folder / "class_1" / "cut.jpg", photo((200, 200)))
     whole = (folder / "class_1" / "cut.jpg").read_bytes()
     (folder / "class_1" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
@@ -138,7 +138,7 @@ def test_broken_files_are_skipped_counted_and_named(folder):
 
 def test_a_folder_without_images_says_what_is_there(tmp_path):
     (tmp_path / "a.heic").touch()
-    with pytest.raises(DataError, match=r"looked for jpg.*1 files of other kinds, such as \.heic"):
+    with pytest.raises(DataError, match=r"looked for jpg.*found 1 other files: \.heic"):
         find_source(Data(name=str(tmp_path)))
 
 
@@ -149,7 +149,7 @@ def test_the_disk_cache_holds_the_same_images_and_is_used_again(folder, tmp_path
     in_memory = load(Data(cache="memory", **spec))
     first = load(Data(cache="disk", **spec))
     decoded = []
-    monkeypatch.setattr("rotnet_keras.data.decoding.look_at", lambda *a: decoded.append(a))
+    monkeypatch.setattr("rotnet_keras.data.decoding.read_header", lambda *a: decoded.append(a))
     second = load(Data(cache="disk", **spec))
     assert isinstance(second.train.store, DiskStore) and not decoded
     for data in (first, second):
@@ -167,17 +167,17 @@ def test_a_disk_cache_that_was_cut_off_is_an_error(folder, tmp_path, monkeypatch
         data.train.images(slice(None))
     (index,) = (tmp_path / "cache").glob("*.index.npz")
     index.write_bytes(index.read_bytes()[:-1])
-    with pytest.raises(DataError, match="remove it, and run again"):
+    with pytest.raises(DataError, match="remove it and start again"):
         load(Data(name=str(folder), size=16, validation=0, cache="disk"))
 
 
 def test_images_are_kept_where_they_fit(tmp_path, monkeypatch):
     monkeypatch.setenv("ROTNET_CACHE_DIR", str(tmp_path / "not" / "there" / "yet"))
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=8e9))
-    assert cache_for(50_000, (32, 32, 3), "auto") == "memory"
-    assert cache_for(100_000, (64, 64, 3), "auto") == "disk"
-    assert cache_for(100_000, (256, 256, 3), "auto") == "none"
-    assert cache_for(100_000, (256, 256, 3), "memory") == "memory"
+    assert choose_cache(50_000, (32, 32, 3), "auto") == "memory"
+    assert choose_cache(100_000, (64, 64, 3), "auto") == "disk"
+    assert choose_cache(100_000, (256, 256, 3), "auto") == "none"
+    assert choose_cache(100_000, (256, 256, 3), "memory") == "memory"
 
 
 def test_without_a_cache_the_same_pixels_are_decoded_at_each_use(folder):
@@ -187,13 +187,14 @@ def test_without_a_cache_the_same_pixels_are_decoded_at_each_use(folder):
     np.testing.assert_array_equal(decoded.train.images(slice(None)), kept.train.store)
     np.testing.assert_array_equal(decoded.train.labels, kept.train.labels)
     augment, positions = Augment(crop=16, flip=True), np.arange(len(kept.train))
-    ours, theirs = (augmented(data.train, positions, augment, np.random.default_rng(0)) for data in (decoded, kept))
+    splits = (decoded.train, kept.train)
+    ours, theirs = (load_augmented(split, positions, augment, np.random.default_rng(0)) for split in splits)
     assert ours.shape == (10, 16, 16, 3)
     np.testing.assert_allclose(ours.astype(int), theirs.astype(int), atol=1)
 
 
-def test_without_a_cache_damaged_files_are_told_of_once(folder):
-    (folder / "class_0" / "text.jpg").write_text("not a picture")
+def test_without_a_cache_damaged_files_are_reported_once(folder):
+    (folder / "class_0" / "text.jpg").write_text("not an image")
     save_image(folder / "class_1" / "cut.jpg", photo((200, 200)))
     whole = (folder / "class_1" / "cut.jpg").read_bytes()
     (folder / "class_1" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
@@ -203,7 +204,7 @@ def test_without_a_cache_damaged_files_are_told_of_once(folder):
         assert (data.train.images(slice(None)).max((1, 2, 3)) == 0).sum() == 1
     assert len(data.notes) == 2
     assert data.notes[0].startswith("1 of 12 train files cannot be read and are skipped: class_0/text.jpg")
-    assert "cut.jpg cannot be read and is shown as black" in data.notes[1]
+    assert "cut.jpg cannot be read and is replaced by a black image" in data.notes[1]
 
 
 def test_the_fingerprint_follows_the_files(folder):
@@ -229,7 +230,7 @@ def test_the_fast_way_of_jpegs_gives_what_pillow_gives(tmp_path, extent, size, c
     smooth = 127 + 60 * np.stack([np.sin(rows / 20), np.cos(columns / 17), np.sin((rows + columns) / 25)], axis=-1)
     save_image(tmp_path / "a.jpg", smooth.astype(np.uint8), quality=95, subsampling=0)
     path = tmp_path / "a.jpg"
-    seen = look_at(path)
+    seen = read_header(path)
     shape = (seen.width, seen.height)
     assert seen.plain and shape == extent[::-1]
     for box, side in (
@@ -287,8 +288,8 @@ def test_a_folder_of_oddities_is_read_and_each_that_is_no_image_is_named(folder)
     Image.new("CMYK", (30, 30)).save(folder / "class_0" / "cmyk.jpg")
     Image.new("RGB", (100_000, 1)).save(folder / "class_0" / "long.png")
     Image.new("RGB", (9, 9)).save(folder / "class_0" / "named_jpg.jpg", "PNG")
-    pictures = [Image.new("P", (30, 30), number) for number in range(3)]
-    pictures[0].save(folder / "class_0" / "moving.gif", save_all=True, append_images=pictures[1:])
+    frames = [Image.new("P", (30, 30), number) for number in range(3)]
+    frames[0].save(folder / "class_0" / "moving.gif", save_all=True, append_images=frames[1:])
     odd = folder / "class_1"
     (odd / "loop").symlink_to(".")
     (odd / "gone.jpg").symlink_to("nowhere.jpg")
@@ -309,13 +310,13 @@ def test_a_missing_tfds_name_says_where_was_looked(tmp_path, monkeypatch):
     (tmp_path / "cifar10" / "3.0.2").mkdir(parents=True)
     (tmp_path / "cifar10" / "3.0.2" / "dataset_info.json").touch()
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    with pytest.raises(DataError, match=r"there: cifar10; did you mean 'cifar10'"):
+    with pytest.raises(DataError, match=r"prepared there: cifar10; did you mean 'cifar10'"):
         find_source(Data(name="cifar11"))
 
 
 def test_pinned_data_do_not_depend_on_folder_or_environment(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
-    assert pinned(Data(name="./photos")).name == str(folder)
+    assert pin_paths(Data(name="./photos")).name == str(folder)
 
 
 @pytest.mark.slow
@@ -323,7 +324,7 @@ def test_the_real_cifar10():
     section = Data(name="cifar10", data_dir=str(shared_data("tfds")), validation=0.1)
     data = load(section)
     assert (len(data.train), len(data.validation), len(data.test)) == (45_000, 5_000, 10_000)
-    assert training_images(section) == len(data.train)
+    assert count_training_images(section) == len(data.train)
     assert data.class_names[3] == "cat" and (np.bincount(data.test.labels) == 1000).all()
     measured = data.train.store.reshape(-1, 3).mean(axis=0)
     np.testing.assert_allclose(measured, data.mean, atol=0.1)
@@ -338,7 +339,7 @@ def test_real_scenes_and_a_tfds_set_whose_test_is_called_validation():
     imagenet, stated = load(section), stated_counts(section)
     assert len(imagenet.train) + len(imagenet.validation) == stated["train"]
     assert len(imagenet.validation) == round(0.1 * stated["train"]) and len(imagenet.test) == stated["validation"]
-    assert training_images(section) == len(imagenet.train)
+    assert count_training_images(section) == len(imagenet.train)
 
 
 def stated_counts(section):
@@ -349,9 +350,9 @@ def stated_counts(section):
     return {name: split.num_examples for name, split in splits.items()}
 
 
-def test_real_pictures_of_many_sizes_come_to_one():
+def test_real_images_of_many_sizes_are_resized_to_one():
     section = Data(name="voc/2007", data_dir=str(shared_data("tfds")), size=48)
     voc, stated = load(section), stated_counts(section)
     assert voc.image_shape == (48, 48, 3)
     assert (len(voc.train), len(voc.validation)) == (stated["train"], stated["validation"])
-    assert training_images(section) == len(voc.train)
+    assert count_training_images(section) == len(voc.train)

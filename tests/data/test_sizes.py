@@ -5,7 +5,7 @@ from support.tiny import shared_data, upright_images
 
 from rotnet_keras.config.sections import Data, Splits
 from rotnet_keras.data.datasets import load
-from rotnet_keras.data.sizes import training_images
+from rotnet_keras.data.sizes import count_training_images
 from rotnet_keras.errors import DataError
 
 
@@ -16,7 +16,7 @@ def arrays(**counts):
     }
 
 
-def save_pictures(folder, count):
+def save_images(folder, count):
     folder.mkdir(parents=True)
     for n, pixels in enumerate(upright_images(count, size=8)[0]):
         Image.fromarray(pixels).save(folder / f"{n}.png")
@@ -36,32 +36,32 @@ def save_pictures(folder, count):
 def test_arrays_are_counted_as_they_are_read(tmp_path, counts, left):
     np.savez(tmp_path / "a.npz", **arrays(**counts))
     data = Data(name=str(tmp_path / "a.npz"), validation=0.2)
-    assert training_images(data) == left == len(load(data).train)
+    assert count_training_images(data) == left == len(load(data).train)
 
 
 def test_the_data_that_come_with_the_package():
-    assert training_images(Data(name="fashion_mini")) == 4500
+    assert count_training_images(Data(name="fashion_mini")) == 4500
 
 
 @pytest.mark.parametrize(("folders", "left"), [(("a", "b"), 12), (("train/a", "train/b", "test/a"), 16), (("a",), 8)])
 def test_folders_are_counted_as_they_are_read(tmp_path, folders, left):
     for folder in folders:
-        save_pictures(tmp_path / "photos" / folder, 10)
+        save_images(tmp_path / "photos" / folder, 10)
     data = Data(name=str(tmp_path / "photos"), size=8, validation=0.2)
-    assert training_images(data) == left == len(load(data).train)
+    assert count_training_images(data) == left == len(load(data).train)
 
 
 def test_tfds_is_counted_from_what_it_states():
-    assert training_images(Data(name="cifar10", data_dir=str(shared_data("tfds")), validation=0.04)) == 48_000
+    assert count_training_images(Data(name="cifar10", data_dir=str(shared_data("tfds")), validation=0.04)) == 48_000
 
 
 def test_a_slice_of_a_tfds_split_is_not_guessed_at():
     data = Data(name="cifar10", data_dir=str(shared_data("tfds")), splits=Splits(train="train[:90%]"))
-    assert training_images(data) is None
+    assert count_training_images(data) is None
 
 
 def test_what_cannot_be_counted(tmp_path):
-    np.savez(tmp_path / "a.npz", pictures=np.zeros((3, 8, 8)))
-    assert training_images(Data(name=str(tmp_path / "a.npz"))) is None
+    np.savez(tmp_path / "a.npz", photos=np.zeros((3, 8, 8)))
+    assert count_training_images(Data(name=str(tmp_path / "a.npz"))) is None
     with pytest.raises(DataError, match="no file"):
-        training_images(Data(name=str(tmp_path / "none.npz")))
+        count_training_images(Data(name=str(tmp_path / "none.npz")))

@@ -1,4 +1,4 @@
-"""Large tfds data sets, which are read where they lie."""
+"""Data sets of TensorFlow Datasets whose images are read from their record files."""
 
 import io
 import shutil
@@ -9,7 +9,7 @@ from PIL import Image
 from support.tiny import shared_data
 
 from rotnet_keras.config.sections import Augment, Data
-from rotnet_keras.data.batches import augmented
+from rotnet_keras.data.batches import load_augmented
 from rotnet_keras.data.datasets import load
 from rotnet_keras.data.tfrecords import RecordImages
 from rotnet_keras.engine import tf
@@ -17,7 +17,7 @@ from rotnet_keras.errors import DataError
 
 
 def encoded(number, shape=(24, 36), kind="jpeg"):
-    """An image whose brightness tells its number, up to 23."""
+    """An image whose brightness is its number, up to 23."""
     file = io.BytesIO()
     Image.fromarray(np.full((*shape, 3), 20 + 10 * (number % 24), np.uint8)).save(file, kind)
     return file.getvalue()
@@ -31,7 +31,7 @@ def prepared(tmp_path, monkeypatch):
 
 
 def prepare(data_dir, shard_lengths):
-    """Write the data set `pictures`, of shards of these lengths."""
+    """Write the data set `pictures` in shards of these lengths."""
     import tensorflow_datasets as tfds
 
     features = tfds.features.FeaturesDict(
@@ -119,7 +119,7 @@ def test_crops_may_lie_in_the_whole_image(prepared):
     split = load(spec(prepared, whole=True)).train
     frames = split.store.frames(np.arange(3))
     np.testing.assert_array_equal(frames, [[0, 0, 16, 24], [0, 0, 24, 16], [0, 0, 16, 16]])
-    crops = augmented(split, np.arange(16), Augment(crop=8, area=[0.1, 1.0]), np.random.default_rng(0))
+    crops = load_augmented(split, np.arange(16), Augment(crop=8, area=[0.1, 1.0]), np.random.default_rng(0))
     assert crops.shape == (16, 8, 8, 3) and brightness(crops) == list(range(16))
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from support.bad_recipes import SOON
 
-from rotnet_keras.data.decoding import UnreadableImage, look_at, read_image, read_whole
+from rotnet_keras.data.decoding import UnreadableImage, read_header, read_image, read_whole
 
 # What Pillow calls the formats, and the modes that each can hold.
 FORMATS = {
@@ -58,7 +58,7 @@ def check_image(folder, suffix, content):
     path.write_bytes(content)
     start = time.monotonic()
     try:
-        seen = look_at(path)
+        seen = read_header(path)
         assert seen.width > 0 and seen.height > 0
         for channels in (1, 3):
             pixels = read_image(path, 8, channels)
