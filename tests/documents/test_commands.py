@@ -1,4 +1,4 @@
-"""What README, documentation and recipes tell people to type is understood by the commands there are."""
+"""Commands in the README, the documentation, `results/` and the headers of recipes are accepted by the command line."""
 
 import re
 import shlex
@@ -12,14 +12,16 @@ from rotnet_keras.config.finder import shipped_recipes
 from rotnet_keras.config.loading import load_recipe, parse_override
 
 HERE = Path(__file__).parents[2]
-PAGES = [HERE / "README.md", *sorted((HERE / "docs").glob("*.md"))]
+PAGES = [HERE / "README.md", *sorted((HERE / "docs").rglob("*.md")), *sorted((HERE / "results").rglob("*.md"))]
 BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-# What stands for something of the reader's: a word in capitals, or a place.
+# In running text, a command may be named without its arguments.
+INLINE = re.compile(r"`(rotnet-keras [a-z-]+ [^`]+)`")
+# What stands for something of the reader's: a word in capitals, or a path.
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b|/path/|\.\.\.")
 
 
 def command_lines(text):
-    """Command lines, one each, without what is told of them; synopses, with alternatives and brackets, left out."""
+    """Command lines, one each, without their comments; synopses, with alternatives and brackets, are left out."""
     for line in text.replace("\\\n", " ").splitlines():
         line = line.strip().lstrip("$# ")
         start = re.match(r"(?:\w+=('[^']*'|\S+) +|srun +)*(?=rotnet-keras )", line)
@@ -30,9 +32,9 @@ def command_lines(text):
 def typed():
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        for block in BLOCK.findall(text):
-            for words in command_lines(block):
-                yield pytest.param(words, id=f"{page.name}: {' '.join(words)}")
+        for code in [*BLOCK.findall(text), *INLINE.findall(text)]:
+            for words in command_lines(code):
+                yield pytest.param(words, id=f"{page.relative_to(HERE)}: {' '.join(words)}")
     for name, path in shipped_recipes().items():
         header = re.split(r"^[^#]", path.read_text(encoding="utf-8"), maxsplit=1, flags=re.MULTILINE)[0]
         for words in command_lines(header):
@@ -40,7 +42,7 @@ def typed():
 
 
 @pytest.mark.parametrize("words", typed())
-def test_what_people_are_told_to_type_is_understood(words):
+def test_the_command_is_accepted(words):
     command, path = app, ["rotnet-keras"]
     arguments = words[1:]
     while isinstance(command, click.Group):
@@ -55,4 +57,4 @@ def test_what_people_are_told_to_type_is_understood(words):
 
 
 def test_commands_are_found_in_the_pages():
-    assert len(list(typed())) > 60
+    assert len(list(typed())) > 100

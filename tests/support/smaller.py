@@ -31,6 +31,8 @@ def settings_of(name, overrides):
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    if arguments[0] == "run":
+    if arguments[:2] == ["queue", "add"]:
+        arguments = arguments[1:]
+    if arguments[0] in ("run", "add"):
         sys.argv += settings_of(arguments[1], [word for word in arguments[2:] if "=" in word])
     main()
