@@ -243,7 +243,8 @@ def require_suffix(file: Path, suffixes: Sequence[str]) -> None:
     from rotnet_keras.errors import RecipeError
 
     if file.suffix.lower() not in suffixes:
-        raise RecipeError(f"--to: expected a name that ends in {' or '.join(suffixes)}, got {file}")
+        *others, last = suffixes
+        raise RecipeError(f"--to: expected a name that ends in {', '.join(others)} or {last}, got {file}")
 
 
 def echo(text: object, newline: bool = True) -> None:

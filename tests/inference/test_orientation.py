@@ -124,19 +124,19 @@ def test_images_are_rotated_upright_with_write(finished, photos):
     expected = {"1.jpg": 90, "2.jpg": 180, "3.jpg": 270, "drawing.png": 270}
     assert {name: turn for name, turn in needed.items() if turn} == expected
     told = upright(*arguments)
-    assert "4 of 9 pictures are turned" in told and "Nothing was changed: --write exif" in told
+    assert "4 of 9 images need rotation" in told and "No file was changed. To rotate them: --write exif" in told
     assert {file.name: file.read_bytes() for file in photos.iterdir()} == before
     told = upright(*arguments, "--write", "exif", "--csv", photos.parent / "turns.csv")
     assert (
         "Skipped 1 files: " in told
         and "drawing.png (expected a JPEG file, got PNG" in told
-        and "Turned 3 files." in told
+        and "Rotated 3 files." in told
     )
     assert (photos.parent / "turns.csv").read_text().startswith("file,clockwise,confidence,sure")
     changed = {name for name, content in before.items() if (photos / name).read_bytes() != content}
     assert changed == {"1.jpg", "2.jpg", "3.jpg"}
-    assert "Turned 1 files." in upright(*arguments, "--write", "pixels")
-    assert "0 of 9 pictures are turned" in upright(*arguments)
+    assert "Rotated 1 files." in upright(*arguments, "--write", "pixels")
+    assert "0 of 9 images need rotation" in upright(*arguments)
 
 
 def test_the_default_is_a_pretrained_model_that_knows_real_photos(tmp_path):
@@ -151,7 +151,7 @@ def test_a_read_only_file_is_named_and_the_others_are_rotated(finished, photos):
     before = {file.name: file.read_bytes() for file in photos.iterdir()}
     (photos / "2.jpg").chmod(0o444)
     told = upright(photos, "--network", finished[1].path, "--min-confidence", "0.5", "--write", "exif")
-    assert "2.jpg (the file is read-only)" in told and "Turned 2 files." in told
+    assert "2.jpg (the file is read-only)" in told and "Rotated 2 files." in told
     changed = {name for name, content in before.items() if (photos / name).read_bytes() != content}
     assert changed == {"1.jpg", "3.jpg"} and len(list(photos.iterdir())) == len(before)
 
@@ -164,7 +164,7 @@ def test_the_page_shows_what_is_not_upright_and_what_is_doubtful(finished, photo
     content = page.read_text()
     assert (
         f"Page: {page}" in told
-        and "4 of 9 pictures are turned" in content
+        and "4 of 9 images need rotation" in content
         and "4 images, the least confident first" in content
     )
     assert content.count("data:image/jpeg;base64,/9j/") == 8 and "http" not in content
@@ -192,7 +192,7 @@ def test_orientation_metrics_are_those_of_the_predictions(finished, photos, tmp_
     arguments = ["measure-upright", folder, "--network", finished[1].path, "--to", to, "--min-confidence", 0.6]
     result = CliRunner().invoke(app, [*map(str, arguments)])
     assert result.exit_code == 0, result.output
-    assert "40 pictures" in result.output and "text.png (" in result.output
+    assert "40 images" in result.output and "text.png (" in result.output
     found = json.loads((to / "upright.json").read_text())
     network = load_orientation_model(finished[1])
     said = network.log_probabilities(images)
@@ -219,13 +219,13 @@ def test_the_calibration_error_of_known_predictions():
     confidence = np.repeat([0.95, 0.55], [10, 30])
     right = np.array([True] * 8 + [False] * 2 + [True] * 18 + [False] * 12)
     bins = calibration_bins(confidence, right)
-    assert [each.accuracy.of for each in bins] == [30, 10]
+    assert [each.accuracy.count for each in bins] == [30, 10]
     assert calibration_error(bins) == pytest.approx((30 * 0.05 + 10 * 0.15) / 40)
 
 
 def test_doubtful_images_are_left_alone(finished, photos):
     told = upright(photos, "--network", finished[1].export / "rotnet.keras", "--min-confidence", "1")
-    assert "0 of 9 pictures are turned, 9 are doubtful" in told and "not calibrated: a file alone" in told
+    assert "0 of 9 images need rotation; 9 are doubtful" in told and "not calibrated: a .keras file" in told
 
 
 def test_an_overconfident_model_is_calibrated():
