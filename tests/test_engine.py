@@ -38,7 +38,7 @@ def test_the_fastest_precision_depends_on_the_hardware(monkeypatch, flags, gpus,
         ("auto", {}, "", "tpu", "mixed_bfloat16"),
     ],
 )
-def test_a_run_keeps_the_precision_it_began_in(monkeypatch, asked, recorded, flags, strategy, expected):
+def test_a_run_keeps_the_precision_of_its_first_start(monkeypatch, asked, recorded, flags, strategy, expected):
     monkeypatch.setattr(engine, "processor_flags", lambda: flags)
     facts = dict(recorded)
     session = SimpleNamespace(folder=SimpleNamespace(facts=lambda: facts), record=facts.update)

@@ -50,7 +50,7 @@ def test_a_run_needs_no_home_locale_terminal_or_network_and_its_folder_may_have_
 
 
 @pytest.mark.parametrize("arguments", [("run", "quickstart"), ("queue", "add", "quickstart"), ("resume", "any")])
-def test_another_backend_of_keras_is_refused_before_anything_is_made(tmp_path, arguments):
+def test_another_backend_of_keras_is_refused_before_anything_is_written(tmp_path, arguments):
     result = run_cli(*arguments, cwd=tmp_path, KERAS_BACKEND="jax")
     assert result.returncode == 1 and result.stdout == ""
     assert "KERAS_BACKEND is 'jax': unset it" in result.stderr

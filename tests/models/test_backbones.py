@@ -68,7 +68,7 @@ def test_resnets_have_the_known_shapes_and_parameters(name, parameters, further)
     assert trainable_parameters(model) == parameters
 
 
-def test_a_bottleneck_begins_as_its_shortcut():
+def test_a_bottleneck_starts_as_its_shortcut():
     model = backbone("resnet50", (32, 32, 3), width=0.0625)
     names = ["stage2_unit1_relu3", "stage2_unit2_relu3", "conv2"]
     pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3))
@@ -78,7 +78,7 @@ def test_a_bottleneck_begins_as_its_shortcut():
     np.testing.assert_array_equal(last, first)
 
 
-def test_strides_of_a_resnet_are_padded_as_pytorch_does():
+def test_a_resnet_pads_strided_convolutions_as_pytorch_does():
     """On both sides, so that a turned image has the turned map up to what the stride leaves out: none on odd sizes."""
     model = backbone("resnet50", (33, 33, 1), width=0.0625)
     image = np.random.default_rng(0).integers(0, 256, (1, 33, 33, 1)).astype(np.float32)
@@ -131,7 +131,7 @@ def test_backbones_are_listed_and_built_on_the_command_line():
     assert "conv4  8 x 8 x 192" in nin and "1,410,368 trainable parameters; 0.501 GFLOP" in nin
     for arguments, complaint in (
         (["nim"], "did you mean 'nin'"),
-        (["alexnet", "--size", "32"], "takes images of 63 pixels or more"),
+        (["alexnet", "--size", "32"], "alexnet needs images of at least 63 pixels"),
         (["alexnet", "--blocks", "3"], "leave blocks out"),
         (["VGG16", "--width", "2"], "leave width out"),
     ):
@@ -147,7 +147,7 @@ def test_depthwise_and_separable_convolutions_are_counted():
 
 
 def test_images_too_small_for_a_backbone_are_refused():
-    with pytest.raises(DataError, match="alexnet takes images of 63 pixels a side or more, these have 32 x 32"):
+    with pytest.raises(DataError, match="alexnet needs images of at least 63 pixels a side, these have 32 x 32"):
         build_backbone(Backbone(name="alexnet"), (32, 32, 3), [0] * 3, [1] * 3)
 
 
@@ -192,7 +192,7 @@ def test_batch_normalisation_and_initialisation_are_pytorchs():
     assert not np.allclose(first, second)
 
 
-def test_normalisation_is_inside():
+def test_backbones_normalise_their_pixels():
     model = backbone("compact", mean=[10, 20, 30], std=[2, 4, 8])
     image = np.full((1, 32, 32, 3), 40, np.uint8)
     normalised = keras.Model(model.input, model.get_layer("normalization").output)(image)
@@ -208,6 +208,6 @@ def test_first_kernels_are_scaled_by_their_batch_normalisation():
     np.testing.assert_allclose(first_kernels(model), expected, rtol=1e-4)
 
 
-def test_unknown_backbone_is_named():
+def test_an_unknown_backbone_is_refused_by_name():
     with pytest.raises(ValueError, match="compact"):
         backbone("nim")

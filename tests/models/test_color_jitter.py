@@ -17,7 +17,7 @@ def images():
     return np.random.default_rng(0).integers(60, 190, (64, 4, 4, 3), np.uint8)
 
 
-def test_what_is_drawn_is_a_function_of_the_seed(images):
+def test_the_jitter_is_a_function_of_the_seed(images):
     once, again = (np.asarray(color_jitter(images, SEED, 0.4, 0.2)) for _ in range(2))
     other = np.asarray(color_jitter(images, SEED + 1, 0.4, 0.2))
     np.testing.assert_array_equal(once, again)
@@ -26,7 +26,7 @@ def test_what_is_drawn_is_a_function_of_the_seed(images):
     np.testing.assert_allclose(color_jitter(images, SEED, 0.0, 0.0), images, atol=1e-2)
 
 
-def test_so_many_images_turn_grey_and_keep_their_luma(images):
+def test_the_requested_share_of_images_becomes_grey_with_the_same_luma(images):
     grey = np.asarray(color_jitter(images, SEED, 0.0, 0.25))
     lost = np.ptp(grey, axis=-1).max((1, 2)) < 1e-3
     assert 6 <= lost.sum() <= 26
@@ -35,7 +35,7 @@ def test_so_many_images_turn_grey_and_keep_their_luma(images):
     np.testing.assert_allclose(grey[~lost], images[~lost], atol=1e-2)
 
 
-def test_brightness_is_multiplied_and_hue_turned():
+def test_brightness_is_multiplied_and_hue_rotated():
     """Of one flat colour contrast and saturation leave the hue, brightness all but the value."""
     flat = np.full((200, 2, 2, 3), (160, 100, 100), np.uint8)
     changed = np.asarray(color_jitter(flat, SEED, 0.4, 0.0))[:, 0, 0]

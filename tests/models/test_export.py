@@ -1,4 +1,4 @@
-"""What a run gives away, where this package is not at hand."""
+"""Exports, used where this package cannot be imported."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_the_exported_rotnet_knows_its_angles(finished, tiny_data):
 
 
 @pytest.mark.parametrize("to", ["savedmodel", "onnx", "litert"])
-def test_an_export_is_there_whole_or_not_at_all(tmp_path, monkeypatch, to):
+def test_a_failed_conversion_leaves_no_file(tmp_path, monkeypatch, to):
     from rotnet_keras.engine import keras
     from rotnet_keras.models.export import convert
 

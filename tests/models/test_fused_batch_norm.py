@@ -43,7 +43,7 @@ def test_the_moving_variance_is_the_unbiased_one():
     assert float(trained.layers[0].moving_variance[0]) == pytest.approx(np.var(values, ddof=1), rel=1e-6)
 
 
-def test_stock_has_equal_outputs_and_built_in_layers_alone():
+def test_with_stock_layers_has_equal_outputs_and_built_in_layers_only():
     trained = with_fused_batch_norm(backbone("compact", width=0.25))
     trained(PIXELS, training=True)
     given = with_stock_layers(trained)
@@ -52,7 +52,7 @@ def test_stock_has_equal_outputs_and_built_in_layers_alone():
     np.testing.assert_allclose(given.predict(PIXELS, verbose=0), trained.predict(PIXELS, verbose=0), atol=1e-5)
 
 
-def test_stock_of_a_mixed_precision_model_is_float32_with_its_weights():
+def test_with_stock_layers_makes_a_mixed_precision_model_float32_with_equal_weights():
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = with_fused_batch_norm(backbone("compact", width=0.25))
@@ -63,7 +63,7 @@ def test_stock_of_a_mixed_precision_model_is_float32_with_its_weights():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_without_scale_and_shift_and_frozen():
+def test_fused_batch_norm_without_scale_and_shift_and_frozen():
     inputs = keras.Input((4, 4, 3))
     outputs = keras.layers.BatchNormalization(center=False, scale=False)(inputs)
     trained = with_fused_batch_norm(keras.Model(inputs, outputs))

@@ -63,7 +63,7 @@ def test_a_frozen_trunk_keeps_weights_and_batch_statistics():
         np.testing.assert_array_equal(old, new)
 
 
-def test_the_random_controls_have_no_statistics_or_their_own(tiny_data):
+def test_random_baselines_have_no_batch_statistics_or_estimated_ones(tiny_data):
     dataset = load(Data(name=str(tiny_data)))
     trained = backbone("compact", dataset.image_shape, blocks=2, width=0.25)
 

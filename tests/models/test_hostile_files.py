@@ -90,7 +90,7 @@ def test_a_pickled_checkpoint_of_pytorch_is_not_opened(tmp_path):
     assert not marker.exists()
 
 
-def test_what_a_run_of_a_stranger_says_is_text_in_its_report(tmp_path):
+def test_texts_of_a_foreign_run_are_escaped_in_its_report(tmp_path):
     said = "<script>alert(1)</script>\x1b[2J"
     run = fake_run(tmp_path, "run", f"title={json.dumps(said)}", epochs=1, outcome="failed", message=said)
     with run.events_file.open("a") as file:

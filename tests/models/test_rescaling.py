@@ -37,7 +37,7 @@ def speeds(model, images):
 
 
 @pytest.mark.parametrize(("name", "size"), [("nin", 32), ("compact", 32), ("alexnet", 95)])
-def test_folded_and_rescaled_it_computes_the_same_and_all_layers_learn_equally_fast(name, size):
+def test_a_folded_and_rescaled_backbone_computes_the_same_and_its_layers_learn_equally_fast(name, size):
     model = trained_looking(name, (size, size, 3), width=0.2)
     images = np.random.default_rng(1).random((8, size, size, 3)).astype(np.float32) * 255
     before = np.asarray(model(images))
@@ -53,7 +53,7 @@ def test_folded_and_rescaled_it_computes_the_same_and_all_layers_learn_equally_f
     assert even.max() / even.min() < max(4, 0.5 * uneven.max() / uneven.min())
 
 
-def test_what_is_no_chain_cannot_be_rescaled():
+def test_a_model_that_is_no_chain_cannot_be_rescaled():
     with pytest.raises(DataError, match="no chain"):
         fold_batch_norm(backbone("resnet50", (32, 32, 3), width=0.1))
     inputs = keras.Input((8, 8, 3))
@@ -63,7 +63,7 @@ def test_what_is_no_chain_cannot_be_rescaled():
         rescale(fold_batch_norm(model), np.zeros((2, 8, 8, 3)), 0)
 
 
-def test_a_file_is_rescaled_into_another_that_computes_the_same(tmp_path):
+def test_a_rescaled_file_computes_the_same(tmp_path):
     model = trained_looking("compact", (16, 16, 3), blocks=2, width=0.25)
     model.save(tmp_path / "backbone.keras")
     (tmp_path / "images").mkdir()

@@ -21,7 +21,7 @@ def test_right_angles_are_numpys_rot90_counter_clockwise(channels):
     assert inputs.dtype == tf.uint8
 
 
-def test_labels_are_positions_in_the_list_of_angles():
+def test_labels_are_indices_in_the_list_of_angles():
     images = some_images()
     inputs, labels = rotate_batch(images, (270, 90))
     np.testing.assert_array_equal(inputs[:5], np.rot90(images, 3, axes=(1, 2)))
@@ -29,7 +29,7 @@ def test_labels_are_positions_in_the_list_of_angles():
     np.testing.assert_array_equal(labels, [0] * 5 + [1] * 5)
 
 
-def test_the_same_in_a_tf_data_pipeline_and_under_xla():
+def test_rotation_is_the_same_in_a_tf_data_pipeline_and_under_xla():
     images = some_images()
     plain = rotate_batch(images)[0]
     mapped = next(iter(tf.data.Dataset.from_tensors(images).map(lambda x: rotate_batch(x)[0])))
@@ -58,7 +58,7 @@ def test_all_eight_copies_have_the_same_field_of_view():
     np.testing.assert_allclose(copies, np.broadcast_to(copies[:1], copies.shape), atol=3)
 
 
-def test_45_degrees_turns_counter_clockwise():
+def test_45_degrees_rotates_counter_clockwise():
     x = np.mgrid[:32, :32][1]
     brighter_to_the_right = (8.0 * x)[None, :, :, None].astype(np.float32)
     turned = np.asarray(rotate_batch(brighter_to_the_right, (0, 45))[0])[1, :, :, 0]
@@ -68,14 +68,14 @@ def test_45_degrees_turns_counter_clockwise():
     np.testing.assert_allclose(turned[0, 0], turned[-1, -1], atol=1e-2)
 
 
-def test_right_angles_among_oblique_ones_are_turns_of_the_same_crop():
+def test_right_angles_among_oblique_ones_are_rotations_of_the_same_crop():
     inputs = np.asarray(rotate_batch(some_images(32), EIGHT)[0]).reshape(8, 5, 22, 22, 3)
     for k in range(4):
         np.testing.assert_array_equal(inputs[2 * k], np.rot90(inputs[0], k, axes=(1, 2)))
         np.testing.assert_array_equal(inputs[2 * k + 1], np.rot90(inputs[1], k, axes=(1, 2)))
 
 
-def test_one_each_turns_every_image_as_its_label_says_and_repeats_with_the_seed():
+def test_rotate_one_each_rotates_as_its_labels_say_and_repeats_with_the_seed():
     images = np.repeat(some_images(), 20, axis=0)
     inputs, labels = rotate_one_each(images, (7, 1))
     for image, turned, label in zip(images, np.asarray(inputs), np.asarray(labels), strict=True):
@@ -90,6 +90,6 @@ def test_images_that_are_not_square_are_refused():
         rotate_batch(np.zeros((1, 8, 9, 3), np.uint8))
 
 
-def test_angles_that_are_no_multiples_of_45_are_refused():
+def test_angles_that_are_not_multiples_of_45_are_refused():
     with pytest.raises(ValueError, match="multiples of 45"):
         rotate_batch(some_images(), (0, 30))

@@ -38,7 +38,7 @@ def trained(parts, copies, data):
 
 
 @pytest.mark.parametrize("copies", ["all", "one"])
-def test_a_batch_in_parts_gives_the_step_of_the_whole(copies):
+def test_an_accumulated_step_equals_the_step_of_the_whole_batch(copies):
     data = tf.data.Dataset.from_tensor_slices(IMAGES).batch(7)
     whole, weights = trained(1, copies, data)
     parts, others = trained(3, copies, data)
@@ -48,7 +48,7 @@ def test_a_batch_in_parts_gives_the_step_of_the_whole(copies):
         np.testing.assert_allclose(parts[name], whole[name], rtol=1e-5)
 
 
-def test_scaled_losses_are_scaled_in_parts_too():
+def test_loss_scaling_works_in_an_accumulated_step():
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = RotNet(plain_backbone())
@@ -77,7 +77,7 @@ def test_every_step_compiles_under_xla(augment, xla):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3 if augment == Augment() else 0.05)
 
 
-def test_rotation_beside_labels_adds_both_losses():
+def test_s4l_adds_the_losses_of_both_tasks():
     labels = np.array([2, 0, 1, UNLABELLED, UNLABELLED, UNLABELLED])
     images = IMAGES[:6]
     trunk = plain_backbone()
@@ -100,7 +100,7 @@ def test_rotation_beside_labels_adds_both_losses():
     assert 0 <= results["accuracy"] <= 1
 
 
-def test_a_classifier_in_parts_counts_its_labels():
+def test_an_accumulated_step_weights_the_labels_of_a_classifier():
     labels = np.arange(10) % 3
     nets = []
     for parts in (1, 4):

@@ -131,5 +131,5 @@ def test_files_of_other_kinds_are_refused(tmp_path):
     state.pop("_feature_blocks.1.Block2_ConvB1.layers.Conv.weight")
     torch.save(state, tmp_path / "part")
     result = convert("part")
-    assert result.returncode == 3 and "it lacks what we call block2_conv1/kernel" in result.stderr
+    assert result.returncode == 3 and "it has no tensor for block2_conv1/kernel" in result.stderr
     assert not (tmp_path / "backbone.keras").exists()

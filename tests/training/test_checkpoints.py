@@ -23,7 +23,7 @@ def test_the_last_two_and_the_best_are_kept(tmp_path, variables):
         assert best["0000"][0, 0] == 2
 
 
-def test_the_newest_is_restored(tmp_path, variables):
+def test_the_newest_checkpoint_is_restored(tmp_path, variables):
     save(tmp_path, variables, 1)
     save(tmp_path, variables, 2)
     variables[0].assign(np.zeros((2, 3)))
@@ -33,7 +33,7 @@ def test_the_newest_is_restored(tmp_path, variables):
 
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "empty", "pickle", "other model"])
-def test_a_damaged_one_is_passed_over_with_a_word(tmp_path, variables, harm):
+def test_a_damaged_checkpoint_is_skipped_with_a_message(tmp_path, variables, harm):
     save(tmp_path, variables, 1)
     newest = save(tmp_path, variables, 2)
     content = bytearray(newest.read_bytes())
@@ -55,7 +55,7 @@ def test_a_damaged_one_is_passed_over_with_a_word(tmp_path, variables, harm):
     assert (np.asarray(variables[0]) == 1).all()
 
 
-def test_whichever_bit_is_turned_nothing_wrong_is_restored(tmp_path, variables):
+def test_no_flipped_bit_restores_wrong_values(tmp_path, variables):
     save(tmp_path, variables, 1)
     newest = save(tmp_path, variables, 2)
     whole = newest.read_bytes()
@@ -68,11 +68,11 @@ def test_whichever_bit_is_turned_nothing_wrong_is_restored(tmp_path, variables):
         assert (np.asarray(variables[0]) == position.step).all(), bit
 
 
-def test_without_any_training_begins_at_the_start(tmp_path, variables):
+def test_without_a_checkpoint_training_starts_at_step_0(tmp_path, variables):
     assert restore_checkpoint(tmp_path / "none", variables) == (Position(), [])
 
 
-def test_what_a_kill_left_half_written_is_cleared_away(tmp_path, variables):
+def test_an_unfinished_checkpoint_of_a_killed_process_is_removed(tmp_path, variables):
     save_checkpoint(tmp_path, variables, Position(step=1), best=False)
     (tmp_path / ".step-00000002.npz.tmp").write_bytes(b"half")
     position, damaged = restore_checkpoint(tmp_path, variables)

@@ -14,7 +14,7 @@ Console(Path(sys.argv[1])).table("Results", ["", *names], rows)
 """
 
 
-def test_a_table_that_is_too_wide_lies_on_its_side(tmp_path):
+def test_a_table_that_is_too_wide_is_transposed(tmp_path):
     for columns in (4, 20):
         log = tmp_path / f"{columns}.txt"
         run_python(TABLE, log, columns)

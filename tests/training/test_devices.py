@@ -102,7 +102,7 @@ def test_two_processes_learn_what_one_learns(alone, tiny_recipe):
 
 
 @pytest.mark.slow
-def test_two_processes_stop_together_and_go_on(alone, tiny_recipe):
+def test_two_processes_stop_together_and_resume(alone, tiny_recipe):
     folder = tiny_recipe.parent
     workers = start_workers("run", tiny_recipe, "--name", "run", *WHOLE_BATCH, cwd=folder)
     run = run_of(folder, "run")
@@ -117,7 +117,7 @@ def test_two_processes_stop_together_and_go_on(alone, tiny_recipe):
 
 
 @pytest.mark.slow
-def test_when_one_process_dies_the_others_end_and_all_go_on(tiny_recipe):
+def test_when_one_process_dies_the_others_end_and_all_resume(tiny_recipe):
     folder = tiny_recipe.parent
     settings = [tiny_recipe, *SAME, "train.steps=300"]
     whole = ends(start_workers("run", *settings, "--name", "whole", cwd=folder))
@@ -133,12 +133,12 @@ def test_when_one_process_dies_the_others_end_and_all_go_on(tiny_recipe):
     assert_same_end(run, run_of(folder, "whole"))
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(tiny_recipe):
+def test_a_batch_that_is_no_multiple_of_the_devices_is_refused(tiny_recipe):
     result = run_cli("run", tiny_recipe, "train.batch=15", "devices.replicas=2", cwd=tiny_recipe.parent)
     assert result.returncode == 2 and "2 devices share a batch, and 15 images" in result.stdout
 
 
-def test_several_machines_that_nobody_described_are_refused(tiny_recipe):
+def test_multi_worker_without_a_described_cluster_is_refused(tiny_recipe):
     result = invoke("run", tiny_recipe, "devices.strategy='multi_worker'", cwd=tiny_recipe.parent)
     assert result.returncode == 2 and "TF_CONFIG" in result.stderr
     result = invoke("run", tiny_recipe, cwd=tiny_recipe.parent, TF_CONFIG="{worker}")

@@ -20,7 +20,7 @@ def disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_on_a_full_disk_a_run_ends_with_one_message_and_goes_on_to_the_same_end(finished, tiny_recipe, disk):
+def test_on_a_full_disk_a_run_ends_with_one_message_and_resumes_to_the_same_end(finished, tiny_recipe, disk):
     _, whole = finished
     recipe = disk.folder / "tiny.toml"
     shutil.copy(whole.recipe, recipe)
@@ -38,7 +38,7 @@ def test_on_a_full_disk_a_run_ends_with_one_message_and_goes_on_to_the_same_end(
 
 
 @pytest.mark.slow
-def test_a_disk_that_became_read_only_is_told_of(tiny_recipe, disk):
+def test_a_disk_that_became_read_only_is_reported(tiny_recipe, disk):
     disk.change("size=60m")
     process = subprocess.Popen(
         command("run", tiny_recipe, "train.epochs=1000", "--name", "run"),

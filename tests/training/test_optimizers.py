@@ -58,7 +58,7 @@ def test_adamw_decays_kernels_but_not_scales_and_biases():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_a_variable_can_have_a_share_of_the_learning_rate(name):
+def test_a_variable_can_have_a_factor_of_the_learning_rate(name):
     def moved(rate, shares=()):
         optimizer = build_optimizer(Optimizer(name=name, learning_rate=rate, weight_decay=0.1))
         kernels = [keras.Variable([1.0, -2.0], name="kernel") for _ in range(2)]
@@ -74,7 +74,7 @@ def test_a_variable_can_have_a_share_of_the_learning_rate(name):
     assert (shared[0] != shared[1]).all()
 
 
-def test_averages_count_and_training_goes_on_with_the_newest_weights():
+def test_the_ema_is_evaluated_and_training_continues_with_the_newest_weights():
     """0.5 of the old average: after weights 1, 2 and 4 it is ((1 + 2) / 2 + 4) / 2."""
     inputs = keras.Input((1,))
     model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False)(inputs))

@@ -18,7 +18,7 @@ from support.whole_runs import assert_same_end, events_of, run_of, start, wait_f
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
-def test_stopped_resumed_killed_and_resumed_it_ends_with_the_same_weights(finished, tiny_recipe, number, code):
+def test_a_run_stopped_killed_and_resumed_ends_with_the_same_weights(finished, tiny_recipe, number, code):
     _, whole = finished
     folder = tiny_recipe.parent
     run = run_of(folder, "run")
@@ -45,7 +45,7 @@ def test_stopped_resumed_killed_and_resumed_it_ends_with_the_same_weights(finish
     assert invoke("resume", "run", cwd=folder).returncode == 1
 
 
-def test_its_recipe_repeats_a_run_in_a_terminal_whose_closing_does_not_end_it(finished, tmp_path):
+def test_a_run_of_the_resolved_recipe_gives_the_same_weights_though_its_terminal_is_closed(finished, tmp_path):
     _, whole = finished
     process, terminal = pty.fork()
     if process == 0:
@@ -79,7 +79,7 @@ def test_a_detached_run_is_watched_and_stopped_from_elsewhere(tiny_recipe):
 
 
 @pytest.mark.slow
-def test_data_that_change_between_stop_and_resume_are_refused(tiny_recipe, tiny_data, tmp_path):
+def test_resuming_with_changed_data_is_refused(tiny_recipe, tiny_data, tmp_path):
     mine = tmp_path / "mine.npz"
     shutil.copy(tiny_data, mine)
     process = subprocess.Popen(
@@ -98,7 +98,7 @@ def test_data_that_change_between_stop_and_resume_are_refused(tiny_recipe, tiny_
 
 
 @pytest.mark.slow
-def test_the_full_nin_on_the_real_cifar10_falls_and_resumes(tmp_path):
+def test_the_full_nin_on_cifar10_is_killed_and_resumes(tmp_path):
     data = shared_data("tfds")
     arguments = [f"data.data_dir={data}", "train.steps=12", "train.log_every=1", "probe=[]", "--name", "run"]
     process = subprocess.Popen(command("run", "cifar_nin", "train.checkpoint_minutes=0", *arguments), cwd=tmp_path)

@@ -70,7 +70,7 @@ def build_backbone(spec: Backbone, shape: Sequence[int], mean: Sequence[float], 
     if min(shape[:2]) < smallest:
         sides = " x ".join(map(str, shape[:2]))
         raise DataError(
-            f"{spec.name} takes images of {smallest} pixels a side or more, these have {sides}: set data.size"
+            f"{spec.name} needs images of at least {smallest} pixels a side, these have {sides}: set data.size"
         )
     blocks = {} if spec.blocks is None else {"blocks": spec.blocks}
     return backbone(spec.name, shape, width=spec.width, mean=mean, std=std, **blocks)
