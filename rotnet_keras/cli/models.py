@@ -80,7 +80,7 @@ def backbones(name: str | None, blocks: int | None, width: float, size: int, cha
 @json_option
 def weights(name: str | None, to: Path | None, as_json: bool) -> None:
     """List, describe or copy pretrained models."""
-    from rotnet_keras.reports.report import HEAD_NAMES
+    from rotnet_keras.reports.tables import HEAD_NAMES
     from rotnet_keras.runs.zoo import copy_pretrained, find_pretrained, list_pretrained, load_card, size_mb
 
     if name is None:

@@ -37,7 +37,7 @@ def test_features_are_those_of_the_backbone(finished, pictures, suffix):
     run, file = finished[1], pictures.parent / f"features.{suffix}"
     result = invoke("embed", run.path, pictures, "--to", file, "--tap", "conv2")
     assert result.exit_code == 0, result.output
-    assert "12 pictures" in result.output and "text.png (" in result.output
+    assert "12 images" in result.output and "text.png (" in result.output
     found = load_features(file)
     assert [name.split("/")[-1] for name in found.files] == sorted(path.name for path in pictures.iterdir())[:-1]
     backbone = keras.models.load_model(run.backbone)
@@ -65,7 +65,7 @@ def test_similar_images_are_found_and_shown(finished, pictures):
     content = page.read_text()
     assert content.count("data:image/jpeg;base64,/9j/") == 8 and "http" not in content.replace("http-equiv", "")
     told = invoke("alike", file, asked, "--top", 2).output
-    assert told.startswith(f"Like {asked}:") and len(told.splitlines()) == 4
+    assert told.startswith(f"Most similar to {asked}:") and len(told.splitlines()) == 4
 
 
 @pytest.mark.parametrize(("count", "folders", "words"), [
@@ -116,7 +116,7 @@ def test_mistakes_are_explained(finished, pictures):
             DataError,
             "not a file that `rotnet-keras embed` wrote",
         ),
-        (["embed", finished[1].path, pictures, "--to", "none/a.npz"], RecipeError, "there is no folder none"),
+        (["embed", finished[1].path, pictures, "--to", "none/a.npz"], RecipeError, "the folder none does not exist"),
         (["plot", pictures / "text.png", "--to", "a.jpg"], RecipeError, ".png, .svg or .pdf"),
         (
             ["plot", pictures / "text.png", "--to", file.with_suffix(".png")],

@@ -51,7 +51,7 @@ def test_a_run_is_compared_with_its_baselines(finished, labelled):
     assert found["accuracies"]["pretrained"]["mean"] > found["chance"]
     (labelled / "7.png").write_text("no picture")
     told = probe(finished[1].backbone, "--labels", labelled / "labels.csv", "--tap", "conv2").output
-    assert "Linear classifiers on conv2, 39 pictures of 4 classes" in told and "7.png (" in told
+    assert "Linear classifiers on conv2, cross-validated on 39 images of 4 classes" in told and "7.png (" in told
     assert "over random weights" in told
 
 

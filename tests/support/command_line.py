@@ -24,7 +24,7 @@ def invoke(*arguments, cwd=None, **environment):
         subprocess.CompletedProcess, as of `run_cli`.
     """
     words = [str(argument) for argument in arguments]
-    out, err = io.StringIO(), io.StringIO()
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     with (
         mock.patch.dict(os.environ, environment),
         mock.patch.object(sys, "argv", ["rotnet-keras", *words]),
@@ -38,7 +38,8 @@ def invoke(*arguments, cwd=None, **environment):
             main(words)
         except SystemExit as error:
             code = error.code or 0
-    return subprocess.CompletedProcess(command(*words), code, out.getvalue(), err.getvalue())
+    written = (stream.buffer.getvalue().decode() for stream in (out, err))
+    return subprocess.CompletedProcess(command(*words), code, *written)
 
 
 def run_cli(*arguments, cwd=None, timeout=300, **environment):
