@@ -12,7 +12,7 @@ from support.whole_runs import events_of, start
 from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.data.annotations import load_annotated
 from rotnet_keras.data.letterbox import fitted_placement, letterbox_image, letterbox_mask
-from rotnet_keras.engine import keras, under
+from rotnet_keras.engine import dtype_policy, keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.evaluation.metrics import class_ious
 from rotnet_keras.models.backbones.registry import backbone, freeze_up_to, with_input_shape
@@ -162,7 +162,7 @@ def test_a_backbone_from_scratch_is_rescaled_on_training_images(kit, tmp_path, p
     recipe.write_text(SEGMENTATION.format(kit=kit, classes=list(COLOURS)))
     loaded = load_recipe(str(recipe), {"rescale": True})
     dataset = load_annotated(loaded.data, True, lambda *progress: None)
-    with under(precision):
+    with dtype_policy(precision):
         trunk = backbone_for(loaded, 48, dataset.train)
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in trunk.layers)
     where = [fitted_placement(dataset.train.size(p), 48) for p in range(len(dataset.train))]
