@@ -54,6 +54,9 @@ with _without_startup_messages():
     # The first listing of devices prints the rest of the messages.
     tf.config.list_physical_devices()
 
+# Values of ONEDNN_MAX_CPU_ISA that rule out instructions for bfloat16.
+WITHOUT_BFLOAT16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
+
 __all__ = ["configure", "device_name", "dtype_policy", "keras", "resolve_precision", "tf"]
 
 if keras.backend.backend() != "tensorflow":
@@ -95,7 +98,10 @@ def _fastest_precision() -> str:
     """
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
-        return "mixed_bfloat16" if {"amx_bf16", "avx512_bf16"} & set(processor_flags()) else "float32"
+        # Where oneDNN is kept from these instructions, it fails on bfloat16.
+        limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in WITHOUT_BFLOAT16
+        able = {"amx_bf16", "avx512_bf16"} & set(processor_flags()) and not limited
+        return "mixed_bfloat16" if able else "float32"
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     weakest = min(detail.get("compute_capability", (0, 0)) for detail in details)
     if weakest >= (8, 0):

@@ -22,10 +22,19 @@ AMX = ["avx512f", "avx512_bf16", "amx_bf16"]
     ],
 )
 def test_the_fastest_precision_depends_on_the_hardware(monkeypatch, flags, gpus, expected):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     monkeypatch.setattr(engine, "processor_flags", lambda: flags)
     monkeypatch.setattr(engine.tf.config, "list_physical_devices", lambda kind: list(range(len(gpus))))
     details = [{} if gpu is None else {"compute_capability": gpu} for gpu in gpus]
     monkeypatch.setattr(engine.tf.config.experimental, "get_device_details", lambda gpu: details[gpu])
+    assert engine.resolve_precision("auto") == expected
+
+
+@pytest.mark.parametrize(("isa", "expected"), [("avx2", "float32"), ("AVX512_CORE_AMX", "mixed_bfloat16")])
+def test_a_limit_of_onednn_is_one_of_the_hardware(monkeypatch, isa, expected):
+    monkeypatch.setattr(engine, "processor_flags", lambda: AMX)
+    monkeypatch.setattr(engine.tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
     assert engine.resolve_precision("auto") == expected
 
 
