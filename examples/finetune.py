@@ -3,8 +3,8 @@
     python finetune.py backbone.keras --data cifar10.npz --labels-per-class 20 100 --seeds 3
 
 The data are an .npz file with x_train, y_train, x_test, y_test; without --data, Keras downloads CIFAR-10. The same
-network is also trained from random weights, for comparison. Each seed draws other labels and other first weights; what
-is printed in the end is accuracy on test, the mean over the seeds and, of several, the standard deviation.
+network is also trained from random weights, for comparison. Each seed draws other labels and other initial weights. The
+last lines are the accuracy on test: the mean over the seeds and, with several, the standard deviation.
 """
 
 import argparse
@@ -14,13 +14,13 @@ import numpy as np
 
 
 def few_of_each(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Positions of so many labels of each class, drawn at random."""
+    """Return the positions of `count` labels of each class, drawn at random."""
     rng = np.random.default_rng(seed)
     return np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:count] for c in np.unique(labels)])
 
 
 def classifier(backbone: keras.Model, tap: str, classes: int) -> keras.Model:
-    """The backbone up to a layer and a new head, behind random shifts and flips. It takes raw pixels, 0 to 255."""
+    """Build a classifier of raw pixels, 0 to 255: random shifts and flips, the backbone up to `tap`, a new head."""
     trunk = keras.Model(backbone.input, backbone.get_layer(tap).output, name="trunk")
     return keras.Sequential(
         [
@@ -37,7 +37,7 @@ def classifier(backbone: keras.Model, tap: str, classes: int) -> keras.Model:
 
 
 def train(model: keras.Model, x: np.ndarray, y: np.ndarray, steps: int, rate: float) -> None:
-    """Adam with a rate that falls to nothing along a cosine, for so many steps or a few more: whole epochs."""
+    """Train with Adam for whole epochs of at least `steps` steps; the rate falls to zero along a cosine."""
     batch = min(64, len(x))
     epochs = -(-steps * batch // len(x))
     steps = epochs * -(-len(x) // batch)
@@ -50,7 +50,7 @@ def train(model: keras.Model, x: np.ndarray, y: np.ndarray, steps: int, rate: fl
 
 
 def fine_tune(model: keras.Model, x: np.ndarray, y: np.ndarray, steps: int) -> None:
-    """First the new head alone, so that its random weights do not spoil the trunk; then everything, gently."""
+    """Train the new head alone, so that its random weights do not spoil the trunk, then everything at a low rate."""
     model.get_layer("trunk").trainable = False
     train(model, x, y, steps, 1e-3)
     model.get_layer("trunk").trainable = True
@@ -58,7 +58,7 @@ def fine_tune(model: keras.Model, x: np.ndarray, y: np.ndarray, steps: int) -> N
 
 
 def load_data(file: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training images, (N, S, S, C) from 0 to 255, and their labels, (N,); test images and theirs."""
+    """Load training images, (N, S, S, C) from 0 to 255, their labels, (N,), and the same for the test."""
     if file is None:
         (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data()
     else:
@@ -68,14 +68,16 @@ def load_data(file: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 
 
 def main() -> None:
-    """Fine-tune, train from scratch, compare."""
+    """Fine-tune a backbone, train the same network from scratch, and compare both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backbone", help="a backbone.keras file, as a run exports it")
     parser.add_argument("--data", help="an .npz file")
     parser.add_argument("--tap", default="conv2", help="the layer below the new head")
     parser.add_argument("--labels-per-class", type=int, nargs="+", default=[100])
-    parser.add_argument("--steps", type=int, default=1000, help="of each half: a new head, then all; 2 x from scratch")
-    parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument(
+        "--steps", type=int, default=1000, help="steps for the new head, and again for all; twice as many from scratch"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="number of repetitions")
     chosen = parser.parse_args()
 
     x_train, y_train, x_test, y_test = load_data(chosen.data)
