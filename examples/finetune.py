@@ -74,9 +74,7 @@ def main() -> None:
     parser.add_argument("--data", help="an .npz file")
     parser.add_argument("--tap", default="conv2", help="the layer below the new head")
     parser.add_argument("--labels-per-class", type=int, nargs="+", default=[100])
-    parser.add_argument(
-        "--steps", type=int, default=1000, help="steps for the new head, and again for all; twice as many from scratch"
-    )
+    parser.add_argument("--steps", type=int, default=1000, help="of each phase: head, all layers; from scratch 2x")
     parser.add_argument("--seeds", type=int, default=1, help="number of repetitions")
     chosen = parser.parse_args()
 
