@@ -49,9 +49,9 @@ def run_precision(session: Session, recipe: TrainingRecipe) -> str:
 
     "auto" depends on the hardware; a run resumed on another machine must not change its precision.
     """
-    asked = session.folder.facts().get("precision", recipe.train.precision)
-    on_tpu = asked == "auto" and recipe.devices.strategy == "tpu"
-    precision = "mixed_bfloat16" if on_tpu else engine.resolve_precision(asked)
+    requested = session.folder.facts().get("precision", recipe.train.precision)
+    on_tpu = requested == "auto" and recipe.devices.strategy == "tpu"
+    precision = "mixed_bfloat16" if on_tpu else engine.resolve_precision(requested)
     session.record(precision=precision)
     return precision
 

@@ -21,7 +21,7 @@ class FasterRCNN(Detector):
     ResNet's last stage. Unlike in the original, a region has one box for all classes, and is read by RoI align.
 
     Args:
-        backbone: from pixels of its own size.
+        backbone: a functional model from pixels; it is rebuilt for the image side.
         tap: the layer whose map regions are proposed on and read from.
         after: the head consists of the layers behind this one. The layers between `tap` and `after`, such as a pool,
             are replaced by RoI align.

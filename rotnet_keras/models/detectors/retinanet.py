@@ -19,7 +19,7 @@ class RetinaNet(Detector):
     """RetinaNet (Lin, Goyal, Girshick, He and Dollár, ICCV 2017) on three maps of a backbone, with keras-cv's heads.
 
     Args:
-        backbone: from pixels of its own size.
+        backbone: a functional model from pixels; it is rebuilt for the image side.
         taps: three layers whose maps halve in height and width from one to the next.
         classes: K, without the background.
         side: of the images in pixels.
