@@ -73,7 +73,7 @@ def ship(run: RunFolder, name: str, folder: Path) -> Path:
 
 
 def pack(model: bytes) -> bytes:
-    """Store the kernels of a `.keras` file as float16. Vectors, such as those of batch normalisation, stay in float32."""
+    """Store the kernels of a `.keras` file as float16; vectors, as in batch normalisation, stay in float32."""
     packed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(model)) as old, zipfile.ZipFile(packed, "w") as new:
         for name in old.namelist():
@@ -115,13 +115,11 @@ def card_of(run: RunFolder, network: RunFolder, name: str) -> dict[str, Any]:
     if split is None:
         raise DataError(f"{run.name} held no images out to measure it on")
     theirs, ours = load_orientation_model(run), load_orientation_model(network)
-    before, after = (rotation_accuracy(each, split, recipe.augment, told) for each in (theirs, ours))
+    before, after = (rotation_accuracy(each, split, recipe.augment, report_progress) for each in (theirs, ours))
     if abs(before - after) > MOST_APART:
-        raise DataError(
-            f"{run.name}: the packed files have a rotation accuracy of {after}, the run's files of {before}"
-        )
+        raise DataError(f"{run.name}: rotation accuracy of the packed files is {after}, of its own {before}")
     tests, epochs = ([e for e in events if e["kind"] == wanted] for wanted in ("test", "epoch"))
-    told_by_run = tests[-1] if kind == "test" else epochs[-1]["validation"]
+    recorded = tests[-1] if kind == "test" else epochs[-1]["validation"]
     calibrated = ours.angles == RIGHT_ANGLES and dataset.validation is not None
     return {
         "name": name,
@@ -131,8 +129,8 @@ def card_of(run: RunFolder, network: RunFolder, name: str) -> dict[str, Any]:
         "rotation": {
             "angles": list(ours.angles),
             "split": kind,
-            "accuracy": told_by_run["accuracy"],
-            "per_class": told_by_run["per_class"],
+            "accuracy": recorded["accuracy"],
+            "per_class": recorded["per_class"],
             "of_the_runs_files": before,
             "of_these_files": after,
         },
@@ -159,7 +157,7 @@ def without(event: dict[str, Any] | None) -> dict[str, Any] | None:
     return event and {key: value for key, value in event.items() if key not in LEFT_OUT}
 
 
-def told(what: str, done: int, total: int) -> None:
+def report_progress(what: str, done: int, total: int) -> None:
     print(f"{what}: {done:,}/{total:,}", file=sys.stderr)
 
 
