@@ -31,9 +31,9 @@ CHECKS = {
     "grid": "JPEG block grid",
     "sharpness": "directional detail: stretching, scan lines, chroma subsampling",
     "bars": "bars of one colour: letterboxing",
-    "rim": "network: image border",
-    "alike": "network: the quarter of the pixels that varies least between images",
-    "finest": "network: finest detail",
+    "rim": "reliance on the image border",
+    "alike": "reliance on the quarter of the pixels that varies least between images",
+    "finest": "reliance on the finest detail",
 }
 
 

@@ -97,7 +97,7 @@ def test_a_detector_trains_reports_and_exports(kit, tmp_path):
     losses = [event["loss"] for event in events_of(run, "step")]
     assert losses[-1] < 0.7 * losses[0]
     report = (run.path / "report.md").read_text()
-    assert "**Mean average precision, %**" in report and "![Test pictures](figures/pictures.png)" in report
+    assert "**Mean average precision, %**" in report and "![Test images](figures/pictures.png)" in report
     assert f"mean over ten IoU thresholds, as in COCO | {100 * test['score_coco']:.1f}" in report
     predicted_by_export(kit, run)
 
