@@ -94,7 +94,7 @@ def test_segmentation_overfits_twenty_images_and_its_export_segments_them(kit, t
     assert counts.sum() == 20 * 48 * 40
     assert test["per_class"] == class_ious(counts)
     report = (run.path / "report.md").read_text()
-    assert "**Mean IoU, %**" in report and "![Test pictures](figures/pictures.png)" in report
+    assert "**Mean IoU, %**" in report and "![Test images](figures/pictures.png)" in report
     code = """
 import sys, keras, numpy as np
 from PIL import Image
