@@ -47,6 +47,13 @@ def test_a_folder_is_looked_through(photos):
     assert sorted(name for name, _ in found.unreadable) == ["train/cats/cut.jpg", "train/cats/empty.png"]
     assert found.duplicates == [["train/cats/1.jpg", "test/dogs/again.jpg"]] and found.in_several_splits == 1
     assert found.exif_rotated == 1
+    printed = found.json_values()
+    assert (printed["sides"], printed["kinds"], printed["shared"], printed["turned"]) == (
+        found.short_sides,
+        found.types,
+        1,
+        1,
+    )
 
 
 def test_arrays_are_looked_through(tmp_path):
