@@ -1,1 +1,1 @@
-"""A trained network on image files."""
+"""Trained models applied to image files: orientation, anomalies, embeddings and few-label comparisons."""

@@ -1,3 +1,5 @@
+"""Attention maps and how well they rotate with the image."""
+
 import numpy as np
 import pytest
 

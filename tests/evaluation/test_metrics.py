@@ -1,4 +1,4 @@
-"""The scores of PASCAL VOC, against cases worked out by hand, and COCO's, against pycocotools."""
+"""The metrics of PASCAL VOC against cases computed by hand, and those of COCO against pycocotools."""
 
 import numpy as np
 import pytest
@@ -18,13 +18,13 @@ CAT = 0
 
 
 def objects(*boxes, difficult=()):
-    """The cats of a picture, of which those numbered `difficult` are."""
+    """The true cats of an image; those whose numbers are in `difficult` are difficult."""
     corners = np.array(boxes, float).reshape(-1, 4)
     return Boxes(corners, np.full(len(corners), CAT), np.isin(np.arange(len(corners)), difficult))
 
 
 def found(*boxes):
-    """(score, corners) of what was taken for cats."""
+    """Detections of cats, each as (score, corners)."""
     corners = np.array([box for _, box in boxes], float).reshape(-1, 4)
     return Boxes(corners, np.full(len(corners), CAT), scores=np.array([score for score, _ in boxes]))
 
@@ -56,13 +56,13 @@ HALF_OF_A, LESS_OF_A = (0, 0, 5, 10), (0, 0, 4.9, 10)
         pytest.param([found((0.8, A))], [objects(A, B, difficult=[1])], 1, 1, id="a difficult one missed"),
         # Wrong, right: precision 0, 1/2 at recalls 0, 1.
         pytest.param([found((0.9, FAR), (0.8, A))], [objects(A)], 0.5, 0.5, id="a mistake first"),
-        # In another picture than the object.
-        pytest.param([found(), found((0.9, A))], [objects(A), objects()], 0, 0, id="the wrong picture"),
+        # In another image than the object.
+        pytest.param([found(), found((0.9, A))], [objects(A), objects()], 0, 0, id="the wrong image"),
         # One of two: precision 1 up to recall 1/2, so at 0, 0.1, ... 0.5.
         pytest.param([found((0.9, A)), found()], [objects(A), objects(B)], 6 / 11, 0.5, id="one of two"),
     ],
 )
-def test_boxes_are_scored_as_the_development_kit_does(detections, truth, eleven, under):
+def test_detections_are_scored_as_in_the_development_kit(detections, truth, eleven, under):
     assert detection_average_precision(detections, truth, CAT) == pytest.approx((eleven, under))
 
 
@@ -72,7 +72,7 @@ def test_a_class_without_an_object_that_counts_has_no_score():
     assert classification_average_precision(np.array([0.5, 0.4]), np.array([0, -1])) is None
 
 
-def test_rankings_leave_out_what_is_difficult():
+def test_classification_leaves_out_difficult_images():
     # Ranked: there, difficult, not there, there. Counted: right, wrong, right.
     scores, truth = np.array([0.2, 0.9, 0.5, 0.7]), np.array([1, 1, 0, -1])
     assert classification_average_precision(scores, truth) == pytest.approx(((6 + 5 * 2 / 3) / 11, 5 / 6))
@@ -91,7 +91,7 @@ def test_intersection_over_union_of_masks_by_hand():
 
 
 def crowded(seed):
-    """Pictures with boxes found near, on and far from their objects, many of equal scores, some pictures without."""
+    """Images with detections on, near and far from objects, many with equal scores; some images have no objects."""
     rng = np.random.default_rng(seed)
     detections, truth = [], []
     for _ in range(12):
@@ -107,7 +107,7 @@ def crowded(seed):
     return detections, truth
 
 
-def coco_says(detections, truth, number):
+def pycocotools_average_precision(detections, truth, number):
     def wide(corners):
         return [corners[1], corners[0], corners[3] - corners[1], corners[2] - corners[0]]
 
@@ -124,13 +124,13 @@ def coco_says(detections, truth, number):
         "annotations": [item | {"id": i} for i, item in enumerate(mine, 1)],
     }
     reference.createIndex()
-    told = [
+    predicted = [
         {"image_id": i, "category_id": number, "bbox": wide(box), "score": score}
         for i, boxes in enumerate(detections)
         for box, k, score in zip(boxes.corners.tolist(), boxes.classes, boxes.scores.tolist(), strict=True)
         if k == number
     ]
-    evaluation = COCOeval(reference, reference.loadRes(told), "bbox")
+    evaluation = COCOeval(reference, reference.loadRes(predicted), "bbox")
     evaluation.params.imgIds = list(range(len(truth)))
     evaluation.evaluate()
     evaluation.accumulate()
@@ -139,14 +139,14 @@ def coco_says(detections, truth, number):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_cocos_average_precision_is_pycocotools(seed):
+def test_average_precision_of_coco_equals_pycocotools(seed):
     detections, truth = crowded(seed)
     for number in range(3):
-        expected = coco_says(detections, truth, number)
+        expected = pycocotools_average_precision(detections, truth, number)
         assert 0 < expected < 1
         assert coco_average_precision(detections, truth, number) == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_class_that_is_nowhere_has_no_average_precision_of_cocos():
+def test_a_class_without_objects_has_no_average_precision_of_coco():
     assert coco_average_precision([found((0.9, A))], [objects()], CAT) is None
     assert coco_average_precision([found()], [objects(A)], CAT) == 0

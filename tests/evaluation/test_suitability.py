@@ -1,4 +1,4 @@
-"""Whether rotation is a sensible task: what gives turns away is found, and nothing is where nothing does."""
+"""Whether rotation is a sensible task: shortcuts are found where there are some, and none where there are none."""
 
 import io
 
@@ -22,7 +22,7 @@ ANGLES = (0, 90, 180, 270)
 
 
 def textures(count=100, side=32, seed=0):
-    """Clouds of noise in colour, the same in all directions: they have no upright."""
+    """Colour noise that is alike in all directions and has no upright."""
     rng = np.random.default_rng(seed)
     frequencies = np.fft.fftfreq(2 * side)
     distance = np.hypot(frequencies[:, None], frequencies)
@@ -54,7 +54,7 @@ def letterbox(images):
 
 
 def as_jpeg(images, quality, subsampling):
-    """Cut out of larger JPEG images, at a place that is no multiple of a block."""
+    """Crops of larger JPEG images, not aligned with the blocks."""
     side, stored = images.shape[1], []
     for image in images:
         file = io.BytesIO()
@@ -70,14 +70,14 @@ def scan_lines(images):
     return np.clip(lines, 0, 255).astype(np.uint8)
 
 
-def turned(images, angles=ANGLES):
+def rotated(images, angles=ANGLES):
     return np.concatenate([np.rot90(images, angle // 90, (1, 2)) for angle in angles])
 
 
-def event_of(images, angles=ANGLES, told=None):
-    found = image_shortcuts(images, turned(images, angles), angles)
+def event_of(images, angles=ANGLES, reliance=None):
+    found = image_shortcuts(images, rotated(images, angles), angles)
     right = [0] * len(angles) + [len(images)]
-    return {"angles": angles, "right": right, "giveaways": found, "reliance": told or {}}
+    return {"angles": angles, "right": right, "giveaways": found, "reliance": reliance or {}}
 
 
 def likely(event):
@@ -99,18 +99,18 @@ def likely(event):
     ],
     ids=["clean", "watermark", "border", "letterbox", "JPEG", "colour", "grey", "five channels, small"],
 )
-def test_what_gives_the_turn_away_is_found_and_nothing_else(spoil, found):
+def test_image_shortcuts_are_found_and_no_others(spoil, found):
     assert likely(event_of(spoil(textures()))) == found
 
 
-def test_what_tells_axes_alone_is_nothing_where_all_turns_share_one():
+def test_a_shortcut_to_the_axis_is_none_where_all_angles_share_one():
     event = event_of(letterbox(textures()), (0, 180))
     assert likely(event) == set() and set(event["giveaways"]) == {"marks", "grid"}
     assert likely(event_of(watermark(textures()), (0, 180))) == {"marks"}
 
 
 @pytest.mark.slow
-def test_real_images_give_nothing_away():
+def test_real_images_have_no_shortcuts():
     from rotnet_keras.config.sections import Data
     from rotnet_keras.data.datasets import load
 
@@ -122,7 +122,7 @@ def test_real_images_give_nothing_away():
 
 
 def upright_ones(images):
-    """Images with a bright stroke across the middle of their upper half."""
+    """Images with a bright bar in the middle of their upper half, which shows what is up."""
     marked = images.copy()
     marked[:, 8:11, 12:20] = 255
     return marked
@@ -133,24 +133,24 @@ def upright_ones(images):
     [(np.s_[:, 8:11, 12:20], upright_ones, False), (np.s_[:, :1], border, True)],
     ids=["content", "border"],
 )
-def test_whether_a_network_goes_by_the_rim_is_found(looks_at, shown, rim):
+def test_a_network_that_relies_on_the_rim_is_found(looks_at, shown, rim):
     def network(copies):
         back = [np.rot90(copies, -quarter, (1, 2))[looks_at].mean((1, 2, 3)) for quarter in range(4)]
         scores = np.stack(back, axis=1)
         return scores / scores.sum(axis=1, keepdims=True)
 
     images = shown(textures())
-    told = network_shortcuts(network, turned(images), ANGLES)
-    assert ("rim" in likely(event_of(images, told=told))) == rim
+    reliance = network_shortcuts(network, rotated(images), ANGLES)
+    assert ("rim" in likely(event_of(images, reliance=reliance))) == rim
 
 
 @pytest.mark.parametrize(("part", "rest", "found"), [(0.44, 0.32, set()), (0.7, 0.2, {"rim"}), (0.3, 0.1, set())])
-def test_a_rim_may_tell_as_much_as_its_part_of_the_picture(part, rest, found):
-    told = {"rim": {"part": part, "rest": rest}}
-    assert likely(event_of(textures(), told=told)) == found
+def test_a_rim_may_be_followed_as_often_as_its_area_justifies(part, rest, found):
+    reliance = {"rim": {"part": part, "rest": rest}}
+    assert likely(event_of(textures(), reliance=reliance)) == found
 
 
-def test_a_network_that_goes_by_scan_lines_loses_them_in_smoothing():
+def test_a_network_that_relies_on_scan_lines_fails_on_smoothed_images():
     def network(copies):
         grey = copies.astype(float).mean(3)
         down, across = (np.abs(np.diff(grey, axis=axis)).mean((1, 2)) for axis in (1, 2))
@@ -158,8 +158,8 @@ def test_a_network_that_goes_by_scan_lines_loses_them_in_smoothing():
 
     images = scan_lines(textures())
     angles = (0, 90)
-    told = network_shortcuts(network, turned(images, angles), angles)
-    assert "finest" in likely({**event_of(images, angles, told), "giveaways": {}})
+    reliance = network_shortcuts(network, rotated(images, angles), angles)
+    assert "finest" in likely({**event_of(images, angles, reliance), "giveaways": {}})
 
 
 def test_images_with_two_uprights_are_the_most_ambiguous():
@@ -184,7 +184,7 @@ def test_copies_agree_on_a_rotation_whatever_the_angles(angles):
     assert [rotations[i] for i in combined.argmax(axis=1)] == [0] * 5
 
 
-def test_a_run_tells_and_its_report_shows(finished):
+def test_a_run_measures_suitability_and_its_report_shows_it(finished):
     result, run = finished
     (event,) = events_of(run, "suitability")
     assert event["step"] == 30 and event["split"] == "validation" and sum(event["right"]) == event["images"] == 40
@@ -197,7 +197,7 @@ def test_a_run_tells_and_its_report_shows(finished):
 
 
 @pytest.mark.slow
-def test_with_few_images_a_run_tells_how_each_fares(tiny_recipe, tmp_path):
+def test_with_few_images_a_run_measures_each_but_no_shortcuts(tiny_recipe, tmp_path):
     np.savez(tmp_path / "few.npz", images=textures(12, 16))
     result, run = start(tiny_recipe, f"data.name={tmp_path / 'few.npz'}", "train.steps=2", "rotation.angles=[90,270]")
     assert result.returncode == 0, result.stderr
