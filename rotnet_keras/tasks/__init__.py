@@ -1,1 +1,1 @@
-"""What each kind of recipe does."""
+"""The tasks: a module for each kind of recipe, and `run`, which runs a run folder."""

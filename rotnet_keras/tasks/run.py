@@ -109,7 +109,7 @@ def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: N
     session = Session(folder, recipe, events, console, stop)
     try:
         session.record(**_process_facts())
-        outcome, code, message = _work(session, before)
+        outcome, code, message = _run_task(session, before)
         if message:
             session.say(message)
         # The disk may be full. Without an end event the run counts as killed, and can be resumed.
@@ -152,7 +152,7 @@ def follow(recipe: Recipe) -> int:
     return code
 
 
-def _work(session: Session, before: Callable[[Session], None]) -> tuple[str, int, str]:
+def _run_task(session: Session, before: Callable[[Session], None]) -> tuple[str, int, str]:
     """Run the task of the recipe; return the outcome, the exit code and the message of the end event."""
     resume_command = command_line("resume", session.folder)
     session.event("start", pid=os.getpid())
@@ -180,7 +180,7 @@ def _work(session: Session, before: Callable[[Session], None]) -> tuple[str, int
         reason = (str(error).splitlines() or [""])[0][:500]
         text = f"Error: {type(error).__name__}: {reason} (more in {session.folder.log})"
         if is_out_of_memory(text):
-            text = f"{text}. Memory ran out. {smaller_batch_advice(session.folder)}"
+            text = f"{text}. The run is out of memory. {smaller_batch_advice(session.folder)}"
         return "failed", 1, text
     return "finished", 0, ""
 
