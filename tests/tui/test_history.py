@@ -4,7 +4,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from rotnet_tui.state.history import KEPT, History
+from rotnet_tui.state.history import MAX_STEPS, History
 from support.fake_runs import write_steps
 
 from rotnet_keras.reports.report import working_seconds
@@ -18,13 +18,13 @@ def read_all(history):
 
 def test_a_long_history_is_thinned_and_keeps_its_epochs(tmp_path):
     run = create_run(tmp_path, "long", "", {})
-    write_steps(run, 30 * KEPT // 10)
+    write_steps(run, 30 * MAX_STEPS // 10)
     history = History(run)
     read_all(history)
     steps = history.columns["step"]
-    assert KEPT / 2 <= len(steps) <= KEPT and history.stride > 1
+    assert MAX_STEPS / 2 <= len(steps) <= MAX_STEPS and history.stride > 1
     assert {b - a for a, b in pairwise(steps)} == {history.stride}
-    assert len(history.epochs) == 3 * KEPT // 1000 and history.latest["step"] == 3 * KEPT
+    assert len(history.epochs) == 3 * MAX_STEPS // 1000 and history.latest["step"] == 3 * MAX_STEPS
 
 
 def test_a_clock_that_is_set_back_and_a_pause_cost_no_time(tmp_path):

@@ -4,11 +4,13 @@ import subprocess
 import sys
 
 import pytest
-from rotnet_tui import form_fields
 from rotnet_tui.app import RotnetApp
+from rotnet_tui.screens.new_run import _shape
+from rotnet_tui.widgets.form_fields import form_fields
 from support.screen_words import text_of, until
 from textual.widgets import Button, Input, Select
 
+from rotnet_keras.config.finder import shipped_recipes
 from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.runs.folder import list_runs
 
@@ -17,15 +19,17 @@ async def test_the_form_explains_mistakes_beside_the_field(runs_dir):
     app = RotnetApp(runs_dir)
     async with app.run_test(size=(120, 50)) as pilot:
         await pilot.press("n")
-        await until(pilot, lambda: bool(list(app.screen.query("Row"))) and "568 steps" in text_of(app, "#form-steps"))
-        rows = {row.field.key: row for row in app.screen.query("Row")}
+        await until(
+            pilot, lambda: bool(list(app.screen.query("FieldRow"))) and "568 steps" in text_of(app, "#form-steps")
+        )
+        rows = {row.field.key: row for row in app.screen.query("FieldRow")}
         rows["train.epochs"].query_one(Input).value = "ten"
         rows["optimizer.learning_rate"].query_one(Input).value = "-1"
         rows["seed"].query_one(Input).value = ""
         await until(pilot, lambda: rows["train.epochs"].has_class("-wrong"))
-        assert "expected an integer, got 'ten'" in str(rows["train.epochs"].query_one(".error").render())
-        assert "greater than 0" in str(rows["optimizer.learning_rate"].query_one(".error").render())
-        assert "a value is needed" in str(rows["seed"].query_one(".error").render())
+        assert "expected an integer, got 'ten'" in rows["train.epochs"].error
+        assert "greater than 0" in rows["optimizer.learning_rate"].error
+        assert "a value is required" in rows["seed"].error
         assert not rows["train.batch"].has_class("-wrong")
         assert app.screen.query_one("#start", Button).disabled
         await pilot.press("f2")
@@ -47,21 +51,40 @@ async def test_the_form_explains_mistakes_beside_the_field(runs_dir):
     assert not list_runs(runs_dir)
 
 
+async def test_the_form_opens_for_every_shipped_recipe(runs_dir):
+    """Its fields hold the values of the recipe, and an untouched form overrides none of them."""
+    app = RotnetApp(runs_dir)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: bool(app.screen.query("#recipe-choice")))
+        form = app.screen
+        fields_of = {name: list(form_fields(load_recipe(name))) for name in shipped_recipes()}
+        # In an order in which the form can reuse its rows.
+        for name, fields in sorted(fields_of.items(), key=lambda item: repr(list(map(_shape, item[1])))):
+            form.query_one("#recipe-choice", Select).value = name
+            await until(pilot, lambda: text_of(app, "#form-command") == f"rotnet-keras run {name}")  # noqa: B023
+            rows = list(form.query("FieldRow"))
+            assert [row.field for row in rows] == fields, name
+            assert [row.value() for row in rows] == [field.value for field in fields], name
+            assert any(field.value for field in fields) and form.overrides() == [], name
+            assert not form.query(".-wrong"), name
+
+
 @pytest.mark.parametrize("name", ["quickstart", "cifar_nin", "folder", "probe", "finetune"])
 def test_every_field_of_a_form_gives_the_recipe_back(name):
     recipe = load_recipe(name)
-    fields = list(form_fields.form_fields(recipe))
+    fields = list(form_fields(recipe))
     given = {f.key: f.value for f in fields if f.value}
-    overrides = {key: value for key, value in given.items() if next(f for f in fields if f.key == key).text}
+    overrides = {key: value for key, value in given.items() if next(f for f in fields if f.key == key).is_string}
     assert load_recipe(name, overrides) == recipe
     assert {"data.name", "seed", "title"} <= given.keys() and all(f.choices is None or f.choices for f in fields)
 
 
 def test_the_form_of_a_study_asks_for_its_scale_and_data():
     recipe = load_recipe("studies/table1_blocks")
-    fields = {f.key: f for f in form_fields.form_fields(recipe)}
+    fields = {f.key: f for f in form_fields(recipe)}
     assert fields["scale"].choices == ("full", "cpu") and fields["scale"].value == "full"
     changed = load_recipe("studies/table1_blocks", {"scale": "cpu", "set.data.data_dir": "/data"})
-    assert {f.key: f.value for f in form_fields.form_fields(changed)} == {
+    assert {f.key: f.value for f in form_fields(changed)} == {
         **{"title": recipe.title, "scale": "cpu", "set.data.data_dir": "/data"},
     }

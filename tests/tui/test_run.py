@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from rotnet_tui.app import RotnetApp
+from rotnet_tui.screens import run as run_screen
 from support.fake_runs import fake_run
 from support.screen_words import drawn, shown, text_of, until
 
@@ -12,8 +13,20 @@ from rotnet_keras.config.loading import to_toml
 from rotnet_keras.runs.folder import create_run
 from rotnet_keras.runs.launch import load_for_run
 
+# The keys of the tabs, and their names.
+TABS = {str(n): name for n, name in enumerate(run_screen.TABS, 1)}
 
-async def test_a_run_that_goes_on_is_followed(runs_dir):
+
+async def open_tab(pilot, key):
+    """Press the key of a tab and wait until the tab has been drawn."""
+    screen = pilot.app.screen
+    await pilot.press(key)
+    await until(pilot, lambda: screen.query_one("#run-tabs").active == f"tab-{TABS[key]}")
+    await until(pilot, lambda: TABS[key] not in screen._stale)
+    await pilot.pause()
+
+
+async def test_a_live_run_is_followed(runs_dir):
     run = fake_run(runs_dir, "live", epochs=2, alive=True)
     app = RotnetApp(runs_dir, run)
     async with app.run_test(size=(120, 36)) as pilot:
@@ -34,7 +47,7 @@ async def test_a_run_that_goes_on_is_followed(runs_dir):
         await until(pilot, lambda: str(loss.border_subtitle) != before)
 
 
-async def test_a_killed_run_says_why_and_how_to_go_on(runs_dir):
+async def test_a_killed_run_says_why_and_how_to_resume(runs_dir):
     run = fake_run(runs_dir, "dead", epochs=2)
     app = RotnetApp(runs_dir, run)
     async with app.run_test(size=(120, 36)) as pilot:
@@ -42,7 +55,7 @@ async def test_a_killed_run_says_why_and_how_to_go_on(runs_dir):
         assert "step 120" in text_of(app, "#strip") and "resume dead" in text_of(app, "#strip").replace("\n", " ")
 
 
-async def test_a_shortcut_that_is_likely_is_told(runs_dir):
+async def test_a_likely_shortcut_is_shown(runs_dir):
     run = fake_run(runs_dir, "boxed", epochs=1, outcome="finished")
     found = {"angles": [0, 90, 180, 270], "images": 20, "split": "validation", "right": [1, 1, 1, 1, 16]}
     found |= {"undecided": 0.0, "half_turns": 0.5, "giveaways": {"bars": {"share": 0.3}}, "reliance": {}}
@@ -54,7 +67,7 @@ async def test_a_shortcut_that_is_likely_is_told(runs_dir):
         await until(pilot, lambda: "a shortcut is likely (bars of one" in text_of(app, "#strip").replace("\n", " "))
 
 
-async def test_unreadable_lines_are_counted_and_a_deleted_folder_is_told(runs_dir):
+async def test_unreadable_lines_are_counted_and_a_deleted_folder_is_reported(runs_dir):
     run = fake_run(runs_dir, "odd", epochs=1, outcome="finished")
     with run.events_file.open("ab") as file:
         file.write(b"no event\n\xff\xfe\n")
@@ -63,14 +76,14 @@ async def test_unreadable_lines_are_counted_and_a_deleted_folder_is_told(runs_di
         await pilot.press("6")
         await until(pilot, lambda: "2 unreadable lines" in text_of(app, "#log-head"))
         run.path.rename(runs_dir / ".away")
-        await until(pilot, lambda: "not there any more" in text_of(app, "#strip"))
-        for key in "1234567":
+        await until(pilot, lambda: "no longer exists" in text_of(app, "#strip"))
+        for key in TABS:
             await pilot.press(key)
         await pilot.press("escape")
-        await until(pilot, lambda: "Nothing in runs yet" in text_of(app, "#runs-empty"))
+        await until(pilot, lambda: "No runs in runs yet" in text_of(app, "#runs-empty"))
 
 
-async def test_events_of_another_kind_of_world_do_not_end_it(runs_dir):
+async def test_odd_events_do_not_crash_it(runs_dir):
     run = fake_run(runs_dir, "odd", epochs=1)
     with run.events_file.open("a") as file:
         for kind in ("epoch", "samples", "probe", "checkpoint", "resume", "end", "nosuch", "step", "epoch"):
@@ -81,14 +94,14 @@ async def test_events_of_another_kind_of_world_do_not_end_it(runs_dir):
     async with app.run_test(size=(120, 36)) as pilot:
         await until(pilot, lambda: app.index.ready)
         await pilot.press("enter")
-        for key in "1234567":
-            await pilot.press(key)
-            await pilot.pause(0.1)
+        await until(pilot, lambda: bool(app.screen.query("#run-tabs")))
+        for key in TABS:
+            await open_tab(pilot, key)
         await until(pilot, lambda: "odd" in text_of(app, "#strip"))
 
 
-async def test_what_a_stranger_wrote_is_text_on_the_screen(runs_dir):
-    """Neither escapes, which are the terminal's own language, nor markup, which is Textual's."""
+async def test_foreign_text_is_shown_as_plain_text(runs_dir):
+    """Neither escape sequences of the terminal nor Textual's markup take effect."""
     said = "\x1b[2J[/nope] [red]x\x07"
     run = fake_run(runs_dir, "odd", f"title={json.dumps(said)}", epochs=2, outcome="failed", message=said)
     run.log.write_text(f"10:00:00 {said}\n")
@@ -99,21 +112,22 @@ async def test_what_a_stranger_wrote_is_text_on_the_screen(runs_dir):
     async with app.run_test(size=(120, 36)) as pilot:
         await until(pilot, lambda: app.index.ready)
         await pilot.press("3")
-        await until(pilot, lambda: "1 waiting" in text_of(app, "#queue-head"))
-        await pilot.pause(0.1)
+        await until(pilot, lambda: "1 waiting" in text_of(app, "#queue-head") and "1 waiting" in drawn(app))
         assert "\x1b" not in drawn(app)
         await pilot.press("1")
         assert set(app.index.summaries) == {"odd", "[red]x[@click=y]z"}
         for _ in range(2):
             await pilot.press("enter")
-            for key in "1234567":
-                await pilot.press(key)
-                await pilot.pause(0.1)
+            await until(pilot, lambda: bool(app.screen.query("#run-tabs")))
+            for key in TABS:
+                await open_tab(pilot, key)
                 assert "\x1b" not in drawn(app) and "\x07" not in drawn(app)
-            await pilot.press("escape", "down")
+            await pilot.press("escape")
+            await until(pilot, lambda: bool(app.screen.query("#run-table")))
+            await pilot.press("down")
 
 
-async def test_a_folder_of_a_newer_version_can_only_be_looked_at(runs_dir):
+async def test_a_folder_of_a_newer_version_is_read_only(runs_dir):
     run = fake_run(runs_dir, "later", epochs=1)
     facts = run.facts() | {"format": 99}
     run.facts_file.write_text(json.dumps(facts))
@@ -151,8 +165,8 @@ async def test_a_study_shows_its_tables_and_where_its_runs_are(runs_dir):
     run.events_file.write_text("".join(json.dumps(event) + "\n" for event in events))
     app = RotnetApp(runs_dir, run)
     async with app.run_test(size=(120, 36)) as pilot:
-        await until(pilot, lambda: "1 of its 1 runs are finished" in text_of(app, "#strip"))
-        await until(pilot, lambda: "its runs in the list" in text_of(app, "#curves-hint"))
+        await until(pilot, lambda: "1 of 1 runs finished" in text_of(app, "#strip"))
+        await until(pilot, lambda: "its runs on the home screen" in text_of(app, "#curves-hint"))
         await pilot.press("4")
         await until(pilot, lambda: "What came out, %" in shown(app, "#probe-tables"))
         assert "91.5 (91.1)" in shown(app, "#probe-tables")

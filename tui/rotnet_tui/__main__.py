@@ -1,4 +1,4 @@
-"""`python -m rotnet_tui`, which the browser's server starts."""
+"""`python -m rotnet_tui`, which the web server starts."""
 
 from rotnet_tui.cli import main
 

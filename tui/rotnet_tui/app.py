@@ -1,4 +1,4 @@
-"""The application: its screens, its clock, and what is the same on all of them."""
+"""The application: it opens screens, runs the clock, and carries out what screens ask for."""
 
 import os
 import shlex
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import platformdirs
-from textual import work
+from textual import on, work
 from textual.app import App, SuspendNotSupported, SystemCommand
 from textual.binding import Binding
 from textual.css.query import NoMatches
@@ -17,8 +17,9 @@ from textual.screen import Screen
 
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_tui.commands import Commands
-from rotnet_tui.screens.base import ControlScreen
-from rotnet_tui.screens.home import Home
+from rotnet_tui.messages import CompareRuns, EditFile, NewRun, OpenRun, Perform, Refresh
+from rotnet_tui.screens.base import ActionScreen
+from rotnet_tui.screens.home import HomeScreen
 from rotnet_tui.settings import load_keymap, load_settings, save_settings
 from rotnet_tui.state.index import RunIndex
 
@@ -26,16 +27,16 @@ TICK_SECONDS = 1.0
 
 
 class RotnetApp(App[None]):
-    """A viewer of run folders and a remote control for runs; it never works on a run itself."""
+    """A viewer of run folders and a remote control for runs. It never trains anything itself."""
 
     TITLE = "rotnet-tui"
     CSS_PATH = "rotnet.tcss"
     BINDINGS = [
         Binding("q", "quit", "Quit", id="quit"),
         Binding("question_mark", "help", "Help", id="help", key_display="?"),
-        Binding("full_stop", "pause", "Hold the screen", id="pause", show=False),
+        Binding("full_stop", "pause", "Pause the display", id="pause", show=False),
         Binding("t", "change_theme", "Theme", id="theme", show=False),
-        Binding("S", "picture", "Screenshot", id="screenshot", show=False),
+        Binding("S", "save_picture", "Screenshot", id="screenshot", show=False),
     ]
 
     def __init__(self, runs_dir: Path, open_run: RunFolder | None = None) -> None:
@@ -44,95 +45,99 @@ class RotnetApp(App[None]):
         self.commands = Commands(runs_dir)
         self.index = RunIndex(runs_dir)
         self.crash_report: Path | None = None
-        self._open_run = open_run
-        self._held = False
-        self._started_by = os.getppid()
+        self._first_run = open_run
+        self._paused = False
+        self._parent_pid = os.getppid()
 
     def on_mount(self) -> None:
         """Open the first screen and start the clock."""
         if self.settings.theme in self.available_themes:
             self.theme = self.settings.theme
-        home = Home()
-        self.push_screen(home)
-        if self._open_run:
-            self.open_run(self._open_run)
-        keys, wrong = load_keymap(_binding_names)
+        self.push_screen(HomeScreen(self.settings, self.commands, self.index))
+        if self._first_run:
+            self.post_message(OpenRun(self._first_run))
+        keys, problem = load_keymap(_binding_names)
         self.set_keymap(keys)
-        if wrong:
-            self.notify(wrong, severity="warning", timeout=10, markup=False)
+        if problem:
+            self.notify(problem, severity="warning", timeout=10, markup=False)
         self.set_interval(TICK_SECONDS, self.tick)
         self.call_after_refresh(self.tick)
 
+    @on(Refresh)
     @work(exclusive=True, group="tick")
     async def tick(self) -> None:
-        """Let the screen in front show what is new."""
-        if self.is_web and os.getppid() != self._started_by:
-            # The server is gone: without this the process would live on.
+        """Let the current screen show what is new."""
+        if self.is_web and os.getppid() != self._parent_pid:
+            # The web server has ended: without this its child process would live on.
             self.exit()
         screen = self.screen
-        if self._held or not hasattr(screen, "tick"):
+        if self._paused or not hasattr(screen, "tick"):
             return
         try:
             await screen.tick()
         except NoMatches:
-            # A screen that is taken down meanwhile loses its widgets one by one.
+            # A screen that is being removed loses its widgets one by one.
             return
 
-    # Screens
+    # What screens ask for
 
-    @work
-    async def open_run(self, run: RunFolder) -> None:
-        """Open a run."""
+    @on(OpenRun)
+    def _open_run(self, message: OpenRun) -> None:
+        # Imported late: its charts need NumPy, which the first screen does without.
         from rotnet_tui.screens.run import RunScreen
 
-        self.push_screen(RunScreen(run))
+        self.push_screen(RunScreen(message.run, self.settings, self.commands))
         self.tick()
 
-    def open_by_name(self, name: str) -> None:
-        """Open the run of this name."""
-        self.open_run(RunFolder(self.index.runs_dir / name))
+    @on(CompareRuns)
+    def _compare_runs(self, message: CompareRuns) -> None:
+        from rotnet_tui.screens.compare import CompareScreen
 
-    def compare(self, runs: list[RunFolder]) -> None:
-        """Set runs side by side."""
-        from rotnet_tui.screens.compare import Compare
+        self.push_screen(CompareScreen(message.runs, self.settings))
 
-        self.push_screen(Compare(runs))
+    @on(NewRun)
+    def _new_run(self, message: NewRun) -> None:
+        from rotnet_tui.screens.new_run import NewRunScreen
 
-    def new_run(self, recipe: str | None = None) -> None:
-        """Open the form."""
-        from rotnet_tui.screens.new_run import NewRun
+        self.push_screen(NewRunScreen(message.recipe, self.commands, self.index))
 
-        self.push_screen(NewRun(recipe))
-
-    # Actions
-
-    async def perform(self, *arguments: str) -> bool:
-        """Run a command of `rotnet-keras` and say what came of it; whether it succeeded."""
-        succeeded, said = await self.commands.run(arguments)
-        shown = self.commands.shown(arguments)
+    @on(Perform)
+    @work
+    async def _perform(self, message: Perform) -> None:
+        """Run the command and show what it printed, together with the command line."""
+        succeeded, output = await self.commands.run(message.arguments)
         self.notify(
-            f"{said or 'done'}\n$ {shown}",
+            f"{output or 'Done.'}\n$ {self.commands.as_typed(message.arguments)}",
             severity="information" if succeeded else "error",
             timeout=6 if succeeded else 12,
             markup=False,
         )
-        return succeeded
+        if not message.succeeded.done():  # The screen that asked may be closed by now.
+            message.succeeded.set_result(succeeded)
 
-    def edit(self, path: Path) -> None:
-        """Open a file in the user's editor, with the terminal to itself."""
+    @on(EditFile)
+    def _edit_file(self, message: EditFile) -> None:
+        """Hand the terminal to the editor until it is closed."""
         editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+        path = message.path
         try:
             with self.suspend():
                 code = _edit(editor, path)
         except SuspendNotSupported:
-            self.notify(f"There is no editor here. Edit {path} elsewhere.", severity="warning", markup=False)
-            return
-        if code:
-            self.notify(f"{editor} ended with {code}: {path}", severity="warning", markup=False)
-        self.refresh()
+            self.notify(
+                f"An editor cannot be opened here. Edit {path} in a terminal.", severity="warning", markup=False
+            )
+        else:
+            if code:
+                self.notify(f"{editor} ended with exit code {code}: {path}", severity="warning", markup=False)
+            self.refresh()
+        if not message.closed.done():
+            message.closed.set_result(None)
+
+    # What keys do on every screen
 
     def action_help(self) -> None:
-        """Show the keys and the help of what has the focus, or hide them."""
+        """Show the keys and the help of the focused widget, or hide them."""
         from textual.widgets import HelpPanel
 
         if self.screen.query(HelpPanel):
@@ -141,40 +146,38 @@ class RotnetApp(App[None]):
             self.action_show_help_panel()
 
     def action_pause(self) -> None:
-        """Hold the screen as it is; training goes on."""
-        self._held = not self._held
-        self.notify("Held: nothing is drawn until . is pressed again." if self._held else "Going on.")
+        """Stop updating the screen, or go on with it; training is not affected."""
+        self._paused = not self._paused
+        self.notify("Display paused. Press . to resume; training goes on." if self._paused else "Display resumed.")
         self.tick()
 
-    def action_picture(self) -> None:
-        """Save the screen as an SVG picture in the current folder."""
+    def action_save_picture(self) -> None:
+        """Save the screen as an SVG file in the current folder."""
         name = time.strftime("rotnet-tui-%Y%m%d-%H%M%S.svg")
         try:
             self.notify(f"Saved {self.save_screenshot(name, str(Path.cwd()))}", markup=False)
         except OSError as error:
-            self.notify(f"{name}: {error.strerror}", severity="error", markup=False)
+            self.notify(f"{name} cannot be saved: {error.strerror}", severity="error", markup=False)
 
     async def action_quit(self) -> None:
-        """Leave; runs and the queue go on."""
+        """Leave; runs and the queue continue in the background."""
         self.settings.theme = self.theme
-        wrong = save_settings(self.settings)
-        going = self.index.going()
-        words = [
-            f"{going} run{'s' if going > 1 else ''} keep{'' if going > 1 else 's'} going; rotnet-tui shows them again."
-        ]
-        self.exit(message="\n".join([*(words if going else []), *([wrong] if wrong else [])]) or None)
+        problem = save_settings(self.settings)
+        count = self.index.active_count()
+        lines = [_still_running(count)] if count else []
+        self.exit(message="\n".join([*lines, *([problem] if problem else [])]) or None)
 
     def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
-        """The palette: Textual's own commands, and what the keys of the screen in front do."""
+        """The command palette: Textual's own commands and the key bindings of the current screen."""
         yield from super().get_system_commands(screen)
         for _, binding, enabled, _ in screen.active_bindings.values():
             if enabled and binding.id and binding.description:
                 yield SystemCommand(
-                    binding.description, f"key {binding.key}", lambda name=binding.action: self._do(name)
+                    binding.description, f"key {binding.key}", lambda name=binding.action: self._run_binding(name)
                 )
 
     @work
-    async def _do(self, action: str) -> None:
+    async def _run_binding(self, action: str) -> None:
         await self.run_action(action, self.screen)
 
     def _handle_exception(self, error: Exception) -> None:
@@ -190,18 +193,24 @@ class RotnetApp(App[None]):
 
 
 def _edit(editor: str, path: Path) -> int:
-    """Run an editor, which may bring options of its own ("code --wait"); its exit code."""
+    """Run an editor, which may have options of its own ("code --wait"), and return its exit code."""
     try:
         return subprocess.call([*shlex.split(editor), str(path)])
     except OSError:
         return 127
 
 
+def _still_running(count: int) -> str:
+    if count == 1:
+        return "1 run continues in the background. Start rotnet-tui again to watch it."
+    return f"{count} runs continue in the background. Start rotnet-tui again to watch them."
+
+
 def _binding_names() -> set[str]:
-    """What users may give other keys."""
-    from rotnet_tui.screens.compare import Compare
-    from rotnet_tui.screens.new_run import NewRun
+    """The names of all bindings to which users may assign other keys."""
+    from rotnet_tui.screens.compare import CompareScreen
+    from rotnet_tui.screens.new_run import NewRunScreen
     from rotnet_tui.screens.run import RunScreen
 
-    classes = (RotnetApp, ControlScreen, Home, RunScreen, Compare, NewRun)
+    classes = (RotnetApp, ActionScreen, HomeScreen, RunScreen, CompareScreen, NewRunScreen)
     return {b.id for c in classes for b in c.BINDINGS if isinstance(b, Binding) and b.id}

@@ -1,4 +1,4 @@
-"""The command line's twin of everything that the UI does: shown to the user, and run as shown."""
+"""Runs commands of `rotnet-keras`: each action of the UI is one, shown to the user as it is run."""
 
 import asyncio
 import shlex
@@ -16,17 +16,17 @@ class Commands:
     def __init__(self, runs_dir: Path) -> None:
         self.runs_dir = runs_dir
 
-    def shown(self, arguments: Sequence[str]) -> str:
+    def as_typed(self, arguments: Sequence[str]) -> str:
         """The command as a user would type it in a shell."""
-        words = [*arguments, *self._where()]
+        words = [*arguments, *self._runs_dir_option()]
         return shlex.join(["rotnet-keras", *(word for word in words if word != "--yes")])
 
     async def run(self, arguments: Sequence[str]) -> tuple[bool, str]:
-        """Run a command in a process of its own; whether it succeeded, and what it said."""
-        # In a thread: leaving the UI meanwhile waits for the command instead of giving it up.
+        """Run a command in a process of its own; returns whether it succeeded, and its output."""
+        # In a thread: leaving the UI meanwhile waits for the command instead of abandoning it.
         done = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-m", "rotnet_keras", *arguments, *self._where()],
+            [sys.executable, "-m", "rotnet_keras", *arguments, *self._runs_dir_option()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -35,5 +35,5 @@ class Commands:
         )
         return done.returncode == 0, done.stdout.decode("utf-8", "replace").strip()
 
-    def _where(self) -> list[str]:
+    def _runs_dir_option(self) -> list[str]:
         return [] if self.runs_dir == default_runs_dir() else ["--runs-dir", str(self.runs_dir)]

@@ -1,4 +1,4 @@
-"""What the UI remembers between two sessions, and the user's own keys."""
+"""What the UI remembers between two sessions, and the keys that users have assigned."""
 
 import json
 import tomllib
@@ -13,7 +13,7 @@ from rotnet_keras.files import write_atomically
 
 
 class Settings(BaseModel):
-    """The remembered layout; what a damaged file says is forgotten."""
+    """The remembered layout. A damaged settings file is ignored, and the defaults apply."""
 
     theme: str = "textual-dark"
     tab: str = "curves"
@@ -28,12 +28,12 @@ class Settings(BaseModel):
 
 
 def settings_file() -> Path:
-    """Where the settings are kept."""
+    """The file that holds the settings."""
     return platformdirs.user_state_path("rotnet-keras") / "tui.json"
 
 
 def keymap_file() -> Path:
-    """Where users put keys of their own: `stop = "x"`, one binding a line."""
+    """The file in which users assign keys to bindings: `stop = "x"`, one binding a line."""
     return platformdirs.user_config_path("rotnet-keras") / "keymap.toml"
 
 
@@ -46,21 +46,21 @@ def load_settings() -> Settings:
 
 
 def save_settings(settings: Settings) -> str:
-    """Remember the settings; what kept them from being written, empty if nothing did."""
+    """Write the settings; returns why they cannot be written, empty if they were."""
     path = settings_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(settings.model_dump(), indent=2).encode())
     except OSError as error:
-        return f"{path}: {error.strerror}"
+        return f"The settings cannot be saved: {path}: {error.strerror}"
     return ""
 
 
 def load_keymap(names: Callable[[], set[str]]) -> tuple[dict[str, str], str]:
-    """The user's keys by binding, and what is wrong with the file, empty if nothing is.
+    """The user's keys by binding, and what is wrong with their file, empty if nothing is.
 
     Args:
-        names: tells the bindings there are; called only where there is a file.
+        names: returns the names of all bindings; called only if the file exists.
     """
     path = keymap_file()
     try:
@@ -70,6 +70,8 @@ def load_keymap(names: Callable[[], set[str]]) -> tuple[dict[str, str], str]:
     except (OSError, ValueError) as error:
         return {}, f"{path}: {error}"
     known = names()
-    wrong = [name for name, key in keys.items() if name not in known or not isinstance(key, str)]
-    message = f"{path}: no binding called {', '.join(wrong)}; there are: {', '.join(sorted(known))}" if wrong else ""
-    return {name: key for name, key in keys.items() if name not in wrong}, message
+    unknown = [name for name, key in keys.items() if name not in known or not isinstance(key, str)]
+    message = (
+        f"{path}: no binding called {', '.join(unknown)}; there are: {', '.join(sorted(known))}" if unknown else ""
+    )
+    return {name: key for name, key in keys.items() if name not in unknown}, message

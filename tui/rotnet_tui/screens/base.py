@@ -1,23 +1,21 @@
-"""What can be done to runs, from any screen that shows some."""
+"""Actions on runs, shared by all screens that show some."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from textual import work
 from textual.binding import Binding
 from textual.screen import Screen
 
 from rotnet_keras.runs.folder import RunFolder
-from rotnet_tui.screens.dialogs import Confirm
+from rotnet_tui.commands import Commands
+from rotnet_tui.messages import NewRun, Perform, Refresh
+from rotnet_tui.screens.dialogs import ConfirmDialog
+from rotnet_tui.settings import Settings
 from rotnet_tui.state.words import LIVE
 
-if TYPE_CHECKING:
-    from rotnet_tui.app import RotnetApp
 
-
-class ControlScreen(Screen[None]):
-    """A screen with runs that the keys act on; every action is a command of `rotnet-keras`."""
-
-    app: "RotnetApp"
+class ActionScreen(Screen[None]):
+    """A screen with runs that the keys act on. Every action is a command of `rotnet-keras`."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-thin"), (60, "-narrow"), (100, "-wide"), (150, "-vast")]
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-low"), (30, "-high")]
@@ -31,81 +29,96 @@ class ControlScreen(Screen[None]):
         Binding("Y", "copy", "Copy path", id="copy", show=False),
     ]
 
+    def __init__(self, settings: Settings, commands: Commands) -> None:
+        super().__init__()
+        self.settings = settings
+        self.commands = commands
+
     def targets(self) -> list[RunFolder]:
-        """The runs that an action is about."""
+        """The runs that an action applies to."""
         raise NotImplementedError
 
     async def tick(self) -> None:
-        """Show what is new; called about once a second while the screen is in front."""
+        """Show what is new. Called about once a second while the screen is in front."""
         raise NotImplementedError
 
-    def gone(self, run: RunFolder) -> None:
-        """A run was deleted."""
+    def run_deleted(self, run: RunFolder) -> None:
+        """Called after a run has been deleted."""
+
+    async def perform(self, *arguments: str) -> bool:
+        """Have the application run a command of `rotnet-keras`; returns whether it succeeded."""
+        message = Perform(*arguments)
+        self.app.post_message(message)
+        return await message.succeeded
+
+    def refresh_soon(self) -> None:
+        """Have the application show what is new now."""
+        self.app.post_message(Refresh())
 
     def action_new_run(self) -> None:
-        """Open the form."""
-        self.app.new_run()
+        """Open the form of a new run."""
+        self.app.post_message(NewRun())
 
     @work
     async def action_stop(self) -> None:
-        """Ask for a stop after the step at hand, with a checkpoint."""
+        """Stop after the current step, with a checkpoint."""
         for run in self.targets():
-            await self.app.perform("stop", run.name)
-        self.app.tick()
+            await self.perform("stop", run.name)
+        self.refresh_soon()
 
     @work
     async def action_resume(self) -> None:
-        """Go on from the last checkpoint."""
+        """Continue from the last checkpoint."""
         for run in self.targets():
-            await self.app.perform("resume", run.name, "--detach")
-        self.app.tick()
+            await self.perform("resume", run.name, "--detach")
+        self.refresh_soon()
 
     @work
     async def action_report(self) -> None:
         """Write report.html and report.md."""
         for run in self.targets():
-            await self.app.perform("report", run.name)
+            await self.perform("report", run.name)
 
     @work
     async def action_kill(self) -> None:
-        """End the process at once, after asking."""
+        """Kill the run's process, after a confirmation."""
         for run in self.targets():
             if not run.alive():
                 self.notify(f"{run.name} has no process to kill: it is {run.state()}.", severity="warning")
                 continue
-            lost = f"What it did since its last checkpoint is lost{_since_checkpoint(run)}. Stopping (s) loses nothing."
-            await self._confirmed(f"Kill {run.name}?", lost, "kill", run.name, "--yes")
-        self.app.tick()
+            loss = f"All work since the last checkpoint is lost{_since_checkpoint(run)}. Stopping (s) loses nothing."
+            await self._confirm_and_perform(f"Kill {run.name}?", loss, "kill", run.name, "--yes")
+        self.refresh_soon()
 
     @work
     async def action_delete(self) -> None:
-        """Delete the run folder, after asking."""
+        """Delete the run folder, after a confirmation."""
         for run in self.targets():
             if run.alive() and run.state() in LIVE:
-                self.notify(f"{run.name} is at work: stop it first.", severity="warning")
+                self.notify(f"{run.name} is still running. Stop it first (s).", severity="warning")
                 continue
-            export = ", its exported backbone" if run.backbone.is_file() else ""
-            what = f"{run.path} goes, with its events, checkpoints{export} and report."
+            export = ", exported backbone" if run.backbone.is_file() else ""
+            loss = f"This deletes {run.path} with its events, checkpoints{export} and report."
             command = ("queue", "remove", run.name) if run.state() == "queued" else ("delete", run.name, "--yes")
-            if await self._confirmed(f"Delete {run.name}?", what, *command):
-                self.gone(run)
-        self.app.tick()
+            if await self._confirm_and_perform(f"Delete {run.name}?", loss, *command):
+                self.run_deleted(run)
+        self.refresh_soon()
 
     def action_copy(self) -> None:
-        """Copy the paths of the runs."""
+        """Copy the paths of the runs to the clipboard."""
         paths = "\n".join(str(run.path) for run in self.targets())
         if paths:
             self.app.copy_to_clipboard(paths)
             self.notify(f"Copied: {paths}", markup=False)
 
-    async def _confirmed(self, question: str, consequences: str, *command: str) -> bool:
-        shown = self.app.commands.shown(command)
-        answer = await self.app.push_screen_wait(Confirm(question, consequences, shown))
-        return bool(answer) and await self.app.perform(*command)
+    async def _confirm_and_perform(self, question: str, loss: str, *command: str) -> bool:
+        dialog = ConfirmDialog(question, loss, self.commands.as_typed(command))
+        answer = await self.app.push_screen_wait(dialog)
+        return bool(answer) and await self.perform(*command)
 
 
 def _since_checkpoint(run: RunFolder) -> str:
-    tail: list[dict[str, Any]] = run.tail()
+    tail: list[dict[str, Any]] = run.last_events()
     step = max((e["step"] for e in tail if e["kind"] == "step"), default=0)
     saved = max((e["step"] for e in tail if e["kind"] == "checkpoint"), default=0)
     return f": {step - saved} steps" if step > saved else ""

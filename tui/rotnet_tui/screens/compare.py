@@ -1,6 +1,6 @@
-"""Runs over each other: curves, results, and the recipe keys in which they differ."""
+"""Several runs compared: curves, results, and the recipe keys in which they differ."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -11,20 +11,16 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from rotnet_keras.runs.folder import RunFolder
-from rotnet_keras.runs.status import comparison
+from rotnet_keras.runs.status import comparison_table
+from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
 from rotnet_tui.widgets.chart import SMOOTHING, Chart, Curve
-
-if TYPE_CHECKING:
-    from rotnet_tui.app import RotnetApp
 
 COLORS = ("$text-primary", "$text-warning", "$text-success", "$text-error", "$text-accent", "$text-secondary")
 
 
-class Compare(Screen[None]):
-    """Curves above, the table below."""
-
-    app: "RotnetApp"
+class CompareScreen(Screen[None]):
+    """Two charts above, the table below."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
     BINDINGS = [
@@ -33,10 +29,14 @@ class Compare(Screen[None]):
         Binding("y", "log_axis", "Log axis", id="log_axis"),
         Binding("m", "smoothing", "Smoothing", id="smoothing"),
     ]
-    HELP = "Curves of the marked runs over each other; below, only the recipe keys in which they differ."
+    HELP = """\
+The charts show the curves of all marked runs. The table lists their results, and only those recipe keys in which the
+runs differ.
+"""
 
-    def __init__(self, runs: list[RunFolder]) -> None:
+    def __init__(self, runs: Sequence[RunFolder], settings: Settings) -> None:
         super().__init__()
+        self.settings = settings
         self._histories = [History(run) for run in runs]
 
     def compose(self) -> ComposeResult:
@@ -54,7 +54,7 @@ class Compare(Screen[None]):
         self.call_after_refresh(self._draw)
 
     async def tick(self) -> None:
-        """Draw again if a run went on."""
+        """Draw again if a run has new events."""
         changed = [history.poll(0.05) for history in self._histories]
         if any(changed):
             self._draw()
@@ -64,7 +64,7 @@ class Compare(Screen[None]):
         self.call_after_refresh(self._draw)
 
     def _draw(self) -> None:
-        settings = self.app.settings
+        settings = self.settings
         accuracy, loss = [], []
         for history, color in zip(self._histories, self._colors(), strict=True):
             history.poll(0.2)
@@ -78,15 +78,15 @@ class Compare(Screen[None]):
         self.query_one("#compare-table", Static).update(self._table())
 
     def _chance(self) -> float | None:
-        """Percent that guessing gives, where it is the same for all runs."""
-        counts = {history.task.count for history in self._histories}
+        """Chance level in percent, None unless it is the same for all runs."""
+        counts = {history.task.num_classes for history in self._histories}
         return 100 / counts.pop() if len(counts) == 1 else None
 
     def _colors(self) -> list[str]:
         return [COLORS[i % len(COLORS)] for i in range(len(self._histories))]
 
     def _table(self) -> Table:
-        columns, rows = comparison([history.run for history in self._histories])
+        columns, rows = comparison_table([history.run for history in self._histories])
         variables = self.app.theme_variables
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column("")
@@ -98,16 +98,16 @@ class Compare(Screen[None]):
         return table
 
     def action_x_axis(self) -> None:
-        """Epochs or steps."""
-        self.app.settings.x_axis = "epoch" if self.app.settings.x_axis == "step" else "step"
+        """Switch between epochs and steps."""
+        self.settings.x_axis = "epoch" if self.settings.x_axis == "step" else "step"
         self._draw()
 
     def action_log_axis(self) -> None:
-        """Logarithmic or linear loss."""
-        self.app.settings.log_axis = not self.app.settings.log_axis
+        """Switch between a logarithmic and a linear loss axis."""
+        self.settings.log_axis = not self.settings.log_axis
         self._draw()
 
     def action_smoothing(self) -> None:
-        """None, some, more."""
-        self.app.settings.smoothing = (self.app.settings.smoothing + 1) % len(SMOOTHING)  # type: ignore[assignment]
+        """Next strength of smoothing."""
+        self.settings.smoothing = (self.settings.smoothing + 1) % len(SMOOTHING)  # type: ignore[assignment]
         self._draw()

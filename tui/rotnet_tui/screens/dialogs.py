@@ -1,4 +1,4 @@
-"""Questions before something is lost, each with the command line that does the same."""
+"""A question before something is lost, with the equivalent command line."""
 
 from textual import on
 from textual.app import ComposeResult
@@ -7,23 +7,22 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 
-class Confirm(ModalScreen[bool]):
-    """Asks before an action; the answer is yes only when yes was said."""
+class ConfirmDialog(ModalScreen[bool]):
+    """Asks before an action; the result is true only after an explicit yes."""
 
     BINDINGS = [("y", "answer(True)", "Yes"), ("n,escape", "answer(False)", "No")]
     AUTO_FOCUS = "#no"
 
-    def __init__(self, question: str, consequences: str, command: str) -> None:
+    def __init__(self, question: str, loss: str, command: str) -> None:
         super().__init__()
-        self._texts = question, consequences, command
+        self._question, self._loss, self._command = question, loss, command
 
     def compose(self) -> ComposeResult:
-        """Question, consequences, command, and two buttons."""
-        question, consequences, command = self._texts
+        """Question, what would be lost, command line, and two buttons."""
         with Vertical(classes="dialog"):
-            yield Static(question, classes="question", markup=False)
-            yield Static(consequences, markup=False)
-            yield Static(f"Same as: {command}", classes="command", markup=False)
+            yield Static(self._question, classes="question", markup=False)
+            yield Static(self._loss, classes="loss", markup=False)
+            yield Static(f"Same as: {self._command}", classes="command", markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("Yes (y)", variant="error", id="yes")
                 yield Button("No (n)", id="no")

@@ -12,16 +12,24 @@ from textual.markup import escape
 from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, TabPane
 
 from rotnet_keras.runs.folder import RunFolder
-from rotnet_keras.runs.queue import queued_runs, worker
-from rotnet_tui.screens.base import ControlScreen
+from rotnet_keras.runs.queue import queued_runs, worker_pid
+from rotnet_keras.text import duration, percent
+from rotnet_tui.commands import Commands
+from rotnet_tui.messages import CompareRuns, EditFile, NewRun, OpenRun
+from rotnet_tui.screens.base import ActionScreen
+from rotnet_tui.settings import Settings
 from rotnet_tui.state import recipes
-from rotnet_tui.state.words import LIVE, age, duration, epochs, percent, plain
+from rotnet_tui.state.index import RunIndex
+from rotnet_tui.state.words import LIVE, age, epoch_progress, plain_text
 from rotnet_tui.widgets.run_preview import run_preview
 from rotnet_tui.widgets.run_table import RunTable, highlighted
 
+# Lines of the summary that replaces the tables in a very small terminal.
+TINY_LINES = 4
 
-class Home(ControlScreen):
-    """Runs, recipes, queue; what is highlighted is told of on the right."""
+
+class HomeScreen(ActionScreen):
+    """Tabs with the runs, the recipes and the queue, beside a preview of the highlighted row."""
 
     BINDINGS = [
         Binding("enter", "open", "Open", id="open", priority=False),
@@ -31,7 +39,7 @@ class Home(ControlScreen):
         Binding("escape", "clear", "Clear filter", show=False),
         Binding("p", "pin", "Pin", id="pin", show=False),
         Binding("e", "edit", "Edit recipe", id="edit", show=False),
-        Binding("g", "work", "Start the queue's worker", id="work", show=False),
+        Binding("g", "start_worker", "Start the queue worker", id="work", show=False),
         Binding("j", "down", "Down", show=False),
         Binding("k", "up", "Up", show=False),
         Binding("1", "tab('runs')", "Runs", show=False),
@@ -39,21 +47,23 @@ class Home(ControlScreen):
         Binding("3", "tab('queue')", "Queue", show=False),
     ]
     HELP = """\
-**Runs** of this folder, the newest first; pinned ones before them. `enter` watches the highlighted one, `n` starts
-one, `space` marks some, `c` compares the marked. Keys act on the marked runs, or else on the highlighted one.
+**Runs** lists the newest run first, below the pinned ones. `enter` opens the highlighted run, `n` starts a new one,
+`space` marks runs, `c` compares the marked ones. Keys act on the marked runs, or on the highlighted one if none is
+marked.
 
 Quitting never stops a run. To select text with the mouse, hold shift while dragging.
 """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, settings: Settings, commands: Commands, index: RunIndex) -> None:
+        super().__init__(settings, commands)
+        self.index = index
         self._marked: set[str] = set()
         self._recipes: list[recipes.RecipeEntry] = []
 
     def compose(self) -> ComposeResult:
-        """Tables on the left, the preview on the right, the filter below."""
+        """Tables, the preview, and the filter below."""
         with Horizontal(id="home"):
-            with TabbedContent(id="home-tabs", initial=self.app.settings.home_tab):
+            with TabbedContent(id="home-tabs", initial=self.settings.home_tab):
                 with TabPane("Runs", id="runs"):
                     yield RunTable(id="run-table")
                     yield Static(id="runs-empty")
@@ -69,64 +79,64 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Set the tables up."""
+        """Set up the tables."""
         self.query_one("#filter").display = False
         self.query_one("#preview").border_title = "preview"
-        self.query_one("#recipe-table", DataTable).add_columns("recipe", "kind", "time", "what it is")
-        self.query_one("#queue-table", DataTable).add_columns("place", "run", "recipe", "waiting for")
+        self.query_one("#recipe-table", DataTable).add_columns("recipe", "kind", "time", "title")
+        self.query_one("#queue-table", DataTable).add_columns("position", "run", "recipe", "queued for")
         self._fill_recipes()
-        self.app.theme_changed_signal.subscribe(self, lambda theme: self._begin_again())
-        self.query_one(f"#{self.app.settings.home_tab}", TabPane).query_one(DataTable).focus()
+        self.app.theme_changed_signal.subscribe(self, lambda theme: self._redraw())
+        self.query_one(f"#{self.settings.home_tab}", TabPane).query_one(DataTable).focus()
 
     # What is shown
 
     async def tick(self) -> None:
-        """Read what is new, show the tab in front."""
-        await self.app.index.refresh()
+        """Read what is new and show the current tab."""
+        await self.index.refresh()
         self._fill_runs()
         if self._tab == "queue":
             self._fill_queue()
-        self._preview()
-        self._tiny()
+        self._fill_preview()
+        self._fill_tiny()
 
     @property
     def _tab(self) -> str:
-        # None is active while the screen comes up or goes.
-        return self.query_one("#home-tabs", TabbedContent).active or self.app.settings.home_tab
+        # No tab is active while the screen is being built or removed.
+        return self.query_one("#home-tabs", TabbedContent).active or self.settings.home_tab
 
     @property
     def _table(self) -> DataTable:
         return self.query_one(f"#{self._tab}", TabPane).query_one(DataTable)
 
-    def _shown_runs(self) -> list[dict[str, Any]]:
+    def _filtered_runs(self) -> list[dict[str, Any]]:
         words = self.query_one("#filter", Input).value.lower().split()
-        found = self.app.index.newest_first()
-        fitting = [f for f in found if all(w in f"{f['name']} {f['recipe']} {f['state']}".lower() for w in words)]
-        return sorted(fitting, key=lambda f: f["name"] not in self.app.settings.pinned)
+        runs = self.index.newest_first()
+        matching = [r for r in runs if all(w in f"{r['name']} {r['recipe']} {r['state']}".lower() for w in words)]
+        return sorted(matching, key=lambda run: run["name"] not in self.settings.pinned)
 
     def _fill_runs(self) -> None:
         table = self.query_one("#run-table", RunTable)
-        shown = self._shown_runs() if self.app.index.ready else []
-        table.fill(shown, self._marked, self.app.settings.pinned)
-        table.display = bool(shown)
+        runs = self._filtered_runs() if self.index.ready else []
+        table.fill(runs, self._marked, self.settings.pinned)
+        table.display = bool(runs)
         empty = self.query_one("#runs-empty", Static)
-        empty.display = not shown
+        empty.display = not runs
         wanted = self.query_one("#filter", Input).value
         if wanted:
-            empty.update(f"No run matches {escape(repr(wanted))}. esc clears the filter.")
-        elif self.app.index.ready:
+            empty.update(f"No run matches {escape(repr(wanted))}. Press esc to clear the filter.")
+        elif self.index.ready:
             empty.update(
-                f"Nothing in {escape(str(self.app.index.runs_dir))} yet.\n\n[b]n[/] starts a run: quickstart takes a "
-                "few minutes on a CPU and needs no download."
+                f"No runs in {escape(str(self.index.runs_dir))} yet.\n\nPress [b]n[/] to start one. The recipe "
+                "quickstart takes a few minutes on a CPU and needs no download."
             )
         else:
-            empty.update("Reading the runs …")
+            empty.update("Reading the run folders …")
 
-    def _begin_again(self) -> None:
-        """Draw everything anew, in the colours of now."""
-        self.query_one("#run-table", RunTable).forget()
+    def _redraw(self) -> None:
+        """Draw everything again, in the colours of the new theme."""
+        self.query_one("#run-table", RunTable).invalidate()
         self._fill_runs()
-        self._preview()
+        self._fill_preview()
 
     def on_resize(self) -> None:
         """The number of columns depends on the width."""
@@ -137,122 +147,126 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         table = self.query_one("#recipe-table", DataTable)
         table.clear()
         for entry in self._recipes:
-            cells = map(plain, (entry.name, entry.kind, entry.time, entry.title))
+            cells = map(plain_text, (entry.name, entry.kind, entry.time, entry.title))
             table.add_row(*cells, key=entry.argument)
 
     def _fill_queue(self) -> None:
         table = self.query_one("#queue-table", DataTable)
-        waiting = queued_runs(self.app.index.runs_dir)
-        busy = worker(self.app.index.runs_dir)
-        names = [run.name for run in waiting]
-        at = min(table.cursor_row, max(0, len(names) - 1))
+        waiting = queued_runs(self.index.runs_dir)
+        pid = worker_pid(self.index.runs_dir)
+        row = min(table.cursor_row, max(0, len(waiting) - 1))
         table.clear()
-        for place, run in enumerate(waiting, 1):
+        for position, run in enumerate(waiting, 1):
             recipe = str(run.facts().get("recipe") or "")
-            table.add_row(str(place), plain(run.name), plain(recipe), age(run.queued()), key=run.name)
-        table.move_cursor(row=at, animate=False)
+            table.add_row(
+                str(position), plain_text(run.name), plain_text(recipe), age(run.queued_since()), key=run.name
+            )
+        table.move_cursor(row=row, animate=False)
+        count = f"{len(waiting)} waiting"
         if not waiting:
-            words = "Nothing waits. The form (n) can queue a run: queued ones train one after the other."
-        elif busy:
-            words = (
-                f"{len(waiting)} waiting. The worker, process {busy}, starts the next as soon as the device is free."
-            )
+            text = "The queue is empty. To queue a run, press [b]n[/], then f3 in the form. Runs train one by one."
+        elif pid:
+            text = f"{count}. The queue worker (process {pid}) starts the next run when the device is free."
         else:
-            words = (
-                f"{len(waiting)} waiting, but no worker is there: [b]g[/] starts it (rotnet-keras queue work --detach)."
-            )
-        self.query_one("#queue-head", Static).update(words)
+            text = f"{count}. No queue worker is running. Press [b]g[/] to start it (rotnet-keras queue work --detach)."
+        self.query_one("#queue-head", Static).update(text)
 
-    def _preview(self) -> None:
+    def _fill_preview(self) -> None:
         text = self.query_one("#preview-text", Static)
         self.query_one("#preview").set_class(self._tab == "recipes", "-long")
         colors = self.app.theme_variables
         if self._tab == "recipes":
-            entry = self._recipe()
-            text.update(recipes.description(entry, colors) if entry else "")
+            entry = self._highlighted_recipe()
+            text.update(recipes.recipe_details(entry, colors) if entry else "")
             return
-        found = self.app.index.summaries.get(highlighted(self._table) or "")
-        text.update(run_preview(found, colors) if found else "")
+        summary = self.index.summaries.get(highlighted(self._table) or "")
+        text.update(run_preview(summary, colors) if summary else "")
 
-    def _tiny(self) -> None:
-        going = [f for f in self.app.index.newest_first() if f["state"] in LIVE] or self.app.index.newest_first()
+    def _fill_tiny(self) -> None:
+        runs = self.index.newest_first()
+        shown = [run for run in runs if run["state"] in LIVE] or runs
         lines = [
-            f"{f['state']} {f['name']} {epochs(f)} {percent(f['rotation_accuracy'])} {duration(f['seconds_left'])}"
-            for f in going[:4]
+            " ".join(
+                [
+                    *(run["state"], run["name"], epoch_progress(run)),
+                    *(percent(run["rotation_accuracy"]), duration(run["seconds_left"])),
+                ]
+            )
+            for run in shown[:TINY_LINES]
         ]
         self.query_one("#tiny", Static).update(Text("\n".join(lines or ["no runs yet"])))
 
     # What is highlighted
 
-    def _recipe(self) -> recipes.RecipeEntry | None:
-        wanted = highlighted(self.query_one("#recipe-table", DataTable))
-        return next((entry for entry in self._recipes if entry.argument == wanted), None)
+    def _highlighted_recipe(self) -> recipes.RecipeEntry | None:
+        argument = highlighted(self.query_one("#recipe-table", DataTable))
+        return next((entry for entry in self._recipes if entry.argument == argument), None)
 
     def targets(self) -> list[RunFolder]:
         """The marked runs, or the highlighted one."""
         if self._tab == "recipes":
             return []
-        chosen = highlighted(self._table)
-        names = sorted(self._marked) if self._marked and self._tab == "runs" else [chosen] if chosen else []
-        return [RunFolder(self.app.index.runs_dir / name) for name in names]
+        name = highlighted(self._table)
+        names = sorted(self._marked) if self._marked and self._tab == "runs" else [name] if name else []
+        return [RunFolder(self.index.runs_dir / name) for name in names]
 
     @on(DataTable.RowHighlighted)
-    def _moved(self) -> None:
-        self._preview()
+    def _row_highlighted(self) -> None:
+        self._fill_preview()
 
     @on(DataTable.RowSelected)
-    def _selected(self) -> None:
+    def _row_selected(self) -> None:
         self.action_open()
 
     @on(TabbedContent.TabActivated)
-    def _changed_tab(self) -> None:
-        self.app.settings.home_tab = self._tab
+    def _tab_activated(self) -> None:
+        self.settings.home_tab = self._tab
         if self._tab == "recipes":
             self._fill_recipes()
         self._table.focus()
-        self.app.tick()
+        self.refresh_soon()
 
     # What the keys do
 
     def action_open(self) -> None:
-        """Watch the highlighted run, or fill the form from the highlighted recipe."""
+        """Open the highlighted run, or the form for the highlighted recipe."""
         if self._tab == "recipes":
-            entry = self._recipe()
+            entry = self._highlighted_recipe()
             if entry:
-                self.app.new_run(entry.argument)
+                self.app.post_message(NewRun(entry.argument))
             return
-        chosen = highlighted(self._table)
-        if chosen:
-            self.app.open_run(RunFolder(self.app.index.runs_dir / chosen))
+        name = highlighted(self._table)
+        if name:
+            self.app.post_message(OpenRun(RunFolder(self.index.runs_dir / name)))
 
     def action_new_run(self) -> None:
-        """Open the form, on the highlighted recipe if recipes are in front."""
-        entry = self._recipe() if self._tab == "recipes" else None
-        self.app.new_run(entry.argument if entry else None)
+        """Open the form, for the highlighted recipe if the recipes are shown."""
+        entry = self._highlighted_recipe() if self._tab == "recipes" else None
+        self.app.post_message(NewRun(entry.argument if entry else None))
 
     def action_mark(self) -> None:
-        """Mark the highlighted run, or take its mark away."""
-        chosen = highlighted(self._table)
-        if self._tab == "runs" and chosen:
-            self._marked ^= {chosen}
+        """Mark or unmark the highlighted run."""
+        name = highlighted(self._table)
+        if self._tab == "runs" and name:
+            self._marked ^= {name}
             self._fill_runs()
             self._table.action_cursor_down()
 
     def action_pin(self) -> None:
-        """Keep the highlighted run on top, or let it go."""
-        chosen = highlighted(self._table)
-        if self._tab == "runs" and chosen:
-            settings = self.app.settings
-            others = [name for name in settings.pinned if name != chosen]
-            settings.pinned = others if chosen in settings.pinned else [*others, chosen]
+        """Pin the highlighted run to the top, or unpin it."""
+        name = highlighted(self._table)
+        if self._tab == "runs" and name:
+            pinned = self.settings.pinned
+            others = [other for other in pinned if other != name]
+            self.settings.pinned = others if name in pinned else [*others, name]
             self._fill_runs()
 
     def action_compare(self) -> None:
-        """Set the marked runs side by side."""
+        """Compare the marked runs."""
         if len(self._marked) < 2:
-            self.notify("Mark two runs or more with space, then press c.", severity="warning")
+            self.notify("Mark two or more runs with space, then press c.", severity="warning")
             return
-        self.app.compare([RunFolder(self.app.index.runs_dir / name) for name in sorted(self._marked)])
+        self.app.post_message(CompareRuns([RunFolder(self.index.runs_dir / name) for name in sorted(self._marked)]))
 
     def action_filter(self) -> None:
         """Open the filter."""
@@ -262,7 +276,7 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         field.focus()
 
     def action_clear(self) -> None:
-        """Close the filter; take the marks away where there is none."""
+        """Close the filter, or clear the marks if it is closed."""
         field = self.query_one("#filter", Input)
         if field.display:
             field.value = ""
@@ -273,46 +287,49 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         self._table.focus()
 
     @on(Input.Changed, "#filter")
-    def _filtered(self) -> None:
+    def _filter_changed(self) -> None:
         self._fill_runs()
 
     @on(Input.Submitted, "#filter")
-    def _filter_done(self) -> None:
+    def _filter_submitted(self) -> None:
         self._table.focus()
 
     def action_tab(self, name: str) -> None:
-        """Bring a tab to the front."""
+        """Switch to a tab."""
         self.query_one("#home-tabs", TabbedContent).active = name
 
     def action_down(self) -> None:
-        """One row down."""
+        """Move one row down."""
         self._table.action_cursor_down()
 
     def action_up(self) -> None:
-        """One row up."""
+        """Move one row up."""
         self._table.action_cursor_up()
 
     @work
-    async def action_work(self) -> None:
-        """Start the queue's worker."""
-        await self.app.perform("queue", "work", "--detach")
-        self.app.tick()
+    async def action_start_worker(self) -> None:
+        """Start the queue worker."""
+        await self.perform("queue", "work", "--detach")
+        self.refresh_soon()
 
-    def action_edit(self) -> None:
-        """Open the highlighted recipe in the user's editor; a shipped one is copied here first."""
-        entry = self._recipe() if self._tab == "recipes" else None
+    @work
+    async def action_edit(self) -> None:
+        """Open the highlighted recipe in the user's editor. A shipped recipe is copied here first."""
+        entry = self._highlighted_recipe() if self._tab == "recipes" else None
         if entry is None:
-            self.notify("Go to a recipe first: 2 shows them.", severity="warning")
+            self.notify("Select a recipe first. Press 2 for the list of recipes.", severity="warning")
             return
         try:
-            path = recipes.editable(entry, Path.cwd())
+            path = recipes.editable_copy(entry, Path.cwd())
         except OSError as error:
-            self.notify(f"The recipe cannot be copied here: {error}", severity="error", markup=False)
+            self.notify(f"The recipe cannot be copied to this folder: {error}", severity="error", markup=False)
             return
-        self.app.edit(path)
+        message = EditFile(path)
+        self.app.post_message(message)
+        await message.closed
         self._fill_recipes()
-        self._preview()
+        self._fill_preview()
 
-    def gone(self, run: RunFolder) -> None:
-        """Take a deleted run's mark away."""
+    def run_deleted(self, run: RunFolder) -> None:
+        """Unmark a deleted run."""
         self._marked.discard(run.name)

@@ -1,86 +1,115 @@
-"""The form that starts a run: every key of a recipe, checked while one types."""
+"""The form of a new run: every key of a recipe, validated while the user types."""
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import Screen
+from textual.widget import Widget
 from textual.widgets import Button, Footer, Input, Select, Static
 
 from rotnet_keras.config.loading import load_recipe, parse_override
 from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe
 from rotnet_keras.config.sections import Data
 from rotnet_keras.config.study import StudyRecipe
-from rotnet_keras.data.sizes import training_images
+from rotnet_keras.data.sizes import count_training_images
 from rotnet_keras.errors import RecipeError, RotnetError
+from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.launch import find_backbone
+from rotnet_tui.commands import Commands
+from rotnet_tui.messages import OpenRun, Perform
+from rotnet_tui.state.index import RunIndex
 from rotnet_tui.state.recipes import list_recipes
+from rotnet_tui.state.words import thousands
 from rotnet_tui.widgets.form_fields import FormField, form_fields
 
-if TYPE_CHECKING:
-    from rotnet_tui.app import RotnetApp
-
-PAUSE = 0.15
+# Validation begins so long after the last key.
+TYPING_PAUSE_SECONDS = 0.15
 
 
-class Row(Vertical):
-    """One key: its name, its value, and what is wrong with it."""
+class FieldRow(Horizontal):
+    """One key of the recipe: its name and its value. An error is shown below the row.
+
+    A form may have 200 rows, so a row has as few widgets as possible; that of the error is made when needed.
+    """
 
     def __init__(self, field: FormField) -> None:
         super().__init__(classes="field")
         self.field = field
+        self._control = _select(field) if field.choices else _input(field)
+        self._error: Static | None = None
 
     def compose(self) -> ComposeResult:
-        """Label and widget, and the error below."""
-        with Horizontal():
-            yield Static(self.field.label, classes="label", markup=False)
-            if self.field.choices:
-                options = [(choice, choice) for choice in self.field.choices]
-                blank = not self.field.value
-                value = Select.NULL if blank else self.field.value
-                yield Select(options, value=value, allow_blank=blank, prompt="not set", compact=True)
-            else:
-                yield Input(self.field.value, placeholder="not set", compact=True, select_on_focus=False)
-        yield Static(classes="error", markup=False)
+        """The label and the control."""
+        yield Static(self.field.label, classes="label", markup=False)
+        yield self._control
 
     def value(self) -> str:
-        """What stands in the widget."""
-        if self.field.choices:
-            chosen = self.query_one(Select).value
+        """The value in the control; empty if none is set."""
+        if isinstance(self._control, Select):
+            chosen = self._control.value
             return "" if chosen is Select.NULL else str(chosen)
-        return self.query_one(Input).value.strip()
+        return self._control.value.strip()
 
-    def complain(self, message: str) -> None:
-        """Show what is wrong, or that nothing is."""
-        error = self.query_one(".error", Static)
-        error.update(message)
-        error.display = bool(message)
+    def set_field(self, field: FormField) -> None:
+        """Take over the value of another recipe for the same key."""
+        self.field = field
+        if isinstance(self._control, Select):
+            self._control.value = field.value or Select.NULL
+        else:
+            self._control.value = field.value
+
+    def show_error(self, message: str) -> None:
+        """Show an error below the row; an empty message removes it."""
         self.set_class(bool(message), "-wrong")
+        if message and self._error is None and isinstance(self.parent, Widget):
+            self._error = Static(classes="error field-error", markup=False)
+            self.parent.mount(self._error, after=self)
+        if self._error is not None:
+            self._error.update(message)
+            self._error.display = bool(message)
+
+    @property
+    def error(self) -> str:
+        """The error that is shown; empty if there is none."""
+        return str(self._error.content) if self._error is not None else ""
 
 
-class NewRun(Screen[None]):
-    """Fields on top, what would be run below."""
+def _select(field: FormField) -> Select:
+    options = [(choice, choice) for choice in field.choices or ()]
+    value = field.value or Select.NULL
+    return Select(options, value=value, allow_blank=not field.value, prompt="not set", compact=True)
 
-    app: "RotnetApp"
+
+def _input(field: FormField) -> Input:
+    return Input(field.value, placeholder="not set", compact=True, select_on_focus=False)
+
+
+class NewRunScreen(Screen[None]):
+    """The fields of a recipe on top, a summary of the run below."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
     BINDINGS = [
         Binding("f2", "start", "Start now", id="start"),
-        Binding("f3", "queue", "Queue", id="queue"),
+        Binding("f3", "queue", "Add to queue", id="queue"),
         Binding("f4", "copy", "Copy command", id="copy_command"),
         Binding("escape", "app.pop_screen", "Cancel"),
     ]
     HELP = """\
-The form of a recipe. `tab` goes from field to field; values are TOML, as on the command line. `f2` starts the run as a
-process of its own, which outlives this terminal; `f3` queues it. Nothing is started while something is wrong.
+`tab` moves to the next field. Values are written in TOML, as on the command line. `f2` starts the run in the
+background, where it continues even if you close this terminal. `f3` adds it to the queue. A form with errors cannot be
+started.
 """
 
-    def __init__(self, recipe: str | None) -> None:
+    def __init__(self, recipe: str | None, commands: Commands, index: RunIndex) -> None:
         super().__init__()
+        self.commands = commands
+        self.index = index
         self._recipe = recipe or "quickstart"
         self._problem = ""
         self._timer: Any = None
@@ -88,7 +117,7 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
         self._images: int | None = None
 
     def compose(self) -> ComposeResult:
-        """Recipe and name, the fields, the summary, the buttons."""
+        """Recipe and name, the fields, the summary, and the buttons."""
         entries = list_recipes()
         with Horizontal(id="form-head"):
             yield Static("recipe", classes="label")
@@ -111,43 +140,41 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
             yield Static(id="form-error", markup=False)
         with Horizontal(id="form-buttons"):
             yield Button("Start now (f2)", variant="success", id="start", compact=True)
-            yield Button("Queue (f3)", variant="primary", id="queue", compact=True)
+            yield Button("Add to queue (f3)", variant="primary", id="queue", compact=True)
             yield Button("Cancel (esc)", id="cancel", compact=True)
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Say what this is."""
+        """Set the titles."""
         self.query_one("#form-head").border_title = "new run"
-        self.query_one("#form-summary").border_title = "what would run"
+        self.query_one("#form-summary").border_title = "summary"
 
     @on(Select.Changed, "#recipe-choice")
-    async def _chosen(self, event: Select.Changed) -> None:
-        """Build the fields of the chosen recipe."""
+    async def _recipe_chosen(self, event: Select.Changed) -> None:
+        """Show the fields of the chosen recipe."""
         self._recipe = str(event.value)
         fields = self.query_one("#fields", VerticalScroll)
-        await fields.remove_children()
         try:
-            recipe = load_recipe(self._recipe)
+            new = list(form_fields(load_recipe(self._recipe)))
         except RotnetError as error:
             self._problem = str(error)
+            await fields.remove_children()
             await fields.mount(Static(self._problem, classes="error", markup=False))
             return
-        widgets: list[Any] = []
-        section = None
-        for field in form_fields(recipe):
-            if field.section != section:
-                section = field.section
-                widgets.append(Static(section or "recipe", classes="section", markup=False))
-                widgets.append(Static(classes="error section-error", name=section, markup=False))
-            widgets.append(Row(field))
-        await fields.mount_all(widgets)
-        self.query(".error").set(display=False)
+        rows = list(fields.query(FieldRow))
+        async with fields.batch():
+            if [_shape(row.field) for row in rows] == [_shape(field) for field in new]:
+                for row, field in zip(rows, new, strict=True):
+                    row.set_field(field)
+            else:
+                await fields.remove_children()
+                await fields.mount_all(_form_widgets(new))
         await self._check()
 
     def on_descendant_focus(self, event: Any) -> None:
-        """Explain the field that has the focus."""
-        row = next((node for node in event.widget.ancestors_with_self if isinstance(node, Row)), None)
-        words = "tab: next field   enter: choose   f2: start   f3: queue"
+        """Describe the focused field."""
+        row = next((node for node in event.widget.ancestors_with_self if isinstance(node, FieldRow)), None)
+        words = "tab: next field   enter: open the list   f2: start   f3: add to queue"
         if row:
             words = f"{row.field.key}: {row.field.description}".removesuffix(": ")
         self.query_one("#form-help", Static).update(words)
@@ -157,16 +184,16 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
     def _changed(self) -> None:
         if self._timer is not None:
             self._timer.stop()
-        self._timer = self.set_timer(PAUSE, self._check)
+        self._timer = self.set_timer(TYPING_PAUSE_SECONDS, self._check)
 
     def overrides(self) -> list[str]:
-        """What differs from the recipe, as `key=value`."""
+        """The values that differ from the recipe, as `key=value`."""
         words = []
-        for row in self.query(Row):
+        for row in self.query(FieldRow):
             value = row.value()
             if value == row.field.value:
                 continue
-            if row.field.text and not row.field.choices:
+            if row.field.is_string and not row.field.choices:
                 try:
                     plain = parse_override(f"{row.field.key}={value}")[1] == value
                 except RecipeError:
@@ -180,9 +207,9 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
         return [self._recipe, *self.overrides(), *(["--name", name] if name else [])]
 
     async def _check(self) -> None:
-        """Validate what stands there; show errors at their fields, and what would run."""
+        """Validate the form; show errors at their fields, and a summary of the run."""
         problems: dict[tuple, str] = {}
-        self._problem, steps = "", ""
+        self._problem, size = "", ""
         overrides: dict[str, Any] = {}
         for word in self.overrides():
             try:
@@ -190,81 +217,83 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
                 overrides[key] = value
             except RecipeError:
                 key = word.partition("=")[0]
-                problems[tuple(key.split("."))] = "not a TOML value"
-        for row in self.query(Row):
+                problems[tuple(key.split("."))] = "not a valid TOML value"
+        for row in self.query(FieldRow):
             if not row.value() and row.field.value:
-                problems[tuple(row.field.key.split("."))] = f"a value is needed; the recipe has {row.field.value}"
+                problems[tuple(row.field.key.split("."))] = f"a value is required; the recipe has {row.field.value}"
                 overrides.pop(row.field.key, None)
         try:
             recipe = load_recipe(self._recipe, overrides)
             if isinstance(recipe, RunRecipe) and recipe.data != self._data:
-                # A folder may hold a million files.
+                # In a thread, since a folder may hold a million files.
                 self._data, self._images = recipe.data, None
-                self._images = await asyncio.to_thread(training_images, recipe.data)
+                self._images = await asyncio.to_thread(count_training_images, recipe.data)
             source = recipe.backbone if isinstance(recipe, ProbeRecipe) else getattr(recipe, "pretrained", None)
             if source:
-                find_backbone(source, self.app.commands.runs_dir)
-            steps = _steps(recipe, self._images)
+                find_backbone(source, self.commands.runs_dir)
+            size = _run_size(recipe, self._images)
         except RecipeError as error:
             problems |= {tuple(map(str, location)): message for location, message in error.problems}
             self._problem = "" if error.problems else str(error)
         except RotnetError as error:
             self._data = None
             self._problem = str(error)
-        self._show(problems, steps)
+        self._show(problems, size)
 
-    def _show(self, problems: dict[tuple, str], steps: str) -> None:
-        unplaced = dict(problems)
-        for row in self.query(Row):
+    def _show(self, problems: dict[tuple, str], size: str) -> None:
+        unshown = dict(problems)
+        for row in self.query(FieldRow):
             key = tuple(row.field.key.split("."))
-            message = next((unplaced.pop(p) for p in list(unplaced) if p[: len(key)] == key), "")
-            row.complain(message.removeprefix(f"{row.field.key}: "))
+            message = next((unshown.pop(p) for p in list(unshown) if p[: len(key)] == key), "")
+            row.show_error(message.removeprefix(f"{row.field.key}: "))
         for error in self.query(".section-error").results(Static):
             key = tuple((error.name or "").split("."))
-            message = next((unplaced.pop(p) for p in list(unplaced) if p == key), "")
+            message = next((unshown.pop(p) for p in list(unshown) if p == key), "")
             error.update(message)
             error.display = bool(message)
-        self._problem = "\n".join([*unplaced.values(), *([self._problem] if self._problem else [])])
+        self._problem = "\n".join([*unshown.values(), *([self._problem] if self._problem else [])])
         count = len(problems)
         if count and not self._problem:
-            self._problem = f"{count} value{'s' if count > 1 else ''} to mend before it can start."
+            self._problem = f"{count} value{'s' if count > 1 else ''} must be corrected before the run can start."
         self.query_one("#form-error", Static).update(self._problem)
         self.query_one("#form-error").display = bool(self._problem)
-        self.query_one("#form-steps", Static).update(steps)
-        self.query_one("#form-steps").display = bool(steps)
-        self.query_one("#form-command", Static).update(self.app.commands.shown(["run", *self._arguments()]))
+        self.query_one("#form-steps", Static).update(size)
+        self.query_one("#form-steps").display = bool(size)
+        self.query_one("#form-command", Static).update(self.commands.as_typed(["run", *self._arguments()]))
         for name in ("start", "queue"):
             self.query_one(f"#{name}", Button).disabled = bool(self._problem)
 
     @work(exclusive=True)
     async def action_start(self) -> None:
-        """Start the run as a process of its own, and watch it."""
-        await self._go("run", "--detach")
+        """Start the run as a process of its own, and open it."""
+        await self._submit("run", "--detach")
 
     @work(exclusive=True)
     async def action_queue(self) -> None:
-        """Put the run into the queue."""
-        await self._go("queue")
+        """Add the run to the queue."""
+        await self._submit("queue")
 
-    async def _go(self, how: str, *flags: str) -> None:
+    async def _submit(self, how: str, *flags: str) -> None:
         await self._check()
         if self._problem:
-            self.notify("Mend what is marked first; nothing was started.", severity="warning")
+            self.notify("Correct the marked fields first. Nothing was started.", severity="warning")
             return
-        before = set(self.app.index.summaries)
+        before = set(self.index.summaries)
         words = ["queue", "add"] if how == "queue" else ["run"]
-        if not await self.app.perform(*words, *self._arguments(), *flags):
+        message = Perform(*words, *self._arguments(), *flags)
+        self.app.post_message(message)
+        if not await message.succeeded:
             return
-        await self.app.index.refresh()
+        await self.index.refresh()
         self.app.pop_screen()
-        new = [found["name"] for found in self.app.index.newest_first() if found["name"] not in before]
+        new = [run["name"] for run in self.index.newest_first() if run["name"] not in before]
         if how == "run" and new:
-            self.app.open_by_name(new[0])
+            self.app.post_message(OpenRun(RunFolder(self.index.runs_dir / new[0])))
 
     def action_copy(self) -> None:
-        """Copy the command line."""
-        self.app.copy_to_clipboard(self.app.commands.shown(["run", *self._arguments()]))
-        self.notify("Copied the command line.")
+        """Copy the command line to the clipboard."""
+        self.app.copy_to_clipboard(self.commands.as_typed(["run", *self._arguments()]))
+        self.notify("Command line copied.")
 
     @on(Button.Pressed)
     def _pressed(self, event: Button.Pressed) -> None:
@@ -276,22 +305,46 @@ process of its own, which outlives this terminal; `f3` queues it. Nothing is sta
             self.app.pop_screen()
 
 
-def _steps(recipe: Recipe, images: int | None) -> str:
-    """How long the run would be."""
+def _shape(field: FormField) -> tuple:
+    """What a row depends on besides the value. Rows are reused for a recipe whose fields have the same shape."""
+    return field.key, field.choices, bool(field.choices and not field.value)
+
+
+def _form_widgets(fields: Iterable[FormField]) -> list[Widget]:
+    """A row for each field; above each section its name, and a line for an error of the whole section."""
+    widgets: list[Widget] = []
+    section = None
+    for field in fields:
+        if field.section != section:
+            section = field.section
+            widgets.append(Static(section or "recipe", classes="section", markup=False))
+            section_error = Static(classes="error section-error", name=section, markup=False)
+            section_error.display = False
+            widgets.append(section_error)
+        widgets.append(FieldRow(field))
+    return widgets
+
+
+def _run_size(recipe: Recipe, images: int | None) -> str:
+    """The number of steps and inputs of a run, or of probes or runs, in one line."""
     if isinstance(recipe, ProbeRecipe):
-        return f"{len(recipe.probe)} probe{'s' if len(recipe.probe) > 1 else ''} of a backbone that is there already."
+        return f"{_count(len(recipe.probe), 'probe')} of an existing backbone."
     if isinstance(recipe, StudyRecipe):
         seeds = len(recipe.scales[recipe.scale].seeds)
-        return f"{seeds * len(recipe.run)} runs; those that are finished already are not repeated."
+        return f"{_count(seeds * len(recipe.run), 'run')}. Finished runs are not repeated."
     assert isinstance(recipe, PretrainRecipe | ClassifyRecipe)
     batch = recipe.train.batch
-    inputs, then = f"{batch} images a step", ""
+    inputs, then = f"{batch} images", ""
     if isinstance(recipe, PretrainRecipe):
-        copies = len(recipe.rotation.angles) if recipe.rotation.copies == "all" else 1
-        inputs = f"{batch} images × {copies} turn{'s' if copies > 1 else ''} = {copies * batch} inputs a step"
-        then = f", then {len(recipe.probe)} probe{'' if len(recipe.probe) == 1 else 's'}"
+        rotations = len(recipe.rotation.angles) if recipe.rotation.copies == "all" else 1
+        inputs += f" × {_count(rotations, 'rotation')} = {rotations * batch} inputs"
+        then = f", then {_count(len(recipe.probe), 'probe')}"
     if images is None and recipe.train.steps is None:
-        return f"{inputs}; the number of steps is known once the images have been read."
+        return f"{inputs} per step. The number of steps is known once the images have been read."
     steps = recipe.train.total_steps(images or 0)
-    of = f" on {images} images" if images else ""
-    return f"{steps} steps of {inputs}{of}{then}."
+    source = f", from {thousands(images)} images" if images else ""
+    return f"{steps} steps of {inputs}{source}{then}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

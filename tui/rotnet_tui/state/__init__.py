@@ -1,1 +1,1 @@
-"""What is read, without a widget."""
+"""What the UI reads: run folders, recipes and GPUs. No widgets."""

@@ -1,110 +1,112 @@
-"""Follows one run's events and keeps them small, however long the run."""
+"""Follows the events of one run, in memory of bounded size."""
 
 import time
 from array import array
 from pathlib import Path
 from typing import Any
 
-from rotnet_keras.runs.events import NEWEST_STEPS, STEP_START, Event, EventReader, parse_event
+from rotnet_keras.runs.events import NEWEST_STEPS, STEP_PREFIX, Event, EventReader, parse_event
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.task_labels import Task, task_of
 
 COLUMNS = ("step", "epoch", "seconds", "loss", "accuracy", "learning_rate", "images_per_s", "data_wait")
-# Step events kept; of more, every second is dropped, and every second of those that come.
-KEPT = 8000
+# The most step events that are kept. When there are more, every second one is dropped, now and from then on.
+MAX_STEPS = 8000
+# The usual size of a step event in the file.
 STEP_BYTES = 200
-STEPPED = ("step", "epoch", "samples", "probe", "checkpoint", "resume")
+KINDS_WITH_STEP = ("step", "epoch", "samples", "probe", "checkpoint", "resume")
 KEPT_KINDS = ("epoch", "samples", "probe", "suitability", "warning", "resume", "run", "picture")
 
 
 class History:
-    """What a run's events say so far.
+    """The events of a run so far.
 
     Attributes:
-        columns: one array of floats each of `COLUMNS`, a row for each step event that is kept; NaN where unknown.
-            "seconds" counts the time at work, without the pauses between a stop and a resume.
-        stride: one of so many step events is kept.
+        columns: an array of floats for each of `COLUMNS`, with one row per kept step event; NaN where unknown.
+            "seconds" is the time spent training, without the pauses between a stop and a resume.
+        stride: one of this many step events is kept.
         latest: the newest step event.
-        epochs, samples, probes, warnings, resumes: the events of these kinds, and `end` the last one's.
+        events: lists of all events of each of `KEPT_KINDS`.
         checkpoint: the newest checkpoint event.
-        complete: whether everything in the file has been read.
+        end: the end event; None while the run continues.
+        complete: whether the whole file has been read.
     """
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
         self._task = task_of(run)
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self.reader = EventReader(self.run.events_file)
         self.columns = {name: array("d") for name in COLUMNS}
-        # Of a long file, little is parsed only to be dropped again.
-        self.stride = 1 << max(0, (_size(self.run.events_file) // (KEPT * STEP_BYTES)).bit_length() - 1)
+        # For a long file, start with a large stride: most of its step events need not be parsed.
+        self.stride = 1 << max(0, (_size(self.run.events_file) // (MAX_STEPS * STEP_BYTES)).bit_length() - 1)
         self.complete = False
         self.latest: Event | None = None
         self.checkpoint: Event | None = None
         self.end: Event | None = None
-        self.kept: dict[str, list[Event]] = {kind: [] for kind in KEPT_KINDS}
-        self._lines = self._count = 0
-        self._worked = 0.0
+        self.events: dict[str, list[Event]] = {kind: [] for kind in KEPT_KINDS}
+        self._step_count = 0
+        self._training_seconds = 0.0
         self._last_time = 0.0
 
     @property
     def epochs(self) -> list[Event]:
         """The epoch events."""
-        return self.kept["epoch"]
+        return self.events["epoch"]
 
     @property
     def is_study(self) -> bool:
-        """Whether the run is a study: it trains nothing itself, its runs do."""
-        return bool(self.run.settings().get("kind") == "study")
+        """Whether the run is a study, which trains nothing itself: its runs do."""
+        return bool(self.run.recipe_values().get("kind") == "study")
 
     @property
     def task(self) -> Task:
-        """What the network learns to answer."""
-        if not self._task.answers:
+        """What the model is trained to predict."""
+        if not self._task.classes:
             self._task = task_of(self.run)
         return self._task
 
     @property
-    def share_read(self) -> float:
-        """How much of the file has been read, 0 to 1."""
+    def fraction_read(self) -> float:
+        """The fraction of the file that has been read, 0 to 1."""
         size = _size(self.run.events_file)
         return min(1.0, self.reader.offset / size) if size else 1.0
 
     def poll(self, budget: float = 0.01) -> bool:
-        """Read on for at most `budget` seconds; whether anything new was found."""
+        """Read events for at most `budget` seconds; returns whether there were any."""
         restarts = self.reader.restarted
-        until = time.perf_counter() + budget
+        deadline = time.perf_counter() + budget
         pending: bytes | None = None
         found = 0
         self.complete = True
-        for line in self.reader.lines():
+        for line in self.reader.new_lines():
             if self.reader.restarted != restarts:
-                self._begin()
+                self._reset()
                 return True
             found += 1
-            if line.startswith(STEP_START):
-                self._count += 1
-                if self._count % self.stride:
+            if line.startswith(STEP_PREFIX):
+                self._step_count += 1
+                if self._step_count % self.stride:
                     pending = line
                 else:
                     pending = None
-                    self._take(line)
+                    self._add(line)
             else:
                 if pending is not None:
-                    self._note_step(pending)
+                    self._set_latest(pending)
                     pending = None
-                self._take(line)
-            if found % 200 == 0 and time.perf_counter() > until:
+                self._add(line)
+            if found % 200 == 0 and time.perf_counter() > deadline:
                 self.complete = False
                 break
         if pending is not None:
-            self._note_step(pending)
+            self._set_latest(pending)
         return found > 0
 
-    def judged(self) -> list[Event]:
-        """The events that a verdict needs: the epochs, the newest steps, the end."""
+    def verdict_events(self) -> list[Event]:
+        """The events that a verdict needs: all epochs, the newest steps, the end."""
         start = max(0, len(self.columns["step"]) - NEWEST_STEPS)
         steps: list[Event] = [
             {"kind": "step", **{name: self.columns[name][i] for name in ("step", "loss", "accuracy")}}
@@ -114,52 +116,52 @@ class History:
             steps.append(self.latest)
         return [*steps, *self.epochs, *([self.end] if self.end else [])]
 
-    def _note_step(self, line: bytes) -> None:
+    def _set_latest(self, line: bytes) -> None:
         event = parse_event(line)
-        if event is not None and _understood(event):
+        if event is not None and _is_valid(event):
             self.latest = event
-            self._tell_time(event)
+            self._count_time(event)
 
-    def _take(self, line: bytes) -> None:
+    def _add(self, line: bytes) -> None:
         event = parse_event(line)
-        if event is None or not _understood(event):
+        if event is None or not _is_valid(event):
             self.reader.unreadable += 1
             return
         kind = event["kind"]
         if kind == "start":
             self.end = None
-        self._tell_time(event)
+        self._count_time(event)
         if kind == "step":
             self.latest = event
             self._append(event)
         elif kind == "resume":
-            self._go_back(event)
-            self.kept[kind].append(event)
+            self._rewind(event)
+            self.events[kind].append(event)
         elif kind == "checkpoint":
             self.checkpoint = event
         elif kind == "end":
             self.end = event
-        elif kind in self.kept:
-            self.kept[kind].append(event)
+        elif kind in self.events:
+            self.events[kind].append(event)
 
-    def _tell_time(self, event: Event) -> None:
+    def _count_time(self, event: Event) -> None:
         passed = event["time"] - (self._last_time or event["time"])
         if event["kind"] != "start":
-            self._worked += max(0.0, passed)  # A clock may be set back.
+            self._training_seconds += max(0.0, passed)  # The clock may have been set back.
         self._last_time = event["time"]
 
     def _append(self, event: Event) -> None:
         for name, column in self.columns.items():
-            column.append(self._worked if name == "seconds" else _number(event.get(name)))
-        if len(self.columns["step"]) > KEPT:
+            column.append(self._training_seconds if name == "seconds" else _number(event.get(name)))
+        if len(self.columns["step"]) > MAX_STEPS:
             self.columns = {name: column[1::2] for name, column in self.columns.items()}
             self.stride *= 2
 
-    def _go_back(self, event: Event) -> None:
-        """Drop what came after the checkpoint that the run went back to."""
+    def _rewind(self, event: Event) -> None:
+        """Drop the events after the checkpoint from which the run was resumed."""
         step = event.get("step", 0)
         for kind in ("epoch", "samples", "probe"):
-            self.kept[kind] = [e for e in self.kept[kind] if e.get("step", 0) <= step]
+            self.events[kind] = [e for e in self.events[kind] if e.get("step", 0) <= step]
         count = len(self.columns["step"])
         while count and self.columns["step"][count - 1] > step:
             count -= 1
@@ -168,10 +170,10 @@ class History:
             self.latest = None
 
 
-def _understood(event: Event) -> bool:
-    """Whether an event has what is drawn of it; one of another version may not."""
+def _is_valid(event: Event) -> bool:
+    """Whether an event has the fields that are drawn. An event of another version may lack some."""
     validation = event.get("validation", {"accuracy": 0, "loss": 0, "confusion": []})
-    if event["kind"] in STEPPED and not isinstance(event.get("step"), (int, float)):
+    if event["kind"] in KINDS_WITH_STEP and not isinstance(event.get("step"), (int, float)):
         return False
     if event["kind"] == "epoch" and not isinstance(event.get("epoch"), (int, float)):
         return False

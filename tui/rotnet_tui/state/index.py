@@ -1,4 +1,4 @@
-"""All runs of a folder at a glance, read again only where something changed."""
+"""Summaries of all runs in a folder. Only runs that have changed are read again."""
 
 import asyncio
 import time
@@ -6,14 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from rotnet_keras.runs.folder import RunFolder, list_runs
-from rotnet_keras.runs.status import WORDS, summary
-from rotnet_tui.state.words import LIVE, printable
+from rotnet_keras.runs.status import TEXT_KEYS, summary
+from rotnet_tui.state.words import ACTIVE, LIVE, screen_text
 
 SLICE_SECONDS = 0.02
 
 
 class RunIndex:
-    """Summaries of the runs, by name."""
+    """Summaries of all runs in a folder, by the name of the run.
+
+    Attributes:
+        summaries: as `rotnet_keras.runs.status.summary` makes them, with printable text.
+        ready: whether the folder has been read once.
+    """
 
     def __init__(self, runs_dir: Path) -> None:
         self.runs_dir = runs_dir
@@ -23,7 +28,7 @@ class RunIndex:
         self._refreshing = asyncio.Lock()
 
     async def refresh(self) -> None:
-        """Read what is new, in slices, so that keys are answered in between."""
+        """Read what is new, in short slices, so that the UI stays responsive."""
         if self._refreshing.locked():
             return
         async with self._refreshing:
@@ -35,7 +40,7 @@ class RunIndex:
                 signature = _signature(run)
                 known = self.summaries.get(name)
                 if known is None or signature != self._signatures[name] or known["state"] in LIVE:
-                    self.summaries[name] = shown_summary(run)
+                    self.summaries[name] = printable_summary(run)
                     self._signatures[name] = signature
                 if time.perf_counter() - started > SLICE_SECONDS:
                     await asyncio.sleep(0)
@@ -44,23 +49,21 @@ class RunIndex:
 
     def newest_first(self) -> list[dict[str, Any]]:
         """The summaries, the newest run first."""
-        return sorted(self.summaries.values(), key=lambda found: -(found["created"] or 0))
+        return sorted(self.summaries.values(), key=lambda summary: -(summary["created"] or 0))
 
-    def going(self) -> int:
-        """How many runs are at work."""
-        return sum(
-            found["state"] in ("starting", "running", "stopping", "stalled") for found in self.summaries.values()
-        )
+    def active_count(self) -> int:
+        """How many runs have a process."""
+        return sum(summary["state"] in ACTIVE for summary in self.summaries.values())
 
 
-def shown_summary(run: RunFolder) -> dict[str, Any]:
-    """A summary whose words are fit for the screen."""
+def printable_summary(run: RunFolder) -> dict[str, Any]:
+    """The summary of a run, its text made safe for the screen."""
     found = summary(run)
-    return {**found, **{key: printable(found[key] or "") for key in WORDS}, "step": found["step"] or 0}
+    return {**found, **{key: screen_text(found[key] or "") for key in TEXT_KEYS}, "step": found["step"] or 0}
 
 
 def _signature(run: RunFolder) -> tuple:
-    """Changes when the run's events or facts do."""
+    """A value that changes with the run's events or facts."""
     signature: list[int] = []
     for path in (run.events_file, run.facts_file, run.stop_file):
         try:

@@ -1,1 +1,1 @@
-"""The tabs of a run."""
+"""The tabs of the run screen."""

@@ -1,26 +1,22 @@
-"""What every tab of a run has in common."""
-
-from typing import TYPE_CHECKING
+"""The base class of the tabs of a run."""
 
 from textual.containers import Vertical
 
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
 
-if TYPE_CHECKING:
-    from rotnet_tui.app import RotnetApp
 
+class RunTab(Vertical):
+    """One tab of a run. It is drawn only while it is visible, and only when there is something new."""
 
-class Pane(Vertical):
-    """One tab of a run: drawn only while it is seen, and only when there is something new."""
-
-    app: "RotnetApp"
+    def __init__(self, settings: Settings, *, id: str) -> None:
+        super().__init__(id=id)
+        self.settings = settings
 
     def show(self, history: History, state: str) -> None:
-        """Draw what the history says by now."""
-        raise NotImplementedError
+        """Draw the current content of the history.
 
-    @property
-    def settings(self) -> Settings:
-        """What the UI remembers."""
-        return self.app.settings
+        Args:
+            state: of the run, such as "running".
+        """
+        raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What has been learned: the first layer's filters, and what a probe makes of each tap."""
+"""The learned features: probe results of each tap, and the filters of the first layer."""
 
 from rich.console import Group
 from rich.table import Table as RichTable
@@ -7,18 +7,19 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Static
 
-from rotnet_keras.reports.report import Table, probe_tables, result_tables
+from rotnet_keras.reports.tables import Table, probe_tables, result_tables
 from rotnet_keras.runs.folder import RunFolder
+from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
-from rotnet_tui.tabs.base import Pane
-from rotnet_tui.widgets.picture import half_blocks, open_picture
+from rotnet_tui.tabs.base import RunTab
+from rotnet_tui.widgets.picture import half_blocks, open_image
 
 
-class Features(Pane):
-    """Probe accuracy by tap beside the paper's, and the filters of the newest epoch."""
+class FeaturesTab(RunTab):
+    """Probe accuracy by tap beside the paper's, and the filters after the newest epoch."""
 
-    def __init__(self) -> None:
-        super().__init__(id="features")
+    def __init__(self, settings: Settings, *, id: str) -> None:
+        super().__init__(settings, id=id)
         self._drawn: tuple | None = None
 
     def compose(self) -> ComposeResult:
@@ -31,38 +32,38 @@ class Features(Pane):
 
     def show(self, history: History, state: str) -> None:
         """Draw both, if something is new."""
-        samples = history.kept["samples"]
-        key = (*(len(history.kept[kind]) for kind in ("probe", "run", "picture")), len(samples), state, self.size)
+        samples = history.events["samples"]
+        key = (*(len(history.events[kind]) for kind in ("probe", "run", "picture")), len(samples), state, self.size)
         if key == self._drawn:
             return
         self._drawn = key
         self.query_one("#probe-tables", Static).update(self._tables(history))
         self.query_one("#filter-picture", Static).update(self._filters(history.run, samples))
 
-    def _tables(self, history: History) -> Group | str:
-        recipe = history.run.settings()
-        probes = history.kept["probe"]
+    def _tables(self, history: History) -> Group | Text:
+        recipe = history.run.recipe_values()
+        probes = history.events["probe"]
         if history.is_study:
-            return _drawn(result_tables(history.run))
+            return _rich_tables(result_tables(history.run))
         if not probes:
             planned = len(recipe.get("probe", []))
             if not planned:
-                return "This recipe has no probe: add a [[probe]] table to it to measure what the features are worth."
-            return f"No probe yet: {planned} follow{'s' if planned == 1 else ''} after the pretraining."
-        return _drawn(probe_tables(probes, recipe))
+                return Text("This recipe has no probe. Add a [[probe]] table to measure how good the features are.")
+            return Text(f"No probe yet: {planned} {'follows' if planned == 1 else 'follow'} after pretraining.")
+        return _rich_tables(probe_tables(probes, recipe))
 
     def _filters(self, run: RunFolder, samples: list[dict]) -> Group | str:
-        named = [run.samples / str(e["filters"]) for e in samples if e.get("filters")]
-        path = named[-1] if named else run.figures / "filters.png"
-        image = open_picture(path)
+        paths = [run.samples / str(e["filters"]) for e in samples if e.get("filters")]
+        image = open_image(paths[-1] if paths else run.figures / "filters.png")
         if image is None:
-            return "The first layer's filters are drawn at the end of every epoch."
+            return "The filters of the first layer are drawn at the end of every epoch."
         width = min(max(10, self.query_one("#filters").size.width - 2), image.width)
         height = max(1, round(image.height * width / image.width / 2))
-        return Group(Text("First-layer filters, by falling energy", style="bold"), half_blocks(image, width, height))
+        heading = Text("Filters of the first layer, in decreasing energy", style="bold")
+        return Group(heading, half_blocks(image, width, height))
 
 
-def _drawn(tables: list[Table]) -> Group:
+def _rich_tables(tables: list[Table]) -> Group:
     parts: list = []
     for title, columns, rows in tables:
         table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))

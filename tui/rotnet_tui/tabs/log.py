@@ -1,18 +1,21 @@
-"""The run's log: followed, searched, and filtered by level."""
+"""The log of a run: followed, searched, and filtered by level."""
 
 import re
 from collections import deque
+from collections.abc import Iterable
 
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.widgets import Input, RichLog, Static
 
+from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
-from rotnet_tui.state.words import printable
-from rotnet_tui.tabs.base import Pane
+from rotnet_tui.state.words import screen_text
+from rotnet_tui.tabs.base import RunTab
 
-KEPT_LINES = 5000
+MAX_LINES = 5000
+# Bytes from the end of the file that are read at first.
 FIRST_READ = 512 * 1024
 LEVELS = ("all", "warnings", "errors")
 WARNING = re.compile(r"warning|\bW\d{4}\b|^W0000|stopped", re.IGNORECASE)
@@ -20,30 +23,30 @@ ERROR = re.compile(r"error|exception|traceback|\bE\d{4}\b|killed", re.IGNORECASE
 TRACEBACK = "Traceback (most recent call last)"
 
 
-class LogView(Pane):
+class LogTab(RunTab):
     """The end of `log.txt`."""
 
-    def __init__(self) -> None:
-        super().__init__(id="log")
-        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+    def __init__(self, settings: Settings, *, id: str) -> None:
+        super().__init__(settings, id=id)
+        self._lines: deque[str] = deque(maxlen=MAX_LINES)
         self._offset: int | None = None
-        self._rest = b""
+        self._unfinished_line = b""
         self._level = 0
         self._folded = True
         self._history: History | None = None
 
     def compose(self) -> ComposeResult:
-        """A headline, the lines, and a search field that comes when called."""
+        """A headline, the lines, and a search field that is hidden at first."""
         yield Static(id="log-head")
-        yield RichLog(id="log-lines", max_lines=KEPT_LINES, wrap=True, min_width=20)
+        yield RichLog(id="log-lines", max_lines=MAX_LINES, wrap=True, min_width=20)
         yield Input(placeholder="search; esc clears", id="log-search", compact=True)
 
     def on_mount(self) -> None:
-        """The search field is hidden until it is called."""
+        """Hide the search field."""
         self.query_one("#log-search").display = False
 
     def show(self, history: History, state: str) -> None:
-        """Add what has come since the last time."""
+        """Add the lines that are new since the last call."""
         self._history = history
         before = len(self._lines)
         if self._read(history):
@@ -52,12 +55,12 @@ class LogView(Pane):
             self.query_one("#log-head", Static).update(f"No log yet: the run is {state}.")
 
     def toggle_follow(self) -> None:
-        """Keep the newest line in view, or stay where one reads."""
+        """Keep the newest line in view, or keep the position."""
         self.settings.follow = not self.settings.follow
         self._refill()
 
     def next_level(self) -> None:
-        """Show all lines, only warnings and errors, or only errors."""
+        """Switch between all lines, warnings and errors, and errors only."""
         self._level = (self._level + 1) % len(LEVELS)
         self._refill()
 
@@ -73,7 +76,7 @@ class LogView(Pane):
         field.focus()
 
     def clear_search(self) -> bool:
-        """Close the search field; whether it was open."""
+        """Close the search field; returns whether it was open."""
         field = self.query_one("#log-search", Input)
         if not field.display:
             return False
@@ -83,38 +86,38 @@ class LogView(Pane):
         return True
 
     @on(Input.Changed, "#log-search")
-    def _searched(self) -> None:
+    def _search_changed(self) -> None:
         self._refill()
 
     @on(Input.Submitted, "#log-search")
-    def _submitted(self) -> None:
+    def _search_submitted(self) -> None:
         self.query_one("#log-lines").focus()
 
     def _read(self, history: History) -> bool:
-        """Read the file's new part; whether there was one."""
+        """Read what was added to the file; returns whether there are new lines."""
         try:
             size = history.run.log.stat().st_size
             if self._offset is None or size < self._offset:
                 self._offset = max(0, size - FIRST_READ)
                 self._lines.clear()
-                self._rest = b""
+                self._unfinished_line = b""
             if size == self._offset:
                 return False
             with history.run.log.open("rb") as file:
                 file.seek(self._offset)
-                content = self._rest + file.read(size - self._offset)
+                content = self._unfinished_line + file.read(size - self._offset)
         except OSError:
             return False
         self._offset = size
-        *lines, self._rest = content.split(b"\n")
-        self._lines.extend(printable(line.decode("utf-8", "replace")) for line in lines)
+        *lines, self._unfinished_line = content.split(b"\n")
+        self._lines.extend(screen_text(line.decode("utf-8", "replace")) for line in lines)
         return bool(lines)
 
     def _refill(self) -> None:
         log = self.query_one("#log-lines", RichLog)
         wanted = self.query_one("#log-search", Input).value.lower()
         colors = self.app.theme_variables
-        shown = [line for line in self._chosen() if wanted in line.lower()]
+        shown = [line for line in self._filtered_lines() if wanted in line.lower()]
         log.auto_scroll = self.settings.follow
         top, width = log.scroll_offset.y, max(20, log.scrollable_content_region.width)
         log.clear()
@@ -128,16 +131,16 @@ class LogView(Pane):
             log.write(text, width=width, scroll_end=self.settings.follow)
         if not self.settings.follow:
             log.scroll_to(y=top, animate=False)
-        words = [f"{len(shown)} of {len(self._lines)} lines", f"[b]l[/] {LEVELS[self._level]}"]
-        words.append(f"[b]f[/] {'following' if self.settings.follow else 'standing still'}")
+        words = [f"{len(shown)} of {len(self._lines)} lines", f"[b]l[/] level: {LEVELS[self._level]}"]
+        words.append(f"[b]f[/] {'following' if self.settings.follow else 'not following'}")
         words += ["[b]/[/] search", f"[b]u[/] tracebacks {'folded' if self._folded else 'unfolded'}"]
         unreadable = self._history.reader.unreadable if self._history else 0
         if unreadable:
-            words.append(f"{unreadable} unreadable lines of events.jsonl passed over")
+            words.append(f"{unreadable} unreadable lines in events.jsonl")
         self.query_one("#log-head", Static).update("   ".join(words), layout=False)
 
-    def _chosen(self) -> list[str]:
-        lines = _folded(self._lines) if self._folded else list(self._lines)
+    def _filtered_lines(self) -> list[str]:
+        lines = _fold_tracebacks(self._lines) if self._folded else list(self._lines)
         if LEVELS[self._level] == "errors":
             return [line for line in lines if ERROR.search(line)]
         if LEVELS[self._level] == "warnings":
@@ -145,8 +148,8 @@ class LogView(Pane):
         return lines
 
 
-def _folded(lines: "deque[str]") -> list[str]:
-    """The lines with every traceback as its last line alone."""
+def _fold_tracebacks(lines: Iterable[str]) -> list[str]:
+    """The lines, each traceback reduced to its last line."""
     folded: list[str] = []
     hidden: int | None = None
     for line in lines:

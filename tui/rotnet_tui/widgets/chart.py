@@ -1,4 +1,4 @@
-"""One chart of curves: braille lines, chance lines, marks, a logarithmic axis, keys that do not clash."""
+"""A chart of curves in braille dots, with a line at chance level, vertical marks and a logarithmic axis."""
 
 import math
 from collections.abc import Sequence
@@ -16,13 +16,18 @@ from textual_hires_canvas import Canvas
 from textual_plot import HiResMode, NumericAxisFormatter, PlotWidget
 from textual_plot.plot_widget import Legend
 
-# Weight of the past in the smoothed curves; the first shows the values as they are.
+# Weights of the past in the exponential moving average of a curve; the first means no smoothing.
 SMOOTHING = (0.0, 0.8, 0.95)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart: points, and a colour as Textual's themes name it ("$text-primary")."""
+    """One curve of a chart.
+
+    Attributes:
+        color: a colour of Textual's themes, such as "$text-primary".
+        smooth: whether the curve may be smoothed.
+    """
 
     name: str
     x: Sequence[float] | np.ndarray
@@ -32,17 +37,17 @@ class Curve:
 
 
 class ShortFormatter(NumericAxisFormatter):
-    """Tick labels no longer than they need be: 2k instead of 2000, 1e-3 instead of 0.001."""
+    """Short tick labels: 20k instead of 20000, 1e-3 instead of 0.001."""
 
     def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
-        """Round positions; one in the middle where the curve is level."""
+        """Round positions; a single one in the middle if the curve is constant."""
         if max_ - min_ <= 1e-4 * max(abs(min_), abs(max_)):
             return [(min_ + max_) / 2]
-        # What float noise leaves at zero would be labelled "-0.00".
+        # Rounding noise around zero would be labelled "-0.00".
         return [0.0 if abs(t) < 1e-9 * (max_ - min_) else t for t in super().get_ticks(min_, max_, max_ticks)]
 
     def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
-        """One short label a tick."""
+        """One short label per tick."""
         if len(ticks) == 1:
             return [f"{ticks[0]:.3g}"]
         if ticks and max(map(abs, ticks)) >= 10_000 and all(t == int(t) for t in ticks):
@@ -56,7 +61,7 @@ class LogFormatter(ShortFormatter):
     """Labels for an axis of decimal logarithms."""
 
     def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
-        """Logarithms of 1, 2 and 5 times powers of ten, of powers alone where that is too many."""
+        """Logarithms of 1, 2 and 5 times powers of ten; of the powers alone if these are too many."""
         powers = range(math.floor(min_), math.ceil(max_) + 1)
         fine = [p + math.log10(m) for p in powers for m in (1, 2, 5)]
         inside = [t for t in fine if min_ <= t <= max_]
@@ -70,16 +75,16 @@ class LogFormatter(ShortFormatter):
 
 
 class StyledCanvas(Canvas):
-    """A canvas whose empty lines have a style too: Textual's filter for NO_COLOR fails where there is none."""
+    """A canvas whose empty lines have no cells: Textual's filter for NO_COLOR fails on cells without a style."""
 
     def render_line(self, y: int) -> Strip:
-        """One line, without cells where nothing is drawn yet."""
+        """One line; without cells if nothing has been drawn yet."""
         line = super().render_line(y)
         return line if line.cell_length else Strip([])
 
 
 class Chart(PlotWidget, inherit_bindings=False):
-    """A chart with its legend and last values in the border."""
+    """A chart whose border holds the legend and the last values."""
 
     BINDINGS = [
         Binding("+", "zoom_in", "Zoom in", show=False),
@@ -90,21 +95,21 @@ class Chart(PlotWidget, inherit_bindings=False):
         Binding("down", "pan_down", "Pan down", show=False),
         Binding("0", "reset_scales", "Whole curve", show=False),
     ]
-    HELP = "`+` `-` or the wheel zoom, arrows or dragging move, `0` shows the whole curve, `z` maximises."
+    HELP = "`+` `-` or the mouse wheel zoom, arrows or dragging move, `0` shows the whole curve, `z` maximises."
 
     def __init__(self, title: str, *, id: str) -> None:
         super().__init__(id=id)
         self.border_title = title
 
     def compose(self) -> ComposeResult:
-        """The canvas between its margins, and the legend that is not used."""
+        """The canvas between its margins, and the legend of the base class, which stays hidden."""
         with Grid():
             for name in ("margin-top", "margin-left", "plot", "margin-bottom"):
                 yield StyledCanvas(1, 1, id=name)
         yield Legend(id="legend")
 
     def on_mount(self) -> None:
-        """Give the margins' room to the curves."""
+        """Make the margins small."""
         super().on_mount()
         self.margin_top, self.margin_bottom, self.margin_left = 0, 1, 8
 
@@ -121,11 +126,11 @@ class Chart(PlotWidget, inherit_bindings=False):
         """Draw curves.
 
         Args:
-            chance: where guessing would be: a dotted line.
-            log: draw the decimal logarithm of y.
-            smoothing: which of `SMOOTHING` to use for curves that may be smoothed.
+            chance: the value at chance level, drawn as a dotted line.
+            log: whether the y axis is logarithmic.
+            smoothing: index into `SMOOTHING`, for the curves that may be smoothed.
             marks: x positions of vertical lines.
-            format: of the last values in the border.
+            format: format of the last values in the border.
         """
         self.clear()
         formatter = LogFormatter() if log else ShortFormatter()
@@ -141,7 +146,7 @@ class Chart(PlotWidget, inherit_bindings=False):
             legend.append(f"[{curve.color}]{escape(curve.name)} {smooth[-1]:{format}}[/]")
             x, y = _decimated(x, smooth, max(10, self.size.width))
             if len(x) == 1:
-                # A line needs two points; one alone would not be seen.
+                # A line needs two points; a single one would be invisible.
                 x, y = np.repeat(x, 2), np.repeat(y, 2)
             self.plot(x, np.log10(y) if log else y, line_style=self._hex(curve.color), hires_mode=HiResMode.BRAILLE)
         if chance is not None and ends:
@@ -156,7 +161,7 @@ class Chart(PlotWidget, inherit_bindings=False):
         self.border_subtitle = "  ".join(legend)
 
     def _hex(self, color: str) -> str:
-        """The hexadecimal form that the canvas wants of a colour of the theme; half a grey for automatic ones."""
+        """A colour of the theme in hexadecimal form, which the canvas needs; a grey for Textual's automatic colours."""
         value = self.app.theme_variables[color.removeprefix("$")]
         if value.startswith("#"):
             return value[:7]
@@ -175,7 +180,7 @@ def _finite(
 
 
 def _smoothed(values: np.ndarray, weight: float) -> np.ndarray:
-    """Exponential moving average, without the bias of its start."""
+    """Exponential moving average, corrected for the bias at its start."""
     if not weight:
         return values
     smooth = np.empty_like(values)
@@ -188,7 +193,7 @@ def _smoothed(values: np.ndarray, weight: float) -> np.ndarray:
 
 
 def _decimated(x: np.ndarray, y: np.ndarray, buckets: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most two points a bucket, its lowest and its highest, so that spikes stay."""
+    """At most two points per bucket, the lowest and the highest, so that spikes stay visible."""
     if len(x) <= 2 * buckets:
         return x, y
     cuts = np.linspace(0, len(x), buckets + 1).astype(int)

@@ -1,4 +1,4 @@
-"""From a recipe's schema to the fields of a form: what can be set, what it may be, what it is."""
+"""The fields of a form, derived from the schema of a recipe."""
 
 import types
 import typing
@@ -19,9 +19,10 @@ class FormField:
 
     Attributes:
         key: dotted, as on the command line.
-        value: what the recipe has, as TOML; empty where it has nothing.
-        choices: the values there are, None where any may be typed.
-        text: whether what is typed is a string as it stands, and no TOML.
+        section: the key of the table that the field belongs to; empty at the top level.
+        value: the recipe's value as TOML; empty if it has none.
+        choices: all allowed values; None if any value may be typed.
+        is_string: whether what is typed is taken as a string without quotes, not as TOML.
     """
 
     key: str
@@ -29,7 +30,7 @@ class FormField:
     description: str
     value: str
     choices: tuple[str, ...] | None
-    text: bool
+    is_string: bool
 
     @property
     def label(self) -> str:
@@ -38,16 +39,16 @@ class FormField:
 
 
 def form_fields(recipe: Recipe) -> Iterator[FormField]:
-    """The fields of a recipe in the schema's order; `kind` and `expect` are no matter of choice.
+    """The fields of a recipe in the order of the schema, without `kind` and `expect`, which are not settings.
 
-    A study's runs and tables are written in its file; here its size and its data's place are chosen.
+    For a study, only its scale and the folder of its data can be set: its runs and tables are edited in its file.
     """
     if isinstance(recipe, StudyRecipe):
         data_dir = recipe.set.get("data", {}).get("data_dir", "")
-        where = "Where tfds looks, for all runs; TFDS_DATA_DIR when not given."
+        description = "The folder of TensorFlow Datasets, for all runs; TFDS_DATA_DIR if not set."
         yield FormField("title", "", "", recipe.title, None, True)
         yield FormField("scale", "", "How large the runs are.", recipe.scale, tuple(recipe.scales), True)
-        yield FormField("set.data.data_dir", "set", where, str(data_dir), None, True)
+        yield FormField("set.data.data_dir", "set", description, str(data_dir), None, True)
         return
     for name, info in type(recipe).model_fields.items():
         if name not in ("kind", "expect"):
@@ -62,7 +63,7 @@ def _fields(key: str, annotation: Any, description: str | None, value: Any, sect
         for i, item in enumerate(value):
             yield from _fields(f"{key}.{i}", type(item), None, item, key)
     elif _is_table(annotation):
-        # An empty list of tables has no fields: it is written in the recipe's file.
+        # An empty list of tables has no fields: tables are added in the file of the recipe.
         return
     else:
         yield FormField(
@@ -71,7 +72,7 @@ def _fields(key: str, annotation: Any, description: str | None, value: Any, sect
 
 
 def as_text(value: Any, annotation: Any) -> str:
-    """How a value stands in its field."""
+    """A value as it is shown in its field."""
     if value is None:
         return ""
     return value if isinstance(value, str) and _is_str(annotation) else toml(value)
@@ -84,7 +85,7 @@ def toml(value: Any) -> str:
     return value if isinstance(value, str) else tomlkit.item(value).as_string()
 
 
-def _parts(annotation: Any) -> list[Any]:
+def _union_members(annotation: Any) -> list[Any]:
     """The members of a union without None, or the type itself."""
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
@@ -94,21 +95,21 @@ def _parts(annotation: Any) -> list[Any]:
 
 
 def _choices(annotation: Any) -> tuple[str, ...] | None:
-    parts = _parts(annotation)
-    if parts == [bool]:
+    members = _union_members(annotation)
+    if members == [bool]:
         return ("true", "false")
-    if len(parts) == 1 and typing.get_origin(parts[0]) is Literal:
-        return tuple(toml(value) for value in typing.get_args(parts[0]))
+    if len(members) == 1 and typing.get_origin(members[0]) is Literal:
+        return tuple(toml(value) for value in typing.get_args(members[0]))
     return None
 
 
 def _is_str(annotation: Any) -> bool:
-    parts = _parts(annotation)
-    literal = [v for p in parts if typing.get_origin(p) is Literal for v in typing.get_args(p)]
-    return parts == [str] or (bool(literal) and all(isinstance(v, str) for v in literal))
+    members = _union_members(annotation)
+    literal = [v for p in members if typing.get_origin(p) is Literal for v in typing.get_args(p)]
+    return members == [str] or (bool(literal) and all(isinstance(v, str) for v in literal))
 
 
 def _is_table(annotation: Any) -> bool:
-    parts = _parts(annotation)
-    inner = [a for part in parts for a in (part, *typing.get_args(part))]
+    members = _union_members(annotation)
+    inner = [a for part in members for a in (part, *typing.get_args(part))]
     return any(isinstance(a, type) and issubclass(a, BaseModel) for a in inner)

@@ -1,4 +1,4 @@
-"""Pictures out of half blocks: two pixels a cell, right in every terminal, in tmux and in the browser."""
+"""Images drawn with half blocks, two pixels per cell, which work in every terminal, in tmux and in a browser."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from PIL import Image
 from rich_pixels import Pixels
 
 
-def open_picture(path: Path) -> Image.Image | None:
-    """The picture in RGB, None where there is none or it is damaged."""
+def open_image(path: Path) -> Image.Image | None:
+    """The image in RGB; None if it is missing or damaged."""
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
@@ -16,7 +16,7 @@ def open_picture(path: Path) -> Image.Image | None:
 
 
 def half_blocks(image: Image.Image, width: int, height: int) -> Pixels:
-    """The picture in `width` cells and `height` rows."""
+    """The image in `width` cells and `height` rows."""
     size = (width, 2 * height)
     smaller = size[0] < image.width or size[1] < image.height
     resized = image.resize(size, Image.Resampling.BOX if smaller else Image.Resampling.NEAREST)

@@ -1,34 +1,35 @@
-"""What is known of a run at a glance."""
+"""The preview of a run beside the tables of the home screen."""
 
 from typing import Any
 
 from rich.text import Text
 
-from rotnet_tui.state.words import age, duration, epochs, percent, state_text
+from rotnet_keras.text import duration, percent
+from rotnet_tui.state.words import age, epoch_progress, state_text, thousands
 
 
-def run_preview(found: dict[str, Any], colors: dict[str, str]) -> Text:
-    """A summary in lines, without what is not known, and why the run is not going on."""
+def run_preview(summary: dict[str, Any], colors: dict[str, str]) -> Text:
+    """A summary in lines, without unknown values, followed by the run's message."""
     text = Text()
-    text.append_text(state_text(found["state"], colors))
-    text.append(f"  {found['name']}\n\n", style="bold")
-    steps = f"{found['step']} of {found['steps']}" if found["steps"] and found["epoch"] is not None else ""
+    text.append_text(state_text(summary["state"], colors))
+    text.append(f"  {summary['name']}\n\n", style="bold")
+    steps = f"{summary['step']} of {summary['steps']}" if summary["steps"] and summary["epoch"] is not None else ""
     rows = {
-        "recipe": found["recipe"],
-        "epoch": epochs(found),
+        "recipe": summary["recipe"],
+        "epoch": epoch_progress(summary),
         "step": steps,
-        "loss": None if found["loss"] is None else f"{found['loss']:.3f}",
-        "rotation": found["rotation_accuracy"] and f"{percent(found['rotation_accuracy'])} %",
-        "object": found["object_accuracy"] and f"{percent(found['object_accuracy'])} %",
-        "images/s": found["images_per_s"] and f"{found['images_per_s']:,.0f}".replace(",", " "),
-        "ETA": duration(found["seconds_left"]),
-        "started": found["created"] and f"{age(found['created'])} ago",
-        "folder": found["path"],
+        "loss": None if summary["loss"] is None else f"{summary['loss']:.3f}",
+        "rotation accuracy": percent(summary["rotation_accuracy"]),
+        "object accuracy": percent(summary["object_accuracy"]),
+        "images/s": summary["images_per_s"] and thousands(summary["images_per_s"]),
+        "ETA": duration(summary["seconds_left"]),
+        "started": summary["created"] and f"{age(summary['created'])} ago",
+        "folder": summary["path"],
     }
     for key, value in rows.items():
         if value:
-            text.append(f"{key:>9}  ", style="dim")
+            text.append(f"{key:>17}  ", style="dim")
             text.append(f"{value}\n")
-    if found["message"]:
-        text.append(f"\n{found['message']}\n", style=colors["text-warning"][:7])
+    if summary["message"]:
+        text.append(f"\n{summary['message']}\n", style=colors["text-warning"][:7])
     return text
