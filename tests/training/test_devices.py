@@ -135,7 +135,8 @@ def test_when_one_process_dies_the_others_end_and_all_resume(tiny_recipe):
 
 def test_a_batch_that_is_no_multiple_of_the_devices_is_refused(tiny_recipe):
     result = run_cli("run", tiny_recipe, "train.batch=15", "devices.replicas=2", cwd=tiny_recipe.parent)
-    assert result.returncode == 2 and "expected a multiple of 2, because 2 devices share each batch; got 15" in result.stdout
+    assert result.returncode == 2
+    assert "expected a multiple of 2, because 2 devices share each batch; got 15" in result.stdout
 
 
 def test_multi_worker_without_a_described_cluster_is_refused(tiny_recipe):
