@@ -73,7 +73,7 @@ def test_a_detached_run_is_watched_and_stopped_from_elsewhere(tiny_recipe):
     assert invoke("stop", "run", cwd=folder).returncode == 0
     logs = invoke("logs", "-f", "run", cwd=folder).stdout
     assert "Stopped. Resume with: rotnet-keras resume run" in logs
-    assert "Warning: train.log_every is 2, but of 1,000,000 steps an event averages 10" in logs
+    assert "Warning: train.log_every is 2, but a run of 1,000,000 steps would write too many events" in logs
     assert run.state() == "stopped"
     assert "stopped" in invoke("runs", cwd=folder).stdout
 
