@@ -220,7 +220,7 @@ def test_random_starts_have_the_architecture_of_another_run():
         (("run.1.of=nobody",), "of: no earlier run is called 'nobody'"),
         (
             ("run.1.like=rotnet",),
-            "expected of, to go on from a run's backbone, or like, to have it with random weights",
+            "expected either `of`, for a run's trained backbone, or `like`, for random weights",
         ),
         (("run.0.once=true",), "of: 'rotnet' is made once; set once = true"),
         (("scales.cpu.set={prob={seed=1}}",), "set: no run is called 'prob'"),

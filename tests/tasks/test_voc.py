@@ -184,7 +184,7 @@ def test_an_unknown_task_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("recipe", "override", "complaint"),
     [
-        (CLASSIFICATION, "head.labels_per_class=5", "head: pictures of several classes"),
+        (CLASSIFICATION, "head.labels_per_class=5", "head: images of several classes"),
         (SEGMENTATION, "low=conv1", "low: only 'deeplab' has it"),
         (SEGMENTATION, "decoder=deeplab", "low: 'deeplab' needs a second"),
         (SEGMENTATION, "train.label_smoothing=0.1", "train: this task has no label smoothing"),
