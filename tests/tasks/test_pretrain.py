@@ -115,7 +115,7 @@ def test_a_folder_with_broken_images_trains_and_names_them(tmp_path, tiny_recipe
     assert result.returncode == 0, result.stderr
     warning, few = [e["message"] for e in events_of(run, "warning")]
     images = run.facts()["data"]["train"]
-    assert few == f"train.batch is 64, but there are only {images} images: a step takes them all"
+    assert few == (f"train.batch is 64, but there are only {images} training images: every step uses all of them")
     assert warning.startswith("5 of 35 train files") and all(n in warning for n in ("empty", "text", "cut", "escape"))
     assert "[2Jescape.jpg" in result.stdout and "\x1b" not in result.stdout + run.log.read_text()
     assert all("\x1b" not in (run.path / name).read_text() for name in ("report.md", "report.html"))
