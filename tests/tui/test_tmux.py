@@ -67,12 +67,12 @@ class Terminal:
 
     def fill(self, key, value):
         """Go to a field of the form and write a value over the one it has."""
-        helped = self.wait_for(r"what would run.*\n(.*)").group(1)
+        helped = self.wait_for(r"─ summary ─.*\n(.*)").group(1)
         for _ in range(100):
             if re.match(rf"│ {re.escape(key)}(:| )", helped):
                 break
             self.keys("Tab")
-            helped = self.wait_for(rf"what would run.*\n(?!{re.escape(helped)})(.*)").group(1)
+            helped = self.wait_for(rf"─ summary ─.*\n(?!{re.escape(helped)})(.*)").group(1)
         else:
             pytest.fail(f"no field {key} in the form:\n{self.screen()}")
         self.keys("C-e", "C-u")
@@ -169,7 +169,7 @@ def lifetime(run):
 def test_a_session(terminal, tmp_path, tiny_recipe):
     terminal.start()
     terminal.wait_for("quickstart takes a few minutes")
-    terminal.press("n", "what would run")
+    terminal.press("n", "─ summary ─")
     terminal.wait_for("568 steps of 64 images")
     terminal.keys("Tab")
     terminal.fill("backbone.width", "0.25")
@@ -181,13 +181,13 @@ def test_a_session(terminal, tmp_path, tiny_recipe):
     terminal.fill("probe.0.baselines", "[]")
     terminal.fill("probe.1.baselines", "[]")
     terminal.fill("probe.1.repeats", "1")
-    terminal.wait_for("213 steps of 64 images × 4 turns")
+    terminal.wait_for("213 steps of 64 images × 4 rotations")
 
     terminal.press("F2", r"^│ . (starting|running) +quickstart-")
     terminal.wait_for(r"^│ ● running +quickstart-", 60)
     terminal.press("2", "°→", 60)
     loss = terminal.press("1", r"train (\d\.\d{3})").group(1)
-    terminal.press("q", "1 run keeps going")
+    terminal.press("q", "1 run continues in the background")
 
     terminal.start()
     terminal.wait_for("● running +quickstart-")
@@ -217,7 +217,7 @@ def test_a_session(terminal, tmp_path, tiny_recipe):
     terminal.press("End", r"probe.1.schedule.peak +0.25 ")
     terminal.keys("q")
     terminal.wait_for_end()
-    assert "going" not in terminal.screen()
+    assert "continue" not in terminal.screen()
 
 
 @pytest.mark.slow
@@ -274,7 +274,7 @@ def test_a_shipped_recipe_is_copied_before_it_is_edited(terminal, tmp_path):
     editor.write_text('#!/bin/sh\nsed -i "s/^title = .*/title = \\"of my own\\"/" "$1"\n')
     editor.chmod(0o755)
     terminal.start(EDITOR=editor)
-    terminal.wait_for("Nothing in")
+    terminal.wait_for("No runs in")
     terminal.press("2", "cifar_cpu +pretrain")
     terminal.press("e", r"cifar_cpu.toml +pretrain .*of my own")
     assert 'title = "of my own"' in (tmp_path / "cifar_cpu.toml").read_text()

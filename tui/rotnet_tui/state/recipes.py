@@ -40,7 +40,7 @@ def list_recipes() -> list[RecipeEntry]:
 def _entry(name: str, argument: str, path: Path) -> RecipeEntry:
     kind, title = kind_and_title(path)
     minutes, _ = expected_minutes(path)
-    return RecipeEntry(name, argument, path, kind, title, duration(60 * minutes) if minutes else "")
+    return RecipeEntry(name, argument, path, kind, title, _about(minutes) if minutes else "")
 
 
 def recipe_details(entry: RecipeEntry, colors: dict[str, str]) -> Text:
@@ -55,13 +55,18 @@ def recipe_details(entry: RecipeEntry, colors: dict[str, str]) -> Text:
     if header:
         text.append(f"{header}\n\n")
     if minutes:
-        text.append(f"Takes about {duration(60 * minutes)} on {hardware}.\n\n")
+        text.append(f"Takes about {_about(minutes)} on {hardware}.\n\n")
     try:
         checked = to_toml(load_recipe(entry.argument))
     except RotnetError as error:
         return text.append(str(error), style=colors["text-error"][:7])
     text.append("The recipe with all defaults:\n\n", style="dim")
     return text.append_text(toml_text(checked, colors))
+
+
+def _about(minutes: float) -> str:
+    """A planned duration, without seconds or minutes that are zero: "29 min"."""
+    return duration(60 * minutes).removesuffix(" 00 s").removesuffix(" 00 min")
 
 
 def _header(path: Path) -> str:

@@ -59,7 +59,7 @@ class FeaturesTab(RunTab):
             return "The filters of the first layer are drawn at the end of every epoch."
         width = min(max(10, self.query_one("#filters").size.width - 2), image.width)
         height = max(1, round(image.height * width / image.width / 2))
-        heading = Text("Filters of the first layer, in decreasing energy", style="bold")
+        heading = Text("Filters of the first layer, highest energy first", style="bold")
         return Group(heading, half_blocks(image, width, height))
 
 
