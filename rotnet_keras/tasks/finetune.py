@@ -22,6 +22,7 @@ from rotnet_keras.models.rotnet import Classifier
 from rotnet_keras.models.s4l import UNLABELLED, SemiSupervised
 from rotnet_keras.reports.figures import draw_filters
 from rotnet_keras.training.classifier_trainer import ClassifierTrainer
+from rotnet_keras.training.optimizers import scale_learning_rate
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import backbone_input_shape, prepare_data
 from rotnet_keras.training.trainer import configure_tensorflow
@@ -103,9 +104,8 @@ class FinetuneTrainer(ClassifierTrainer):
         model = self.model
         if recipe.pretrained and recipe.pretrained.learning_rate:
             factor = recipe.pretrained.learning_rate / recipe.optimizer.learning_rate
-            pretrained = len(model.backbone.trainable_variables)
-            fresh = len(model.trainable_variables) - pretrained
-            model.optimizer.rate_factors = [factor] * pretrained + [1.0] * fresh
+            pretrained = {id(variable) for variable in model.backbone.trainable_variables}
+            scale_learning_rate(model, factor, [v for v in model.trainable_variables if id(v) not in pretrained])
         positions = labelled_subset(dataset, recipe.head, (recipe.seed, 0))
         self.labelled = dataset.train.subset(np.resize(positions, len(dataset.train)))
         session.record(labels=len(positions))

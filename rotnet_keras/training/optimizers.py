@@ -13,10 +13,11 @@ UNDECAYED = ("bias", "gamma", "beta")
 
 
 class RatePerVariable(keras.optimizers.Optimizer):
-    """A mixin for optimizers that multiplies the learning rate by a factor for each variable.
+    """A mixin for optimizers: a factor of the learning rate for each variable, and an EMA that only evaluation uses.
 
     Attributes:
-        rate_factors: one factor for each trainable variable, in the order of `build`; 1 for all where empty.
+        rate_factors: one factor for each trainable variable, in the order of `build`; 1 for all where empty. Set them
+            with `scale_learning_rate`.
     """
 
     rate_factors: Sequence[float] = ()
@@ -24,6 +25,13 @@ class RatePerVariable(keras.optimizers.Optimizer):
     def rate_factor(self, variable: tf.Variable) -> float:
         """The factor of one variable."""
         return self.rate_factors[self._get_variable_index(variable)] if self.rate_factors else 1.0
+
+    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
+        """Do nothing. Keras calls this after each `fit`, which is an epoch here: training would go on from the EMA."""
+
+    def assign_ema(self, variables: Sequence[keras.Variable]) -> None:
+        """Set the trainable variables to their EMA, if there is one."""
+        super().finalize_variable_values(variables)
 
 
 class TorchSGD(RatePerVariable, keras.optimizers.SGD):
@@ -157,6 +165,30 @@ def using_averaged_weights(model: keras.Model, spec: Optimizer) -> Iterator[None
 def assign_averaged_weights(model: keras.Model, spec: Optimizer) -> None:
     """Set the weights of the model to their EMA, if the recipe keeps one."""
     if spec.ema:
-        # In float16 Keras wraps the optimizer in one that scales the loss.
-        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        optimizer.finalize_variable_values(model.trainable_variables)
+        updating_optimizer(model).assign_ema(model.trainable_variables)
+
+
+def scale_learning_rate(model: keras.Model, factor: float, fresh: Sequence[keras.Variable]) -> None:
+    """Multiply the learning rate of all trainable variables by a factor, except that of the fresh ones.
+
+    Args:
+        model: compiled with an optimizer of `build_optimizer`, which is built.
+        factor: of the learning rate of every step.
+        fresh: the variables that keep the whole learning rate.
+    """
+    fresh_ids = {id(variable) for variable in fresh}
+    factors = [1.0 if id(variable) in fresh_ids else factor for variable in model.trainable_variables]
+    updating_optimizer(model).rate_factors = factors
+
+
+def updating_optimizer(model: keras.Model) -> RatePerVariable:
+    """The optimizer of `build_optimizer` that updates the variables of a compiled model.
+
+    In float16 `model.optimizer` is another one: Keras wraps an optimizer in one that scales the loss, and an attribute
+    set on that is never read.
+    """
+    optimizer = model.optimizer
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    assert isinstance(optimizer, RatePerVariable)
+    return optimizer

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from support.command_line import run_python
 
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.backbones.registry import backbone
@@ -35,12 +36,77 @@ def test_fused_and_stock_train_alike(name, blocks):
         np.testing.assert_allclose(ours, theirs, rtol=3e-3, atol=1e-5)
 
 
-def test_the_moving_variance_is_the_unbiased_one():
-    model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.BatchNormalization(momentum=0.0)])
-    values = np.arange(8, dtype="float32").reshape(2, 2, 2, 1)
-    trained = with_fused_batch_norm(model)
-    trained(values, training=True)
-    assert float(trained.layers[0].moving_variance[0]) == pytest.approx(np.var(values, ddof=1), rel=1e-6)
+def norm_of(model):
+    """The batch normalisation of a model of one, nested or not."""
+    (norm,) = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    return norm
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("synchronized", [False, True])
+@pytest.mark.parametrize(("shape", "axis"), [((2, 2, 1), -1), ((1,), -1), ((4, 1), -1), ((1, 2, 2), 1)])
+def test_the_moving_variance_is_the_unbiased_one(shape, axis, synchronized, precision):
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, keras.layers.BatchNormalization(axis=axis, momentum=0.5)(inputs))
+    values = np.arange(8, dtype="float32").reshape(-1, *shape)
+    trained = with_fused_batch_norm(model, precision, synchronized)
+    outputs = trained(values, training=True)
+    assert float(norm_of(trained).moving_mean[0]) == pytest.approx(0.5 * values.mean(), rel=1e-6)
+    # It starts at 1.
+    assert float(norm_of(trained).moving_variance[0]) == pytest.approx(0.5 + 0.5 * np.var(values, ddof=1), rel=1e-6)
+    expected = (values - values.mean()) / np.sqrt(np.var(values) + 1e-3)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5 if precision == "float32" else 1e-2)
+    assert type(norm_of(with_stock_layers(trained))) is keras.layers.BatchNormalization
+
+
+def test_synchronised_replicas_have_the_unbiased_variance_of_the_whole_batch():
+    run_python("""if True:
+        import numpy as np
+        from rotnet_keras.engine import keras, tf
+        from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
+
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        with strategy.scope():
+            norm = keras.layers.BatchNormalization(momentum=0.0)
+            trained = with_fused_batch_norm(keras.Sequential([keras.Input((1,)), norm]), synchronized=True)
+        # One replica has an image more than the other.
+        values = np.array([[1.0], [2.0], [4.0], [8.0], [16.0]], np.float32)
+        parts = strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(values[context.replica_id_in_sync_group :: 2])
+        )
+        strategy.run(tf.function(lambda part: trained(part, training=True)), (parts,))
+        np.testing.assert_allclose(trained.layers[0].moving_variance, [values.var(ddof=1)], rtol=1e-6)
+    """)
+
+
+def test_vectors_train_as_with_keras_to_the_bit():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    x = keras.layers.BatchNormalization()(keras.layers.Dense(5)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    values = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
+
+    def slopes(model):
+        with tf.GradientTape() as tape:
+            outputs = model(values, training=True)
+            loss = tf.reduce_mean(outputs**2)
+        return [outputs, *tape.gradient(loss, model.trainable_variables)]
+
+    for ours, theirs in zip(slopes(with_fused_batch_norm(model)), slopes(model), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_layers_of_a_model_within_a_model_are_swapped_and_back():
+    inputs = keras.Input((4, 4, 3))
+    part = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.BatchNormalization(name="bn")], name="part")
+    trained = with_fused_batch_norm(keras.Model(inputs, part(inputs)), "mixed_bfloat16")
+    assert type(norm_of(trained)) is FusedBatchNormalization
+    assert norm_of(trained).compute_dtype == "bfloat16"
+    given = with_stock_layers(trained)
+    assert type(norm_of(given)) is keras.layers.BatchNormalization
+    assert norm_of(given).compute_dtype == "float32" and given.get_layer("part")
 
 
 def test_with_stock_layers_has_equal_outputs_and_built_in_layers_only():

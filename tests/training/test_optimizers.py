@@ -2,8 +2,13 @@ import numpy as np
 import pytest
 
 from rotnet_keras.config.sections import Optimizer
-from rotnet_keras.engine import keras, tf
-from rotnet_keras.training.optimizers import assign_averaged_weights, build_optimizer, using_averaged_weights
+from rotnet_keras.engine import dtype_policy, keras, tf
+from rotnet_keras.training.optimizers import (
+    assign_averaged_weights,
+    build_optimizer,
+    scale_learning_rate,
+    using_averaged_weights,
+)
 
 
 def steps_of(optimizer, weight, gradients, rates):
@@ -72,6 +77,37 @@ def test_a_variable_can_have_a_factor_of_the_learning_rate(name):
     np.testing.assert_allclose(shared[0], moved(0.001)[0], rtol=1e-6)
     np.testing.assert_allclose(shared[1], moved(0.1)[1], rtol=1e-6)
     assert (shared[0] != shared[1]).all()
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_a_pretrained_part_has_its_own_rate_in_every_precision(precision):
+    with dtype_policy(precision):
+        inputs = keras.Input((2,))
+        pretrained, fresh = (keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros") for _ in range(2))
+        model = keras.Model(inputs, pretrained(inputs) + fresh(inputs))
+        model.compile(build_optimizer(Optimizer(learning_rate=0.5, momentum=0.0, weight_decay=0.0)), "mse")
+    model.optimizer.build(model.trainable_variables)
+    scale_learning_rate(model, 0.25, fresh.trainable_variables)
+    model.fit(np.ones((4, 2)), np.full((4, 1), 0.5), epochs=1, verbose=0)
+    # The gradient of (a + b - 0.5)² is -1 in the first step, for each of the four weights.
+    np.testing.assert_array_equal(fresh.kernel, [[0.5], [0.5]])
+    np.testing.assert_array_equal(pretrained.kernel, [[0.125], [0.125]])
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_training_goes_on_from_the_newest_weights_after_an_epoch_not_from_their_ema(precision):
+    spec = Optimizer(learning_rate=0.25, momentum=0.0, weight_decay=0.0, ema=0.5)
+    with dtype_policy(precision):
+        inputs = keras.Input((1,))
+        outputs = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")(inputs)
+        model = keras.Model(inputs, outputs)
+        model.compile(build_optimizer(spec), "mse")
+    # The gradient of (w - 0.5)² is 2 (w - 0.5): each step halves the distance to 0.5.
+    for expected in (0.25, 0.375):
+        model.fit(np.ones((1, 1)), np.full((1, 1), 0.5), verbose=0)
+        assert float(model.trainable_variables[0][0, 0]) == expected
+    with using_averaged_weights(model, spec):
+        assert float(model.trainable_variables[0][0, 0]) == 0.3125
 
 
 def test_the_ema_is_evaluated_and_training_continues_with_the_newest_weights():

@@ -16,6 +16,7 @@ from rotnet_keras.models.backbones.registry import build_backbone
 from rotnet_keras.models.base import TrainingModel
 from rotnet_keras.models.export import load_backbone
 from rotnet_keras.models.rescaling import evenly_spaced, folded_and_rescaled
+from rotnet_keras.training.optimizers import scale_learning_rate
 
 
 def backbone_for(recipe: TransferRecipe, side: int, split: AnnotatedSplit) -> keras.Model:
@@ -75,6 +76,4 @@ def scale_pretrained_learning_rate(
         fresh: the variables that are not pretrained.
     """
     if recipe.pretrained and recipe.pretrained.learning_rate:
-        factor = recipe.pretrained.learning_rate / recipe.optimizer.learning_rate
-        fresh_ids = {id(variable) for variable in fresh}
-        model.optimizer.rate_factors = [1.0 if id(v) in fresh_ids else factor for v in model.trainable_variables]
+        scale_learning_rate(model, recipe.pretrained.learning_rate / recipe.optimizer.learning_rate, fresh)
