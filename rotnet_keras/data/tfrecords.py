@@ -2,11 +2,11 @@
 
 A TFRecord file can only be read from its beginning. The first run therefore indexes it: where each record starts, and
 the shape of its image. From then on any image can be read by itself, so that the order of an epoch is a function of the
-seed, and a resumed run reads nothing twice, even if the data set is too large to be stored decoded.
+seed, and a resumed run reads nothing twice, even if the data set is too large to be stored decoded. When a file is
+indexed, the checksums of all its records are compared; whoever reads a record later compares its length.
 """
 
 import os
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +23,18 @@ from rotnet_keras.files import write_atomically
 
 # A record is the length of its data (8 bytes), a checksum of the length (4), the data, and their checksum (4).
 HEADER, FOOTER = 12, 4
+
+# By byte, for the checksum CRC-32C (Castagnoli), whose polynomial with the bits in reverse order is this number.
+CRC_POLYNOMIAL = 0x82F63B78
+
+
+def _crc_entry(value: int) -> int:
+    for _ in range(8):
+        value = (value >> 1) ^ (CRC_POLYNOMIAL if value & 1 else 0)
+    return value
+
+
+CRC_TABLE = [_crc_entry(byte) for byte in range(256)]
 
 # TensorFlow Datasets reads this many files at once and this many records of each in turn, which is the order of a split
 # wherever it is kept.
@@ -57,7 +69,12 @@ class RecordImages(LazyImages):
     def _record(self, row: int) -> bytes:
         file, start, length = self.places[row]
         with self.paths[file].open("rb", buffering=0) as records:
-            return os.pread(records.fileno(), int(length), int(start))
+            whole = os.pread(records.fileno(), HEADER + int(length) + FOOTER, int(start) - HEADER)
+        if len(whole) != HEADER + length + FOOTER:
+            raise OSError(f"the file ends {HEADER + length + FOOTER - len(whole)} bytes before the record does")
+        if _length(whole[:HEADER]) != length:
+            raise OSError("no record begins here any more: the file has changed")
+        return whole[HEADER:-FOOTER]
 
     def name(self, row: int) -> str:
         """Return the file and the position of a record, for messages."""
@@ -106,9 +123,9 @@ def open_records(
         The images that can be read, their labels (N,) int64, and the reasons for the others.
 
     Raises:
-        DataError: a file ends within a record.
+        DataError: a file ends within a record, or where a record begins is damaged.
     """
-    file = cache_folder() / f"{''.join(c if c.isalnum() or c in '-.' else '_' for c in key)}.records-2.npz"
+    file = cache_folder() / f"{''.join(c if c.isalnum() or c in '-.' else '_' for c in key)}.records-3.npz"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         buffer = BytesIO()
@@ -152,8 +169,11 @@ def _build_index(
     bad: list[str] = []
     first = 0
     for number, (path, skip, take) in enumerate(parts):
-        for position, (start, record) in enumerate(_records(path, skip, take)):
+        intact = _is_intact(path)
+        for position, (start, record, checksum) in enumerate(_records(path, skip, take)):
             try:
+                if not intact and masked_crc32c(record) != checksum:
+                    raise OSError("a damaged record: its checksum differs")
                 header = decoding.read_header(BytesIO(encoded_image(record, image_key)))
             except (decoding.UnreadableImage, OSError) as error:
                 bad.append(f"{path.name} at byte {start} ({error})")
@@ -179,18 +199,49 @@ def _build_index(
     }
 
 
-def _records(path: Path, skip: int, take: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the offset in bytes and the data of some records of a file."""
+def _is_intact(path: Path) -> bool:
+    """Return whether the checksums of all records of a file are those of their contents."""
+    try:
+        for _ in tf.data.TFRecordDataset(str(path)).map(tf.strings.length).batch(1 << 16):
+            pass
+    except tf.errors.OpError:
+        return False
+    return True
+
+
+def masked_crc32c(content: bytes) -> int:
+    """Return the checksum that TFRecord files have: CRC-32C, rotated and offset.
+
+    In pure Python it takes a second for some megabytes, so only files are read by it that are known to be damaged.
+    """
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc = CRC_TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    crc ^= 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _length(header: bytes) -> int | None:
+    """Return the length in bytes that the header of a record says; None if the header is cut off or damaged."""
+    if len(header) != HEADER or masked_crc32c(header[:8]) != int.from_bytes(header[8:], "little"):
+        return None
+    return int.from_bytes(header[:8], "little")
+
+
+def _records(path: Path, skip: int, take: int) -> Iterator[tuple[int, bytes, int]]:
+    """Yield the offset in bytes, the data and the checksum of some records of a file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         for position in range(skip + take):
-            prefix = file.read(HEADER)
-            start = file.tell()
-            length = struct.unpack("<Q", prefix[:8])[0] if len(prefix) == HEADER else size
-            if start + length + FOOTER > size:
+            header = file.read(HEADER)
+            start, length = file.tell(), _length(header)
+            if length is None and len(header) == HEADER:
+                raise DataError(f"{path}: the record at byte {start - HEADER} is damaged; prepare the data set again")
+            if length is None or start + length + FOOTER > size:
                 raise DataError(f"{path}: ends within a record; prepare the data set again")
             if position >= skip:
-                yield start, file.read(length)
+                record = file.read(length)
+                yield start, record, int.from_bytes(file.read(FOOTER), "little")
             file.seek(start + length + FOOTER)
 
 

@@ -1,6 +1,5 @@
 """Exported models: plain Keras files that load without this package, and their conversion to other formats."""
 
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError, RotnetError
+from rotnet_keras.files import replacing
 from rotnet_keras.models.fused_batch_norm import with_stock_layers
 from rotnet_keras.runs.zoo import find_pretrained
 
@@ -20,11 +20,8 @@ FORMATS = {"savedmodel": ("tf_saved_model", ""), "onnx": ("onnx", ".onnx"), "lit
 def save_model(model: keras.Model, path: Path) -> None:
     """Write a model to a `.keras` file atomically; make its folder if it does not exist."""
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp.keras")
-    model.save(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        model.save(temporary)
 
 
 def load_backbone(path: Path) -> keras.Model:

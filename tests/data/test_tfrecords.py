@@ -11,7 +11,7 @@ from support.tiny import shared_data
 from rotnet_keras.config.sections import Augment, Data
 from rotnet_keras.data.batches import load_augmented
 from rotnet_keras.data.datasets import load
-from rotnet_keras.data.tfrecords import RecordImages
+from rotnet_keras.data.tfrecords import RecordImages, masked_crc32c
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DataError
 
@@ -128,6 +128,54 @@ def test_a_file_that_was_cut_off_is_an_error(prepared):
     shard.write_bytes(shard.read_bytes()[:-20])
     with pytest.raises(DataError, match="ends within a record; prepare the data set again"):
         load(spec(prepared))
+
+
+def test_a_record_whose_checksum_differs_is_skipped_and_named(prepared):
+    """One bit in the middle of the pixels: the image can still be decoded, into other pixels."""
+    (shard,) = prepared.rglob("*-00001-of-00002")
+    content = bytearray(shard.read_bytes())
+    content[content.index(b"\xff\xda") + 14] ^= 1
+    shard.write_bytes(content)
+    dataset = load(spec(prepared))
+    assert brightness(dataset.train.images(np.arange(15))) == [*range(9), *range(10, 16)]
+    assert "1 train records cannot be read" in dataset.notes[-1]
+    assert (
+        "pictures-train.tfrecord-00001-of-00002 at byte 12 (" in dataset.notes[-1] and "checksum" in dataset.notes[-1]
+    )
+
+
+def test_a_damaged_beginning_of_a_record_is_an_error(prepared):
+    (shard,) = prepared.rglob("*-00001-of-00002")
+    content = bytearray(shard.read_bytes())
+    content[2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match="the record at byte 0 is damaged; prepare the data set again"):
+        load(spec(prepared))
+
+
+def test_a_file_that_changes_after_it_was_indexed_is_noticed(prepared):
+    said = []
+    images = load(spec(prepared)).train.store
+    assert isinstance(images, RecordImages)
+    images._report = said.append
+    (shard,) = prepared.rglob("*-00001-of-00002")
+    content = shard.read_bytes()
+    row = int(np.argmax(np.where(images.places[:, 0] == 1, images.places[:, 1], -1)))
+    shard.write_bytes(content[:-20])
+    assert not images.crops(np.array([row]), images._extents(np.array([row])), 16).any()
+    assert "the file ends 20 bytes before the record does" in said[0]
+    shard.write_bytes(b"x" + content[:-1])
+    with pytest.raises(OSError, match="no record begins here any more"):
+        images.contents(row)
+
+
+def test_the_checksum_is_the_one_that_tensorflow_writes(prepared):
+    (shard,) = prepared.rglob("*-00000-of-00002")
+    content = shard.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    record, checksum = content[12 : 12 + length], content[12 + length : 16 + length]
+    assert masked_crc32c(content[:8]) == int.from_bytes(content[8:12], "little")
+    assert masked_crc32c(record) == int.from_bytes(checksum, "little")
 
 
 def test_damaged_images_are_skipped_and_named(prepared):

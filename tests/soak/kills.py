@@ -19,6 +19,7 @@ from support.tiny import PROBES, TINY_RECIPE, upright_images
 from support.tiny_recipes import PROBE, STUDY
 from support.whole_runs import assert_same_end, events_of
 
+from rotnet_keras.files import TEMPORARY
 from rotnet_keras.runs.folder import RunFolder
 from soak.tally import Tally
 from soak.terminal import Terminal
@@ -303,12 +304,12 @@ def _stage(run: RunFolder) -> str:
 
 def _write(run: RunFolder) -> str:
     """What a run was writing when it ended, by what that left; empty where it was writing nothing."""
-    left = [path.name for path in run.path.rglob(".*")]
-    if any(name.endswith(".npz.tmp") for name in left):
+    left = [path.name for path in run.path.rglob(TEMPORARY)]
+    if any(name.endswith(".npz") for name in left):
         return "a checkpoint's write"
-    if any(name.endswith(".tmp.keras") for name in left):
+    if any(name.endswith(".keras") for name in left):
         return "an export's write"
-    if any(name.endswith(".tmp") for name in left):
+    if left:
         return "another file's write"
     torn = run.events_file.exists() and run.events_file.read_bytes()[-1:] not in (b"", b"\n")
     return "an event's write" if torn else ""

@@ -1,0 +1,63 @@
+"""Files that are replaced whole."""
+
+import stat
+import threading
+from itertools import chain, repeat
+
+import pytest
+
+from rotnet_keras.files import replacing, write_atomically
+
+
+def test_writers_at_once_leave_one_whole_file(tmp_path):
+    path = tmp_path / "file"
+    contents = [bytes([n]) * 200_000 for n in range(8)]
+    failed, seen = [], set()
+
+    def write(content):
+        try:
+            for _ in range(15):
+                write_atomically(path, content)
+                seen.add(path.read_bytes())
+        except OSError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed and seen <= set(contents)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_neither_a_file_nor_a_link_of_others_is_written_to(tmp_path, monkeypatch):
+    """Whoever guesses the temporary name can put something there before."""
+    theirs, target = tmp_path / ".taken.tmp.file", tmp_path / "secret"
+    target.write_text("theirs")
+    theirs.symlink_to(target)
+    names = chain(["taken"], repeat("free"))
+    monkeypatch.setattr("secrets.token_hex", lambda count: next(names))
+    write_atomically(tmp_path / "file", b"ours")
+    assert (tmp_path / "file").read_bytes() == b"ours"
+    assert target.read_text() == "theirs" and theirs.is_symlink()
+
+
+def test_the_mode_of_a_file_stays_and_a_new_one_has_the_usual(tmp_path):
+    path, usual = tmp_path / "file", tmp_path / "usual"
+    usual.touch()
+    write_atomically(path, b"1")
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
+    path.chmod(0o640)
+    write_atomically(path, b"2")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_block_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        assert temporary.suffix == ".keras"
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
