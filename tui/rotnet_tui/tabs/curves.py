@@ -11,6 +11,7 @@ from textual.widgets import Static
 from rotnet_keras.text import percent
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
+from rotnet_tui.state.words import LIVE
 from rotnet_tui.tabs.base import RunTab
 from rotnet_tui.widgets.chart import SMOOTHING, Chart, Curve
 
@@ -73,12 +74,14 @@ class CurvesTab(RunTab):
         chart.show(accuracy, chance=100 / classes, smoothing=smoothing, marks=marks, format=".1f")
         rate = [Curve("current", x, columns["learning_rate"], RATE)]
         self.query_one("#rate", Chart).show(rate, log=log, marks=marks, format=".3g")
-        self.query_one("#curves-hint", Static).update(self._hint(history), layout=False)
+        self.query_one("#curves-hint", Static).update(self._hint(history, state), layout=False)
 
-    def _hint(self, history: History) -> str:
+    def _hint(self, history: History, state: str) -> str:
         if history.is_study:
             return "A study has no curves of its own. Its tables are in the tab Features, its runs on the home screen."
         if not len(history.columns["step"]):
+            if state and state not in LIVE:
+                return "There is nothing to draw: this run has not made a step."
             return "No step yet. The first step is slow, because TensorFlow traces the graph."
         settings = self.settings
         axis = {"epoch": "epochs", "step": "steps", "time": "minutes"}[settings.x_axis]
