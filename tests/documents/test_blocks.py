@@ -161,7 +161,7 @@ def test_the_blocks_of_a_page(page, folder, prepared, monkeypatch):
             tomllib.loads(block)
         elif kind == "python":
             block = re.sub(r"runs/quickstart-\d+-\d+", lambda _: str(*folder.glob("runs/quickstart-*")), block)
-            run_python(block.replace('"epochs": 3', '"steps": 3'))
+            run_python(block.replace('train={"epochs": 3}', 'train={"steps": 3}, probe=[]'))
         elif kind != "text":
             commands, expected = commands_of(kind, block)
             for stands, here in stand_ins(folder).items():
