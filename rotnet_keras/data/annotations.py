@@ -5,8 +5,9 @@ begin at 0 and exclude it.
 """
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rotnet_keras.data.folders import FolderImages
 from rotnet_keras.data.lazy_images import LazyImages
 from rotnet_keras.data.sources import FileList, TfdsSource, VocSource, find_annotated
 from rotnet_keras.data.stores import NAMED, Progress
-from rotnet_keras.data.tfds import open_builder, open_split_records, tfds_splits
+from rotnet_keras.data.tfds import fingerprints, open_builder, open_split_records, tfds_splits
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
 
@@ -75,7 +76,8 @@ class AnnotatedDataset:
         train: the training images.
         validation, test: None if there is no such split.
         class_names: without the background.
-        fingerprint: changes when the images do.
+        fingerprint: changes when the images or annotations do.
+        old_fingerprint: computes it as earlier versions did.
         notes: sentences for the user, for example about skipped images.
     """
 
@@ -86,6 +88,7 @@ class AnnotatedDataset:
     class_names: list[str]
     fingerprint: str
     notes: list[str] = field(default_factory=list)
+    old_fingerprint: Callable[[], str] | None = None
 
 
 def load_annotated(
@@ -105,7 +108,7 @@ def load_annotated(
     notes: list[str] = []
     broken: list[str] = []
     read = _read_voc_folder if isinstance(source, VocSource) else _read_tfds
-    splits, fingerprint = read(source, data, masks, progress, broken, notes)  # type: ignore[arg-type]
+    splits, fingerprint, old_fingerprint = read(source, data, masks, progress, broken, notes)  # type: ignore[arg-type]
     if broken:
         reasons = first_few(broken, NAMED, "; ")
         if data.broken == "refuse":
@@ -122,6 +125,7 @@ def load_annotated(
         list(data.classes),
         fingerprint,
         notes,
+        old_fingerprint,
     )
 
 
@@ -224,7 +228,7 @@ def check_mask(mask: np.ndarray, classes: int, size: tuple[int, int]) -> None:
 
 def _read_voc_folder(
     source: VocSource, data: AnnotatedData, masks: bool, progress: Progress, broken: list[str], notes: list[str]
-) -> tuple[dict[str, AnnotatedSplit], str]:
+) -> tuple[dict[str, AnnotatedSplit], str, Callable[[], str]]:
     splits = {}
     for split, names in source.image_names(data, masks).items():
         files, objects, mask_files = FileList(source.root), [], []
@@ -262,7 +266,7 @@ def _read_voc_folder(
         splits[split] = AnnotatedSplit(
             store, np.arange(len(files)), None if masks else objects, mask_files if masks else None
         )
-    return splits, source.fingerprint(data, masks)
+    return splits, source.fingerprint(data, masks, progress), partial(source.old_fingerprint, data, masks)
 
 
 def _read_header(image: Path) -> decoding.Header:
@@ -274,7 +278,7 @@ def _read_header(image: Path) -> decoding.Header:
 
 def _read_tfds(
     source: TfdsSource, data: AnnotatedData, masks: bool, progress: Progress, broken: list[str], notes: list[str]
-) -> tuple[dict[str, AnnotatedSplit], str]:
+) -> tuple[dict[str, AnnotatedSplit], str, Callable[[], str]]:
     if masks:
         raise DataError(f"data.name: {data.name!r} has no masks; name a folder in VOC's layout, .../VOC2012")
     _, info = open_builder(source)
@@ -298,8 +302,8 @@ def _read_tfds(
                 continue
             rows.append(row)
         splits[split] = AnnotatedSplit(store, np.array(rows, np.int64), objects, None)
-    sizes = "+".join(str(len(split)) for split in splits.values())
-    return splits, f"tfds:{info.full_name}:{sizes}"
+    sizes = [len(split) for split in splits.values()]
+    return splits, *fingerprints(info, tfds_splits(info, data.splits).values(), sizes, progress)
 
 
 def _objects_of(example: Any, names: Sequence[str], classes: Sequence[str], size: tuple[int, int]) -> Boxes:

@@ -1,5 +1,6 @@
 """Loading data sets: splits for training, validation and test, with class names and channel statistics."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +33,7 @@ class Dataset:
         class_names: empty for images without labels.
         mean, std: per channel, on the scale 0 to 255.
         fingerprint: changes when the data do.
+        old_fingerprint: computes it as earlier versions did; None where the form never changed.
         notes: sentences for the user about skipped files, held-out splits and scaled values; more are added during
             training if files turn out to be damaged.
     """
@@ -45,6 +47,7 @@ class Dataset:
     std: list[float]
     fingerprint: str
     notes: list[str] = field(default_factory=list)
+    old_fingerprint: Callable[[], str] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -53,26 +56,32 @@ class Dataset:
         return height, width, channels
 
 
-def load(data: Data, progress: Progress = lambda what, done, total: None) -> Dataset:
+def load(
+    data: Data, progress: Progress = lambda what, done, total: None, kept: dict[str, str] | None = None
+) -> Dataset:
     """Load a data set.
 
     Args:
         data: the recipe's section `[data]`.
         progress: called now and then while images are read.
+        kept: where each split's decoded images are kept, as an earlier start chose: "memory", "disk" or "none". It
+            receives the choices that are made now.
 
     Raises:
         DataError: there are no training images, or the images do not fit together.
     """
     source = find_source(data)
+    kept = {} if kept is None else kept
     notes: list[str] = []
+    old_fingerprint: Callable[[], str] | None = None
     if isinstance(source, ArraySource):
         splits, class_names = read_arrays(source, data, notes)
-        fingerprint = source.fingerprint()
+        fingerprint = source.fingerprint(progress)
     elif isinstance(source, FolderSource):
-        splits, class_names = read_folder(source, data, progress, notes)
-        fingerprint = source.fingerprint()
+        fingerprint, old_fingerprint = source.fingerprint(progress), source.old_fingerprint
+        splits, class_names = read_folder(source, data, fingerprint, kept, progress, notes)
     else:
-        splits, class_names, fingerprint = read_tfds(source, data, progress, notes)
+        splits, class_names, fingerprint, old_fingerprint = read_tfds(source, data, kept, progress, notes)
     splits = _with_held_out(splits, data, notes)
     labels = splits["train"].labels
     if labels is not None and (missing := len(class_names) - len(np.unique(labels))):
@@ -88,6 +97,7 @@ def load(data: Data, progress: Progress = lambda what, done, total: None) -> Dat
         std=std,
         fingerprint=fingerprint,
         notes=notes,
+        old_fingerprint=old_fingerprint,
     )
 
 

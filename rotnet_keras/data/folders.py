@@ -14,7 +14,7 @@ from rotnet_keras.config.sections import Data
 from rotnet_keras.data import decoding
 from rotnet_keras.data.lazy_images import LazyImages
 from rotnet_keras.data.sources import FileList, FolderSource
-from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, choose_cache, decode_and_store
+from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, decode_and_store, place_of
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
 
@@ -58,11 +58,13 @@ class FolderImages(LazyImages):
 
 
 def read_folder(
-    source: FolderSource, data: Data, progress: Progress, notes: list[str]
+    source: FolderSource, data: Data, fingerprint: str, kept: dict[str, str], progress: Progress, notes: list[str]
 ) -> tuple[dict[str, Split], list[str]]:
     """Read the splits of a folder and its class names.
 
     Args:
+        fingerprint: of the source; it names the copies of decoded images in the cache folder.
+        kept: where each split's decoded images are kept, as an earlier start chose; receives the other choices.
         notes: receives a sentence about files that cannot be read; during training too, if a file turns out to be
             damaged.
 
@@ -75,7 +77,7 @@ def read_folder(
     store: Store
     for split, files in source.splits.items():
         shape = (size, size, channels)
-        cache = "none" if data.whole else choose_cache(len(files), shape, data.cache)
+        cache = place_of(split, len(files), shape, data, kept)
         every_label = np.array(source.labels.get(split, []), np.int64)
         if cache == "none":
             lazy, bad = _open_lazily(files, size, channels, data.whole, progress, split, notes)
@@ -83,7 +85,7 @@ def read_folder(
             store = lazy
         else:
             fill = partial(_decode_all, files, every_label, size, channels, progress, split)
-            key = f"{source.fingerprint()}-{split}-{size}-{channels}-2"
+            key = f"{fingerprint}-{split}-{size}-{channels}-2"
             store, kept, bad = decode_and_store(len(files), shape, fill, cache, key)
             labels = kept if source.class_names else None
         if bad:

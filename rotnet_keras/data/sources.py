@@ -12,6 +12,8 @@ from pathlib import Path
 
 from rotnet_keras.config.finder import PACKAGE, did_you_mean
 from rotnet_keras.config.sections import AnnotatedData, Data, Splits
+from rotnet_keras.data.fingerprints import combined, file_digests
+from rotnet_keras.data.stores import Progress
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
 
@@ -30,6 +32,10 @@ SPLIT_FOLDERS = {
     "validation": ("validation", "val", "valid"),
     "test": ("test", "testing"),
 }
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    """Show no progress."""
 
 
 class FileList:
@@ -66,10 +72,9 @@ class ArraySource:
 
     path: Path
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, progress: Progress = _quiet) -> str:
         """Return a fingerprint that changes when the file's content does."""
-        with self.path.open("rb") as file:
-            return "npz:" + hashlib.file_digest(file, "blake2b").hexdigest()[:16]
+        return "npz:" + file_digests(self.path.parent, [self.path.name], progress).tobytes().hex()[:16]
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,18 @@ class FolderSource:
     labels: "dict[str, array[int]]"
     class_names: list[str]
 
-    def fingerprint(self) -> str:
-        """Return a fingerprint that changes when a file is added, removed, moved or changes its size."""
+    def fingerprint(self, progress: Progress = _quiet) -> str:
+        """Return a fingerprint that changes when a file is added, removed, moved or changed."""
+        return combined("folder-2", self._entries(progress))
+
+    def _entries(self, progress: Progress) -> Iterator[tuple[str, bytes]]:
+        for split, files in self.splits.items():
+            names = [files.name(position) for position in range(len(files))]
+            for name, digest in zip(names, file_digests(files.root, names, progress), strict=True):
+                yield f"{split}\0{name}", digest.tobytes()
+
+    def old_fingerprint(self) -> str:
+        """Return the fingerprint of earlier versions, which goes by names and sizes."""
         digest = hashlib.blake2b()
         for split, files in self.splits.items():
             for file in files:
@@ -148,8 +163,19 @@ class VocSource:
             raise DataError(f"data.name: no list train.txt in {folder}; name another one with data.splits.train")
         return found
 
-    def fingerprint(self, data: AnnotatedData, masks: bool) -> str:
-        """Return a fingerprint that changes when a list changes, or the size of an image's file."""
+    def fingerprint(self, data: AnnotatedData, masks: bool, progress: Progress = _quiet) -> str:
+        """Return a fingerprint that changes when a list, an image or an annotation changes."""
+        return combined("voc-2", self._entries(data, masks, progress))
+
+    def _entries(self, data: AnnotatedData, masks: bool, progress: Progress) -> Iterator[tuple[str, bytes]]:
+        annotation = "SegmentationClass/{}.png" if masks else "Annotations/{}.xml"
+        for split, names in self.image_names(data, masks).items():
+            files = [form.format(name) for name in names for form in ("JPEGImages/{}.jpg", annotation)]
+            for name, digest in zip(files, file_digests(self.root, files, progress), strict=True):
+                yield f"{split}\0{name}", digest.tobytes()
+
+    def old_fingerprint(self, data: AnnotatedData, masks: bool) -> str:
+        """Return the fingerprint of earlier versions, which goes by the names and sizes of the images."""
         digest = hashlib.blake2b()
         for split, names in self.image_names(data, masks).items():
             for name in names:

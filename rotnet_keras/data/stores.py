@@ -2,18 +2,22 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from rotnet_keras.config.sections import Data
 from rotnet_keras.errors import DataError
 
 # The most that "auto" keeps in memory, in bytes, and the largest share of the free disk that it takes.
 MEMORY_BYTES = 500_000_000
 DISK_SHARE = 0.25
+
+# Where decoded images may be kept, and the splits that are kept.
+PLACES, SPLITS = ("memory", "disk", "none"), ("train", "validation", "test")
 
 # How many of the files or records that cannot be read a note names.
 NAMED = 20
@@ -102,6 +106,31 @@ def choose_cache(count: int, shape: tuple[int, int, int], cache: str) -> str:
         return "memory"
     existing = next(parent for parent in (cache_folder(), *cache_folder().parents) if parent.is_dir())
     return "disk" if needed <= DISK_SHARE * shutil.disk_usage(existing).free else "none"
+
+
+def place_of(split: str, count: int, shape: tuple[int, int, int], data: Data, kept: dict[str, str]) -> str:
+    """Return where the decoded images of a split are kept: as an earlier start chose, else as `choose_cache` does now.
+
+    The place decides which decoder reads an image. The free disk differs at each start, so the choice is made once.
+
+    Args:
+        split: "train", "validation" or "test".
+        count: the number of images.
+        shape: of one image.
+        data: the recipe's section; crops from whole images are never kept decoded.
+        kept: the earlier choice for each split; receives a new one.
+    """
+    if split not in kept:
+        kept[split] = "none" if data.whole else choose_cache(count, shape, data.cache)
+    return kept[split]
+
+
+def known_places(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return where an earlier start keeps the images of each split, from the contents of its `run.json`."""
+    kept = facts.get("kept_images")
+    if not isinstance(kept, dict):
+        return {}
+    return {split: kept[split] for split in SPLITS if kept.get(split) in PLACES}
 
 
 def cache_folder() -> Path:

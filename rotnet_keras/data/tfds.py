@@ -1,7 +1,6 @@
 """Reading data sets of TensorFlow Datasets: decoded into a store, or read from their own files image by image."""
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,8 +10,9 @@ import numpy as np
 
 from rotnet_keras.config.sections import Data, Splits
 from rotnet_keras.data import decoding
+from rotnet_keras.data.fingerprints import combined, file_digests
 from rotnet_keras.data.sources import TfdsSource, resolve_splits
-from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, choose_cache, decode_and_store
+from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, decode_and_store, place_of
 from rotnet_keras.data.tfrecords import FILES_AT_ONCE, RECORDS_IN_TURN, RecordImages, open_records
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
@@ -22,11 +22,12 @@ Keys = tuple[str, str | None]
 
 
 def read_tfds(
-    source: TfdsSource, data: Data, progress: Progress, notes: list[str]
-) -> tuple[dict[str, Split], list[str], str]:
-    """Read the splits, class names and fingerprint of a data set.
+    source: TfdsSource, data: Data, kept: dict[str, str], progress: Progress, notes: list[str]
+) -> tuple[dict[str, Split], list[str], str, Callable[[], str]]:
+    """Read the splits and class names of a data set, its fingerprint, and a function for that of earlier versions.
 
     Args:
+        kept: where each split's decoded images are kept, as an earlier start chose; receives the other choices.
         notes: receives a sentence about records that cannot be read and are skipped.
 
     Raises:
@@ -47,8 +48,8 @@ def read_tfds(
     splits = {}
     for split, name in tfds_splits(info, data.splits).items():
         count = info.splits[name].num_examples
-        key = _cache_key(info, name)
-        cache = "none" if data.whole else choose_cache(count, shape, data.cache)
+        key = _cache_key(info, name, progress)
+        cache = place_of(split, count, shape, data, kept)
         store: Store
         if cache == "none":
             bad: list[str] = []
@@ -62,8 +63,8 @@ def read_tfds(
             store, labels, _ = decode_and_store(count, shape, decoded, cache, f"{key}-{size}-{shape[2]}")
         splits[split] = Split(store, np.arange(store.shape[0]), labels if label_key else None)
     class_names = list(info.features[label_key].names) if label_key else []
-    sizes = "+".join(str(len(split)) for split in splits.values())
-    return splits, class_names, f"tfds:{info.full_name}:{sizes}"
+    sizes = [len(split) for split in splits.values()]
+    return splits, class_names, *fingerprints(info, tfds_splits(info, data.splits).values(), sizes, progress)
 
 
 def open_builder(source: TfdsSource) -> tuple[Any, Any]:
@@ -105,11 +106,27 @@ def tfds_splits(info: Any, wanted: Splits) -> dict[str, str]:
     return chosen
 
 
-def _cache_key(info: Any, name: str) -> str:
-    """Return a key that differs for another copy of the data set, and after its files have changed."""
+def fingerprints(
+    info: Any, names: Iterable[str], sizes: Iterable[int], progress: Progress
+) -> tuple[str, Callable[[], str]]:
+    """Return a fingerprint that changes when a file of the splits does, and a function for that of earlier versions.
+
+    Args:
+        names: the splits of the data set, or slices of them.
+        sizes: the number of images that are used of each.
+        progress: called now and then while files are read.
+    """
+    old = f"tfds:{info.full_name}:{'+'.join(map(str, sizes))}"
+    contents = combined("", ((_cache_key(info, name, progress), b"") for name in names))
+    return f"tfds-2{old.removeprefix('tfds')}{contents}", lambda: old
+
+
+def _cache_key(info: Any, name: str, progress: Progress) -> str:
+    """Return a key that differs after the files of a split, or of a slice of it, have changed."""
     files = [Path(part.filename) for part in info.splits[name].file_instructions]
-    facts = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return f"{info.full_name}-{name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
+    digests = file_digests(files[0].parent, [file.name for file in files], progress) if files else ()
+    entries = ((f"{name}\0{file.name}", digest.tobytes()) for file, digest in zip(files, digests, strict=True))
+    return combined(f"{info.full_name}-{name}", entries)
 
 
 def _decode_split(
@@ -153,7 +170,9 @@ def open_split_records(
     parts = [(Path(part.filename), part.skip, part.examples_in_shard - part.skip if part.take < 0 else part.take)
              for part in info.splits[name].file_instructions]  # fmt: skip
     report = partial(progress, f"reading the headers of {name} images")
-    store, labels, unread = open_records(parts, *keys, _cache_key(info, name), report, _files_at_once(info), **options)
+    store, labels, unread = open_records(
+        parts, *keys, _cache_key(info, name, progress), report, _files_at_once(info), **options
+    )
     bad += unread
     return store, labels
 

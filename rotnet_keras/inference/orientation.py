@@ -14,6 +14,7 @@ from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.config.schema import PretrainRecipe
 from rotnet_keras.data.batches import center_crop
 from rotnet_keras.data.datasets import load
+from rotnet_keras.data.stores import known_places
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.evaluation.suitability.ambiguity import (
@@ -164,7 +165,7 @@ def calibrate_temperature(run: RunFolder, model: OrientationModel) -> float:
     """
     recipe = load_recipe(str(run.recipe))
     assert isinstance(recipe, PretrainRecipe)
-    validation = load(recipe.data).validation
+    validation = load(recipe.data, kept=known_places(run.facts())).validation
     if validation is None:
         raise DataError(f"{run.name} has no validation images to calibrate with")
     step = -(-len(validation) // MAX_CALIBRATION_IMAGES)

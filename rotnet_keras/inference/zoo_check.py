@@ -13,6 +13,7 @@ from rotnet_keras.config.schema import BackboneSource, PretrainRecipe, ProbeReci
 from rotnet_keras.config.sections import Augment
 from rotnet_keras.data.batches import center_crop
 from rotnet_keras.data.datasets import load
+from rotnet_keras.data.fingerprints import in_form_of
 from rotnet_keras.data.sources import pin_paths
 from rotnet_keras.data.stores import Split
 from rotnet_keras.errors import DataError
@@ -78,10 +79,12 @@ def check_card(
     assert isinstance(recipe, PretrainRecipe)
     recipe = recipe.model_copy(update={"data": pin_paths(recipe.data)})
     dataset = load(recipe.data)
-    if dataset.fingerprint != card["data"]["fingerprint"]:
+    recorded = card["data"]["fingerprint"]
+    found_data = in_form_of(recorded, dataset.fingerprint, dataset.old_fingerprint)
+    if found_data != recorded:
         raise DataError(
-            f"{dataset.name}: these are other data than those of the card (fingerprint {dataset.fingerprint}, expected "
-            f"{card['data']['fingerprint']}): set data.name and data.data_dir to where the card's data are"
+            f"{dataset.name}: these are other data than those of the card (fingerprint {found_data}, expected "
+            f"{recorded}): set data.name and data.data_dir to where the card's data are"
         )
     rotation = card["rotation"]
     split = {"test": dataset.test, "validation": dataset.validation}[rotation["split"]]

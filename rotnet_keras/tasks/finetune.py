@@ -36,7 +36,7 @@ def finetune(session: Session) -> None:
     recipe = session.recipe
     assert isinstance(recipe, ClassifyRecipe)
     strategy = configure_tensorflow(session, recipe)
-    dataset = prepare_data(session)
+    dataset = prepare_data(session, strategy)
     if dataset.train.labels is None:
         raise DataError("training a classifier needs labelled training images, and these have no labels")
     trainer = FinetuneTrainer(session, recipe, dataset, strategy)

@@ -28,7 +28,7 @@ def pretrain(session: Session) -> None:
     recipe = session.recipe
     assert isinstance(recipe, PretrainRecipe)
     strategy = configure_tensorflow(session, recipe)
-    dataset = prepare_data(session)
+    dataset = prepare_data(session, strategy)
     check_probes(dataset, recipe.probe)
     trainer = RotNetTrainer(session, recipe, dataset, strategy)
     trainer.restore()

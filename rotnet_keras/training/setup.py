@@ -7,24 +7,60 @@ from rotnet_keras.config.sections import Augment
 from rotnet_keras.data import datasets
 from rotnet_keras.data.annotations import AnnotatedDataset
 from rotnet_keras.data.batches import crop_size
-from rotnet_keras.engine import device_name, keras
+from rotnet_keras.data.fingerprints import in_form_of
+from rotnet_keras.data.stores import PLACES, SPLITS, known_places
+from rotnet_keras.engine import device_name, keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.reports.report import write_report
 from rotnet_keras.reports.tables import result_tables
 from rotnet_keras.runs.suitability import QUESTION, latest_suitability, summary
+from rotnet_keras.training.cluster import TrainingProcess
+from rotnet_keras.training.devices import broadcast_from_chief
 from rotnet_keras.training.session import Session
 
 
-def prepare_data(session: Session) -> datasets.Dataset:
+def prepare_data(session: Session, strategy: tf.distribute.Strategy | None = None) -> datasets.Dataset:
     """Read the recipe's data set, record it in `run.json`, and make sure that a resumed run finds the same data.
+
+    Where decoded images are kept is chosen at the first start. Later starts and other processes keep to it.
+
+    Args:
+        session: of the run.
+        strategy: of the devices, if several processes may train together.
 
     Raises:
         DataError: the data are missing or unreadable, or have changed since the run began.
     """
     assert isinstance(session.recipe, RunRecipe)
-    dataset = datasets.load(session.recipe.data, session.progress)
+    data, process = session.recipe.data, session.process
+    for what, sentence in datasets.understand(data) if process.chief else []:
+        session.say(f"  {what}: {sentence}")
+    kept = known_places(session.folder.facts())
+    dataset = datasets.load(data, session.progress, kept)
+    if strategy and process.count > 1:
+        chosen = _chosen_by_chief(strategy, process, kept)
+        if chosen != kept:
+            kept = chosen
+            dataset = datasets.load(data, session.progress, kept)
+    session.record(kept_images=kept or None)
     record_data(session, dataset, dataset.image_shape, dataset.class_names)
     return dataset
+
+
+def _chosen_by_chief(
+    strategy: tf.distribute.Strategy, process: TrainingProcess, kept: dict[str, str]
+) -> dict[str, str]:
+    """Return where the chief keeps the decoded images of each split."""
+    # The choices travel as the digits of a number, which a broadcast can carry.
+    code = 0
+    for split in SPLITS:
+        code = code * (len(PLACES) + 1) + (PLACES.index(kept[split]) + 1 if split in kept else 0)
+    code, chosen = broadcast_from_chief(strategy, process, [], code), {}
+    for split in reversed(SPLITS):
+        code, place = divmod(code, len(PLACES) + 1)
+        if place:
+            chosen[split] = PLACES[place - 1]
+    return chosen
 
 
 def record_data(
@@ -53,11 +89,19 @@ def record_data(
         "classes": list(classes),
         **{name: 0 if split is None else len(split) for name, split in splits.items()},
     }
-    if before and before != facts:
+    recorded = str((before or {}).get("fingerprint"))
+    comparable = facts | {"fingerprint": in_form_of(recorded, dataset.fingerprint, dataset.old_fingerprint)}
+    if before and before != comparable:
         changed = ", ".join(
-            f"{key}: was {before.get(key)}, is {facts[key]}" for key in facts if before.get(key) != facts[key]
+            f"{key}: was {before.get(key)}, is {comparable[key]}"
+            for key in comparable
+            if before.get(key) != comparable[key]
         )
         raise DataError(f"the data have changed since this run began ({changed}). Start a new run for the changed data")
+    if before and comparable != facts:
+        session.say(
+            "An earlier version began this run. Its data are compared by names and sizes, and by content from now on."
+        )
     if not before:
         for note in dataset.notes:
             session.warn(note)

@@ -10,6 +10,7 @@ from rotnet_keras.config.sections import Augment
 from rotnet_keras.config.study import Picture
 from rotnet_keras.data import datasets
 from rotnet_keras.data.batches import center_crop
+from rotnet_keras.data.stores import known_places
 from rotnet_keras.engine import keras
 from rotnet_keras.evaluation.attention import attention_maps, equivariance_scores, rotated_attention_maps
 from rotnet_keras.evaluation.features import feature_extractor
@@ -58,7 +59,7 @@ def _images(run: RunFolder, models: dict[str, keras.Model]) -> np.ndarray:
     recipe = load_recipe(run.recipe)
     assert isinstance(recipe, RunRecipe)
     augment = getattr(recipe, "augment", Augment())
-    dataset = datasets.load(recipe.data)
+    dataset = datasets.load(recipe.data, kept=known_places(run.facts()))
     for model in models.values():
         check_input_shape(model, dataset, augment)
     split = dataset.test or dataset.validation or dataset.train

@@ -44,6 +44,7 @@ def as_multi_label(annotated: AnnotatedDataset) -> Dataset:
         std,
         annotated.fingerprint,
         annotated.notes,
+        annotated.old_fingerprint,
     )
 
 
