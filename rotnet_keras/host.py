@@ -1,8 +1,12 @@
-"""What can be read of the machine without loading TensorFlow: the processor and the Keras backend asked for."""
+"""What can be read without loading TensorFlow: which machine this is, its processor, the Keras backend asked for."""
 
+import hashlib
 import os
 import platform
+import subprocess
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from rotnet_keras.errors import RotnetError
 
@@ -29,6 +33,72 @@ def processor() -> str:
 def processor_flags() -> list[str]:
     """The processor's instruction sets by Linux's names, such as "avx2"; empty on other systems."""
     return _cpuinfo("flags").split()
+
+
+# Files that container engines put into every container.
+CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
+# Linux's number of the first namespace of processes; containers have others.
+FIRST_NAMESPACE = "pid:[4026531836]"
+# An answer of the system's own commands takes milliseconds.
+COMMAND_SECONDS = 5
+
+
+class Machine(NamedTuple):
+    """Where a process number has a meaning.
+
+    Attributes:
+        host: the host name, for people: it changes with the network on some systems.
+        machine: a hash of what identifies the installed system; None where unknown, and in containers, whose image
+            often gives the same to all of them.
+        boot: identifies the time since the last boot; None where unknown.
+        pid_namespace: tells containers of one machine apart; None where there are none.
+    """
+
+    host: str
+    machine: str | None
+    boot: str | None
+    pid_namespace: str | None
+
+
+def this_machine() -> Machine:
+    """Return what identifies this machine. Only its host name is read more than once."""
+    return Machine(os.uname().nodename, *_lasting_identity())
+
+
+@lru_cache(maxsize=1)
+def _lasting_identity() -> tuple[str | None, str | None, str | None]:
+    if platform.system() == "Darwin":
+        # One line of the answer is: "IOPlatformUUID" = "00000000-..."
+        lines = _output("ioreg", "-rd1", "-c", "IOPlatformExpertDevice").splitlines()
+        known = next((line.split('"')[3] for line in lines if line.count('"') == 4 and "IOPlatformUUID" in line), "")
+        return _hashed(known), _output("sysctl", "-n", "kern.bootsessionuuid") or None, None
+    try:
+        namespace: str | None = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        namespace = None
+    contained = namespace not in (None, FIRST_NAMESPACE) or any(mark.exists() for mark in CONTAINER_MARKS)
+    known = "" if contained else _content("/etc/machine-id") or _content("/var/lib/dbus/machine-id")
+    return _hashed(known), _content("/proc/sys/kernel/random/boot_id") or None, namespace
+
+
+def _hashed(identity: str) -> str | None:
+    """Return a hash, as run folders are shared with others and a machine's own id is confidential."""
+    return hashlib.sha256(f"rotnet-keras {identity}".encode()).hexdigest()[:16] if identity else None
+
+
+def _content(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _output(*command: str) -> str:
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.strip() if not found.returncode else ""
 
 
 def _cpuinfo(key: str) -> str:

@@ -24,13 +24,15 @@ from rotnet_keras.cli.options import (
     yes_option,
 )
 from rotnet_keras.errors import RecipeError, RotnetError
-from rotnet_keras.text import printable
+from rotnet_keras.text import duration, printable
 
 if TYPE_CHECKING:
     from rotnet_keras.runs.folder import RunFolder
 
 # A killed process is given this long to disappear.
 KILL_SECONDS = 10
+# The states of a run that has written how it ended.
+ENDED_STATES = ("stopped", "failed", "finished")
 # From a run's last event to the end of its process.
 EXIT_SECONDS = 15
 # Between two looks at a log that is followed.
@@ -80,10 +82,12 @@ def status(run: str, runs_dir: Path, as_json: bool) -> None:
 @flag("--follow", "-f", description="Keep printing what is added, until the run ends.")
 def logs(run: str, runs_dir: Path, follow: bool) -> None:
     """Print the log of a run."""
+    from rotnet_keras.runs.processes import Process
+
     folder = find_run(run, runs_dir)
     offset = 0
     while True:
-        ended = not folder.alive()
+        ended = folder.process() is Process.GONE or folder.state() in ENDED_STATES
         try:
             with folder.log.open("rb") as file:
                 file.seek(offset)
@@ -185,12 +189,19 @@ def resume(run: str, runs_dir: Path, detach: bool) -> None:
 @run_argument
 @runs_dir_option
 def stop(run: str, runs_dir: Path) -> None:
-    """Stop a run after its current step, with a checkpoint."""
+    """Stop a run after its current step, with a checkpoint.
+
+    This also works from another machine that shares the folder.
+    """
     from rotnet_keras.runs.folder import command_line
+    from rotnet_keras.runs.processes import Process
 
     folder = find_run(run, runs_dir)
     if folder.queued_since() is not None:
         raise RotnetError(f"{folder.name} has not started; remove it with: {command_line('queue remove', folder)}")
+    if folder.process() is Process.ELSEWHERE:
+        _ask_elsewhere(folder)
+        return
     _require_alive(folder)
     folder.stop_file.touch()
     echo(f"{folder.name} stops after its current step. Continue later with: {command_line('resume', folder)}")
@@ -240,6 +251,7 @@ def kill(run: str, runs_dir: Path, yes: bool) -> None:
 def delete(run: str, runs_dir: Path, yes: bool) -> None:
     """Delete a run folder with everything in it."""
     from rotnet_keras.runs.folder import command_line, remove_run
+    from rotnet_keras.runs.status import explanation
 
     folder = find_run(run, runs_dir)
     _wait_for_exit(folder)
@@ -247,13 +259,38 @@ def delete(run: str, runs_dir: Path, yes: bool) -> None:
     size = sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file()) / 1e6
     backbone = "with its exported backbone" if folder.backbone.is_file() else "which holds no exported backbone"
     echo(f"This deletes {folder.path} ({size:.1f} MB), {backbone}.")
+    if folder.state() == "stalled":
+        echo(explanation(folder, "stalled", folder.last_events()))
     _confirm(yes, f"Delete {folder.name}?")
     _require_ended(folder, command_line("stop", folder))
     remove_run(folder)
     echo(f"Deleted {folder.name}.")
 
 
+def _ask_elsewhere(folder: "RunFolder") -> None:
+    """Ask a process that cannot be seen from here to stop; it looks for the file after each step."""
+    from rotnet_keras.runs.folder import command_line
+
+    state = folder.state()
+    if state in ENDED_STATES:
+        raise RotnetError(f"{folder.name} has nothing to stop: it is {state}")
+    folder.stop_file.touch()
+    echo(
+        f"Asked {folder.name} to stop. Its process was started on {folder.host()} and cannot be seen from here; if it "
+        f"still runs, it stops after its current step. See what comes of it: {command_line('status', folder)}"
+    )
+
+
 def _require_alive(folder: "RunFolder") -> None:
+    from rotnet_keras.runs.folder import command_line
+    from rotnet_keras.runs.processes import Process
+
+    state = folder.state()
+    if folder.process() is Process.ELSEWHERE and state not in ENDED_STATES:
+        raise RotnetError(
+            f"the process of {folder.name} was started on {folder.host()}, and can be killed only there. To ask it to "
+            f"stop from here: {command_line('stop', folder)}"
+        )
     if not folder.alive():
         raise RotnetError(f"{folder.name} is not running on this machine: it is {folder.state()}")
 
@@ -261,13 +298,22 @@ def _require_alive(folder: "RunFolder") -> None:
 def _wait_for_exit(folder: "RunFolder") -> None:
     """Wait for the process of a run that has written its end event."""
     deadline = time.monotonic() + EXIT_SECONDS
-    while folder.state() in ("stopped", "failed", "finished") and folder.alive() and time.monotonic() < deadline:
+    while folder.state() in ENDED_STATES and folder.alive() and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
 def _require_ended(folder: "RunFolder", stop_command: str) -> None:
+    from rotnet_keras.runs.folder import ELSEWHERE_SECONDS
+    from rotnet_keras.runs.processes import Process
+
     state = folder.state()
     if folder.alive() or state in ("starting", "running", "stopping"):
+        if folder.process() is Process.ELSEWHERE:
+            raise RotnetError(
+                f"{folder.name} is {state} on {folder.host()} and wrote {duration(folder.silence())} ago, so nothing "
+                f"was deleted. Stop it first: {stop_command}. If its process is gone, it can be deleted once it has "
+                f"written nothing for {duration(ELSEWHERE_SECONDS)}"
+            )
         raise RotnetError(f"{folder.name} is {state}, so nothing was deleted. Stop it first: {stop_command}")
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rotnet_keras.reports.study_results import study_tables
-from rotnet_keras.runs.events import Event, describe_probe_data
+from rotnet_keras.runs.events import Event, describe_probe_data, newest_probes
 from rotnet_keras.runs.folder import RunFolder
-from rotnet_keras.runs.task_labels import OTHER_SCORES, Task, per_class_scores, score_of, task_of
+from rotnet_keras.runs.task_labels import OTHER_SCORES, Task, backbone_blocks, per_class_scores, score_of, task_of
 from rotnet_keras.text import percent
 
 # A title, the headings of the columns, and the rows.
@@ -44,10 +44,10 @@ MAX_LISTED_CLASSES = 25
 
 def result_tables(run: RunFolder) -> list[Table]:
     """Return the tables of a run: accuracy of the trained task, then of each probe; for a study, its own tables."""
-    events, recipe = run.events(), run.recipe_values()
-    if recipe.get("kind") == "study":
+    if run.recipe_values().get("kind") == "study":
         return study_tables(run)
-    return [*_accuracy_tables(events, task_of(run)), *probe_tables(events, recipe)]
+    events = run.events()
+    return [*_accuracy_tables(events, task_of(run)), *probe_tables(run, events)]
 
 
 def _accuracy_tables(events: Sequence[Event], task: Task) -> list[Table]:
@@ -78,28 +78,22 @@ def _accuracy_tables(events: Sequence[Event], task: Task) -> list[Table]:
     return tables
 
 
-def probe_tables(events: Sequence[Event], recipe: dict[str, Any]) -> list[Table]:
-    """Return a table for each probe of a recipe: object accuracy by tap, as measured last.
+def probe_tables(run: RunFolder, events: Sequence[Event]) -> list[Table]:
+    """Return a table for each probe of a run: object accuracy by tap, as measured last.
 
     Args:
-        events: step events may be missing.
-        recipe: the values of the recipe.
+        events: of the run; only its probe events are needed.
     """
-    probes = [e for e in events if e["kind"] == "probe"]
-    last = max((e["step"] for e in probes), default=0)
-    tables = []
-    for index in sorted({e["probe"] for e in probes}):
-        newest = [e for e in probes if e["probe"] == index and e["step"] == last]
-        if newest:
-            tables.append(_probe_table(newest, recipe))
-    return tables
+    recipe, blocks = run.recipe_values(), backbone_blocks(run)
+    probes = newest_probes(events)
+    indices = sorted({e["probe"] for e in probes})
+    return [_probe_table([e for e in probes if e["probe"] == index], recipe, blocks) for index in indices]
 
 
-def _probe_table(probes: Sequence[Event], recipe: dict[str, Any]) -> Table:
+def _probe_table(probes: Sequence[Event], recipe: dict[str, Any], blocks: int | None) -> Table:
     head, labels = probes[0]["head"], probes[0]["labels_per_class"]
     found = {(e["tap"], e["weights"]): e for e in probes}
     columns = [w for w in WEIGHTS_NAMES if w != "pixels" and any(e["weights"] == w for e in probes)]
-    blocks = recipe.get("backbone", {}).get("blocks", 4)
     paper = _paper_row(recipe.get("data", {}).get("name", ""), blocks, head, labels)
     rows = []
     for tap in dict.fromkeys(e["tap"] for e in probes if e["tap"] != "pixels"):
@@ -115,16 +109,16 @@ def _probe_table(probes: Sequence[Event], recipe: dict[str, Any]) -> Table:
     return f"Object accuracy on test, %: {what}", titles, rows
 
 
-def _paper_row(data: str, blocks: int, head: str, labels_per_class: int | None) -> dict[str, float]:
+def _paper_row(data: str, blocks: int | None, head: str, labels_per_class: int | None) -> dict[str, float]:
     """Return the paper's accuracies, in percent by tap, that a probe compares to; empty if it has none."""
-    if data == "cifar10" and head == "mlp" and labels_per_class is None:
+    if data == "cifar10" and head == "mlp" and labels_per_class is None and blocks:
         return PAPER_TABLE_1.get(blocks, {})
     return {}
 
 
 def best_probe(events: Sequence[Event]) -> Event | None:
-    """Return the probe of the RotNet features that is best on validation; it is never chosen by its test accuracy."""
-    ours = [e for e in events if e["kind"] == "probe" and e["weights"] == "rotnet" and "validation_top1" in e]
+    """Return the newest probe of the RotNet features that is best on validation, never chosen by its test accuracy."""
+    ours = [e for e in newest_probes(events) if e["weights"] == "rotnet" and "validation_top1" in e]
     return max(ours, key=lambda e: (e["labels_per_class"] is None, e["validation_top1"]), default=None)
 
 

@@ -4,8 +4,9 @@ import fcntl
 import json
 import math
 import os
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +16,12 @@ from rotnet_keras.errors import RunError
 
 Event = dict[str, Any]
 
-# How many bytes of a file's end are read where the last events are enough.
+# How many bytes of a file's end are read at first, and where the last events are enough.
 TAIL_BYTES = 65536
+# The most bytes that are read at once.
+MAX_BLOCK_BYTES = 1 << 22
+# How the line of an event begins that this package wrote.
+KIND_PREFIX = re.compile(rb'\{"kind":"(\w+)"')
 # How the line of a step event begins. Millions of them can be skipped without parsing their JSON.
 STEP_PREFIX = b'{"kind":"step"'
 # How many step events a verdict needs.
@@ -104,13 +109,44 @@ class EventWriter:
 
     def _drop_torn_line(self, path: Path) -> None:
         """Cut off an unfinished last line, left by a killed process, so that the next event starts a new line."""
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            start = max(0, size - TAIL_BYTES)
+        size, unfinished = path.stat().st_size, b""
+        for block in _blocks_from_end(path):
+            _, newline, after = block.rpartition(b"\n")
+            unfinished = after + unfinished
+            if newline:
+                break
+        if unfinished:
+            os.truncate(path, size - len(unfinished))
+
+
+def lines_from_end(path: Path) -> Iterator[bytes]:
+    """Yield the complete lines of an events file without their line breaks, newest first; none if it does not exist.
+
+    Memory is needed for a part of the file only, however far back the caller reads.
+    """
+    rest, unfinished = b"", True
+    try:
+        for block in _blocks_from_end(path):
+            rest, *lines = (block + rest).split(b"\n")
+            if unfinished and lines:
+                lines.pop()  # What follows the last line break is empty, or not complete.
+                unfinished = False
+            yield from reversed(lines)
+    except OSError:
+        return
+    if rest and not unfinished:
+        yield rest
+
+
+def _blocks_from_end(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file in blocks, the last one first; each is twice as large as the one before."""
+    with path.open("rb") as file:
+        end, length = file.seek(0, os.SEEK_END), TAIL_BYTES
+        while end:
+            start = max(0, end - length)
             file.seek(start)
-            tail = file.read()
-        if tail and not tail.endswith(b"\n"):
-            os.truncate(path, start + tail.rfind(b"\n") + 1)
+            yield file.read(end - start)
+            end, length = start, min(2 * length, MAX_BLOCK_BYTES)
 
 
 def parse_event(line: bytes) -> Event | None:
@@ -122,6 +158,13 @@ def parse_event(line: bytes) -> Event | None:
     if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
         return None
     return event if isinstance(event.get("time"), (int, float)) else None
+
+
+def newest_probes(events: Iterable[Event]) -> list[Event]:
+    """Return the probe events of the step that was probed last: those of earlier steps describe other weights."""
+    probes = [e for e in events if e["kind"] == "probe"]
+    last = max((e["step"] for e in probes), default=0)
+    return [e for e in probes if e["step"] == last]
 
 
 def median_step_interval(events: list[Event]) -> float:

@@ -4,6 +4,7 @@ The run's own process is the only writer. Others read, and ask it to stop by cre
 """
 
 import json
+import math
 import os
 import re
 import shlex
@@ -11,7 +12,7 @@ import shutil
 import time
 import tomllib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from typing import Any
 from rotnet_keras.errors import RunError
 from rotnet_keras.runs import processes
 from rotnet_keras.runs.events import (
+    KIND_PREFIX,
     NEWEST_STEPS,
     STEP_PREFIX,
     TAIL_BYTES,
     Event,
     EventReader,
+    lines_from_end,
     median_step_interval,
     parse_event,
 )
@@ -35,6 +38,8 @@ START_SECONDS = 60.0
 # A run counts as stalled after this many of its own median step intervals without an event, and at least these seconds.
 STALL_INTERVALS = 10
 STALL_SECONDS = 120.0
+# A run whose process cannot be seen from here counts as stalled after so many seconds in which it wrote nothing.
+ELSEWHERE_SECONDS = 600.0
 
 
 def default_runs_dir() -> Path:
@@ -87,7 +92,7 @@ class RunFolder:
     def recipe_values(self) -> dict[str, Any]:
         """Return what `recipe.toml` says, unchecked; empty if it is missing or unreadable."""
         try:
-            return tomllib.loads(self.recipe.read_text(encoding="utf-8"))
+            return tomllib.loads(self.recipe.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError):
             return {}
 
@@ -138,41 +143,104 @@ class RunFolder:
         return [*filter(None, map(parse_event, steps)), *others]
 
     def last_events(self) -> list[Event]:
-        """Return the events in the last 64 KiB of the file: enough for the state, however long the run is."""
-        try:
-            size = self.events_file.stat().st_size
-        except OSError:
-            return []
-        return list(EventReader(self.events_file, max(0, size - TAIL_BYTES)).new_events())
+        """Return the events in the last 64 KiB of the file, at least one: enough for the state of any run."""
+        events: list[Event] = []
+        read = 0
+        for line in lines_from_end(self.events_file):
+            if event := parse_event(line):
+                events.append(event)
+            read += len(line) + 1
+            if events and read >= TAIL_BYTES:
+                break
+        return events[::-1]
+
+    def newest_events(self, kinds: Collection[str]) -> list[Event]:
+        """Return the last event, and the newest ones of some kinds however far back they are, in the order of the file.
+
+        These are the last step events, all probes of the step that was probed last, and one event of any other kind.
+        Events of steps that were repeated after the run resumed from a checkpoint are left out.
+
+        Args:
+            kinds: what is looked for; the whole file is read if there is no event of one of them.
+        """
+        missing = {kind: NEWEST_STEPS if kind == "step" else 1 for kind in kinds}
+        found: list[Event] = []
+        probed: float | None = None
+        resumed_at = math.inf
+        for line in lines_from_end(self.events_file):
+            known = KIND_PREFIX.match(line)
+            kind = known[1].decode() if known else ""
+            if known and found and kind != "resume" and kind not in missing:
+                continue  # Most lines: their JSON need not be parsed.
+            event = parse_event(line)
+            if event is None:
+                continue
+            kind, step = event["kind"], event.get("step", 0)
+            if kind == "resume":
+                resumed_at = min(resumed_at, step)
+            if step > resumed_at or (found and kind not in missing):
+                continue
+            if kind == "probe" and kind in missing:
+                probed = step if probed is None else probed
+                if step < probed:
+                    del missing[kind]
+                    continue
+            elif kind in missing:
+                missing[kind] -= 1
+                if not missing[kind]:
+                    del missing[kind]
+            found.append(event)
+            if not missing:
+                break
+        return found[::-1]
+
+    def process(self) -> processes.Process:
+        """Return what can be seen from here of the process that `run.json` names."""
+        return processes.find(self.facts())
 
     def alive(self) -> bool:
         """Return whether the process that `run.json` names is running on this machine."""
-        facts = self.facts()
-        if facts.get("host") != os.uname().nodename:
-            return False
-        return processes.is_running(facts)
+        return self.process() is processes.Process.RUNNING
 
-    def state(self, tail: list[Event] | None = None) -> str:
+    def host(self) -> str:
+        """Return the name of the host on which the run's process was started, for messages."""
+        return str(self.facts().get("host") or "another machine")
+
+    def silence(self) -> float:
+        """Return the seconds since anything was written to the events or the log; infinite if there are none."""
+        written = [-math.inf]
+        for file in (self.events_file, self.log, self.facts_file):
+            with suppress(OSError):
+                written.append(file.stat().st_mtime)
+        return time.time() - max(written)
+
+    def state(self, process: processes.Process | None = None, tail: list[Event] | None = None) -> str:
         """Return one of: queued, starting, running, stopping, stopped, finished, failed, killed, stalled.
 
+        A process that cannot be seen from here counts as running as long as it writes.
+
         Args:
-            tail: what `last_events` returns; read when not given.
+            process: what `process` returned before `tail` was read; a run that ends between the two has an end event.
+            tail: what `last_events` returns; both are read when not given.
         """
         facts = self.facts()
-        tail = self.last_events() if tail is None else tail
+        if process is None or tail is None:
+            process, tail = processes.find(facts), self.last_events()
         if "pid" not in facts:
             if tail and tail[-1]["kind"] == "end":
                 return str(tail[-1]["outcome"])  # Collected results, published without the facts of a process.
             if "queued" in facts:
                 return "queued"
             return "starting" if time.time() - _number(facts.get("created"), 0.0) < START_SECONDS else "killed"
-        here = facts.get("host") == os.uname().nodename
-        alive = here and processes.is_running(facts)
         last = tail[-1] if tail else None
         if last and last["kind"] == "end":
             return str(last["outcome"])
-        if here and not alive:
-            return "killed"
+        if process is processes.Process.GONE:
+            # Another process may have resumed the run since its facts were read.
+            now = self.facts()
+            return "killed" if processes.same(now, facts) else self.state()
+        if process is processes.Process.ELSEWHERE and self.silence() > ELSEWHERE_SECONDS:
+            return "stalled"
         if last and _stalled(tail):
             return "stalled"
         if self.stop_file.exists():

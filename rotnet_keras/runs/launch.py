@@ -26,7 +26,8 @@ from rotnet_keras.config.schema import (
 )
 from rotnet_keras.config.study import StudyRecipe
 from rotnet_keras.config.transfer import TransferRecipe
-from rotnet_keras.data.sources import find_annotated, find_source, pin_annotated_paths, pin_paths
+from rotnet_keras.data.datasets import understand
+from rotnet_keras.data.sources import find_annotated, pin_annotated_paths, pin_paths
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
 from rotnet_keras.host import check_backend
 from rotnet_keras.runs.folder import RunFolder, create_run, default_runs_dir, list_runs
@@ -86,6 +87,7 @@ def _resolve(
     if isinstance(loaded, TransferRecipe):
         loaded = loaded.model_copy(update={"data": pin_annotated_paths(loaded.data)})
     if isinstance(loaded, RunRecipe):
+        understand(loaded.data)
         loaded = loaded.model_copy(update={"data": pin_paths(loaded.data)})
     if isinstance(loaded, ProbeRecipe):
         loaded = loaded.model_copy(update={"backbone": _pinned_backbone(loaded.backbone, runs_dir)})
@@ -103,7 +105,7 @@ def _checked_study(study: StudyRecipe, base: Path) -> StudyRecipe:
             find_annotated(recipe.data)
             continue
         assert isinstance(recipe, RunRecipe)
-        find_source(recipe.data)
+        understand(recipe.data)
     return study.model_copy(update={"expect": None})
 
 

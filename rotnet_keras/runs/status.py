@@ -7,8 +7,9 @@ from typing import Any
 
 from rotnet_keras.errors import RunError
 from rotnet_keras.runs import suitability
-from rotnet_keras.runs.events import Event, describe_probe_data, median_step_interval
+from rotnet_keras.runs.events import Event, describe_probe_data, median_step_interval, newest_probes
 from rotnet_keras.runs.folder import RunFolder, command_line
+from rotnet_keras.runs.processes import Process
 from rotnet_keras.runs.task_labels import score_of, task_of
 from rotnet_keras.runs.verdict import verdict
 from rotnet_keras.text import duration, percent
@@ -18,7 +19,9 @@ NUMBER_KEYS = (
     *("step", "steps", "epoch", "epochs", "loss", "rotation_accuracy", "object_accuracy", "images_per_s"),
     *("seconds_left", "data_wait", "learning_rate", "created"),
 )
-TEXT_KEYS = ("recipe", "device", "message")
+TEXT_KEYS = ("recipe", "device", "process", "message")
+# The states of a run whose process does something, as far as is known.
+LIVE_STATES = ("starting", "running", "stopping")
 # The columns of a table of runs.
 COLUMNS = ("run", "state", "recipe", "epoch", "rotation", "object", "left", "created")
 
@@ -69,16 +72,22 @@ def _is_number(value: Any) -> bool:
 
 
 def _summary(run: RunFolder) -> dict[str, Any]:
-    tail, facts = run.last_events(), run.facts()
-    state = run.state(tail)
+    recipe, facts = run.recipe_values(), run.facts()
+    classifies = recipe.get("kind") in ("classify", "transfer")
+    kinds = ["step", "epoch", "checkpoint"]
+    kinds += ["test"] if classifies else ["run"] if recipe.get("kind") == "study" else []
+    kinds += ["probe"] if recipe.get("probe") else []
+    # Whether the process lives is read before its last events, which say how it ended.
+    process = run.process()
+    tail = run.newest_events(kinds)
+    state = run.state(process, tail)
     steps = [e for e in tail if e["kind"] == "step"]
     epochs = [e for e in tail if e["kind"] == "epoch"]
-    probes = [e for e in tail if e["kind"] == "probe" and e["weights"] == "rotnet" and not e["labels_per_class"]]
+    probes = [e for e in newest_probes(tail) if e["weights"] == "rotnet" and not e["labels_per_class"]]
     done = [e for e in tail if e["kind"] == "run"]
     last_step = max((e["step"] for e in [*steps, *epochs, *done]), default=0)
     best = max(probes, key=lambda e: e.get("validation_top1", 0), default=None)
     trained = score_of(epochs[-1].get("validation") or epochs[-1]) if epochs else None
-    classifies = run.recipe_values().get("kind") in ("classify", "transfer")
     tested = [score_of(e) for e in tail if e["kind"] == "test"]
     objects = (tested[-1] if tested else trained) if classifies else best["top1"] if best else None
     per_epoch, total = facts.get("steps_per_epoch"), facts.get("steps")
@@ -97,9 +106,14 @@ def _summary(run: RunFolder) -> dict[str, Any]:
         "data_wait": steps[-1].get("data_wait") if steps else None,
         "learning_rate": steps[-1]["learning_rate"] if steps else None,
         "device": facts.get("device"),
+        "process": _process_elsewhere(run) if process is Process.ELSEWHERE and state in LIVE_STATES else None,
         "created": facts.get("created"),
         "message": explanation(run, state, tail),
     }
+
+
+def _process_elsewhere(run: RunFolder) -> str:
+    return f"on {run.host()}, which cannot be seen from here; it last wrote {duration(run.silence())} ago"
 
 
 def explanation(run: RunFolder, state: str, tail: Sequence[Event]) -> str:
@@ -117,6 +131,12 @@ def explanation(run: RunFolder, state: str, tail: Sequence[Event]) -> str:
         trained = any(e["kind"] in ("step", "epoch", "probe") for e in tail)
         advice = "" if trained else smaller_batch_advice(run)
         return f"{text}. If memory ran out: {advice}" if advice else text
+    if state == "stalled" and run.process() is Process.ELSEWHERE:
+        return (
+            f"Its process was started on {run.host()}, and has written nothing for {duration(run.silence())}. Whether "
+            f"it still runs cannot be seen from here. If it does, stop it with: {command_line('stop', run)}. If not, "
+            f"resume it with: {command_line('resume', run)}"
+        )
     if state == "stalled" and last:
         silence, interval = time.time() - last["time"], median_step_interval(list(tail))
         return (

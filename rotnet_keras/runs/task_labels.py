@@ -1,6 +1,7 @@
 """What a run is trained to predict: the names of its task's classes and scores."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rotnet_keras.runs.events import Event
@@ -8,6 +9,8 @@ from rotnet_keras.runs.folder import RunFolder
 
 # With more classes than this, the confusion matrix would add megabytes to every event.
 MAX_CONFUSION_CLASSES = 256
+# Backbones with a tap after each of any number of blocks.
+BACKBONES_OF_BLOCKS = ("nin", "compact")
 # For each task of a transfer: the name of the accuracy during training, and of the score in the end.
 TRANSFER_NAMES = {
     "classification": ("top-1 accuracy", "mean average precision"),
@@ -58,6 +61,21 @@ def task_of(run: RunFolder) -> Task:
         return Task("accuracy", classes)
     angles = values.get("rotation", {}).get("angles", [0, 90, 180, 270])
     return Task("rotation accuracy", tuple(f"{angle}°" for angle in angles))
+
+
+def backbone_blocks(run: RunFolder) -> int | None:
+    """Return the number of blocks of the NIN or compact backbone that a run trains or probes; None for any other.
+
+    A probe says in `run.json` what it read. Where it does not, as in old folders, the run that made the file does.
+    """
+    section = run.recipe_values().get("backbone", {})
+    if "name" in section:
+        return section.get("blocks")
+    read = run.facts().get("backbone")
+    if read:
+        return len(read["taps"]) if read["name"] in BACKBONES_OF_BLOCKS else None
+    maker = RunFolder(Path(section["file"]).absolute().parent.parent) if "file" in section else None
+    return maker.recipe_values().get("backbone", {}).get("blocks") if maker else None
 
 
 def confusion_fields(confusion: list[list[int]]) -> dict[str, Any]:

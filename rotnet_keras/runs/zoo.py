@@ -33,6 +33,16 @@ def load_card(model: RunFolder) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
+def calibration_source(model: RunFolder | Path) -> str:
+    """Return which images the temperature of a model's confidences is fitted on, such as "5,000 photos of X".
+
+    Args:
+        model: a pretrained model, or a run, which is calibrated on its own validation images.
+    """
+    known = load_card(model).get("calibration") if isinstance(model, RunFolder) else None
+    return f"{known['images']:,} images of {known['source']}" if known else "the run's validation images"
+
+
 def size_mb(model: RunFolder) -> float:
     """Return the size of a model's files in megabytes (10^6 bytes)."""
     return sum(file.stat().st_size for file in model.path.rglob("*") if file.is_file()) / 1e6

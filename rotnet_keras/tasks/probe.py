@@ -45,6 +45,8 @@ def probe_backbone(session: Session) -> None:
     assert isinstance(recipe, ProbeRecipe)
     engine.configure(recipe.seed, "float32")
     backbone = load_backbone(Path(str(recipe.backbone.file)))
+    # The report compares a NIN with the paper's of as many blocks.
+    session.record(backbone={"name": backbone.name, "taps": registry.taps(backbone)})
     dataset = prepare_data(session)
     check_probes(dataset, recipe.probe)
     run_missing_probes(session, dataset, backbone, recipe.augment, list(enumerate(recipe.probe)), step=0)
@@ -72,20 +74,28 @@ def run_missing_probes(
     augment: Augment,
     probes: Sequence[tuple[int, Probe]],
     step: int,
+    exports: bool = True,
 ) -> None:
     """Run the probes that have no result at this step yet, and write one event for each tap.
 
     Args:
         probes: the probes with their indices in the recipe.
         step: the step of pretraining; 0 if the run does not pretrain.
+        exports: save the best tap as `classifier.keras`. False before the end of a pretraining, whose backbone is not
+            the exported one yet.
     """
     check_input_shape(backbone, dataset, augment)
-    done = {(e["probe"], e["weights"]) for e in session.earlier if e["kind"] == "probe" and e["step"] == step}
+    done = {(e["probe"], e["weights"], e["tap"]) for e in session.earlier if e["kind"] == "probe" and e["step"] == step}
     for weights in ("rotnet", "random", "random_identity", "pixels"):
         asked = [(i, p) for i, p in probes if weights == "rotnet" or weights in p.baselines]
-        due = [(i, p) for i, p in asked if (i, weights) not in done]
+        # A probe trains all its taps, so that the initial weights of each are those of a run without interruption.
+        due = [
+            (i, p, missing)
+            for i, p in asked
+            if (missing := [tap for tap in _taps(backbone, weights, p) if (i, weights, tap) not in done])
+        ]
         if due:
-            _probe_weights(session, dataset, backbone, weights, augment, due, step)
+            _probe_weights(session, dataset, backbone, weights, augment, due, step, exports)
 
 
 def _probe_weights(
@@ -94,26 +104,34 @@ def _probe_weights(
     backbone: keras.Model,
     weights: str,
     augment: Augment,
-    probes: list[tuple[int, Probe]],
+    probes: list[tuple[int, Probe, list[str]]],
     step: int,
+    exports: bool,
 ) -> None:
-    """Run probes on a backbone with its trained weights (`weights` is "rotnet") or on one of its baselines."""
+    """Run probes on a backbone with its trained weights (`weights` is "rotnet") or on one of its baselines.
+
+    Args:
+        probes: the probes with their indices in the recipe and the taps whose events are missing.
+    """
     seed = session.seed
-    probed = _probed_backbone(backbone, weights, dataset, augment, seed, [p for _, p in probes])
+    asked = [probe for _, probe, _ in probes]
+    probed = _probed_backbone(backbone, weights, dataset, augment, seed, asked)
     with _features_folder(session) as folder:
-        features = _extract_features(session, dataset, probed, augment, [p for _, p in probes], folder)
-        for index, probe in probes:
-            taps, precision = _taps(probed, probe), "float32"
+        features = _extract_features(session, dataset, probed, augment, asked, folder)
+        for index, probe, missing in probes:
+            taps, precision = _taps(probed.model, weights, probe), "float32"
+            if weights == "rotnet" and probe.draws < probe.repeats:
+                session.warn(f"k-NN on labels that are not drawn is the same {probe.repeats} times: it is done once")
             with session.timed() as took:
                 if probe.head == "knn":
-                    scores = [evaluate_knn(probe, taps, dataset, features, seed)]
+                    scores = [evaluate_knn(probe, taps, dataset, features, seed, draw) for draw in range(probe.draws)]
                 else:
                     trained = HeadTraining(session, dataset, probed, probe, taps, augment, features)
                     precision = trained.precision
-                    scores = [trained.train(draw) for draw in range(probe.repeats)]
-                    if weights == "rotnet" and probe.labels_per_class is None:
-                        _export_classifier(session, probed.model, trained.heads, scores[-1], probe)
-            for tap in taps:
+                    scores = [trained.train(draw) for draw in range(probe.draws)]
+                    if exports and weights == "rotnet" and probe.labels_per_class is None:
+                        _export_classifier(session, probed.model, trained.heads, scores[-1], probe, step)
+            for tap in missing:
                 session.event(
                     "probe",
                     probe=index,
@@ -145,9 +163,10 @@ def _extract_features(
         if readers
     ]
     check_disk_space([(frozen, len(split)) for _, split, _, frozen in jobs], folder)
+    what = f"features ({probed.weights}, {{}})"
     return {
         name: extract_features(
-            frozen, split, augment, folder / name, session.progress, f"features ({probed.weights}, {name})", view
+            frozen, split, augment, folder / name, session.progress, what.format(name), view, session.warn
         )
         for name, split, view, frozen in jobs
     }
@@ -193,14 +212,14 @@ def _probed_backbone(
     return FrozenBackbone(weights, model, taps)
 
 
-def _taps(probed: FrozenBackbone, probe: Probe) -> list[str]:
-    if probed.weights == "pixels":
-        return probed.taps
-    return registry.taps(probed.model) if probe.tap == ["all"] else list(probe.tap)
+def _taps(backbone: keras.Model, weights: str, probe: Probe) -> list[str]:
+    if weights == "pixels":
+        return ["pixels"]
+    return registry.taps(backbone) if probe.tap == ["all"] else list(dict.fromkeys(probe.tap))
 
 
 def _all_taps(probed: FrozenBackbone, probes: list[Probe]) -> list[str]:
-    return list(dict.fromkeys(tap for probe in probes for tap in _taps(probed, probe)))
+    return list(dict.fromkeys(tap for probe in probes for tap in _taps(probed.model, probed.weights, probe)))
 
 
 def _summary(draws: list[dict[str, np.ndarray]]) -> dict[str, Any]:
@@ -219,15 +238,22 @@ def _summary(draws: list[dict[str, np.ndarray]]) -> dict[str, Any]:
 
 
 def _export_classifier(
-    session: Session, backbone: keras.Model, heads: dict[str, keras.Model], scores: dict[str, Any], probe: Probe
+    session: Session,
+    backbone: keras.Model,
+    heads: dict[str, keras.Model],
+    scores: dict[str, Any],
+    probe: Probe,
+    step: int,
 ) -> None:
-    """Save the tap with the best validation accuracy as `classifier.keras`, unless the saved one is better."""
+    """Save the tap with the best validation accuracy as `classifier.keras`, unless that of this step is better."""
     ranked = [(top1(scores[tap]["validation"]), tap) for tap in heads if "validation" in scores[tap]]
     if not ranked:
         return
     best, tap = max(ranked)
-    if best <= float(session.folder.facts().get("classifier", {}).get("validation_top1", -1)):
+    saved = session.folder.facts().get("classifier", {})
+    # Facts without a step are of an older version, which also saved classifiers of backbones before the last step.
+    if saved.get("step", 0) == step and best <= float(saved.get("validation_top1", -1)):
         return
     features = keras.Model(backbone.input, backbone.get_layer(tap).output, name="features")
     save_model(with_softmax(features, heads[tap], "classifier"), session.folder.export / "classifier.keras")
-    session.record(classifier={"tap": tap, "head": probe.head, "validation_top1": best})
+    session.record(classifier={"tap": tap, "head": probe.head, "validation_top1": best, "step": step})

@@ -17,6 +17,7 @@ from rotnet_keras.config.kinds import kind_name, kind_of
 from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.config.schema import Recipe
 from rotnet_keras.errors import RotnetError, RunStopped
+from rotnet_keras.files import TEMPORARY
 from rotnet_keras.host import processor
 from rotnet_keras.runs import processes
 from rotnet_keras.runs.events import EventWriter
@@ -104,6 +105,8 @@ def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: N
     folder.require_known_format()
     recipe = load_recipe(folder.recipe)
     events = EventWriter(folder.events_file)
+    for unfinished in folder.export.glob(TEMPORARY):
+        unfinished.unlink(missing_ok=True)  # Left by a process that was killed while it wrote; nobody else writes here.
     stop = Stop(folder.stop_file)
     console = Console(folder.log)
     session = Session(folder, recipe, events, console, stop)
@@ -189,7 +192,6 @@ def _process_facts() -> dict[str, Any]:
     """Return the facts about this process that are written to `run.json`."""
     return {
         **processes.process_identity(psutil.Process()),
-        "host": os.uname().nodename,
         "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "cpus": os.cpu_count(),
         "processor": processor(),

@@ -89,6 +89,41 @@ def test_delete_refuses_a_live_run_and_removes_one_that_has_ended(tmp_path, proc
     assert not gone.path.exists() and not list((tmp_path / "dead").iterdir())
 
 
+def started_elsewhere(runs_dir, age=5.0, kinds=("start", "step"), **facts):
+    """A run of this moment whose process was started on another machine."""
+    facts = {"pid": os.getpid(), "since_boot": 1.0, "host": "far", "machine": "m", "boot": "b"} | facts
+    run = create_run(runs_dir, "a", "", {"created": time.time() - age, **facts})
+    values = {"step": 1, "loss": 1.0, "accuracy": 0.5, "learning_rate": 0.1, "images_per_s": 1.0}
+    events = [{"kind": kind, "time": time.time() - age, **values} for kind in kinds]
+    run.events_file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    for file in (run.events_file, run.facts_file):
+        os.utime(file, (time.time() - age, time.time() - age))
+    return run
+
+
+def test_a_run_elsewhere_is_stopped_by_its_file_and_not_deleted(tmp_path):
+    run = started_elsewhere(tmp_path)
+    status = invoke("status", "a", "--runs-dir", tmp_path).stdout
+    assert "state: running" in status and "process: on far, which cannot be seen from here; it last wrote 5 s" in status
+    result = invoke("kill", "a", "--yes", "--runs-dir", tmp_path)
+    assert result.returncode == 1 and "can be killed only there" in result.stderr and "stop a" in result.stderr
+    result = invoke("delete", "a", "--yes", "--runs-dir", tmp_path)
+    assert result.returncode == 1 and "running on far" in result.stderr and run.path.exists()
+    result = invoke("stop", "a", "--runs-dir", tmp_path)
+    assert result.returncode == 0 and "on far and cannot be seen from here" in result.stdout
+    assert run.stop_file.exists() and run.state() == "stopping"
+
+
+@pytest.mark.parametrize("kinds", [("start",), ("start", "step")])
+def test_a_silent_run_elsewhere_says_so_and_can_be_deleted(tmp_path, kinds):
+    run = started_elsewhere(tmp_path, 3600.0, kinds)
+    status = invoke("status", "a", "--runs-dir", tmp_path).stdout
+    assert "state: stalled" in status and "started on far, and has written nothing for 1 h" in status
+    assert "resume a" in status and "stop a" in status
+    result = invoke("delete", "a", "--yes", "--runs-dir", tmp_path)
+    assert result.returncode == 0 and "cannot be seen from here" in result.stdout and not run.path.exists()
+
+
 @pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
 def test_a_terminal_is_asked(tmp_path, answer, code):
     run = ended(tmp_path)

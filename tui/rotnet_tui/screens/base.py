@@ -7,6 +7,7 @@ from textual.binding import Binding
 from textual.screen import Screen
 
 from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.processes import Process
 from rotnet_tui.commands import Commands
 from rotnet_tui.messages import NewRun, Perform, Refresh
 from rotnet_tui.screens.dialogs import ConfirmDialog
@@ -84,7 +85,8 @@ class ActionScreen(Screen[None]):
         """Kill the run's process, after a confirmation."""
         for run in self.targets():
             if not run.alive():
-                self.notify(f"{run.name} has no process to kill: it is {run.state()}.", severity="warning")
+                where = "no process on this machine" if run.process() is Process.ELSEWHERE else "no process"
+                self.notify(f"{run.name} has {where} to kill: it is {run.state()}.", severity="warning")
                 continue
             loss = f"All work since the last checkpoint is lost{_since_checkpoint(run)}. Stopping (s) loses nothing."
             await self._confirm_and_perform(f"Kill {run.name}?", loss, "kill", run.name, "--yes")

@@ -50,7 +50,7 @@ class FeaturesTab(RunTab):
             if not planned:
                 return Text("This recipe has no probe. Add a [[probe]] table to measure how good the features are.")
             return Text(f"No probe yet: {planned} {'follows' if planned == 1 else 'follow'} after pretraining.")
-        return _rich_tables(probe_tables(probes, recipe))
+        return _rich_tables(probe_tables(history.run, probes))
 
     def _filters(self, run: RunFolder, samples: list[dict]) -> Group | str:
         paths = [run.samples / str(e["filters"]) for e in samples if e.get("filters")]
