@@ -168,10 +168,12 @@ class RunFolder:
         probed: float | None = None
         resumed_at = math.inf
         for line in lines_from_end(self.events_file):
+            if found and "step" not in missing and line.startswith(STEP_PREFIX):
+                continue  # Of a long run these are nearly all lines.
             known = KIND_PREFIX.match(line)
             kind = known[1].decode() if known else ""
             if known and found and kind != "resume" and kind not in missing:
-                continue  # Most lines: their JSON need not be parsed.
+                continue  # Its JSON need not be parsed.
             event = parse_event(line)
             if event is None:
                 continue
