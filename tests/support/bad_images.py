@@ -56,7 +56,7 @@ def check_image(folder, suffix, content):
     """Read a file in all ways; whether it is an image."""
     path = folder / f"image.{suffix}"
     path.write_bytes(content)
-    start = time.monotonic()
+    start = time.process_time()
     try:
         seen = read_header(path)
         assert seen.width > 0 and seen.height > 0
@@ -70,5 +70,5 @@ def check_image(folder, suffix, content):
         assert str(error).strip()
         return False
     finally:
-        assert time.monotonic() - start < SOON, "slow"
+        assert time.process_time() - start < SOON, "slow"
         path.unlink()

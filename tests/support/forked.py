@@ -19,7 +19,23 @@ import rotnet_keras
 
 # What is read from the environment when something is imported, or by the interpreter itself.
 READ_EARLY = (
-    *("CUDA", "HDF5", "KERAS", "LANG", "LC_", "MALLOC", "MPL", "OMP", "ONEDNN", "OPENBLAS", "PATH", "PYTHON", "TF_"),
+    *(
+        "CUDA",
+        "HDF5",
+        "HOME",
+        "KERAS",
+        "LANG",
+        "LC_",
+        "MALLOC",
+        "MPL",
+        "OMP",
+        "ONEDNN",
+        "OPENBLAS",
+        "PATH",
+        "PYTHON",
+        "TF_",
+        "XDG",
+    ),
 )
 # In which TensorFlow is loaded on a busy machine.
 START_SECONDS = 120
