@@ -45,7 +45,7 @@ def find_recipe(name: str) -> Path:
 def kind_and_title(path: Path) -> tuple[str, str]:
     """Return a recipe file's kind and title; "?" and the reason if it cannot be read."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         return "?", str(error)
     return str(values.get("kind", "?")), str(values.get("title", ""))
@@ -54,7 +54,7 @@ def kind_and_title(path: Path) -> tuple[str, str]:
 def expected_minutes(path: Path) -> tuple[float | None, str]:
     """Return the minutes and the hardware of a recipe file's `[expect]`; (None, "") if it has none."""
     try:
-        expect = tomllib.loads(path.read_text(encoding="utf-8")).get("expect", {})
+        expect = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("expect", {})
         return float(expect["minutes"]), str(expect["hardware"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None, ""

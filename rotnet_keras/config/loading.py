@@ -4,10 +4,10 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import tomlkit
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from rotnet_keras.config.finder import did_you_mean, find_recipe
@@ -45,12 +45,15 @@ def load_recipe(
     try:
         if path.stat().st_size > MAX_RECIPE_BYTES:
             raise RecipeError(f"{path}: too large for a recipe: expected at most {MAX_RECIPE_BYTES:,} bytes")
-        text = path.read_text(encoding="utf-8")
+        # Editors of Windows begin a file with a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
         if any(line.partition("=")[0].count(".") >= MAX_KEY_PARTS for line in text.splitlines() if "=" in line):
             raise RecursionError
         values = tomllib.loads(text)
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
+        raise RecipeError(
+            f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8 in your editor"
+        ) from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"{path}: not valid TOML: {error or 'too deeply nested'}") from None
     except OSError as error:
@@ -65,20 +68,57 @@ def load_recipe(
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Split "key=value" into the key and its TOML value; a bare word is taken as a string.
+    """Split "key=value" into the key and its value, of the type that the recipe's key has.
+
+    The value is TOML: 3, true, [1, 2], "text". Where the key takes a text, anything else is the text as it was typed,
+    such as 2024 or a=b, and quotation marks can be left out.
 
     Raises:
         RecipeError: the text is not of that form.
     """
     key, equals, value = text.partition("=")
-    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key.strip()):
+    key = key.strip()
+    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key):
         raise RecipeError(f"command line: expected KEY=VALUE, such as train.epochs=3, got {text!r}")
+    takes_text = _takes(key, value)
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        if re.search(r"""["'\[\]{}=\n]""", value):
+        document = tomllib.loads(f"value = {value}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        if not takes_text and re.search(r"""["'\[\]{}=\n]""", value):
             raise RecipeError(f"command line: {key}: not a TOML value: {value}") from None
-        return key.strip(), value
+        return key, value
+    # A line break could begin another key, which would be lost.
+    if list(document) == ["value"] and (not takes_text or _takes(key, document["value"])):
+        return key, document["value"]
+    return key, value
+
+
+def _takes(key: str, value: Any) -> bool:
+    """Return whether a key of some kind of recipe takes values of this type, whatever their range."""
+    path = tuple(int(part) if part.isdigit() else part for part in map(str, current_location(tuple(key.split(".")))))
+    for kind in KINDS.values():
+        for annotation in _types_at(kind.schema, path):
+            try:
+                TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
+            except (ValidationError, PydanticUserError):  # The latter for a whole section, which takes no value.
+                continue
+            return True
+    return False
+
+
+def _types_at(annotation: Any, path: Location) -> list[Any]:
+    """Return the types that the value at a path below a type may have; none if there is no such key."""
+    if not path:
+        return [annotation]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        field = annotation.model_fields.get(str(path[0]))
+        return _types_at(field.annotation, path[1:]) if field else []
+    inner = get_args(annotation)
+    if get_origin(annotation) is dict:
+        return _types_at(inner[1], path[1:])
+    if get_origin(annotation) is list:
+        return _types_at(inner[0], path[1:]) if isinstance(path[0], int) else []
+    return [found for each in inner for found in _types_at(each, path)]
 
 
 def to_toml(recipe: Recipe) -> str:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from rotnet_keras.config.sections import Data, Labels
 from rotnet_keras.data.folders import read_folder
 from rotnet_keras.data.npz import read_arrays
-from rotnet_keras.data.sources import ArraySource, FolderSource, find_source
+from rotnet_keras.data.sources import EMBEDDED, ArraySource, FolderSource, TfdsSource, find_source
 from rotnet_keras.data.stores import Progress, Split
 from rotnet_keras.data.tfds import read_tfds
 from rotnet_keras.errors import DataError
@@ -86,7 +87,9 @@ def load(
     labels = splits["train"].labels
     if labels is not None and (missing := len(class_names) - len(np.unique(labels))):
         notes.append(f"{missing:,} of {len(class_names):,} classes have no training images")
-    mean, std = _statistics(data, splits["train"])
+    if data.name in EMBEDDED and Path(data.name).is_dir():
+        notes.append(f"data.name: {data.name!r} is the data set of this package; the folder here is ./{data.name}")
+    mean, std = _statistics(data, splits["train"], isinstance(source, TfdsSource))
     return Dataset(
         name=data.name,
         train=splits["train"],
@@ -147,9 +150,10 @@ def _with_held_out(splits: dict[str, Split], data: Data, notes: list[str]) -> di
     return splits | {"train": train.subset(np.sort(order))}
 
 
-def _statistics(data: Data, train: Split) -> tuple[list[float], list[float]]:
+def _statistics(data: Data, train: Split, of_tfds: bool) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation per channel; the published ones are not for a folder of the same name."""
     channels = train.store.shape[-1]
-    published = PUBLISHED_STATISTICS.get(data.name.split(":")[0].split("/")[0])
+    published = PUBLISHED_STATISTICS.get(data.name.split(":")[0].split("/")[0]) if of_tfds else None
     if published and channels == len(published[0]):
         mean, std = published
     else:

@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 # Images that are too large are refused here, at half of what Pillow refuses itself.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -86,8 +86,11 @@ def _open(source: Path | BytesIO) -> Iterator[Image.Image]:
         if isinstance(source, Path) and source.exists() and not source.is_file():
             raise UnreadableImage("it is not a regular file")
         with Image.open(source) as image:
-            if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                raise UnreadableImage(f"it has {image.width} x {image.height} pixels, which is too many")
+            # JPEG is decoded at a fraction of its size where that is enough.
+            if _is_large(image, 2 if image.format == "JPEG" else 1):
+                raise UnreadableImage(
+                    f"it has {image.width} x {image.height} pixels, which is too many; make a smaller copy of it"
+                )
             yield image
     except UnreadableImage:
         raise
@@ -95,7 +98,23 @@ def _open(source: Path | BytesIO) -> Iterator[Image.Image]:
         raise UnreadableImage(_reason(source, error)) from None
 
 
+def _first_bytes(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(4)
+    except OSError:
+        return b""
+
+
+def _is_large(image: Image.Image, factor: int = 1) -> bool:
+    """Return whether an image has more pixels than may be decoded, times a factor."""
+    return Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > factor * Image.MAX_IMAGE_PIXELS
+
+
 def _reason(source: Path | BytesIO, error: Exception) -> str:
+    beginning = source.getvalue()[:4] if isinstance(source, BytesIO) else _first_bytes(source)
+    if isinstance(error, UnidentifiedImageError) and beginning in (b"II*\0", b"MM\0*"):
+        return "a TIFF file of a kind that is not read, such as one of many bands; put its pixels into an .npz file"
     if isinstance(source, BytesIO):
         return "it is empty" if not source.getbuffer() else re.sub(r" <_io\.BytesIO.*>", "", str(error))
     reason = "the file is empty" if source.is_file() and source.stat().st_size == 0 else str(error)
@@ -129,7 +148,7 @@ def read_header(source: Path | BytesIO) -> Header:
     """
     with _open(source) as image:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        plain = image.format == "JPEG" and image.mode in ("L", "RGB") and orientation == 1
+        plain = image.format == "JPEG" and image.mode in ("L", "RGB") and orientation == 1 and not _is_large(image)
         width, height = image.size if orientation < SIDEWAYS else image.size[::-1]
         return Header(width, height, 1 if image.mode in GREY else 3, plain, orientation != 1)
 

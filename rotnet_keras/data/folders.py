@@ -86,8 +86,8 @@ def read_folder(
         else:
             fill = partial(_decode_all, files, every_label, size, channels, progress, split)
             key = f"{fingerprint}-{split}-{size}-{channels}-2"
-            store, kept, bad = decode_and_store(len(files), shape, fill, cache, key)
-            labels = kept if source.class_names else None
+            store, stored_labels, bad = decode_and_store(len(files), shape, fill, cache, key)
+            labels = stored_labels if source.class_names else None
         if bad:
             reasons = [f"{files[i].relative_to(source.root)} ({why})" for i, why in bad]
             notes.append(

@@ -156,7 +156,7 @@ class VocSource:
                 if not match or match[1] not in there:
                     known = ", ".join(sorted(there)) or "nothing"
                     raise DataError(f"data.splits.{split}: no list {part!r} in {folder} (there are: {known})")
-                of_list = (folder / f"{match[1]}.txt").read_text(encoding="utf-8").split()
+                of_list = (folder / f"{match[1]}.txt").read_text(encoding="utf-8-sig").split()
                 names += of_list[slice(*(int(bound) if bound else None for bound in match.groups()[1:]))]
             found[split] = names
         if "train" not in found:
@@ -218,9 +218,35 @@ def find_source(data: Data) -> Source:
     path = Path(data.name).expanduser()
     if data.name.endswith(".npz"):
         return _array_source(path)
-    if data.name.startswith((".", "/", "~")) or path.is_dir():
+    if _is_folder(data, path):
         return _folder_source(path)
     return _tfds_source(data)
+
+
+def _is_folder(data: Data | AnnotatedData, path: Path) -> bool:
+    """Return whether a recipe's `data.name` is a folder, and not a data set of TensorFlow Datasets.
+
+    Raises:
+        DataError: it may be either; the message says how to name each.
+    """
+    if data.name.startswith((".", "/", "~")):
+        return True
+    if not path.is_dir():
+        return False
+    data_dir, prepared = _prepared(data)
+    if path.resolve() == (data_dir / data.name).resolve():
+        # The command was started where TensorFlow Datasets keeps its data.
+        return not prepared
+    if prepared and data.data_dir:
+        return False
+    if prepared or data.data_dir or data.download:
+        what = "has been prepared" if prepared else "is asked for by data.data_dir or data.download"
+        raise DataError(
+            f"data.name: {data.name!r} is a folder here, and a data set of TensorFlow Datasets of this name {what}. "
+            f"Set data.name=./{data.name} for the folder, or data.data_dir={data_dir.absolute()} for the data set"
+            f"{'' if prepared else ', and start from another folder'}."
+        )
+    return True
 
 
 def find_annotated(data: AnnotatedData) -> VocSource | TfdsSource:
@@ -230,7 +256,7 @@ def find_annotated(data: AnnotatedData) -> VocSource | TfdsSource:
         DataError: there are none; the message says what was looked for.
     """
     path = Path(data.name).expanduser()
-    if not (data.name.startswith((".", "/", "~")) or path.is_dir()):
+    if not _is_folder(data, path):
         return _tfds_source(data)
     missing = [name for name in ("JPEGImages", "ImageSets") if not (path / name).is_dir()]
     if missing:
@@ -330,11 +356,9 @@ def _describe_others(other: Counter[str]) -> str:
 
 
 def _tfds_source(data: Data | AnnotatedData) -> TfdsSource:
-    where = data.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    data_dir = Path(where).expanduser()
-    name = data.name.split(":")[0]
-    prepared = _prepared(data_dir)
-    if name not in prepared and name.split("/")[0] not in prepared and not data.download:
+    data_dir, is_prepared = _prepared(data)
+    if not is_prepared and not data.download:
+        name, prepared = data.name.split(":")[0], _prepared_names(data_dir)
         there = ", ".join(sorted(prepared)) or "nothing"
         raise DataError(
             f"data.name: {data.name!r} is not a folder, an .npz file or fashion_mini, and TensorFlow Datasets has not "
@@ -344,7 +368,15 @@ def _tfds_source(data: Data | AnnotatedData) -> TfdsSource:
     return TfdsSource(data.name, data_dir, data.download)
 
 
-def _prepared(data_dir: Path) -> set[str]:
+def _prepared(data: Data | AnnotatedData) -> tuple[Path, bool]:
+    """Return the folder of prepared data sets, and whether the one that a recipe names is there."""
+    where = data.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    data_dir = Path(where).expanduser()
+    name, names = data.name.split(":")[0], _prepared_names(data_dir)
+    return data_dir, name in names or name.split("/")[0] in names
+
+
+def _prepared_names(data_dir: Path) -> set[str]:
     """Return the names of the data sets that are prepared in a folder, with their configurations."""
     infos = [*data_dir.glob("*/*/dataset_info.json"), *data_dir.glob("*/*/*/dataset_info.json")]
     return {info.parent.parent.relative_to(data_dir).as_posix() for info in infos}

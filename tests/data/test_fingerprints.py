@@ -224,3 +224,13 @@ def test_a_process_that_chose_otherwise_than_the_chief_reads_the_data_again(star
     dataset = starts(TrainingProcess(1, 2), object())
     assert isinstance(dataset.train.store, FolderImages)
     assert starts.folder.facts()["kept_images"] == {"train": "none"}
+
+
+def test_the_place_of_every_split_is_recorded(tmp_path):
+    for split in ("train", "test"):
+        save_bmps(tmp_path / "photos" / split, len(split))
+    places = {"train": "disk"}
+    dataset = load(Data(name=str(tmp_path / "photos"), size=20, validation=0), kept=places)
+    assert places == {"train": "disk", "test": "memory"}
+    assert isinstance(dataset.train.store, stores.DiskStore) and isinstance(dataset.test.store, np.ndarray)
+    assert list(dataset.test.labels) == [0] * 5 + [1] * 5

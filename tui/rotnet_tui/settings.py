@@ -64,7 +64,7 @@ def load_keymap(names: Callable[[], set[str]]) -> tuple[dict[str, str], str]:
     """
     path = keymap_file()
     try:
-        keys = tomllib.loads(path.read_text(encoding="utf-8"))
+        keys = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}, ""
     except (OSError, ValueError) as error:
