@@ -379,6 +379,17 @@ class Probe(Length, Labels):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule(name="cosine")
 
+    @property
+    def draws(self) -> int:
+        """The repetitions that can differ: one for k-NN if its labels are not drawn, else `repeats`."""
+        labels_are_drawn = self.labels_per_class is not None and self.label_choice == "random"
+        return self.repeats if self.head != "knn" or labels_are_drawn else 1
+
+    @property
+    def fills_batches(self) -> bool:
+        """Whether every step has a whole batch: with few labels and a length in `steps`, as in the released code."""
+        return self.labels_per_class is not None and self.steps is not None
+
     @model_validator(mode="before")
     @classmethod
     def _default_to_ten_epochs(cls, values: Any) -> Any:

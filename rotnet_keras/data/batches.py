@@ -94,6 +94,17 @@ def positions_of_step(count: int, batch: int, seed: int, step: int) -> np.ndarra
     return _order(count, seed, epoch)[within * batch : (within + 1) * batch]
 
 
+def whole_batch_of_step(count: int, batch: int, seed: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions (batch,) of the images of a step, and the pass over all images (batch,) that each is of.
+
+    Each of `count` images is drawn once per pass, in another order every pass, as by `positions_of_step`. A batch goes
+    on into the next pass, or into several, where one ends.
+    """
+    passes, within = np.divmod(np.arange(step * batch, (step + 1) * batch), count)
+    orders = [_order(count, seed, number)[within[passes == number]] for number in np.unique(passes).tolist()]
+    return np.concatenate(orders), passes
+
+
 @lru_cache(maxsize=4)
 def _order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(count)

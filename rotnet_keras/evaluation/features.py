@@ -1,7 +1,7 @@
 """Frozen features: computed once, stored on disk as float16, and read in any order."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +76,7 @@ def extract_features(
     progress: Progress,
     what: str,
     view: tuple[int, int] | None = None,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> Features:
     """Compute the features of a whole split and store them.
 
@@ -87,13 +88,18 @@ def extract_features(
         progress: called after each batch with `what`, the images done, and N.
         what: what is being done, for `progress`.
         view: numbers that determine random crops and flips; None for the central crop.
+        warn: called with a sentence for each tap with features beyond float16's range, which are clipped to it.
 
     Returns:
         {tap: (N, ...) float16}, memory-mapped, in the order of the split.
+
+    Raises:
+        DataError: a feature is NaN.
     """
     folder.mkdir(parents=True)
     stores: Features = {}
     done = 0
+    clipped = dict.fromkeys(extractor.output, 0)
     for tap, output in extractor.output.items():
         shape = (len(split), *output.shape[1:])
         stores[tap] = np.lib.format.open_memmap(folder / f"{tap}.npy", "w+", np.float16, shape)
@@ -107,10 +113,32 @@ def extract_features(
     compute = tf.function(features, input_signature=[batches.element_spec])
     for images in batches:
         for tap, values in compute(images).items():
-            stores[tap][done : done + len(images)] = values
+            stored = np.asarray(values)
+            stores[tap][done : done + len(images)] = stored
+            clipped[tap] += _count_clipped(stored, tap)
         done += len(images)
         progress(what, done, len(split))
+    for tap, count in clipped.items():
+        if count:
+            warn(
+                f"{what}: {count:,} of {stores[tap].size:,} values of {tap} are clipped to ±{FLOAT16_MAX:.0f}, the "
+                "range of float16. Probe a layer after a normalisation instead"
+            )
     return stores
+
+
+def _count_clipped(values: np.ndarray, tap: str) -> int:
+    # Without their sign, the bits of float16 are ordered as its numbers are, and NaN comes last.
+    magnitudes = values.view(np.uint16) & np.uint16(0x7FFF)
+    largest = np.float16(FLOAT16_MAX).view(np.uint16)
+    if magnitudes.max(initial=0) < largest:
+        return 0
+    if magnitudes.max() > largest:
+        raise DataError(
+            f"the features of {tap} are NaN for some images: a weight of the backbone is NaN or infinite. Probe a "
+            "backbone whose training did not diverge"
+        )
+    return int(np.count_nonzero(magnitudes == largest))
 
 
 def _batch_size(most: int, pixels: int, shape: tuple[int, int, int]) -> int:

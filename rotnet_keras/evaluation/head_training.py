@@ -8,7 +8,13 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from rotnet_keras import engine
 from rotnet_keras.config.sections import Augment, Probe
-from rotnet_keras.data.batches import center_crop, load_augmented, pipeline, positions_of_step
+from rotnet_keras.data.batches import (
+    center_crop,
+    load_augmented,
+    pipeline,
+    positions_of_step,
+    whole_batch_of_step,
+)
 from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
@@ -105,16 +111,16 @@ class HeadTraining:
         self.initial = [np.array(variable) for variable in self.variables]
 
     def train(self, draw: int) -> dict[str, dict[str, Any]]:
-        """Train the heads from their initial weights.
+        """Train newly initialised heads.
 
         Args:
-            draw: number of the random choice of labelled images.
+            draw: number of the repetition: of the random choice of labelled images, of the initial weights and of the
+                order of the images.
 
         Returns:
             For each tap the confusion matrices (C, C), by the name of the held-out split.
         """
-        for variable, value in zip(self.variables, self.initial, strict=True):
-            variable.assign(value)
+        self._initialise(draw)
         subset = labelled_subset(self.dataset, self.probe, (self.seed, draw))
         total = self.probe.total_steps(len(subset))
         labels = "" if self.probe.labels_per_class is None else f", {self.probe.labels_per_class} a class"
@@ -127,23 +133,43 @@ class HeadTraining:
             return False
 
         rate = LearningRate(self.probe.optimizer, self.probe.schedule, self.probe, len(subset), 0)
-        batches = self._batches(subset, total)
+        batches = self._batches(subset, total, _seed_of_draw(self.seed, draw))
         self.model.fit(batches, verbose=0, shuffle=False, callbacks=[rate, AfterStep(after_step)])
         assign_averaged_weights(self.model, self.probe.optimizer)
         return self._confusion_matrices()
 
-    def _batches(self, subset: np.ndarray, total: int) -> tf.data.Dataset:
+    def _initialise(self, draw: int) -> None:
+        """Reset all variables, and give the heads the initial weights of a draw."""
+        for variable, value in zip(self.variables, self.initial, strict=True):
+            variable.assign(value)
+        if not draw:
+            return
+        keras.utils.set_random_seed(_seed_of_draw(self.seed, draw))
+        for tap, head in self.heads.items():
+            fresh = build_head(self.probe.head, head.input.shape[1:], len(self.dataset.class_names), tap)
+            head.set_weights(fresh.get_weights())
+
+    def _batches(self, subset: np.ndarray, total: int, seed: int) -> tf.data.Dataset:
         labels = self.dataset.train.required_labels()
 
         def fetch(step: np.ndarray) -> list[np.ndarray]:
-            rows = subset[positions_of_step(len(subset), self.probe.batch, self.seed, int(step))]
+            count, batch = len(subset), self.probe.batch
+            if self.probe.fills_batches:
+                positions, passes = whole_batch_of_step(count, batch, seed, int(step))
+            else:
+                positions = positions_of_step(count, batch, seed, int(step))
+                passes = np.full(len(positions), int(step) // self.probe.steps_per_epoch(count))
+            rows = subset[positions]
             if self.recomputes_features:
-                rng = np.random.default_rng((self.seed, 2, int(step)))
+                rng = np.random.default_rng((seed, 2, int(step)))
                 return [load_augmented(self.dataset.train, rows, self.augment, rng), labels[rows]]
-            order = np.sort(rows)
-            epoch = int(step) // self.probe.steps_per_epoch(len(subset))
-            store = self.stores["train" if self.probe.views is None else f"view-{epoch % self.probe.views}"]
-            return [*(store[tap][order] for tap in self.taps), labels[order]]
+            views = passes % (self.probe.views or 1)
+            parts = []
+            for view in np.unique(views):
+                order = np.sort(rows[views == view])
+                store = self.stores["train" if self.probe.views is None else f"view-{view}"]
+                parts.append([*(store[tap][order] for tap in self.taps), labels[order]])
+            return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)] if len(parts) > 1 else parts[0]
 
         return self._pipeline(tf.data.Dataset.range(total), fetch)
 
@@ -181,8 +207,13 @@ class HeadTraining:
         return scores
 
 
+def _seed_of_draw(seed: int, draw: int) -> int:
+    """The seed of a repetition's initial weights and order: the recipe's own for the first, another for each other."""
+    return int(np.random.SeedSequence((seed, draw)).generate_state(1)[0]) if draw else seed
+
+
 def evaluate_knn(
-    probe: Probe, taps: list[str], dataset: Dataset, stores: dict[str, Features], seed: int
+    probe: Probe, taps: list[str], dataset: Dataset, stores: dict[str, Features], seed: int, draw: int
 ) -> dict[str, dict[str, Any]]:
     """Classify held-out images by their k nearest neighbours in cosine similarity.
 
@@ -194,6 +225,7 @@ def evaluate_knn(
         dataset: for the labels.
         stores: features by split and tap.
         seed: of the choice of labelled images.
+        draw: number of this choice.
 
     Returns:
         For each tap the confusion matrices (C, C), by the name of the held-out split.
@@ -205,7 +237,7 @@ def evaluate_knn(
             return values.mean(axis=(1, 2))
         return values.reshape(len(values), -1)
 
-    subset = labelled_subset(dataset, probe, (seed, 0))
+    subset = labelled_subset(dataset, probe, (seed, draw))
     scores: dict[str, dict[str, Any]] = {}
     for tap in taps:
         model = KNeighborsClassifier(min(probe.neighbours, len(subset)), metric="cosine", weights="distance")
@@ -219,8 +251,9 @@ def evaluate_knn(
 
 
 def _confusion(labels: np.ndarray, predicted: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """The confusion matrix: (C, C) counts, one row for each true class."""
+    """The confusion matrix: (C, C) counts, one row for each true class; images of an unknown class do not count."""
     classes = len(dataset.class_names)
+    labels, predicted = labels[labels >= 0], predicted[labels >= 0]
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 

@@ -173,7 +173,7 @@ def _time_probe(probe: Probe, backbone: keras.Model, dataset: Dataset, augment: 
     else:
         x = {tap: tf.random.normal((len(rows), *shape.shape[1:])) for tap, shape in frozen.output.items()}
     batches = tf.data.Dataset.from_tensors((x, dict.fromkeys(taps, labels[rows]))).repeat()
-    steps = probe.total_steps(len(labelled_subset(dataset, probe, (0, 0)))) * probe.repeats
+    steps = probe.total_steps(len(labelled_subset(dataset, probe, (0, 0)))) * probe.draws
     return backbones * (extraction + steps * _seconds_per_step(model, batches))
 
 

@@ -203,7 +203,7 @@ def _probe(
         read = rounds * backbones * (held_out + splits["train"])
         return Phase(name, 0, 0, (Pass(backbone_layers, read, False, "float32"),), read, False, 0)
     _, heads = build_probe_model(backbone, probe, taps, len(dataset.class_names))
-    steps = rounds * backbones * probe.repeats * probe.total_steps(len(labelled_subset(dataset, probe, (0, 0))))
+    steps = rounds * backbones * probe.draws * probe.total_steps(len(labelled_subset(dataset, probe, (0, 0))))
     read = rounds * backbones * held_out
     read += (
         steps * probe.batch if recomputes_features(probe) else rounds * backbones * splits["train"] * (probe.views or 1)

@@ -128,7 +128,8 @@ class RotNetTrainer(ClassifierTrainer):
             with engine.dtype_policy("float32"):
                 with self.evaluation_weights():
                     backbone = self._backbone_for_crops()
-                run_missing_probes(self.session, self.dataset, backbone, self.recipe.augment, due, self.position.step)
+                augment, step = self.recipe.augment, self.position.step
+                run_missing_probes(self.session, self.dataset, backbone, augment, due, step, exports=False)
 
     def _backbone_for_crops(self) -> keras.Model:
         """Return the backbone with its present weights, for whole crops.

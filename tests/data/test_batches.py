@@ -9,6 +9,7 @@ from rotnet_keras.data.batches import (
     load_augmented,
     positions_of_step,
     training_batches,
+    whole_batch_of_step,
 )
 from rotnet_keras.data.stores import Split
 from rotnet_keras.models.rotation import rotate_batch
@@ -95,3 +96,14 @@ def test_evaluation_takes_the_centre_and_keeps_the_order():
 @pytest.mark.parametrize("crop", [8, 10])
 def test_a_crop_larger_than_the_image_is_padded(crop):
     assert center_crop(random_images(), Augment(pad=1, crop=crop)).shape == (20, crop, crop, 3)
+
+
+@pytest.mark.parametrize(("count", "batch"), [(200, 128), (20, 128), (128, 128)])
+def test_whole_batches_go_on_into_the_next_pass(count, batch):
+    steps = [whole_batch_of_step(count, batch, 7, step) for step in range(25)]
+    positions, passes = (np.concatenate(arrays) for arrays in zip(*steps, strict=True))
+    assert {len(of_step) for of_step, _ in steps} == {batch} and len(positions) == 25 * batch
+    for number in range(25 * batch // count):
+        assert sorted(positions[passes == number]) == list(range(count))
+    assert (passes == np.arange(25 * batch) // count).all()
+    np.testing.assert_array_equal(positions[:count], positions_of_step(count, count, 7, 0))

@@ -1,14 +1,74 @@
 """Probes, within a run and by themselves."""
 
+import contextlib
+import json
 import re
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.command_line import invoke
+from support.command_line import invoke, run_cli
 from support.tiny import PROBES
-from support.whole_runs import assert_same_end, events_of, start
+from support.whole_runs import assert_same_end, events_of, run_of, start
 
 from rotnet_keras.config.finder import recipes_dir
+from rotnet_keras.config.sections import Augment, Data, Probe
+from rotnet_keras.data.datasets import load
+from rotnet_keras.models.backbones.registry import backbone as build_backbone
+from rotnet_keras.tasks.probe import run_missing_probes
+
+REPEATS = """\
+kind = "probe"
+title = "repeats"
+seed = 3
+[data]
+name = "{data}"
+validation = 0.2
+[backbone]
+file = "{backbone}"
+[[probe]]
+head = "linear"
+steps = 2
+repeats = 3
+[[probe]]
+head = "knn"
+tap = "conv1"
+labels_per_class = 2
+repeats = 4
+[[probe]]
+head = "knn"
+tap = "conv1"
+repeats = 5
+"""
+
+
+class FakeSession:
+    """A session that keeps its events and facts in memory."""
+
+    seed = 3
+
+    def __init__(self, path, classifier):
+        self.earlier, self.events, self.known = [], [], {"classifier": classifier}
+        (path / "export").mkdir()
+        self.folder = SimpleNamespace(path=path, export=path / "export", facts=lambda: self.known)
+        self.stop = SimpleNamespace(check=lambda: None)
+
+    def event(self, kind, **values):
+        self.events.append({"kind": kind, **values})
+
+    def record(self, **facts):
+        self.known |= facts
+
+    def warn(self, text):
+        self.event("warning", message=text)
+
+    def progress(self, *_):
+        pass
+
+    @contextlib.contextmanager
+    def timed(self):
+        yield {"seconds": 0.0}
 
 
 def test_probes_measure_the_backbone_and_its_baselines(finished):
@@ -77,6 +137,57 @@ precision = "mixed_float16"
     theirs = {(e["weights"], e["tap"]): e["top1"] for e in events_of(run, "probe") if e["head"] == "linear"}
     assert ours == theirs
     assert "linear probe, all labels" in (probe_run.path / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def probed(finished, tmp_path_factory, tiny_data):
+    """A probe recipe's run: repeats with all labels, k-NN on drawn and on all labels; (result, run)."""
+    _, run = finished
+    recipe = tmp_path_factory.mktemp("probed") / "probe.toml"
+    recipe.write_text(REPEATS.format(data=tiny_data, backbone=run.backbone))
+    result, run = start(recipe)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result, run
+
+
+def test_repeats_differ_with_all_labels_and_for_knn_with_drawn_labels(probed):
+    result, run = probed
+    linear, drawn, whole = ([e for e in events_of(run, "probe") if e["probe"] == i] for i in range(3))
+    test_images = 40
+    for event, repeats in ((linear[0], 3), (drawn[0], 4), (whole[0], 1)):
+        assert np.sum(event["confusion"]) == repeats * test_images
+    assert linear[0]["top1_std"] > 0 and "top1_std" in drawn[0]
+    assert "top1_std" not in whole[0]
+    assert result.stdout.count("k-NN on labels that are not drawn is the same 5 times: it is done once") == 1
+
+
+def test_a_probe_killed_between_the_results_of_two_layers_writes_the_missing_ones(probed):
+    _, whole = probed
+    run = run_of(whole.path.parent.parent, "killed")
+    shutil.copytree(whole.path, run.path)
+    lines = run.events_file.read_text().splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if json.loads(line)["kind"] == "probe")
+    run.events_file.write_text("".join(lines[: first + 1]))
+    result = run_cli("resume", "killed", cwd=run.path.parent.parent)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+    def results(run):
+        return [{k: v for k, v in e.items() if k not in ("time", "seconds", "t")} for e in events_of(run, "probe")]
+
+    assert results(run) == results(whole)
+
+
+@pytest.mark.parametrize(("exports", "written"), [(True, True), (False, False)])
+def test_only_the_exported_backbone_gets_a_classifier(exports, written, tmp_path, tiny_data):
+    """What a pretraining probes between its epochs is not the backbone that it exports."""
+    session = FakeSession(tmp_path, {"tap": "conv2", "head": "linear", "validation_top1": 1.0, "step": 10})
+    dataset = load(Data(name=str(tiny_data), validation=0.2))
+    model = build_backbone("compact", dataset.image_shape, blocks=2, width=0.25)
+    probe = Probe(head="linear", tap="conv1", steps=1)
+    run_missing_probes(session, dataset, model, Augment(), [(0, probe)], step=20, exports=exports)
+    assert (session.folder.export / "classifier.keras").is_file() == written
+    # The better one of an earlier step does not count.
+    assert session.folder.facts()["classifier"]["step"] == (20 if written else 10)
 
 
 def test_a_probe_without_its_backbone_is_refused_before_a_run_folder_is_made(tmp_path):
