@@ -3,6 +3,11 @@
 
     python scripts/ship_weights.py runs/NAME nin4_cifar10
 
+Its confidences are calibrated on the run's validation images. These resemble the training images, so for a model that
+meets other photos calibrate it again, on upright photos that it was not trained on and is not measured on:
+
+    python scripts/ship_weights.py --calibrate compact5_photos --on DIR/photos --source "the validation part of X"
+
 The files are the run's, with kernels stored in float16 and compressed; Keras loads them in float32. Every number on the
 card comes from the run's recipe, facts and events, or is measured here on the run's own data. Nothing is written unless
 the rotation accuracy of the files is that of the run's files, to within 0.1 points.
@@ -25,7 +30,15 @@ import tomlkit
 from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.data.datasets import load
 from rotnet_keras.errors import DataError, RotnetError, RunError
-from rotnet_keras.inference.orientation import calibrate_temperature, load_orientation_model
+from rotnet_keras.files import write_atomically
+from rotnet_keras.inference.loading import list_image_files
+from rotnet_keras.inference.orientation import (
+    OrientationModel,
+    calibrate_temperature,
+    fit_temperature,
+    load_orientation_model,
+    predict,
+)
 from rotnet_keras.inference.zoo_check import rotation_accuracy
 from rotnet_keras.models.rotation import RIGHT_ANGLES
 from rotnet_keras.reports.report import pretraining_seconds, render, run_details, without_local_paths
@@ -134,7 +147,7 @@ def card_of(run: RunFolder, network: RunFolder, name: str) -> dict[str, Any]:
             "of_the_runs_files": before,
             "of_these_files": after,
         },
-        "temperature": calibrate_temperature(run, ours) if calibrated else None,
+        "temperature": temperature_of(run, ours) if calibrated else None,
         "best_probe": without(best_probe(events)),
         "probes": [without(event) for event in last_probes(events)],
         "made": {
@@ -143,6 +156,34 @@ def card_of(run: RunFolder, network: RunFolder, name: str) -> dict[str, Any]:
             "seed": facts["seed"],
         },
     }
+
+
+def temperature_of(run: RunFolder, model: OrientationModel) -> float | None:
+    """Return the temperature that fits the run's validation images; None where they are too few."""
+    try:
+        return calibrate_temperature(run, model)
+    except DataError as error:
+        print(f"{run.name}: not calibrated: {error}", file=sys.stderr)
+        return None
+
+
+def calibrate(network: RunFolder, images: Path, source: str) -> float:
+    """Fit the temperature of a pretrained model to the upright photos of a folder, and write it to its card."""
+    predictions = predict(load_orientation_model(network), list_image_files([images]), report_progress)
+    card = zoo.load_card(network)
+    before = render("calibration.md", {"card": card})
+    count = len(predictions.files)
+    card["temperature"] = fit_temperature(predictions.log_probabilities)
+    card["calibration"] = {"images": count, "source": source}
+    text = (network.path / "card.md").read_text(encoding="utf-8")
+    if before not in text:
+        raise DataError(
+            f"{network.path / 'card.md'}: it does not have the sentence on calibration that card.json gives"
+        )
+    text = text.replace(before, render("calibration.md", {"card": card}))
+    write_atomically(network.path / zoo.CARD, (json.dumps(card, indent=2) + "\n").encode())
+    write_atomically(network.path / "card.md", text.encode())
+    return card["temperature"]
 
 
 def last_probes(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -163,11 +204,20 @@ def report_progress(what: str, done: int, total: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the folder of a finished pretraining")
-    parser.add_argument("name", help="the name of the pretrained model")
+    parser.add_argument("run", type=Path, nargs="?", help="the folder of a finished pretraining")
+    parser.add_argument("name", nargs="?", help="the name of the pretrained model")
     parser.add_argument("--to", type=Path, default=zoo.FOLDER, help="the folder of the model zoo")
+    parser.add_argument("--calibrate", metavar="NAME", help="a pretrained model to calibrate, instead of adding one")
+    parser.add_argument("--on", type=Path, metavar="FOLDER", help="upright photos to calibrate on")
+    parser.add_argument("--source", help="what these photos are, for the card")
     chosen = parser.parse_args()
+    if bool(chosen.calibrate) != bool(chosen.on and chosen.source) or bool(chosen.calibrate) == bool(chosen.name):
+        parser.error("expected RUN NAME, or --calibrate NAME --on FOLDER --source TEXT")
     try:
+        if chosen.calibrate:
+            network = RunFolder(chosen.to / chosen.calibrate)
+            print(f"{network.path}: temperature {calibrate(network, chosen.on, chosen.source):.3g}")
+            return
         target = ship(RunFolder(chosen.run), chosen.name, chosen.to)
     except RotnetError as error:
         sys.exit(str(error))

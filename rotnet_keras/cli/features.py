@@ -24,6 +24,7 @@ from rotnet_keras.cli.options import (
     runs_dir_option,
     show_progress,
     tap_option,
+    warn,
 )
 from rotnet_keras.files import write_atomically
 from rotnet_keras.text import percent
@@ -62,7 +63,7 @@ def probe(model: str, labels: Path, tap: str | None, seed: int, runs_dir: Path, 
     from rotnet_keras.inference.few_labels import compare_features, compute_features, read_labels
 
     file = _backbone_file(model, runs_dir)
-    label_of = dict(read_labels(labels))
+    label_of = dict(read_labels(labels, warn))
     features, layer, unreadable = compute_features(file, tap, list(label_of), seed, show_progress)
     skipped = {path for path, _ in unreadable}
     classes = [label for path, label in label_of.items() if path not in skipped]
@@ -104,7 +105,7 @@ def embed(model: str, images: tuple[Path, ...], to: Path, tap: str | None, runs_
     require_suffix(to, SUFFIXES)
     require_parent_folder(to)
     file = _backbone_file(model, runs_dir)
-    features, unreadable = compute_features(file, tap, list_image_files(images), show_progress)
+    features, unreadable = compute_features(file, tap, list_image_files(images, warn), show_progress)
     features.save(to)
     count, length = features.values.shape
     echo(f"Wrote {to}: {count:,} images with {length:,} features each, from the layer {features.tap}.")

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from rotnet_keras.cli.options import (
     require_parent_folder,
     runs_dir_option,
     show_progress,
+    warn,
 )
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.files import write_atomically
@@ -31,7 +32,8 @@ from rotnet_keras.files import write_atomically
 if TYPE_CHECKING:
     import numpy as np
 
-    from rotnet_keras.inference.orientation import Correction, OrientationModel
+    from rotnet_keras.inference.corrections import Correction
+    from rotnet_keras.inference.orientation import OrientationModel
     from rotnet_keras.runs.folder import RunFolder
 
 MODEL_HELP = "A finished pretraining run, a pretrained model, or a rotnet.keras file."
@@ -43,8 +45,21 @@ min_confidence_option = option(
     "--min-confidence",
     metavar="P",
     type=click.FloatRange(0, 1),
-    default=0.9,
-    help="Leave images alone whose prediction is less confident.",
+    default=0.99,
+    help="Leave images alone whose rotation is less probable than this.",
+)
+prior_option = option(
+    "--prior",
+    metavar="P",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of images that are upright; estimated from the images by default.",
+)
+spoil_cost_option = option(
+    "--spoil-cost",
+    metavar="N",
+    type=click.FloatRange(0),
+    default=10.0,
+    help="How many images left not upright one spoiled image outweighs: rotate at odds above N to 1.",
 )
 
 
@@ -62,6 +77,8 @@ min_confidence_option = option(
     help="Rotate the files without loss: exif for JPEG, pixels for PNG and BMP. By default nothing is changed.",
 )
 @min_confidence_option
+@prior_option
+@spoil_cost_option
 @option("--page", metavar="FILE", type=PATH, help="Also write an HTML page with the images before and after.")
 @csv_option
 @runs_dir_option
@@ -71,6 +88,8 @@ def upright(
     network: str,
     write: str | None,
     min_confidence: float,
+    prior: float | None,
+    spoil_cost: float,
     page: Path | None,
     csv: Path | None,
     runs_dir: Path,
@@ -78,23 +97,27 @@ def upright(
 ) -> None:
     """Find images that are not upright, and rotate them.
 
-    Lists by how many degrees each image has to be rotated clockwise. Files are changed only with --write.
+    Lists by how many degrees each image has to be rotated clockwise. Files are changed only with --write. An image is
+    rotated where that is --spoil-cost times as probable as that it is upright already, and at least --min-confidence.
     """
     if write not in (None, "exif", "pixels"):
         raise RecipeError(f"--write: expected exif or pixels, got {write!r}")
     require_parent_folder(page, csv)
     source = find_model(network, runs_dir)
     from rotnet_keras.inference.loading import list_image_files
-    from rotnet_keras.inference.orientation import find_corrections, predict
 
-    files = list_image_files(images)
+    files = list_image_files(images, warn)
+    from rotnet_keras.inference.corrections import find_corrections, summarize
+    from rotnet_keras.inference.orientation import predict
+
     model, temperature, uncalibrated = _calibrated_model(source)
     predictions = predict(model, files, show_progress)
-    corrections = find_corrections(predictions, temperature, min_confidence)
+    album = find_corrections(predictions, temperature, min_confidence, prior, spoil_cost)
+    corrections = album.images
     if page:
         from rotnet_keras.inference.pages import upright_page
 
-        write_atomically(page, upright_page(corrections, _summary(corrections)).encode())
+        write_atomically(page, upright_page(corrections, summarize(album)).encode())
     needed = [each for each in corrections if each.needed]
     failed = [(str(file), reason) for file, reason in predictions.unreadable]
     if write:
@@ -105,12 +128,13 @@ def upright(
     if as_json:
         failures = [{"file": name, "reason": reason} for name, reason in failed]
         pictures = [each.as_json() for each in corrections]
-        echo_json({"temperature": temperature, "pictures": pictures, "failed": failures})
+        about = {"temperature": temperature, "uncalibrated": uncalibrated or None, **album.as_json()}
+        echo_json({**about, "pictures": pictures, "failed": failures})
         return
     if needed:
         rows = [[str(each.clockwise), f"{each.confidence:.3f}", str(each.file)] for each in needed]
         echo_table(["clockwise", "confidence", "image"], rows)
-    echo(_summary(corrections))
+    echo(summarize(album))
     echo_skipped(failed)
     if write:
         skipped = {name for name, _ in failed}
@@ -123,7 +147,12 @@ def upright(
         echo(f"Page: {page}")
 
 
-@command(examples=("rotnet-keras measure-upright photos --to measured",))
+@command(
+    examples=(
+        "rotnet-keras measure-upright photos --to measured",
+        "rotnet-keras measure-upright photos --to measured --rotated 0.05",
+    )
+)
 @argument(
     "images",
     "IMAGES...",
@@ -140,7 +169,15 @@ def upright(
     help="Folder to write upright.md, upright.json and reliability.png into.",
 )
 @network_option
+@option(
+    "--rotated",
+    metavar="SHARE",
+    type=click.FloatRange(0, 1),
+    help="Share of images to rotate by 90, 180 or 270 degrees; each by a random right angle, also 0, by default.",
+)
 @min_confidence_option
+@prior_option
+@spoil_cost_option
 @option("--seed", metavar="N", type=click.IntRange(min=0), default=0, help="Seed of the random rotations.")
 @runs_dir_option
 @json_option
@@ -148,26 +185,44 @@ def measure_upright(
     images: tuple[Path, ...],
     to: Path,
     network: str,
+    rotated: float | None,
     min_confidence: float,
+    prior: float | None,
+    spoil_cost: float,
     seed: int,
     runs_dir: Path,
     as_json: bool,
 ) -> None:
     """Measure how often `upright` is correct on your images.
 
-    Upright images are rotated at random, and the predictions are compared with the rotations that were applied.
+    Upright images are rotated at random, and the predictions are compared with the rotations that were applied. Also
+    tells how many upright images of such an album `upright --write` would spoil, and how many rotated ones it rights.
     """
     require_parent_folder(to)
     source = find_model(network, runs_dir)
     from rotnet_keras.inference.loading import list_image_files
-    from rotnet_keras.inference.orientation_metrics import measure
 
-    files = list_image_files(images)
+    files = list_image_files(images, warn)
+    from rotnet_keras.inference.orientation_metrics import measure
+    from rotnet_keras.runs.zoo import calibration_source
+
     model, temperature, uncalibrated = _calibrated_model(source)
-    found = measure(model, files, temperature, min_confidence, seed, show_progress)
-    names = " ".join("/".join(path.absolute().parts[-2:]) for path in images)
-    line = f"rotnet-keras measure-upright {names} --network {Path(network).name} --to {to.name}"
-    found.write(to, f"{line} --min-confidence {min_confidence:g} --seed {seed}", uncalibrated)
+    found = measure(
+        model,
+        files,
+        temperature,
+        min_confidence,
+        seed,
+        show_progress,
+        rotated=rotated,
+        prior=prior,
+        spoil_cost=spoil_cost,
+    )
+    words = [*map(str, images), "--to", str(to), "--network", network]
+    chosen = {"--rotated": rotated, "--prior": prior, "--min-confidence": min_confidence, "--spoil-cost": spoil_cost}
+    words += [word for name, value in chosen.items() if value is not None for word in (name, f"{value:g}")]
+    line = shlex.join(["rotnet-keras", "measure-upright", *words, "--seed", str(seed)])
+    found.write(to, line, uncalibrated, calibration_source(source))
     if as_json:
         echo_json(found.as_json())
         return
@@ -208,9 +263,14 @@ def anomalies(
     require_parent_folder(csv)
     source = find_model(model, runs_dir)
     from rotnet_keras.inference.loading import list_image_files
+
+    listed, unusual = list_image_files(images, warn), list_image_files(against, warn)
+    known_unusual = {file.resolve() for file in unusual}
+    files = [file for file in listed if file.resolve() not in known_unusual]
+    if len(files) < len(listed):
+        warn(f"{len(listed) - len(files):,} of IMAGES are also in --against and count as unusual")
     from rotnet_keras.inference.orientation import anomaly_score, load_orientation_model, predict
 
-    files, unusual = list_image_files(images), list_image_files(against)
     predictions = predict(load_orientation_model(source), [*files, *unusual], show_progress)
     scores = anomaly_score(predictions.log_probabilities)
     known = set(unusual)
@@ -253,16 +313,6 @@ def _calibrated_model(source: "Path | RunFolder") -> "tuple[OrientationModel, fl
         return model, calibrate_temperature(source, model), ""
     except DataError as error:
         return model, 1.0, str(error)
-
-
-def _summary(corrections: "Sequence[Correction]") -> str:
-    """How many images need rotation, are doubtful, and are upright, in a sentence."""
-    needed = sum(each.needed for each in corrections)
-    doubtful = sum(not each.confident for each in corrections)
-    return (
-        f"{needed:,} of {len(corrections):,} images need rotation; {doubtful:,} are doubtful and left alone; "
-        f"{len(corrections) - needed - doubtful:,} are upright."
-    )
 
 
 def _rotate_file(correction: "Correction", write: str) -> str:

@@ -1,8 +1,10 @@
 """Embeddings of image files: computed with a backbone, kept in a file, and searched for similar images."""
 
 import json
+import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,32 +26,45 @@ class Features:
     Attributes:
         backbone: absolute path of the .keras file.
         tap: name of the layer; its feature map is averaged over height and width.
-        files: the N image files.
+        files: the N image files, as they were named.
         values: (N, D) float32.
+        paths: their absolute paths; by default those of `files` from the present folder.
     """
 
     backbone: str
     tap: str
     files: list[str]
     values: np.ndarray
+    paths: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Complete the paths."""
+        if not self.paths:
+            object.__setattr__(self, "paths", [str(Path(file).absolute()) for file in self.files])
 
     def save(self, file: Path) -> None:
-        """Write the features as .npz (`features`, `files`, `backbone`, `tap`) or .parquet (`file`, `feature_0` ...).
+        """Write the features as .npz (`features`, `files`, `paths`, `backbone`, `tap`) or .parquet.
+
+        The columns of .parquet are `file`, `path`, `feature_0` and so on.
 
         Raises:
             OSError: the file cannot be written; no partial file remains.
         """
         written = BytesIO()
         if file.suffix == ".npz":
-            files = np.array(self.files, dtype=np.str_)
-            np.savez(written, features=self.values, files=files, backbone=self.backbone, tap=self.tap)
+            files, paths = np.array(self.files, dtype=np.str_), np.array(self.paths, dtype=np.str_)
+            np.savez(written, features=self.values, files=files, paths=paths, backbone=self.backbone, tap=self.tap)
         else:
             from pyarrow import parquet, table
 
             columns = {f"feature_{number}": self.values[:, number] for number in range(self.values.shape[1])}
             about = {"backbone": self.backbone, "tap": self.tap}
-            names = [name.encode("utf-8", "replace").decode() for name in self.files]
-            rows = table({"file": names, **columns}).replace_schema_metadata({"rotnet_keras": json.dumps(about)})
+            names, places = (
+                [name.encode("utf-8", "replace").decode() for name in given] for given in (self.files, self.paths)
+            )
+            rows = table({"file": names, "path": places, **columns}).replace_schema_metadata(
+                {"rotnet_keras": json.dumps(about)}
+            )
             parquet.write_table(rows, written)
         write_atomically(file, written.getvalue())
 
@@ -59,12 +74,14 @@ class Match:
     """An image that a search found.
 
     Attributes:
-        file: the image.
+        file: the image, as it was named when its features were computed.
         similarity: cosine of its features and the query's, -1 to 1, rounded to four digits.
+        path: its absolute path.
     """
 
     file: str
     similarity: float
+    path: str
 
 
 def load_features(file: Path) -> Features:
@@ -77,13 +94,17 @@ def load_features(file: Path) -> Features:
         if file.suffix == ".npz":
             with np.load(file, allow_pickle=False) as arrays:
                 files = [str(name) for name in arrays["files"]]
-                return Features(str(arrays["backbone"]), str(arrays["tap"]), files, arrays["features"])
+                # Files of earlier versions have no paths.
+                paths = [str(path) for path in arrays["paths"]] if "paths" in arrays else []
+                return Features(str(arrays["backbone"]), str(arrays["tap"]), files, arrays["features"], paths)
         from pyarrow import parquet
 
         rows = parquet.read_table(file)
         about = json.loads(rows.schema.metadata[b"rotnet_keras"])
-        values = np.stack([rows[name].to_numpy() for name in rows.column_names[1:]], axis=1)
-        return Features(about["backbone"], about["tap"], rows["file"].to_pylist(), values)
+        names = rows.column_names
+        values = np.stack([rows[name].to_numpy() for name in names if name.startswith("feature_")], axis=1)
+        paths = rows["path"].to_pylist() if "path" in names else []
+        return Features(about["backbone"], about["tap"], rows["file"].to_pylist(), values, paths)
     except Exception as error:  # zip, zlib, Arrow, key and value errors.
         raise DataError(f"{file}: not a file that `rotnet-keras embed` wrote: {error}") from None
 
@@ -162,12 +183,14 @@ def find_similar(features: Features, queries: Sequence[Path], count: int) -> lis
     Raises:
         DataError: a query image cannot be read.
     """
-    rows, similarity = nearest(features, query_features(features, queries), count + 1)
+    real = [os.path.realpath(path) for path in features.paths]
+    # Besides the matches, the search finds the query itself, by each path that it is listed by.
+    rows, similarity = nearest(features, query_features(features, queries), count + max(Counter(real).values()))
     return [
         [
-            Match(features.files[row], round(float(cosine), 4))
+            Match(features.files[row], round(float(cosine), 4), features.paths[row])
             for row, cosine in zip(found, cosines, strict=True)
-            if Path(features.files[row]).absolute() != query.absolute()
+            if real[row] != os.path.realpath(query)
         ][:count]
         for query, found, cosines in zip(queries, rows, similarity, strict=True)
     ]
@@ -182,15 +205,15 @@ def query_features(features: Features, queries: Sequence[Path]) -> np.ndarray:
     Raises:
         DataError: an image cannot be read.
     """
-    rows = {Path(name).absolute(): row for row, name in enumerate(features.files)}
-    new = [query for query in queries if query.absolute() not in rows]
+    rows = {os.path.realpath(path): row for row, path in enumerate(features.paths)}
+    new = [query for query in queries if os.path.realpath(query) not in rows]
     computed: dict[str, np.ndarray] = {}
     if new:
         found, unreadable = embed(Path(features.backbone), features.tap, new)
         if unreadable:
             raise DataError(f"{unreadable[0][0]}: {unreadable[0][1]}")
         computed = dict(zip(found.files, found.values, strict=True))
-    values = [computed[str(q)] if str(q) in computed else features.values[rows[q.absolute()]] for q in queries]
+    values = [computed[str(q)] if str(q) in computed else features.values[rows[os.path.realpath(q)]] for q in queries]
     return np.stack(values)
 
 

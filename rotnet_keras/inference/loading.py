@@ -12,6 +12,7 @@ from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, Recipe
 from rotnet_keras.data.decoding import UnreadableImage, read_image
 from rotnet_keras.data.sources import find_image_files
 from rotnet_keras.errors import DataError
+from rotnet_keras.text import first_few
 
 # Images in a batch.
 BATCH = 64
@@ -106,8 +107,15 @@ def load_batches(
             progress("images", start + len(chunk), len(files))
 
 
-def list_image_files(paths: Sequence[Path]) -> list[Path]:
-    """The given files, and the image files below the given folders.
+def list_image_files(paths: Sequence[Path], notify: Callable[[str], None] = lambda note: None) -> list[Path]:
+    """The given files, and the image files below the given folders, each file once.
+
+    A file that is reached by several paths, of which some are links, is listed by a path that is no link if there is
+    one, else by the first. Hard links are files of their own: rotating one would not rotate the other.
+
+    Args:
+        paths: files and folders.
+        notify: called with a sentence if paths were left out because their file is listed already.
 
     Raises:
         DataError: a path does not exist, or a folder holds no images.
@@ -118,7 +126,20 @@ def list_image_files(paths: Sequence[Path]) -> list[Path]:
         if not files or not path.exists():
             raise DataError(f"{path}: the folder holds no images" if path.is_dir() else f"no file or folder {path}")
         found += files
-    return found
+    chosen: dict[str, Path] = {}
+    repeated: list[str] = []
+    for file in found:
+        real = os.path.realpath(file)
+        if real not in chosen:
+            chosen[real] = file
+        elif chosen[real].is_symlink() and not file.is_symlink():
+            repeated.append(str(chosen[real]))
+            chosen[real] = file
+        else:
+            repeated.append(str(file))
+    if repeated:
+        notify(f"{len(repeated):,} of {len(found):,} paths name files that are listed already: {first_few(repeated)}")
+    return list(chosen.values())
 
 
 def check_any_readable(files: Sequence[object], unreadable: Sequence[tuple[Path, str]]) -> None:

@@ -27,10 +27,11 @@ from rotnet_keras.models.export import load_backbone
 from rotnet_keras.models.rotation import RIGHT_ANGLES, rotate_batch, rotated_size
 from rotnet_keras.runs.folder import RunFolder
 
-# Temperatures that calibration tries.
-TEMPERATURES = np.geomspace(0.02, 20, 300)
-# Validation images that calibration uses, at most.
-MAX_CALIBRATION_IMAGES = 2000
+# Temperatures that calibration tries. Where every image is predicted correctly the likelihood has no maximum, and the
+# lower bound decides.
+TEMPERATURES = np.geomspace(0.5, 20, 300)
+# Images that calibration needs, and uses at most. Of fewer, all may be predicted correctly by chance.
+MIN_CALIBRATION_IMAGES, MAX_CALIBRATION_IMAGES = 100, 2000
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,13 @@ def load_orientation_model(source: RunFolder | Path) -> OrientationModel:
         ```python
         from pathlib import Path
 
-        from rotnet_keras.inference.orientation import find_corrections, load_orientation_model, predict
+        from rotnet_keras.inference.corrections import find_corrections
+        from rotnet_keras.inference.orientation import load_orientation_model, predict
         from rotnet_keras.runs.zoo import find_pretrained
 
         model = load_orientation_model(find_pretrained("compact5_photos"))
         predictions = predict(model, sorted(Path("photos").glob("*.jpg")))
-        for correction in find_corrections(predictions, temperature=1.0, min_confidence=0.9):
+        for correction in find_corrections(predictions, temperature=1.0).images:
             print(correction.file, correction.clockwise, correction.confidence)
         ```
     """
@@ -140,12 +142,19 @@ def orientation_probabilities(log_probabilities: np.ndarray, temperature: float 
 
 
 def fit_temperature(log_probabilities: np.ndarray) -> float:
-    """The temperature at which upright images have the highest likelihood (Guo et al., 2017).
+    """The temperature at which upright images have the highest likelihood (Guo et al., 2017), from 0.5 to 20.
 
     Args:
         log_probabilities: (N, 4, 4) of images known to be upright. Rotating them first would only exchange their
             copies, and give the same temperature.
+
+    Raises:
+        DataError: there are fewer than 100 images.
     """
+    if len(log_probabilities) < MIN_CALIBRATION_IMAGES:
+        raise DataError(
+            f"{len(log_probabilities)} images are too few to calibrate with: expected {MIN_CALIBRATION_IMAGES} or more"
+        )
     losses = [
         -np.log(orientation_probabilities(log_probabilities, t)[:, 0] + SMALLEST_PROBABILITY).mean()
         for t in TEMPERATURES
@@ -161,7 +170,7 @@ def calibrate_temperature(run: RunFolder, model: OrientationModel) -> float:
         model: its model.
 
     Raises:
-        DataError: the run's data are gone, or the run had no validation images.
+        DataError: the run's data are gone, or the run had no validation images, or too few.
     """
     recipe = load_recipe(str(run.recipe))
     assert isinstance(recipe, PretrainRecipe)
@@ -218,53 +227,3 @@ def predict(
             ]
             parts.append(model.log_probabilities(np.stack(rotated)))
     return Predictions(readable, np.concatenate(parts), unreadable)
-
-
-@dataclass(frozen=True)
-class Correction:
-    """The rotation that makes an image upright.
-
-    Attributes:
-        file: the image.
-        clockwise: 0, 90, 180 or 270 degrees; 0 for an image that is upright.
-        confidence: the probability that this is correct, 0 to 1.
-        confident: whether the confidence reaches the threshold.
-    """
-
-    file: Path
-    clockwise: int
-    confidence: float
-    confident: bool
-
-    @property
-    def needed(self) -> bool:
-        """Whether the image is not upright, with enough confidence to rotate it."""
-        return self.confident and self.clockwise > 0
-
-    def as_json(self) -> dict[str, object]:
-        """The correction under the keys of `upright --json`, which are also the columns of its CSV file."""
-        return {
-            "file": str(self.file),
-            "clockwise": self.clockwise,
-            "confidence": self.confidence,
-            "sure": self.confident,
-        }
-
-
-def find_corrections(predictions: Predictions, temperature: float, min_confidence: float) -> list[Correction]:
-    """The most probable correction of each image.
-
-    Args:
-        predictions: from `predict`, by a model that knows 0, 90, 180 and 270 degrees.
-        temperature: from `fit_temperature` or `calibrate_temperature`; 1 leaves the confidences uncalibrated.
-        min_confidence: from which confidence on a correction counts as confident, 0 to 1.
-
-    Returns:
-        One correction for each of `predictions.files`, in their order.
-    """
-    found = []
-    probabilities = orientation_probabilities(predictions.log_probabilities, temperature)
-    for file, each in zip(predictions.files, probabilities, strict=True):
-        confidence = round(float(each.max()), 4)
-        found.append(Correction(file, 90 * int(each.argmax()), confidence, confidence >= min_confidence))
-    return found

@@ -10,8 +10,18 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from rotnet_keras.files import write_atomically
+from rotnet_keras.inference.album_metrics import (
+    AlbumMetrics,
+    Proportion,
+    album_metrics,
+    draw_quarters,
+    json_or_none,
+    percent_and_interval,
+    proportion,
+)
+from rotnet_keras.inference.corrections import SPOIL_COST, find_corrections
 from rotnet_keras.inference.loading import Progress, check_any_readable
-from rotnet_keras.inference.orientation import OrientationModel, find_corrections, orientation_probabilities, predict
+from rotnet_keras.inference.orientation import OrientationModel, orientation_probabilities, predict
 from rotnet_keras.reports.figures import BLUE, GREY, STYLE, save_png_and_svg
 from rotnet_keras.reports.report import render
 from rotnet_keras.text import percent
@@ -20,29 +30,6 @@ from rotnet_keras.text import percent
 BINS = 15
 # The coverage that the accuracy of the most confident images is measured at.
 COVERAGE = 0.9
-# Standard deviations on either side that hold 95 % of a normal distribution.
-Z = 1.96
-
-
-@dataclass(frozen=True)
-class Proportion:
-    """A share of some images, with its 95 % confidence interval (Wilson's).
-
-    Attributes:
-        count: how many images it is a share of.
-        value: the share, 0 to 1.
-        low: lower end of the interval.
-        high: upper end of the interval.
-    """
-
-    count: int
-    value: float
-    low: float
-    high: float
-
-    def as_json(self) -> dict[str, float]:
-        """The share under the keys of `upright.json`."""
-        return {"of": self.count, "value": self.value, "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True)
@@ -79,9 +66,10 @@ class OrientationMetrics:
 
     Attributes:
         seed: of the random rotations.
+        rotated: the share of images that were rotated; None where each was rotated by a random right angle, also 0.
         temperature: that the confidences are calibrated with.
-        min_confidence: from which confidence on an image is rotated.
-        accuracy: from the predictions for all four copies.
+        min_confidence: from which confidence on an image counts as covered.
+        accuracy: from the predictions for all four copies, as all that follow without a prior.
         single: accuracy from the prediction for the image as it lies.
         most_confident: accuracy on the most confident 90 % of the images.
         coverage: the share of images that reach `min_confidence`.
@@ -90,10 +78,12 @@ class OrientationMetrics:
         uncalibrated_error: the same at temperature 1.
         angles: the accuracies by angle.
         bins: those that hold images.
+        album: what the decisions of `upright` do to these images, with its prior and its cost of spoiling.
         unreadable: names of files that could not be read, each with the reason.
     """
 
     seed: int
+    rotated: float | None
     temperature: float
     min_confidence: float
     accuracy: Proportion
@@ -105,40 +95,44 @@ class OrientationMetrics:
     uncalibrated_error: float
     angles: list[AngleAccuracy]
     bins: list[CalibrationBin]
+    album: AlbumMetrics
     unreadable: list[tuple[str, str]]
 
     def as_json(self) -> dict[str, Any]:
         """The metrics under the keys of `upright.json` and of `measure-upright --json`."""
         return {
             "seed": self.seed,
+            "rotated": self.rotated,
             "temperature": self.temperature,
             "min_confidence": self.min_confidence,
             "accuracy": self.accuracy.as_json(),
             "single": self.single.as_json(),
             "covered": self.most_confident.as_json(),
             "decided": self.coverage.as_json(),
-            "accuracy_of_decided": _json_or_none(self.selective_accuracy),
+            "accuracy_of_decided": json_or_none(self.selective_accuracy),
             "calibration_error": self.calibration_error,
             "uncalibrated_error": self.uncalibrated_error,
             "angles": [
                 {
                     "counter_clockwise": each.counter_clockwise,
-                    "accuracy": _json_or_none(each.accuracy),
-                    "single": _json_or_none(each.single),
+                    "accuracy": json_or_none(each.accuracy),
+                    "single": json_or_none(each.single),
                 }
                 for each in self.angles
             ],
             "bins": [{"confidence": each.confidence, "accuracy": each.accuracy.as_json()} for each in self.bins],
+            "album": self.album.as_json(),
             "unreadable": [list(each) for each in self.unreadable],
         }
 
-    def write(self, folder: Path, command: str, uncalibrated: str) -> None:
+    def write(self, folder: Path, command: str, uncalibrated: str, calibration: str) -> None:
         """Write `upright.md`, `upright.json` and the plot of the bins, `reliability.png` and `.svg`.
 
         Args:
             folder: made if it does not exist.
             command: the command that measured this.
             uncalibrated: why the confidences are not calibrated; empty where they are.
+            calibration: which images they are calibrated on otherwise.
         """
         folder.mkdir(parents=True, exist_ok=True)
         draw_reliability(self, folder / "reliability.png")
@@ -150,6 +144,8 @@ class OrientationMetrics:
             "angles": self.rows_by_angle(),
             "command": command,
             "uncalibrated": uncalibrated,
+            "calibration": calibration,
+            "album": self.album.rows(),
         }
         write_atomically(folder / "upright.md", render("upright.md", values).encode())
 
@@ -167,7 +163,7 @@ class OrientationMetrics:
             "expected calibration error without temperature": self.uncalibrated_error,
         }
         return [
-            *([name, *_percent_and_interval(share)] for name, share in shares.items()),
+            *([name, *percent_and_interval(share)] for name, share in shares.items()),
             *([name, percent(error, sign=""), ""] for name, error in errors.items()),
         ]
 
@@ -177,8 +173,8 @@ class OrientationMetrics:
             [
                 f"{each.counter_clockwise}°",
                 f"{each.accuracy.count:,}" if each.accuracy else "0",
-                *_percent_and_interval(each.accuracy),
-                *_percent_and_interval(each.single),
+                *percent_and_interval(each.accuracy),
+                *percent_and_interval(each.single),
             ]
             for each in self.angles
         ]
@@ -191,6 +187,10 @@ def measure(
     min_confidence: float,
     seed: int,
     progress: Progress = lambda what, done, total: None,
+    *,
+    rotated: float | None = None,
+    prior: float | None = None,
+    spoil_cost: float = SPOIL_COST,
 ) -> OrientationMetrics:
     """Rotate upright images at random by right angles and measure how well a model finds the rotations.
 
@@ -202,44 +202,53 @@ def measure(
         model: knows 0, 90, 180 and 270 degrees.
         files: upright images that the model was not trained on.
         temperature: that calibrates the confidences; 1 leaves them as they are.
-        min_confidence: from which confidence on an image counts as covered, 0 to 1.
+        min_confidence: from which confidence on an image counts as covered, or is rotated in the album, 0 to 1.
         seed: of the rotations.
         progress: called after each batch.
+        rotated: the share of images that are rotated by 90, 180 or 270 degrees, 0 to 1; None rotates each image by a
+            random right angle, also 0.
+        prior: the share of upright images that the album's decisions assume; None estimates it from the album.
+        spoil_cost: see `find_corrections`.
 
     Raises:
         DataError: none of the files can be read.
     """
-    quarters = dict(zip(files, np.random.default_rng(seed).integers(0, 4, len(files)).tolist(), strict=True))
+    quarters = dict(zip(files, draw_quarters(len(files), seed, rotated), strict=True))
     predictions = predict(model, files, progress, quarters)
     check_any_readable(predictions.files, predictions.unreadable)
     truth = np.array([quarters[file] for file in predictions.files])
-    corrections = find_corrections(predictions, temperature, min_confidence)
-    correct = np.array([each.clockwise for each in corrections]) == 90 * truth
-    confidence = np.array([each.confidence for each in corrections])
-    confident = np.array([each.confident for each in corrections])
+    # All rotations are taken as equally frequent, so that the figures of the model do not depend on the album.
+    probabilities = orientation_probabilities(predictions.log_probabilities, temperature)
+    correct = probabilities.argmax(axis=1) == truth
+    confidence = probabilities.max(axis=1)
+    confident = confidence >= min_confidence
     single = predictions.log_probabilities[:, 0].argmax(axis=1) == truth
     most = np.argsort(-confidence, kind="stable")[: int(np.ceil(COVERAGE * len(correct)))]
     bins = calibration_bins(confidence, correct)
     raw = orientation_probabilities(predictions.log_probabilities)
     return OrientationMetrics(
         seed=seed,
+        rotated=rotated,
         temperature=temperature,
         min_confidence=min_confidence,
-        accuracy=_proportion(correct),
-        single=_proportion(single),
-        most_confident=_proportion(correct[most]),
-        coverage=_proportion(confident),
-        selective_accuracy=_proportion(correct[confident]) if confident.any() else None,
+        accuracy=proportion(correct),
+        single=proportion(single),
+        most_confident=proportion(correct[most]),
+        coverage=proportion(confident),
+        selective_accuracy=proportion(correct[confident]) if confident.any() else None,
         calibration_error=calibration_error(bins),
         uncalibrated_error=calibration_error(calibration_bins(raw.max(axis=1), raw.argmax(axis=1) == truth)),
         angles=[
             AngleAccuracy(
                 90 * k,
-                *(_proportion(hits[truth == k]) if (truth == k).any() else None for hits in (correct, single)),
+                *(proportion(hits[truth == k]) if (truth == k).any() else None for hits in (correct, single)),
             )
             for k in range(4)
         ],
         bins=bins,
+        album=album_metrics(
+            find_corrections(predictions, temperature, min_confidence, prior, spoil_cost), truth, spoil_cost
+        ),
         unreadable=[(file.name, reason) for file, reason in predictions.unreadable],
     )
 
@@ -253,7 +262,7 @@ def calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> list[Calibr
     """
     numbers = np.minimum((confidence * BINS).astype(int), BINS - 1)
     return [
-        CalibrationBin(float(confidence[numbers == number].mean()), _proportion(correct[numbers == number]))
+        CalibrationBin(float(confidence[numbers == number].mean()), proportion(correct[numbers == number]))
         for number in np.unique(numbers)
     ]
 
@@ -284,21 +293,3 @@ def draw_reliability(metrics: OrientationMetrics, path: Path) -> None:
         below.bar(confidence, [share.count for share in shares], width=0.8 / BINS, color=BLUE)
         below.set(xlabel="confidence", ylabel="images")
         save_png_and_svg(figure, path)
-
-
-def _percent_and_interval(share: Proportion | None) -> list[str]:
-    if share is None:
-        return ["", ""]
-    return [percent(share.value, sign=""), f"{percent(share.low, sign='')} to {percent(share.high, sign='')}"]
-
-
-def _json_or_none(share: Proportion | None) -> dict[str, float] | None:
-    return share.as_json() if share else None
-
-
-def _proportion(hits: np.ndarray) -> Proportion:
-    """The share of True in (N,) bool, with Wilson's interval."""
-    count, share = len(hits), float(hits.mean())
-    middle, scale = share + Z**2 / (2 * count), 1 + Z**2 / count
-    half = Z * float(np.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2)))
-    return Proportion(count, share, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from rotnet_keras.data.decoding import UnreadableImage, read_image
+from rotnet_keras.inference.corrections import Correction
 from rotnet_keras.inference.embeddings import Match
-from rotnet_keras.inference.orientation import Correction
 from rotnet_keras.reports.report import render
 
 # Side of a thumbnail, in pixels.
@@ -46,7 +46,7 @@ def upright_page(corrections: Sequence[Correction], summary: str) -> str:
 
     Args:
         corrections: of files that have not been rotated yet.
-        summary: one sentence with the counts, shown at the top.
+        summary: the counts in a few sentences, shown at the top.
     """
     ranked = sorted((each for each in corrections if each.clockwise), key=lambda each: -each.confidence)
     confident = [each for each in ranked if each.confident][::-1]
@@ -93,7 +93,7 @@ def similar_page(queries: Sequence[Path], matches: Sequence[Sequence[Match]], ta
                     "file": match.file,
                     "name": Path(match.file).name,
                     "similarity": match.similarity,
-                    "base64": thumbnail(Path(match.file)),
+                    "base64": thumbnail(Path(match.path)),
                 }
                 for match in found
             ],

@@ -61,11 +61,37 @@ def test_similar_images_are_found_and_shown(finished, pictures):
     assert len(of_known["alike"]) == 3 and str(asked) not in [one["file"] for one in of_known["alike"]]
     cosines = [one["similarity"] for one in of_known["alike"]]
     assert cosines == sorted(cosines, reverse=True) and cosines[0] <= 1
-    assert of_new["alike"][0] == {"file": str(asked), "similarity": pytest.approx(1, abs=1e-3)}
+    assert of_new["alike"][0] == {
+        "file": str(asked),
+        "similarity": pytest.approx(1, abs=1e-3),
+        "path": str(asked),
+    }
     content = page.read_text()
     assert content.count("data:image/jpeg;base64,/9j/") == 8 and "http" not in content.replace("http-equiv", "")
     told = invoke("alike", file, asked, "--top", 2).output
     assert told.startswith(f"Most similar to {asked}:") and len(told.splitlines()) == 4
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_an_image_is_not_similar_to_itself_by_another_path(finished, pictures, monkeypatch, suffix):
+    monkeypatch.chdir(pictures.parent)
+    (pictures / "text.png").unlink()
+    names = sorted(path.name for path in pictures.iterdir())
+    link, elsewhere = pictures / "0-link.png", pictures.parent / "elsewhere"
+    link.symlink_to(names[1])
+    elsewhere.mkdir()
+    result = invoke("embed", finished[1].backbone, "pictures", f"pictures/{names[2]}", "--to", f"features.{suffix}")
+    assert result.exit_code == 0 and "Wrote" in result.output and ": 12 images" in result.output
+    assert "2 of 14 paths name files that are listed already: " in result.stderr
+    # The features are named as typed, and found from another folder.
+    assert load_features(pictures.parent / f"features.{suffix}").files == [f"pictures/{name}" for name in names]
+    monkeypatch.chdir(elsewhere)
+    result = invoke("alike", f"../features.{suffix}", link, "--top", 11, "--page", "page.html", "--json")
+    assert result.exit_code == 0, result.output
+    (found,) = json.loads(result.stdout)
+    assert {one["file"] for one in found["alike"]} == {f"pictures/{name}" for name in names} - {f"pictures/{names[1]}"}
+    assert {one["path"] for one in found["alike"]} == {str(pictures / name) for name in names if name != names[1]}
+    assert (elsewhere / "page.html").read_text().count("data:image/jpeg;base64,/9j/") == 12
 
 
 @pytest.mark.parametrize(("count", "folders", "words"), [

@@ -15,9 +15,12 @@ from support.tiny import shared_data, upright_images
 
 from rotnet_keras.cli.main import app
 from rotnet_keras.errors import DataError
+from rotnet_keras.inference.album_metrics import album_metrics, draw_quarters
+from rotnet_keras.inference.corrections import estimate_prior, find_corrections
 from rotnet_keras.inference.loading import ImageLoader
 from rotnet_keras.inference.orientation import (
     OrientationModel,
+    Predictions,
     anomaly_score,
     fit_temperature,
     load_orientation_model,
@@ -118,7 +121,8 @@ def test_images_are_rotated_upright_with_write(finished, photos):
     before = {file.name: file.read_bytes() for file in photos.iterdir()}
     arguments = [photos, "--network", finished[1].path, "--min-confidence", "0.5"]
     found = json.loads(upright(*arguments, "--json"))
-    assert 0.02 <= found["temperature"] <= 20
+    # Forty validation images are too few to calibrate with.
+    assert found["temperature"] == 1 and "40 images are too few to calibrate with" in found["uncalibrated"]
     needed = {Path(picture["file"]).name: picture["clockwise"] for picture in found["pictures"]}
     # Images rotated counter-clockwise need a clockwise correction.
     expected = {"1.jpg": 90, "2.jpg": 180, "3.jpg": 270, "drawing.png": 270}
@@ -135,7 +139,8 @@ def test_images_are_rotated_upright_with_write(finished, photos):
     assert (photos.parent / "turns.csv").read_text().startswith("file,clockwise,confidence,sure")
     changed = {name for name, content in before.items() if (photos / name).read_bytes() != content}
     assert changed == {"1.jpg", "2.jpg", "3.jpg"}
-    assert "Rotated 1 files." in upright(*arguments, "--write", "pixels")
+    # One of nine is rotated now, so that the estimated share asks for more evidence than the given one.
+    assert "Rotated 1 files." in upright(*arguments, "--write", "pixels", "--prior", "0.5")
     assert "0 of 9 images need rotation" in upright(*arguments)
 
 
@@ -200,13 +205,15 @@ def test_orientation_metrics_are_those_of_the_predictions(finished, photos, tmp_
     # The prediction for a rotated image is that for the upright one, rotated.
     right = answers.argmax(axis=1) == 0
     assert found["accuracy"]["value"] == pytest.approx(right.mean()) and found["accuracy"]["of"] == 40
-    assert found["decided"]["value"] == pytest.approx((answers.max(axis=1).round(4) >= 0.6).mean())
+    assert found["decided"]["value"] == pytest.approx((answers.max(axis=1) >= 0.6).mean())
     assert found["covered"]["of"] == 36 and found["covered"]["value"] >= found["accuracy"]["value"]
     assert found["accuracy"]["low"] < found["accuracy"]["value"] <= found["accuracy"]["high"] <= 1
     assert [each["counter_clockwise"] for each in found["angles"]] == [0, 90, 180, 270]
     assert sum(each["accuracy"]["of"] for each in found["angles"]) == 40
     text = (to / "upright.md").read_text()
-    assert "temperature" in text and "| 270° | " in text and str(tmp_path) not in text
+    assert "not calibrated" in text and "| 270° | " in text
+    # The command is recorded as it was typed, with the defaults.
+    assert f"`rotnet-keras measure-upright {folder} --to {to} --network " in text and "--spoil-cost 10" in text
     with Image.open(to / "reliability.png") as image:
         assert image.width > 400
     before = (to / "upright.json").read_bytes()
@@ -221,6 +228,120 @@ def test_the_calibration_error_of_known_predictions():
     bins = calibration_bins(confidence, right)
     assert [each.accuracy.count for each in bins] == [30, 10]
     assert calibration_error(bins) == pytest.approx((30 * 0.05 + 10 * 0.15) / 40)
+
+
+def album(shares, wrong=0.0):
+    """Predictions for images of which a share is rotated by 90, 180 and 270 degrees, and how they are rotated.
+
+    Of 100 images of each kind, `wrong` are predicted 90 degrees too far; all are predicted with a probability of 0.9.
+    """
+    truth = np.repeat(np.arange(4), shares)
+    seen = (truth + (np.arange(len(truth)) % 100 < wrong)) % 4
+    said = np.full((len(truth), 4, 4), 0.1 / 3)
+    said[np.arange(len(truth))[:, None], np.arange(4), (np.arange(4) + seen[:, None]) % 4] = 0.9
+    files = [Path(f"{number}.jpg") for number in range(len(truth))]
+    return Predictions(files, np.log(said), []), truth
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.33, 0.75])
+def test_the_share_of_upright_images_is_estimated_from_the_album(share):
+    rotated = round(1000 * share)
+    predictions, _ = album([1000 - rotated, rotated, 0, 0])
+    likelihoods = orientation_probabilities(predictions.log_probabilities)
+    # The likelihood of the share, maximised by hand: these likelihoods are 0.9 or 0.1 / 3.
+    shares = np.linspace(0.001, 0.999, 1997)
+    mixed = shares[:, None] * likelihoods[:, 0] + (1 - shares[:, None]) / 3 * (1 - likelihoods[:, 0])
+    weight = 9 * np.log(shares) + np.log(1 - shares)
+    best = shares[(np.log(mixed).sum(axis=1) + weight).argmax()]
+    assert estimate_prior(likelihoods) == pytest.approx(best, abs=0.002)
+    assert estimate_prior(np.zeros((0, 4))) == 0.9
+
+
+def test_an_image_is_rotated_at_posterior_odds_above_the_cost_of_spoiling():
+    predictions, _ = album([8, 2, 0, 0])
+    # The odds for 90 degrees against upright are 0.9 to 0.1 / 3, times those of the prior, 0.1 / 3 to 0.9: one.
+    found = find_corrections(predictions, 1.0, min_confidence=0, prior=0.9, spoil_cost=0.9)
+    assert [each.clockwise for each in found.images if each.needed] in ([90, 90], [])
+    for prior, cost, needed in ((0.5, 8.9, 2), (0.5, 9.1, 0), (0.25, 26.9, 2), (0.25, 27.1, 0)):
+        found = find_corrections(predictions, 1.0, min_confidence=0, prior=prior, spoil_cost=cost)
+        assert sum(each.needed for each in found.images) == needed, (prior, cost)
+    # With a prior of 0.25 the confidence is 0.9.
+    found = find_corrections(predictions, 1.0, min_confidence=0.91, prior=0.25)
+    assert not any(each.confident for each in found.images)
+    found = find_corrections(predictions, 1.0, min_confidence=0.89, prior=0.25)
+    assert found.prior == 0.25 and not found.estimated and [each.confidence for each in found.images] == [0.9] * 10
+    assert found.wrong_before == pytest.approx((8 * 0.1 + 2 * (1 - 0.1 / 3)) / 10)
+    assert found.wrong_after == pytest.approx(0.1) and found.spoiled == pytest.approx(2 * 0.1 / 3 / 10)
+
+
+def test_few_rotated_images_are_left_alone_where_the_model_errs_as_often():
+    """Of the images that seem to be rotated by 90 degrees, half are upright ones that the model errs on."""
+    predictions, truth = album([900, 50, 0, 0], wrong=6)
+    equal = find_corrections(predictions, 1.0, min_confidence=0.85, prior=0.25)
+    assert album_metrics(equal, truth, 10).spoiled.value == pytest.approx(54 / 900)
+    found = album_metrics(find_corrections(predictions, 1.0), truth, 10)
+    assert found.spoiled.value == 0 and found.prior > 0.9 and found.wrong_after.value == found.wrong_before.value
+
+
+def test_a_share_of_an_album_is_rotated():
+    for seed in range(3):
+        quarters = np.array(draw_quarters(200, seed, 0.05))
+        assert (quarters > 0).sum() == 10 and quarters.max() <= 3
+    assert not any(draw_quarters(50, 0, 0.0)) and all(draw_quarters(50, 0, 1.0))
+    assert set(draw_quarters(50, 0)) == {0, 1, 2, 3}
+
+
+def test_measure_upright_tells_what_would_be_spoiled(finished, tmp_path):
+    images, _ = upright_images(20, seed=7)
+    for number, pixels in enumerate(images):
+        Image.fromarray(pixels).save(tmp_path / f"{number:02}.png")
+    to = tmp_path / "measured"
+    arguments = ["measure-upright", tmp_path, "--network", finished[1].path, "--to", to, "--rotated", 0.25]
+    result = CliRunner().invoke(app, [*map(str, arguments), "--min-confidence", "0.5", "--spoil-cost", "2", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["rotated"] == 0.25 and found["album"]["wrong_before"]["value"] == 0.25
+    assert found["album"]["spoiled"] == pytest.approx({"of": 15, "value": 0, "low": 0, "high": 0.204}, abs=1e-3)
+    assert found["album"]["righted"]["of"] == 5 and found["album"]["righted"]["value"] == 1
+    assert found["album"]["wrong_after"]["value"] == 0 and 0.6 < found["album"]["prior"] < 0.9
+    text = (to / "upright.md").read_text()
+    assert (
+        "25 % were rotated" in text and "--rotated 0.25" in text and "| spoiled, of the upright images | 15 | " in text
+    )
+
+
+def test_a_temperature_needs_enough_images_and_is_bounded():
+    predictions, _ = album([200, 0, 0, 0])
+    with pytest.raises(DataError, match="99 images are too few to calibrate with: expected 100 or more"):
+        fit_temperature(predictions.log_probabilities[:99])
+    # All are correct, so that the likelihood grows without end as the temperature falls.
+    assert fit_temperature(predictions.log_probabilities) == 0.5
+
+
+def test_a_file_of_several_paths_is_rotated_once(finished, photos):
+    before = (photos / "1.jpg").read_bytes()
+    (photos / "0-link.jpg").symlink_to("1.jpg")
+    (photos / "Z").mkdir()
+    (photos / "Z" / "link.jpg").symlink_to("../1.jpg")
+    again = photos / ".." / photos.name / "1.jpg"
+    arguments = ["upright", photos, again, "--network", finished[1].path, "--min-confidence", "0.5", "--write", "exif"]
+    result = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+    assert result.exit_code == 0, result.output
+    names = [Path(each["file"]).name for each in json.loads(result.stdout)["pictures"]]
+    assert sorted(names) == sorted([f"{number}.jpg" for number in range(8)] + ["drawing.png"])
+    assert "3 of 12 paths name files that are listed already: " in result.stderr
+    assert (photos / "0-link.jpg").is_symlink() and (photos / "1.jpg").read_bytes() != before
+    with Image.open(photos / "1.jpg") as image:
+        assert image.getexif()[274] == 6
+
+
+def test_an_image_among_the_unusual_ones_counts_once(finished, pictures):
+    (pictures / "usual" / "link.png").symlink_to(pictures / "noise" / "0.png")
+    result = anomalies(finished[1].path, pictures / "usual", "--against", pictures / "noise", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert len(found["pictures"]) == 9 and found["auroc"] > 0.9
+    assert "1 of IMAGES are also in --against and count as unusual" in result.stderr
 
 
 def test_doubtful_images_are_left_alone(finished, photos):
