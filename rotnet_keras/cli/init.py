@@ -82,12 +82,16 @@ def _audit_rows(found: "ImageAudit") -> list[list[str]]:
     """What was found, in rows of two cells."""
     median = f", half of them up to {found.short_sides[1]}" if " " in found.side_range else ""
     sides = f"{found.side_range} pixels{median}"
-    rows = [
+    said = found.understood
+    rows = [["layout", said["layout"]]] if "layout" in said else []
+    rows += [
         ["images", _counts({"training" if name == "train" else name: n for name, n in found.images.items()})],
-        ["files" if found.decoded else "values", _counts(found.types)],
+        ["files" if found.decoded else "types", _counts(found.types)],
         ["short side", sides + ("" if found.square else "; the central square is used")],
         ["channels", {1: "1, grey", 3: "3, colour"}.get(found.channels, str(found.channels))],
-        ["classes", _classes(found.classes)],
+        ["values", said.get("values", "")],
+        ["classes", _classes(found.classes) if found.classes else said.get("classes", "none")],
+        ["left out", said.get("left out", "nothing")],
     ]
     if found.decoded:
         rows += [
@@ -111,7 +115,5 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def _classes(classes: dict[str, int]) -> str:
-    if not classes:
-        return "none: no folder for each class, no labels"
     fewest, most = min(classes.values()), max(classes.values())
     return f"{len(classes):,}, with {fewest:,}" + (f" to {most:,} images" if most > fewest else " images each")

@@ -56,8 +56,12 @@ def run(recipe: str, overrides: tuple[str, ...], name: str | None, runs_dir: Pat
     loaded, facts = load_for_run(recipe, overrides, runs_dir)
     if dry_run:
         from rotnet_keras.config.loading import to_toml
+        from rotnet_keras.config.schema import RunRecipe
+        from rotnet_keras.data.audit import understand
 
         echo(to_toml(loaded))
+        if isinstance(loaded, RunRecipe):
+            echo_table(["", ""], [list(row) for row in understand(loaded.data)])
         echo("The recipe is valid and its data are there. Nothing was started.")
         if loaded.kind == "study":
             echo("Its runs, timed by a short trial:")

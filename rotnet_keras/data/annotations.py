@@ -18,8 +18,9 @@ from rotnet_keras.config.sections import AnnotatedData
 from rotnet_keras.data import decoding
 from rotnet_keras.data.boxes import Boxes
 from rotnet_keras.data.folders import FolderImages
+from rotnet_keras.data.layout import FileList
 from rotnet_keras.data.lazy_images import LazyImages
-from rotnet_keras.data.sources import FileList, TfdsSource, VocSource, find_annotated
+from rotnet_keras.data.sources import TfdsSource, VocSource, find_annotated
 from rotnet_keras.data.stores import NAMED, Progress
 from rotnet_keras.data.tfds import fingerprints, open_builder, open_split_records, tfds_splits
 from rotnet_keras.errors import DataError

@@ -1,7 +1,6 @@
 """Auditing a folder of images or a file of arrays before training: counts, sizes, damage and duplicates."""
 
 import hashlib
-import math
 import os
 import statistics
 import zipfile
@@ -16,13 +15,19 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras.config.sections import Data
-from rotnet_keras.data.decoding import Header, UnreadableImage, read_header, read_image
-from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, FileList, FolderSource, find_source
+from rotnet_keras.data.decoding import Header, UnreadableImage, highest_value, read_header, read_image
+from rotnet_keras.data.layout import FileList
+from rotnet_keras.data.npz import UNLABELLED, check_arrays, read_array_header
+from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, FolderSource, find_source
 from rotnet_keras.data.stores import Progress
 from rotnet_keras.errors import DataError
 
 # Damage behind a file's header shows only in decoding, which is tried on about this many evenly spaced files.
 DECODED_FILES = 2000
+# Files of each split whose channels and bits are looked at before a run starts.
+SAMPLE = 200
+# 16-bit files whose values need no more bits than this hold data of 12 or 14 bits.
+FEW_BITS = 14
 # Side in pixels that files are decoded at.
 DECODED_SIDE = 32
 # Files that are read between two reports of progress.
@@ -48,6 +53,7 @@ class ImageAudit:
         duplicates: groups of files with equal contents.
         in_several_splits: number of these groups whose files are in several splits.
         exif_rotated: number of files whose EXIF tag says that they must be rotated or mirrored.
+        understood: how the layout, the splits and the values were understood, and what is left out.
     """
 
     path: Path
@@ -62,6 +68,7 @@ class ImageAudit:
     duplicates: list[list[str]] = field(default_factory=list)
     in_several_splits: int = 0
     exif_rotated: int = 0
+    understood: dict[str, str] = field(default_factory=dict)
 
     @property
     def side_range(self) -> str:
@@ -86,6 +93,59 @@ def audit_images(name: str, progress: Progress = lambda what, done, total: None)
         return _audit_folder(source, progress)
     assert isinstance(source, ArraySource)
     return _audit_arrays(source)
+
+
+def understand(data: Data) -> list[tuple[str, str]]:
+    """Check the images of a recipe's `[data]` before anything is started, and say how they are understood.
+
+    Returns:
+        (what, sentence): the layout, the splits, the classes, the values, and what is left out. Nothing for a data set
+        of TensorFlow Datasets, which says all of that itself.
+
+    Raises:
+        DataError: there are no training images, or the values of the splits do not fit together.
+    """
+    source = find_source(data)
+    if isinstance(source, ArraySource):
+        return check_arrays(source)
+    return _check_folder(source) if isinstance(source, FolderSource) else []
+
+
+def _check_folder(source: FolderSource) -> list[tuple[str, str]]:
+    """Check a sample of the files of each split, before anything is decoded.
+
+    Returns:
+        (what, sentence) of the layout, the splits, the classes, the channels, the values, and what is left out.
+
+    Raises:
+        DataError: 16-bit files use so few of their values that they would become nearly black.
+    """
+    headers: list[Header] = []
+    deep: list[Path] = []
+    for files in source.splits.values():
+        for i in range(0, len(files), max(1, len(files) // SAMPLE)):
+            with suppress(UnreadableImage):
+                headers.append(read_header(files[i]))
+                if headers[-1].bits > 8:
+                    deep.append(files[i])
+    highest = 0
+    for file in deep:
+        with suppress(UnreadableImage):
+            highest = max(highest, highest_value(file))
+    if highest and highest.bit_length() <= FEW_BITS:
+        raise DataError(
+            f"data.name: the values of the 16-bit files in {source.root} go up to {highest:,} of 65,535, so they would "
+            f"become 0 to {highest // 257} of 255. Multiply them by {65535 // (2 ** highest.bit_length() - 1)}, or put "
+            "the images into an .npz file, whose values are scaled from their own range"
+        )
+    channels = Counter({1: "grey", 3: "colour"}[header.channels] for header in headers)
+    bits = sorted({header.bits for header in headers})
+    return [
+        *source.understood,
+        ("channels", " and ".join(channels) or "no file of a sample can be read"),
+        ("values", " and ".join(f"{each} bits" for each in bits) + (", 16 are divided by 257" if 16 in bits else "")),
+        ("left out", "; ".join(source.left_out.lines()) or "nothing"),
+    ]
 
 
 def _audit_folder(source: FolderSource, progress: Progress) -> ImageAudit:
@@ -121,6 +181,7 @@ def _audit_folder(source: FolderSource, progress: Progress) -> ImageAudit:
         duplicates=[[name for _, name in group] for group in duplicates],
         in_several_splits=sum(len({split for split, _ in group}) > 1 for group in duplicates),
         exif_rotated=sum(header.exif_rotated for header in headers),
+        understood=dict(_check_folder(source)),
     )
 
 
@@ -172,21 +233,21 @@ def _audit_arrays(source: ArraySource) -> ImageAudit:
             for pixels, labels in names:
                 if pixels not in arrays:
                     continue
-                shape, dtype = _header(archive, f"{pixels}.npy")
-                if len(shape) not in (3, 4):
-                    raise DataError(f"{source.path}: {pixels}: expected images (N, H, W) or (N, H, W, C), got {shape}")
+                shape, dtype = read_array_header(archive, f"{pixels}.npy")
                 images[split], channels = shape[0], shape[3] if len(shape) == 4 else 1
                 sides.append(min(shape[1:3]))
                 square = square and shape[1] == shape[2]
                 types[str(dtype)] = types.get(str(dtype), 0) + shape[0]
                 if split == "train" and labels in arrays:
                     numbers, counts = np.unique(arrays[labels], return_counts=True)
-                    classes = {str(number): int(count) for number, count in zip(numbers, counts, strict=True)}
+                    pairs = zip(numbers, counts, strict=True)
+                    classes = {str(number): int(count) for number, count in pairs if number != UNLABELLED}
                 break
     if not images.get("train"):
         known = ", ".join(pixels for names in ARRAY_NAMES.values() for pixels, _ in names)
         raise DataError(f"{source.path}: no training images (looked for arrays named {known})")
-    return ImageAudit(source.path, images, classes, _sides(sides), square, channels, types)
+    understood = dict(check_arrays(source))
+    return ImageAudit(source.path, images, classes, _sides(sides), square, channels, types, understood=understood)
 
 
 @contextmanager
@@ -203,17 +264,6 @@ def _open_arrays(path: Path) -> Iterator[tuple[zipfile.ZipFile, Mapping[str, np.
         raise
     except Exception as error:  # A damaged archive raises nearly anything.
         raise DataError(f"{path}: cannot be read: {error}") from None
-
-
-def _header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Read the shape and dtype of an array without the array itself."""
-    with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        if math.prod(shape) * dtype.itemsize != archive.getinfo(member).file_size - file.tell():
-            raise ValueError(f"{member} is not as long as its header says")
-        return shape, dtype
 
 
 def _sides(sides: list[int]) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from rotnet_keras.config.sections import Data, Labels
 from rotnet_keras.data.folders import read_folder
-from rotnet_keras.data.npz import read_arrays
+from rotnet_keras.data.npz import UNLABELLED, read_arrays
 from rotnet_keras.data.sources import EMBEDDED, ArraySource, FolderSource, TfdsSource, find_source
 from rotnet_keras.data.stores import Progress, Split
 from rotnet_keras.data.tfds import read_tfds
@@ -85,7 +85,7 @@ def load(
         splits, class_names, fingerprint, old_fingerprint = read_tfds(source, data, kept, progress, notes)
     splits = _with_held_out(splits, data, notes)
     labels = splits["train"].labels
-    if labels is not None and (missing := len(class_names) - len(np.unique(labels))):
+    if labels is not None and (missing := len(class_names) - len(np.unique(labels[labels != UNLABELLED]))):
         notes.append(f"{missing:,} of {len(class_names):,} classes have no training images")
     if data.name in EMBEDDED and Path(data.name).is_dir():
         notes.append(f"data.name: {data.name!r} is the data set of this package; the folder here is ./{data.name}")
@@ -105,7 +105,7 @@ def load(
 
 
 def labelled_subset(dataset: Dataset, wanted: Labels, seed: tuple[int, int]) -> np.ndarray:
-    """Return the rising positions of the training images to learn from: all, or `labels_per_class` of each class.
+    """Return the rising positions of the training images to learn from: all with a label, or some of each class.
 
     Args:
         seed: of a random choice.
@@ -115,7 +115,7 @@ def labelled_subset(dataset: Dataset, wanted: Labels, seed: tuple[int, int]) -> 
     """
     labels, per_class = dataset.train.required_labels(), wanted.labels_per_class
     if per_class is None:
-        return np.arange(len(labels))
+        return np.arange(len(labels)) if labels.ndim > 1 else np.flatnonzero(labels != UNLABELLED)
     rng = np.random.default_rng(seed)
     picked = []
     for number, name in enumerate(dataset.class_names):

@@ -131,6 +131,7 @@ class Header:
         channels: 1 for a grey image, 3 for one with colours.
         plain: whether it is a JPEG file of grey or RGB pixels that are stored upright; every decoder reads it alike.
         exif_rotated: whether its EXIF tag says that it must be rotated or mirrored.
+        bits: of a value: 8 or 16.
     """
 
     width: int
@@ -138,6 +139,7 @@ class Header:
     channels: int
     plain: bool
     exif_rotated: bool
+    bits: int = 8
 
 
 def read_header(source: Path | BytesIO) -> Header:
@@ -150,7 +152,24 @@ def read_header(source: Path | BytesIO) -> Header:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         plain = image.format == "JPEG" and image.mode in ("L", "RGB") and orientation == 1 and not _is_large(image)
         width, height = image.size if orientation < SIDEWAYS else image.size[::-1]
-        return Header(width, height, 1 if image.mode in GREY else 3, plain, orientation != 1)
+        return Header(
+            width,
+            height,
+            1 if image.mode in GREY else 3,
+            plain,
+            orientation != 1,
+            16 if image.mode.startswith("I") else 8,
+        )
+
+
+def highest_value(source: Path | BytesIO) -> int:
+    """Return the highest value of a grey image file with more than 8 bits, before it is scaled.
+
+    Raises:
+        UnreadableImage: the file is damaged, or values are below 0 or above 65,535.
+    """
+    with _open(source) as image:
+        return int(_sixteen_bits(image).max())
 
 
 def crop_and_resize(image: Image.Image, size: int, box: Box | None = None, side: int | None = None) -> Pixels:
@@ -201,11 +220,21 @@ def convert_channels(pixels: Pixels, channels: int) -> Pixels:
     return pixels
 
 
+def _sixteen_bits(image: Image.Image) -> np.ndarray:
+    """Return the values of an image (H, W) int64, 0 to 65,535."""
+    values = np.asarray(image, dtype=np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise UnreadableImage(
+            f"its values go from {values.min():,} to {values.max():,}, and 0 to 65,535 is read; put the images into an "
+            ".npz file, whose values are scaled from their own range"
+        )
+    return values
+
+
 def _eight_bit(image: Image.Image, channels: int) -> Image.Image:
     mode = "L" if channels == 1 else "RGB"
     if image.mode.startswith("I"):
-        values = np.asarray(image, dtype=np.int64)
-        image = Image.fromarray((np.clip(values, 0, 65535) // 257).astype(np.uint8))
+        image = Image.fromarray((_sixteen_bits(image) // 257).astype(np.uint8))
     elif image.mode == "F":
         raise UnreadableImage("its floating-point pixels have no known range; put them into an .npz file")
     elif image.has_transparency_data:

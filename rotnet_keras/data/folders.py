@@ -12,8 +12,9 @@ import numpy as np
 
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data import decoding
+from rotnet_keras.data.layout import FileList
 from rotnet_keras.data.lazy_images import LazyImages
-from rotnet_keras.data.sources import FileList, FolderSource
+from rotnet_keras.data.sources import FolderSource
 from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, decode_and_store, place_of
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
@@ -99,6 +100,7 @@ def read_folder(
                 continue
             raise DataError(f"{source.root}: none of the {len(files)} image files can be read")
         splits[split] = Split(store, np.arange(store.shape[0]), labels)
+    notes += source.left_out.warnings()
     return splits, source.class_names
 
 

@@ -1,6 +1,8 @@
 """Reading images from an .npz file of arrays."""
 
-from collections.abc import Callable
+import math
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,50 +12,64 @@ from rotnet_keras.data import decoding
 from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource
 from rotnet_keras.data.stores import Split
 from rotnet_keras.errors import DataError
+from rotnet_keras.text import first_few
 
 # More classes than this, and more than images, are a mistake; a confusion matrix of them would not fit into memory.
 MANY_CLASSES = 1000
+# The label of an image whose class is unknown.
+UNLABELLED = -1
+# The largest share of a split's values that may lie outside the range of the training images.
+MOST_CLIPPED = 0.01
+# No image has a side of so few pixels, and none has so many channels, unless axes are in another order.
+FEW, MANY = 4, 4096
+
+# The lowest and the highest value of an array, as its pixels are scaled.
+Range = tuple[float, float]
 
 
 def read_arrays(source: ArraySource, data: Data, notes: list[str]) -> tuple[dict[str, Split], list[str]]:
     """Read the splits and class names of an .npz file.
 
     Args:
-        notes: receives a sentence about how pixel values were scaled.
+        notes: receives sentences about how pixel values were scaled, and about images without labels.
 
     Raises:
-        DataError: the file is damaged, or its arrays are not images and labels.
+        DataError: the file is damaged, or its arrays are not images and labels, or the values of a split do not fit
+            those of the training images.
     """
     if data.whole:
         raise DataError("data.whole: only image files have parts outside the central square; leave it out for arrays")
     found: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
     try:
         with np.load(source.path, allow_pickle=False) as archive:
-            for split, names in ARRAY_NAMES.items():
-                for x, y in names:
-                    if x in archive and split not in found:
-                        found[split] = archive[x], archive.get(y)
+            names = array_names(archive.files)
+            for split, (x, y) in names.items():
+                found[split] = archive[x], None if y is None else archive[y]
             class_names = [str(name) for name in archive["class_names"]] if "class_names" in archive else []
             present = ", ".join(archive.files)
     except Exception as error:  # A damaged archive raises zip, zlib, value and end-of-file errors.
         raise DataError(f"{source.path}: cannot be read: {error}") from None
     if "train" not in found:
         raise DataError(f"{source.path}: no array x_train, train_images, images or x; found: {present}")
-    scale = _pixel_scale(found["train"][0], notes)
+    for split, (pixels, _) in found.items():
+        check_shape(pixels.shape, f"{source.path}: {names[split][0]}")
+    every_label = {
+        split: _integer_labels(labels, len(pixels), f"{source.path}: {names[split][1]}")
+        for split, (pixels, labels) in found.items()
+        if labels is not None
+    }
+    ranges = _ranges({split: pixels for split, (pixels, _) in found.items()}, source.path, notes)
+    known = max((int(labels.max()) + 1 for labels in every_label.values()), default=0)
     splits = {}
-    for split, (pixels, labels) in found.items():
-        if pixels.ndim == 3:
-            pixels = pixels[..., None]
-        if pixels.ndim != 4 or not len(pixels):
-            raise DataError(f"{source.path}: {split} images: expected (N, H, W, C), got {pixels.shape}")
-        if labels is not None:
-            labels = _integer_labels(labels, len(pixels), f"{source.path}: {split} labels")
-        store = _square_store(scale(pixels), data, source.path)
-        splits[split] = Split(store, np.arange(len(store)), labels)
+    for split in list(found):
+        pixels, _ = found.pop(split)
+        store = _square_store(
+            _scale(pixels if pixels.ndim == 4 else pixels[..., None], ranges[split]), data, source.path
+        )
+        splits[split] = Split(store, np.arange(len(store)), every_label.get(split) if known else None)
     if len({split.store.shape[1:] for split in splits.values()}) > 1:
         shapes = ", ".join(f"{name} {split.store.shape[1:]}" for name, split in splits.items())
         raise DataError(f"{source.path}: the splits differ in shape ({shapes}); set data.size and data.channels")
-    known = max((int(split.labels.max()) + 1 for split in splits.values() if split.labels is not None), default=0)
     if class_names and known > len(class_names):
         raise DataError(f"{source.path}: labels go up to {known - 1}, but class_names has {len(class_names)} names")
     labelled = sum(len(split) for split in splits.values() if split.labels is not None)
@@ -62,38 +78,192 @@ def read_arrays(source: ArraySource, data: Data, notes: list[str]) -> tuple[dict
             f"{source.path}: labels go up to {known - 1} for {labelled} images: expected class numbers from 0 without "
             "large gaps. numpy.unique(labels, return_inverse=True)[1] renumbers labels."
         )
-    return splits, (class_names or [str(i) for i in range(known)]) if known else []
+    class_names = (class_names or [str(i) for i in range(known)]) if known else []
+    for split, labels in every_label.items():
+        if without := int((labels == UNLABELLED).sum()):
+            notes.append(f"{without:,} of {len(labels):,} {split} images have the label -1: their class is unknown")
+    return splits, class_names
 
 
-def _pixel_scale(train: np.ndarray, notes: list[str]) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that scales pixel values to uint8, chosen by the training images for all splits."""
-    if train.dtype == np.uint8:
-        return lambda pixels: pixels
-    if train.dtype.kind not in "iufb" or not train.size:
-        raise DataError(f"data.name: expected images of numbers, got an array of type {train.dtype}")
-    low, high = float(np.nanmin(train)), float(np.nanmax(train))
+def check_arrays(source: ArraySource) -> list[tuple[str, str]]:
+    """Check every split of an .npz file; pixels are read only where they are no bytes.
+
+    Returns:
+        (what, sentence) of the layout, the splits, the classes and the values.
+
+    Raises:
+        DataError: as of `read_arrays`, for what can be seen without resizing images.
+    """
+    path = source.path
+    notes: list[str] = []
+    try:
+        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as arrays:
+            names = array_names(arrays.files)
+            headers = {split: read_array_header(archive, f"{x}.npy") for split, (x, _) in names.items()}
+            if "train" not in names:
+                raise DataError(
+                    f"{path}: no array x_train, train_images, images or x; found: {', '.join(arrays.files)}"
+                )
+            for split, (shape, _) in headers.items():
+                check_shape(shape, f"{path}: {names[split][0]}")
+            labels = {
+                split: _integer_labels(arrays[y], headers[split][0][0], f"{path}: {y}")
+                for split, (_, y) in names.items()
+                if y is not None
+            }
+            if any(dtype != np.uint8 for _, dtype in headers.values()):
+                _ranges({split: arrays[x] for split, (x, _) in names.items()}, path, notes)
+            unused = sorted(set(arrays.files) - {name for pair in names.values() for name in pair} - {"class_names"})
+    except DataError:
+        raise
+    except Exception as error:  # A damaged archive raises nearly anything.
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    shape = headers["train"][0]
+    found = [
+        ("layout", f"arrays {', '.join(x for x, _ in names.values())}, axes (N, H, W{', C' * (len(shape) == 4)})"),
+        ("splits", ", ".join(f"{shape[0]:,} {split}" for split, (shape, _) in headers.items())),
+    ]
+    known = max((int(each.max()) + 1 for each in labels.values()), default=0)
+    unknown = sum(int((each == UNLABELLED).sum()) for each in labels.values())
+    without = f"; {unknown:,} images have the label -1 for an unknown one" if unknown else ""
+    found.append(("classes", (f"{known:,}" if known else "none: no labels") + without))
+    found.append(("channels", str(shape[3] if len(shape) == 4 else 1)))
+    found.append(("values", "; ".join(notes) or "bytes, 0 to 255"))
+    found.append(("left out", f"arrays of other names: {first_few(unused)}" if unused else "nothing"))
+    return found
+
+
+def array_names(present: list[str]) -> dict[str, tuple[str, str | None]]:
+    """Return the names of the arrays of images and of labels of each split that an .npz file has."""
+    found: dict[str, tuple[str, str | None]] = {}
+    for split, pairs in ARRAY_NAMES.items():
+        for x, y in pairs:
+            if x in present and split not in found:
+                found[split] = x, y if y in present else None
+    return found
+
+
+def read_array_header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Read the shape and dtype of an array in an .npz file without the array itself.
+
+    Raises:
+        ValueError: the array is damaged.
+    """
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if math.prod(shape) * dtype.itemsize != archive.getinfo(member).file_size - file.tell():
+            raise ValueError(f"{member} is not as long as its header says")
+        return shape, dtype
+
+
+def check_shape(shape: tuple[int, ...], what: str) -> None:
+    """Check that an array holds images (N, H, W) or (N, H, W, C).
+
+    Args:
+        what: the file and the array, for the error.
+
+    Raises:
+        DataError: it does not, or its axes seem to be in another order.
+    """
+    axes = None
+    if len(shape) == 4:
+        _, height, width, channels = shape
+        if (height <= FEW < min(width, channels)) or (height != width == channels and height < width):
+            axes = "(N, C, H, W)", "transpose(0, 2, 3, 1)"
+        elif width <= FEW < height and channels > FEW:
+            axes = "(H, W, C, N)", "transpose(3, 0, 1, 2)"
+        elif channels > MANY:
+            axes = "(C, H, W, N)", "transpose(3, 1, 2, 0)"
+    elif len(shape) == 3 and shape[0] == shape[1] and shape[2] > max(MANY, shape[0]):
+        axes = "(H, W, N)", "transpose(2, 0, 1)"
+    if axes:
+        raise DataError(
+            f"{what}: shape {shape} looks like {axes[0]}, and (N, H, W, C) is expected: save the array as x.{axes[1]}"
+        )
+    if len(shape) not in (3, 4) or not math.prod(shape):
+        raise DataError(f"{what}: expected images (N, H, W) or (N, H, W, C), got {shape}")
+
+
+def _ranges(found: Mapping[str, np.ndarray], path: Path, notes: list[str]) -> dict[str, Range]:
+    """Return the range of values that each split is scaled from: its own from 0 to 1 or 0 to 255, else that of train.
+
+    Raises:
+        DataError: the values of a split are on another scale than those of the training images.
+    """
+    extent = {split: _extent(pixels, f"{path}: the {split} images") for split, pixels in found.items()}
+    own = {split: _own_range(found[split].dtype, extent[split]) for split in found}
+    common = own["train"] or extent["train"]
+    whole = found["train"].dtype.kind in "iu"
+    ranges = {}
+    for split, pixels in found.items():
+        low, high = extent[split]
+        if low == high == 0:
+            ranges[split] = common
+        elif own["train"] and own[split] and not (own[split] != common and whole and pixels.dtype.kind in "iu"):
+            # Fractions from 0 to 1 and numbers from 0 to 255 are the same pixels.
+            ranges[split] = own[split] or common
+        else:
+            outside = float(((pixels < common[0]) | (pixels > common[1])).mean())
+            narrow = high - low < MOST_CLIPPED * (common[1] - common[0])
+            scaled = common[0] < 0 and (low, high) in ((0.0, 1.0), (0.0, 255.0))
+            if outside > MOST_CLIPPED or (split != "train" and (narrow or scaled)):
+                raise DataError(
+                    f"{path}: the training images have values from {extent['train'][0]:g} to {extent['train'][1]:g}, "
+                    f"the {split} images from {low:g} to {high:g}: save all of them on one scale"
+                )
+            if outside:
+                notes.append(f"{outside:.2%} of the values of the {split} images lie outside the range and are clipped")
+            ranges[split] = common
+    if any(pixels.dtype != np.uint8 for pixels in found.values()):
+        others = [
+            f"those of the {split} images from [{r[0]:g}, {r[1]:g}]" for split, r in ranges.items() if r != common
+        ]
+        scales = ", ".join([f"from [{common[0]:g}, {common[1]:g}]", *others])
+        notes.insert(0, f"pixel values are scaled {scales} to [0, 255]; scale images for the exported model alike")
+    return ranges
+
+
+def _extent(pixels: np.ndarray, what: str) -> Range:
+    """Return the lowest and the highest value."""
+    if pixels.dtype == np.uint8:
+        return 0.0, 255.0
+    if pixels.dtype.kind not in "iufb" or not pixels.size:
+        raise DataError(f"{what}: expected an array of numbers, got one of type {pixels.dtype}")
+    low, high = float(np.nanmin(pixels)), float(np.nanmax(pixels))
     if not np.isfinite([low, high]).all():
-        raise DataError("data.name: the training images have infinite values")
-    if low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    elif low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
-    notes.append(
-        f"pixel values are scaled from [{low:g}, {high:g}] to [0, 255]; scale images for the exported model alike"
-    )
+        raise DataError(f"{what}: there are infinite values, or no numbers at all")
+    return low, high
 
-    def scale(pixels: np.ndarray) -> np.ndarray:
-        share = (pixels.astype(np.float32) - low) / max(high - low, 1e-12)
-        return np.round(255 * np.clip(np.nan_to_num(share), 0, 1)).astype(np.uint8)
 
-    return scale
+def _own_range(dtype: np.dtype, extent: Range) -> Range | None:
+    """Return the range that values have by themselves: bytes, or 0 to 1; None for any other."""
+    low, high = extent
+    if dtype == np.uint8:
+        return 0.0, 255.0
+    if low < 0 or high > 255:
+        return None
+    return (0.0, 1.0) if high <= 1 else (0.0, 255.0)
+
+
+def _scale(pixels: np.ndarray, wanted: Range) -> np.ndarray:
+    """Scale pixel values to uint8."""
+    low, high = wanted
+    if pixels.dtype == np.uint8 and wanted == (0, 255):
+        return pixels
+    share = (pixels.astype(np.float32) - low) / max(high - low, 1e-12)
+    return np.round(255 * np.clip(np.nan_to_num(share), 0, 1)).astype(np.uint8)
 
 
 def _integer_labels(labels: np.ndarray, count: int, what: str) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise DataError(f"{what}: expected {count} class numbers from 0, got {labels.dtype} {labels.shape}")
+    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < UNLABELLED:
+        raise DataError(
+            f"{what}: expected {count} class numbers from 0, or -1 where the class is unknown, got {labels.dtype} "
+            f"{labels.shape}"
+        )
     return labels.astype(np.int64)
 
 

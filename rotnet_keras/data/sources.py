@@ -5,20 +5,18 @@ import os
 import re
 import zipfile
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rotnet_keras.config.finder import PACKAGE, did_you_mean
 from rotnet_keras.config.sections import AnnotatedData, Data, Splits
 from rotnet_keras.data.fingerprints import combined, file_digests
+from rotnet_keras.data.layout import FileList, LeftOut, read_layout
 from rotnet_keras.data.stores import Progress
 from rotnet_keras.errors import DataError
-from rotnet_keras.text import first_few
 
 EMBEDDED = {"fashion_mini": PACKAGE / "data" / "fashion_mini.npz"}
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # Names of the (images, labels) arrays in an .npz file, by split; the first pair that is there is used.
 ARRAY_NAMES = {
     "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels"), ("x", "y")),
@@ -27,43 +25,10 @@ ARRAY_NAMES = {
 }
 # A list of image names in a VOC folder, or a slice of one: "train", "train[:20]".
 VOC_LIST = re.compile(r"(\w+)(?:\[(\d*):(\d*)\])?")
-SPLIT_FOLDERS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "val", "valid"),
-    "test": ("test", "testing"),
-}
 
 
 def _quiet(what: str, done: int, total: int) -> None:
     """Show no progress."""
-
-
-class FileList:
-    """The files below a folder, in order; each takes the bytes of its name, where a `Path` takes five hundred."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._names = bytearray()
-        self._ends = array("q")
-
-    def append(self, name: str) -> None:
-        """Add a file, given its path below the root."""
-        self._names += os.fsencode(name)
-        self._ends.append(len(self._names))
-
-    def name(self, position: int) -> str:
-        """Return the path of a file below the root."""
-        start = self._ends[position - 1] if position else 0
-        return os.fsdecode(bytes(self._names[start : self._ends[position]]))
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __iter__(self) -> Iterator[Path]:
-        return (self[position] for position in range(len(self)))
-
-    def __getitem__(self, position: int) -> Path:
-        return self.root / self.name(position)
 
 
 @dataclass(frozen=True)
@@ -85,12 +50,16 @@ class FolderSource:
         splits: the files of each split.
         labels: the class index of each file, by split; empty for images without classes.
         class_names: the names of the classes; empty for images without classes.
+        understood: (what, sentence) of the layout, the splits and the classes.
+        left_out: what lies below the folder and is not used.
     """
 
     root: Path
     splits: dict[str, FileList]
     labels: "dict[str, array[int]]"
     class_names: list[str]
+    understood: list[tuple[str, str]] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def fingerprint(self, progress: Progress = _quiet) -> str:
         """Return a fingerprint that changes when a file is added, removed, moved or changed."""
@@ -295,64 +264,8 @@ def _array_source(path: Path) -> ArraySource:
 def _folder_source(root: Path) -> FolderSource:
     if not root.is_dir():
         raise DataError(f"data.name: there is no folder {root.absolute()}")
-    roots = {split: root / name for split, names in SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()}
-    if "train" not in roots:
-        roots = {"train": root}
-    other: Counter[str] = Counter()
-    found = {split: find_image_files(folder, other) for split, folder in roots.items()}
-    if not len(found["train"]):
-        raise DataError(
-            f"data.name: there are no images in {roots['train'].absolute()} (looked for "
-            f"{', '.join(s[1:] for s in IMAGE_SUFFIXES)}, also in subfolders{_describe_others(other)})"
-        )
-    class_names = sorted(set(_classes(found["train"])))
-    if class_names[0] == "" or len(class_names) == 1:
-        return FolderSource(root, found, {}, [])
-    index = {name: number for number, name in enumerate(class_names)}
-    for split, files in found.items():
-        unknown = sorted(set(_classes(files)) - set(class_names))
-        if unknown:
-            raise DataError(f"data.name: {roots[split]} has classes without training images: {first_few(unknown)}")
-    labels = {split: array("q", (index[name] for name in _classes(files))) for split, files in found.items()}
-    return FolderSource(root, found, labels, class_names)
-
-
-def find_image_files(root: Path, other: Counter[str] | None = None) -> FileList:
-    """Return the image files below a folder in sorted order.
-
-    Links to folders are not followed: they could form a loop. Hidden files and folders are passed over.
-
-    Args:
-        other: counts the suffixes of the files that are not images.
-    """
-    other = Counter() if other is None else other
-    found = FileList(root)
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = os.path.relpath(folder, root)
-        for name in sorted(files):
-            if name.startswith("."):
-                continue
-            if name.lower().endswith(IMAGE_SUFFIXES):
-                found.append(str(Path(below, name)))
-            else:
-                other[Path(name).suffix.lower() or "no suffix"] += 1
-    return found
-
-
-def _classes(files: FileList) -> Iterator[str]:
-    """Yield the first folder on the path of each file; an empty string for a file in the root itself."""
-    for position in range(len(files)):
-        first, separator, _ = files.name(position).partition(os.sep)
-        yield first if separator else ""
-
-
-def _describe_others(other: Counter[str]) -> str:
-    """Return a clause about the files that are not images."""
-    if not other:
-        return "; the folder has no other files either"
-    kinds = ", ".join(suffix for suffix, _ in other.most_common(3))
-    return f"; found {other.total():,} other files: {kinds}"
+    found = read_layout(root)
+    return FolderSource(root, found.files, found.labels, found.class_names, found.understood, found.left_out)
 
 
 def _tfds_source(data: Data | AnnotatedData) -> TfdsSource:

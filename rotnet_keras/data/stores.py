@@ -86,6 +86,12 @@ class Split:
             raise DataError("the images have no labels; a folder of images needs a subfolder per class")
         return self.labels
 
+    def labelled(self) -> "Split":
+        """Return the split of the images whose class is known: whose label is not -1."""
+        if self.labels is None or self.labels.ndim > 1 or not len(self) or self.labels.min() >= 0:
+            return self
+        return self.subset(np.flatnonzero(self.labels >= 0))
+
     def subset(self, positions: np.ndarray) -> "Split":
         """Return the split of the images at some positions of this one."""
         return Split(self.store, self.rows[positions], None if self.labels is None else self.labels[positions])

@@ -1,8 +1,12 @@
 """Whether pretraining helped, measured with a handful of labels against random weights and raw pixels."""
 
+import codecs
 import csv
+import io
+import os
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,8 @@ from rotnet_keras.errors import DataError
 from rotnet_keras.inference.loading import BATCH, Progress, check_any_readable, load_batches
 from rotnet_keras.text import first_few
 
+# What may stand between the cells of a list of labels: the one that its first line has most.
+SEPARATORS = ",;\t|"
 # Side that images are resized to for the raw pixels, in pixels.
 PIXELS = 16
 # Repetitions and folds of the cross-validation: each image is classified `REPEATS` times.
@@ -56,20 +62,25 @@ class Comparison:
     chance: float
 
 
-def read_labels(source: Path) -> list[tuple[Path, str]]:
+def read_labels(source: Path, notify: Callable[[str], None] = lambda note: None) -> list[tuple[Path, str]]:
     """Read labelled image files.
 
+    A list is UTF-8, or UTF-16 with a byte order mark. Its first line has the columns `file` and `label`, in any order
+    and among others, separated by commas, semicolons, tabs or bars. Paths are relative to its folder or absolute, with
+    slashes of either kind. Spaces around names and Unicode forms make no difference; capitals do.
+
     Args:
-        source: a folder with a subfolder for each class, or a CSV file with the columns `file` and `label`, whose files
-            are relative to its folder.
+        source: a folder with a subfolder for each class, or such a list.
+        notify: called with a sentence about files that are listed twice, and about names that differ in capitals.
 
     Returns:
-        Files with their class names.
+        Files with their class names, each file once.
 
     Raises:
-        DataError: the source is neither, a file does not exist, or a class has fewer than two images.
+        DataError: the source is neither, a file does not exist, two lines contradict each other, or a class has fewer
+            than two images.
     """
-    pairs = _read_folder(source) if source.is_dir() else _read_csv(source)
+    pairs = _read_folder(source) if source.is_dir() else _read_list(source, notify)
     counts = Counter(label for _, label in pairs)
     if len(counts) < 2:
         raise DataError(f"{source}: expected images of two classes or more, got {len(counts)}")
@@ -87,21 +98,84 @@ def _read_folder(source: Path) -> list[tuple[Path, str]]:
     return [(file, found.class_names[label]) for file, label in zip(files, labels, strict=True)]
 
 
-def _read_csv(source: Path) -> list[tuple[Path, str]]:
+def _read_list(source: Path, notify: Callable[[str], None]) -> list[tuple[Path, str]]:
+    text = _list_text(source)
+    separator = max(SEPARATORS, key=text.lstrip().partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    columns: list[str] | None = None
+    # Where each file was listed first, under its real path: the path as it is listed, the label, the line.
+    listed: dict[str, tuple[Path, str, int]] = {}
+    spelled: dict[str, tuple[str, int]] = {}
+    repeated = 0
     try:
-        with source.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{source}: cannot be read as CSV: {error}") from None
-    if not rows or not {"file", "label"} <= rows[0].keys():
+        for row in reader:
+            cells, number = [_tidy(cell) for cell in row], reader.line_num
+            if not any(cells):
+                continue
+            if columns is None:
+                columns = [cell.casefold() for cell in cells]
+                if not {"file", "label"} <= set(columns):
+                    raise DataError(
+                        f"{source}, line {number}: expected a first line with the column names file,label, and rows "
+                        f"below it; found {first_few(cells)}"
+                    )
+                continue
+            if len(cells) != len(columns):
+                raise DataError(
+                    f"{source}, line {number}: expected {len(columns)} cells, as in the first line, separated by "
+                    f"{separator!r}; found {len(cells)}. Put a name that holds {separator!r} into double quotes"
+                )
+            named, label = cells[columns.index("file")], cells[columns.index("label")]
+            path = _listed_file(source.parent, row[columns.index("file")].strip())
+            if path is None:
+                raise DataError(f"{source}, line {number}: no file {source.parent / named}")
+            if not label:
+                raise DataError(f"{source}, line {number}: no label")
+            _, known, first = listed.setdefault(os.path.realpath(path), (path, label, number))
+            if known != label:
+                raise DataError(
+                    f"{source}: line {first} labels {named} {known!r} and line {number} {label!r}: remove one of them"
+                )
+            repeated += first != number
+            other, first = spelled.setdefault(label.casefold(), (label, number))
+            if other != label:
+                notify(f"{source}: {other!r} in line {first} and {label!r} in line {number} count as two classes")
+                spelled[label.casefold()] = label, number
+    except csv.Error as error:
+        raise DataError(f"{source}, line {reader.line_num}: cannot be read as CSV: {error}") from None
+    if not listed:
         raise DataError(f"{source}: expected a first line with the column names file,label, and rows below it")
-    pairs = [(source.parent / (row["file"] or ""), row["label"] or "") for row in rows]
-    for number, (path, label) in enumerate(pairs, 2):
-        if not path.is_file():
-            raise DataError(f"{source}, line {number}: no file {path}")
-        if not label:
-            raise DataError(f"{source}, line {number}: no label")
-    return pairs
+    if repeated:
+        notify(f"{source}: {repeated:,} lines name a file that an earlier line has with the same label; it counts once")
+    return [(path, label) for path, label, _ in listed.values()]
+
+
+def _list_text(source: Path) -> str:
+    """Return the text of a list of labels."""
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read: {error.strerror}") from None
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(f"{source}, line {line}: this is no UTF-8 text: save the list as CSV in UTF-8") from None
+
+
+def _tidy(text: str) -> str:
+    return unicodedata.normalize("NFC", text.strip())
+
+
+def _listed_file(folder: Path, name: str) -> Path | None:
+    """Return the file that a list names: with slashes of either kind, in either Unicode form."""
+    for plain in (name, name.replace("\\", "/")):
+        for form in (plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))):
+            path = folder / Path(form).expanduser() if form.startswith("~") else folder / form
+            if form and "\0" not in form and path.is_file():
+                return path
+    return None
 
 
 def compute_features(

@@ -10,7 +10,7 @@ import numpy as np
 
 from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, Recipe
 from rotnet_keras.data.decoding import UnreadableImage, read_image
-from rotnet_keras.data.sources import find_image_files
+from rotnet_keras.data.layout import find_image_files
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
 

@@ -26,7 +26,7 @@ from rotnet_keras.config.schema import (
 )
 from rotnet_keras.config.study import StudyRecipe
 from rotnet_keras.config.transfer import TransferRecipe
-from rotnet_keras.data.datasets import understand
+from rotnet_keras.data.audit import understand
 from rotnet_keras.data.sources import find_annotated, pin_annotated_paths, pin_paths
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
 from rotnet_keras.host import check_backend

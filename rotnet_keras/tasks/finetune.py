@@ -39,6 +39,8 @@ def finetune(session: Session) -> None:
     dataset = prepare_data(session, strategy)
     if dataset.train.labels is None:
         raise DataError("training a classifier needs labelled training images, and these have no labels")
+    held_out = {"validation": dataset.validation, "test": dataset.test}
+    dataset = replace(dataset, **{name: split and split.labelled() for name, split in held_out.items()})
     trainer = FinetuneTrainer(session, recipe, dataset, strategy)
     trainer.run()
 

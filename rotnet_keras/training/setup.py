@@ -6,6 +6,7 @@ from rotnet_keras.config.schema import RunRecipe
 from rotnet_keras.config.sections import Augment
 from rotnet_keras.data import datasets
 from rotnet_keras.data.annotations import AnnotatedDataset
+from rotnet_keras.data.audit import understand
 from rotnet_keras.data.batches import crop_size
 from rotnet_keras.data.fingerprints import in_form_of
 from rotnet_keras.data.stores import PLACES, SPLITS, known_places
@@ -33,7 +34,7 @@ def prepare_data(session: Session, strategy: tf.distribute.Strategy | None = Non
     """
     assert isinstance(session.recipe, RunRecipe)
     data, process = session.recipe.data, session.process
-    for what, sentence in datasets.understand(data) if process.chief else []:
+    for what, sentence in understand(data) if process.chief else []:
         session.say(f"  {what}: {sentence}")
     kept = known_places(session.folder.facts())
     dataset = datasets.load(data, session.progress, kept)

@@ -77,3 +77,57 @@ def test_label_lists_that_cannot_be_used_are_refused(labelled, text, message):
     (labelled / "wrong.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_labels(labelled / "wrong.csv")
+
+
+def labels_of(source, notes=None):
+    pairs = read_labels(source, (notes if notes is not None else []).append)
+    return {path.resolve().name: label for path, label in pairs}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "file,label\n0.png,a\n1.png,a\n2.png,b\n3.png,b\n",
+        " Label ; File \r\n a ; 0.png \r\na;1.png\r\n\r\nb;./2.png\r\n b;3.png",
+        "file\tlabel\tnote\n0.png\ta\t\n1.png\ta\tx\n2.png\tb\t\n3.png\tb\t\n",
+        'file|label\n"0.png"|a\n.\\1.png|a\n{folder}/2.png|b\n3.png|b\n',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_of_other_makers_give_the_same_labels(labelled, content, encoding):
+    (labelled / "list.csv").write_bytes(content.replace("{folder}", str(labelled)).encode(encoding))
+    assert labels_of(labelled / "list.csv") == {"0.png": "a", "1.png": "a", "2.png": "b", "3.png": "b"}
+
+
+def test_a_class_is_one_with_spaces_and_in_two_unicode_forms(labelled):
+    lines = ["file,label", "0.png,caf\u00e9", "1.png, cafe\u0301 ", "2.png,Tea", "3.png,Tea", "4.png,tea", "5.png,tea"]
+    (labelled / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    notes = []
+    assert list(labels_of(labelled / "list.csv", notes).values()) == ["café"] * 2 + ["Tea"] * 2 + ["tea"] * 2
+    assert len(notes) == 1 and "'Tea' in line 4 and 'tea' in line 6 count as two classes" in notes[0]
+
+
+def test_a_file_that_is_listed_twice_counts_once_or_contradicts(labelled):
+    rows = "file,label\n0.png,a\n1.png,a\n2.png,b\n3.png,b\n"
+    (labelled / "link.png").symlink_to("0.png")
+    notes = []
+    (labelled / "list.csv").write_text(f"{rows}./0.png,a\nlink.png,a\n")
+    assert len(labels_of(labelled / "list.csv", notes)) == 4 and "2 lines name a file" in notes[0]
+    (labelled / "list.csv").write_text(f"{rows}\n./0.png,b\n")
+    with pytest.raises(DataError, match=r"line 2 labels ./0\.png 'a' and line 7 'b'"):
+        read_labels(labelled / "list.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"file,label\n0.png,a\n1.png,caf\xe9", "line 3: this is no UTF-8 text: save the list as CSV in UTF-8"),
+        (b"file,label\n0.png,a,b", "line 2: expected 2 cells, as in the first line, separated by ','; found 3"),
+        (b"file;class\n0.png;a", "found file, class"),
+        (b"", "expected a first line"),
+    ],
+)
+def test_lists_that_cannot_be_read_say_why(labelled, content, message):
+    (labelled / "list.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_labels(labelled / "list.csv")
