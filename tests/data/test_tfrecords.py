@@ -198,3 +198,22 @@ def test_the_imagenet_stand_in_is_read_where_it_lies(tmp_path, monkeypatch):
     np.testing.assert_array_equal(near.train.labels, far.train.labels)
     difference = np.abs(near.train.images(rows).astype(int) - far.train.images(rows))
     assert difference.mean() < 2
+
+
+@pytest.mark.parametrize("cache", ["none", "disk"])
+def test_the_fingerprint_follows_the_bytes_of_the_records(prepared, cache):
+    before = load(spec(prepared, cache=cache))
+    assert before.fingerprint.startswith("tfds-2:pictures/1.0.0:16:")
+    assert before.old_fingerprint() == "tfds:pictures/1.0.0:16"
+    shard = sorted(prepared.rglob("*.tfrecord-*"))[0]
+    content = bytearray(shard.read_bytes())
+    # The first image gets another brightness, in a record of the same length.
+    examples = [n for n in range(16) if len(encoded(n, (24, 36))) == len(encoded(0, (24, 36))) and n]
+    at = content.index(encoded(0, (24, 36)))
+    content[at : at + len(encoded(0, (24, 36)))] = encoded(examples[0], (24, 36))
+    length = int.from_bytes(content[:8], "little")
+    content[12 + length : 16 + length] = masked_crc32c(bytes(content[12 : 12 + length])).to_bytes(4, "little")
+    shard.write_bytes(content)
+    after = load(spec(prepared, cache=cache))
+    assert after.fingerprint != before.fingerprint and after.old_fingerprint() == before.old_fingerprint()
+    assert brightness(after.train.images(np.arange(2))) == [examples[0], 1]
