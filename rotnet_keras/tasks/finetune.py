@@ -39,8 +39,8 @@ def finetune(session: Session) -> None:
     dataset = prepare_data(session, strategy)
     if dataset.train.labels is None:
         raise DataError("training a classifier needs labelled training images, and these have no labels")
-    held_out = {"validation": dataset.validation, "test": dataset.test}
-    dataset = replace(dataset, **{name: split and split.labelled() for name, split in held_out.items()})
+    validation, test = (split and split.labelled() for split in (dataset.validation, dataset.test))
+    dataset = replace(dataset, validation=validation, test=test)
     trainer = FinetuneTrainer(session, recipe, dataset, strategy)
     trainer.run()
 
