@@ -14,8 +14,8 @@ from rotnet_keras.config.loading import load_recipe, parse_override
 HERE = Path(__file__).parents[2]
 PAGES = [HERE / "README.md", *sorted((HERE / "docs").rglob("*.md")), *sorted((HERE / "results").rglob("*.md"))]
 BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-# In running text, a command may be named without its arguments.
-INLINE = re.compile(r"`(rotnet-keras [a-z-]+ [^`]+)`")
+# In running text, a command may be named without its arguments, or with an option alone.
+INLINE = re.compile(r"`(rotnet-keras [a-z-]+ [^-`][^`]*)`")
 # What stands for something of the reader's: a word in capitals, or a path.
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b|/path/|\.\.\.")
 
