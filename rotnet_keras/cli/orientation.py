@@ -97,8 +97,9 @@ def upright(
 ) -> None:
     """Find images that are not upright, and rotate them.
 
-    Lists by how many degrees each image has to be rotated clockwise. Files are changed only with --write. An image is
-    rotated where that is --spoil-cost times as probable as that it is upright already, and at least --min-confidence.
+    Lists by how many degrees each image has to be rotated clockwise. Files are changed only with --write. Most
+    images of an album are upright: a rotation must be as many times as probable as "upright already" as --spoil-cost
+    says. Its probability must be --min-confidence at least.
     """
     if write not in (None, "exif", "pixels"):
         raise RecipeError(f"--write: expected exif or pixels, got {write!r}")

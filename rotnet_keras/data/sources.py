@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rotnet_keras.config.finder import PACKAGE, did_you_mean
 from rotnet_keras.config.sections import AnnotatedData, Data, Splits
-from rotnet_keras.data.fingerprints import combined, file_digests
 from rotnet_keras.data.layout import FileList, LeftOut, read_layout
 from rotnet_keras.data.stores import Progress
 from rotnet_keras.errors import DataError
@@ -39,6 +38,8 @@ class ArraySource:
 
     def fingerprint(self, progress: Progress = _quiet) -> str:
         """Return a fingerprint that changes when the file's content does."""
+        from rotnet_keras.data.fingerprints import file_digests
+
         return "npz:" + file_digests(self.path.parent, [self.path.name], progress).tobytes().hex()[:16]
 
 
@@ -63,9 +64,13 @@ class FolderSource:
 
     def fingerprint(self, progress: Progress = _quiet) -> str:
         """Return a fingerprint that changes when a file is added, removed, moved or changed."""
+        from rotnet_keras.data.fingerprints import combined
+
         return combined("folder-2", self._entries(progress))
 
     def _entries(self, progress: Progress) -> Iterator[tuple[str, bytes]]:
+        from rotnet_keras.data.fingerprints import file_digests
+
         for split, files in self.splits.items():
             names = [files.name(position) for position in range(len(files))]
             for name, digest in zip(names, file_digests(files.root, names, progress), strict=True):
@@ -134,9 +139,13 @@ class VocSource:
 
     def fingerprint(self, data: AnnotatedData, masks: bool, progress: Progress = _quiet) -> str:
         """Return a fingerprint that changes when a list, an image or an annotation changes."""
+        from rotnet_keras.data.fingerprints import combined
+
         return combined("voc-2", self._entries(data, masks, progress))
 
     def _entries(self, data: AnnotatedData, masks: bool, progress: Progress) -> Iterator[tuple[str, bytes]]:
+        from rotnet_keras.data.fingerprints import file_digests
+
         annotation = "SegmentationClass/{}.png" if masks else "Annotations/{}.xml"
         for split, names in self.image_names(data, masks).items():
             files = [form.format(name) for name in names for form in ("JPEGImages/{}.jpg", annotation)]

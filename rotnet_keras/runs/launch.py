@@ -26,7 +26,6 @@ from rotnet_keras.config.schema import (
 )
 from rotnet_keras.config.study import StudyRecipe
 from rotnet_keras.config.transfer import TransferRecipe
-from rotnet_keras.data.audit import understand
 from rotnet_keras.data.sources import find_annotated, pin_annotated_paths, pin_paths
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
 from rotnet_keras.host import check_backend
@@ -87,6 +86,8 @@ def _resolve(
     if isinstance(loaded, TransferRecipe):
         loaded = loaded.model_copy(update={"data": pin_annotated_paths(loaded.data)})
     if isinstance(loaded, RunRecipe):
+        from rotnet_keras.data.audit import understand  # Needs numpy, which most commands do not.
+
         understand(loaded.data)
         loaded = loaded.model_copy(update={"data": pin_paths(loaded.data)})
     if isinstance(loaded, ProbeRecipe):
@@ -98,6 +99,8 @@ def _resolve(
 
 def _checked_study(study: StudyRecipe, base: Path) -> StudyRecipe:
     """Check that the recipes of all runs of a study are valid and that their data exist."""
+    from rotnet_keras.data.audit import understand
+
     study = with_absolute_paths(study, base)
     for run in planned_runs(study):
         recipe = load_recipe(run.recipe, run.overrides())

@@ -33,10 +33,15 @@ def test_light_commands_load_nothing_heavy(arguments):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["show", "quickstart"], ["check", "quickstart", "studies/table3_cifar"], ["run", "quickstart", "--dry-run"]],
+    [["show", "quickstart"], ["check", "quickstart", "studies/table3_cifar"]],
 )
 def test_recipes_are_checked_without_tensorflow(arguments):
     assert run_python(LIGHT_COMMAND.format(heavy=HEAVY), *arguments)
+
+
+def test_data_are_checked_without_tensorflow():
+    heavy = [name for name in HEAVY if name != "numpy"]
+    assert run_python(LIGHT_COMMAND.format(heavy=heavy), "run", "quickstart", "--dry-run")
 
 
 def test_importing_the_package_loads_nothing_else():
