@@ -8,12 +8,15 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rotnet_keras.config.finder import PACKAGE, did_you_mean
 from rotnet_keras.config.sections import AnnotatedData, Data, Splits
 from rotnet_keras.data.layout import FileList, LeftOut, read_layout
-from rotnet_keras.data.stores import Progress
 from rotnet_keras.errors import DataError
+
+if TYPE_CHECKING:
+    from rotnet_keras.data.stores import Progress
 
 EMBEDDED = {"fashion_mini": PACKAGE / "data" / "fashion_mini.npz"}
 # Names of the (images, labels) arrays in an .npz file, by split; the first pair that is there is used.
@@ -36,7 +39,7 @@ class ArraySource:
 
     path: Path
 
-    def fingerprint(self, progress: Progress = _quiet) -> str:
+    def fingerprint(self, progress: "Progress" = _quiet) -> str:
         """Return a fingerprint that changes when the file's content does."""
         from rotnet_keras.data.fingerprints import file_digests
 
@@ -62,13 +65,13 @@ class FolderSource:
     understood: list[tuple[str, str]] = field(default_factory=list)
     left_out: LeftOut = field(default_factory=LeftOut)
 
-    def fingerprint(self, progress: Progress = _quiet) -> str:
+    def fingerprint(self, progress: "Progress" = _quiet) -> str:
         """Return a fingerprint that changes when a file is added, removed, moved or changed."""
         from rotnet_keras.data.fingerprints import combined
 
         return combined("folder-2", self._entries(progress))
 
-    def _entries(self, progress: Progress) -> Iterator[tuple[str, bytes]]:
+    def _entries(self, progress: "Progress") -> Iterator[tuple[str, bytes]]:
         from rotnet_keras.data.fingerprints import file_digests
 
         for split, files in self.splits.items():
@@ -137,13 +140,13 @@ class VocSource:
             raise DataError(f"data.name: no list train.txt in {folder}; name another one with data.splits.train")
         return found
 
-    def fingerprint(self, data: AnnotatedData, masks: bool, progress: Progress = _quiet) -> str:
+    def fingerprint(self, data: AnnotatedData, masks: bool, progress: "Progress" = _quiet) -> str:
         """Return a fingerprint that changes when a list, an image or an annotation changes."""
         from rotnet_keras.data.fingerprints import combined
 
         return combined("voc-2", self._entries(data, masks, progress))
 
-    def _entries(self, data: AnnotatedData, masks: bool, progress: Progress) -> Iterator[tuple[str, bytes]]:
+    def _entries(self, data: AnnotatedData, masks: bool, progress: "Progress") -> Iterator[tuple[str, bytes]]:
         from rotnet_keras.data.fingerprints import file_digests
 
         annotation = "SegmentationClass/{}.png" if masks else "Annotations/{}.xml"

@@ -20,7 +20,7 @@ async def test_the_form_explains_mistakes_beside_the_field(runs_dir):
     async with app.run_test(size=(120, 50)) as pilot:
         await pilot.press("n")
         await until(
-            pilot, lambda: bool(list(app.screen.query("FieldRow"))) and "568 steps" in text_of(app, "#form-steps")
+            pilot, lambda: bool(list(app.screen.query("FieldRow"))) and "426 steps" in text_of(app, "#form-steps")
         )
         rows = {row.field.key: row for row in app.screen.query("FieldRow")}
         rows["train.epochs"].query_one(Input).value = "ten"
