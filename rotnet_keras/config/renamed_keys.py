@@ -18,12 +18,18 @@ def current_location(location: Location) -> Location:
     return location
 
 
+# No key of a recipe lies in so many tables and lists; what does is refused by the recipe's check.
+DEEPEST = 20
+
+
 def with_current_keys(values: Any, location: Location = ()) -> tuple[Any, list[str]]:
     """Return recipe values or overrides with their keys under the present names, and the old keys that were found.
 
     Keys may be dotted. An old key stays where the new one is given too: the recipe's check then refuses it.
     """
     found: list[str] = []
+    if len(location) > DEEPEST:
+        return values, found
     if isinstance(values, list):
         items = [with_current_keys(item, (*location, position)) for position, item in enumerate(values)]
         return [item for item, _ in items], [key for _, keys in items for key in keys]

@@ -170,7 +170,7 @@ def test_a_session(terminal, tmp_path, tiny_recipe):
     terminal.start()
     terminal.wait_for("quickstart takes a few minutes")
     terminal.press("n", "─ summary ─")
-    terminal.wait_for("568 steps of 64 images")
+    terminal.wait_for("426 steps of 64 images")
     terminal.keys("Tab")
     terminal.fill("backbone.width", "0.25")
     terminal.fill("train.epochs", "five")
