@@ -10,7 +10,7 @@ from pathlib import Path
 
 import platformdirs
 from textual import on, work
-from textual.app import App, SuspendNotSupported, SystemCommand
+from textual.app import App, ScreenStackError, SuspendNotSupported, SystemCommand
 from textual.binding import Binding
 from textual.css.query import NoMatches
 from textual.screen import Screen
@@ -70,13 +70,12 @@ class RotnetApp(App[None]):
         if self.is_web and os.getppid() != self._parent_pid:
             # The web server has ended: without this its child process would live on.
             self.exit()
-        screen = self.screen
-        if self._paused or not hasattr(screen, "tick"):
-            return
         try:
-            await screen.tick()
-        except NoMatches:
-            # A screen that is being removed loses its widgets one by one.
+            screen = self.screen
+            if not self._paused and hasattr(screen, "tick"):
+                await screen.tick()
+        except (NoMatches, ScreenStackError):
+            # A screen that is being removed loses its widgets one by one, and an app that ends its screens.
             return
 
     # What screens ask for
