@@ -155,8 +155,11 @@ def load_for_run(recipe: str, overrides: Sequence[str], runs_dir: Path) -> "tupl
 
 
 def warn(note: str) -> None:
-    """Print a line of warning to standard error."""
-    click.echo(printable(f"Warning: {note}"), err=True)
+    """Print a line of warning to standard error, once in a command."""
+    given: set[str] = click.get_current_context().find_root().meta.setdefault("rotnet_keras.warnings", set())
+    if note not in given:
+        click.echo(printable(f"Warning: {note}"), err=True)
+    given.add(note)
 
 
 def find_run(name: str, runs_dir: Path) -> "RunFolder":
