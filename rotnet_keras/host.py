@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,15 @@ def check_backend() -> None:
             f"rotnet-keras needs Keras's TensorFlow backend, and KERAS_BACKEND is {backend!r}: unset it, or set it to "
             "'tensorflow'"
         )
+
+
+def python_command(*arguments: str) -> list[str]:
+    """Return the command that starts this Python with some arguments, such as "-m" and a module.
+
+    All processes of this package are started by it. `-P` keeps the current folder out of the import path: a file there
+    that is called like a module of Python would run otherwise.
+    """
+    return [sys.executable, "-P", *arguments]
 
 
 def processor() -> str:

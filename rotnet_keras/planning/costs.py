@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ from rotnet_keras.config.study import StudyRecipe
 from rotnet_keras.config.transfer import TransferRecipe
 from rotnet_keras.data.sources import find_source
 from rotnet_keras.errors import DataError, RecipeError, RunError
+from rotnet_keras.host import python_command
 from rotnet_keras.planning.hardware import Cluster
 from rotnet_keras.runs.folder import RunFolder, list_runs
 from rotnet_keras.runs.launch import find_backbone, load_for_run
@@ -107,7 +107,7 @@ def costs_in_subprocess(recipe_file: Path, runs_dir: Path) -> list[RunCost]:
     Returns:
         The costs of the runs; an empty list if the process fails.
     """
-    command = [sys.executable, "-m", "rotnet_keras", "plan", str(recipe_file), "--json"]
+    command = python_command("-m", "rotnet_keras", "plan", str(recipe_file), "--json")
     result = subprocess.run(
         [*command, "--runs-dir", str(runs_dir)], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )

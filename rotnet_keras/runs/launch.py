@@ -28,7 +28,7 @@ from rotnet_keras.config.study import StudyRecipe
 from rotnet_keras.config.transfer import TransferRecipe
 from rotnet_keras.data.sources import find_annotated, pin_annotated_paths, pin_paths
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
-from rotnet_keras.host import check_backend
+from rotnet_keras.host import check_backend, python_command
 from rotnet_keras.runs.folder import RunFolder, create_run, default_runs_dir, list_runs
 from rotnet_keras.runs.study_runs import planned_runs, with_absolute_paths
 from rotnet_keras.runs.zoo import find_run_or_pretrained
@@ -169,7 +169,7 @@ def start_detached(folder: RunFolder, gpu: str | None = None) -> "subprocess.Pop
     environment = None if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
     with folder.log.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "rotnet_keras", "resume", str(folder.path)],
+            python_command("-m", "rotnet_keras", "resume", str(folder.path)),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -200,7 +200,7 @@ def run(
     runs_dir = Path(runs_dir) if runs_dir else default_runs_dir()
     loaded, facts = load_for_run(str(recipe), overrides, runs_dir, partial(warnings.warn, category=FutureWarning))
     folder = create_run_from_recipe(loaded, facts, name, runs_dir)
-    command = [sys.executable, "-m", "rotnet_keras", "resume", str(folder.path)]
+    command = python_command("-m", "rotnet_keras", "resume", str(folder.path))
     if subprocess.run(command, check=False).returncode:
         ends = [event for event in folder.last_events() if event["kind"] == "end"]
         raise RotnetError(ends[-1]["message"] if ends else f"{folder.name} was killed; its log is {folder.log}")

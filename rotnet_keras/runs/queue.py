@@ -19,6 +19,7 @@ import psutil
 
 from rotnet_keras.config.schema import Recipe
 from rotnet_keras.errors import RunError
+from rotnet_keras.host import python_command
 from rotnet_keras.runs import processes
 from rotnet_keras.runs.folder import RunFolder, list_runs, remove_run
 from rotnet_keras.runs.launch import create_run_from_recipe, start_detached
@@ -73,7 +74,7 @@ def start_worker(runs_dir: Path) -> "subprocess.Popen[bytes]":
     runs_dir.mkdir(parents=True, exist_ok=True)
     with (runs_dir / LOG).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "rotnet_keras", "queue", "work", "--runs-dir", str(runs_dir)],
+            python_command("-m", "rotnet_keras", "queue", "work", "--runs-dir", str(runs_dir)),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -10,6 +10,7 @@ import click
 
 from rotnet_keras.cli.options import argument, command, flag, option, runs_dir_option, version_option
 from rotnet_keras.errors import RotnetError
+from rotnet_keras.host import python_command
 from rotnet_keras.runs.folder import find_run
 from rotnet_keras.text import printable
 
@@ -57,7 +58,7 @@ def _serve(arguments: list[str], runs_dir: Path, port: int) -> None:
         from textual_serve.server import Server
     except ImportError:
         raise RotnetError("--serve needs another package: pip install 'rotnet-keras[web]'") from None
-    words = [sys.executable, "-m", "rotnet_tui", *arguments, "--runs-dir", str(runs_dir.absolute())]
+    words = python_command("-m", "rotnet_tui", *arguments, "--runs-dir", str(runs_dir.absolute()))
     try:
         Server(shlex.join(words), host="127.0.0.1", port=port, title="rotnet-tui").serve()
     except OSError as error:

@@ -3,10 +3,10 @@
 import asyncio
 import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rotnet_keras.host import python_command
 from rotnet_keras.runs.folder import default_runs_dir
 
 
@@ -26,7 +26,7 @@ class Commands:
         # In a thread: leaving the UI meanwhile waits for the command instead of abandoning it.
         done = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-m", "rotnet_keras", *arguments, *self._runs_dir_option()],
+            python_command("-m", "rotnet_keras", *arguments, *self._runs_dir_option()),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from rotnet_keras.config.sections import Augment, Data
 from rotnet_keras.data.batches import training_batches
 from rotnet_keras.data.datasets import load
 from rotnet_keras.data.stores import Split
+from rotnet_keras.host import python_command
 from rotnet_keras.planning.bench.data import make_photos
 from rotnet_keras.planning.bench.registry import Measurement, Settings, measurement
 
@@ -86,7 +86,7 @@ def _iterate(split: Split, batches: int) -> None:
 def _peak_in_subprocess(data: Path, cache: str) -> float:
     code = "import sys; from rotnet_keras.planning.bench import memory; print(memory.peak_megabytes(*sys.argv[1:]))"
     environment = {**os.environ, "ROTNET_CACHE_DIR": str(data.parent / "cache")}
-    command = [sys.executable, "-c", code, str(data), cache]
+    command = python_command("-c", code, str(data), cache)
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return float(result.stdout.splitlines()[-1])
 

@@ -1,9 +1,9 @@
 """How long commands without TensorFlow take, from the start of their process to its end."""
 
 import subprocess
-import sys
 import time
 
+from rotnet_keras.host import python_command
 from rotnet_keras.planning.bench.registry import Measurement, Settings, measurement
 
 COMMANDS = ("--help", "recipes", "runs")
@@ -19,5 +19,5 @@ def measure(settings: Settings) -> list[Measurement]:
 
 def _seconds(command: str) -> float:
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "rotnet_keras", command], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(python_command("-m", "rotnet_keras", command), stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - start
