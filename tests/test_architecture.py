@@ -14,7 +14,7 @@ ROOMS = {
 }
 TOP = {"__init__", "__main__", "errors", "text", "files", "host", "engine"}
 # Python files of a package, without those of the packages in it.
-MOST_MODULES, MOST_LINES = 19, 400
+MOST_MODULES, MOST_LINES = 20, 400
 
 PACKAGES = [path.parent for root in (PACKAGE, ROOT / "tui" / "rotnet_tui") for path in root.rglob("__init__.py")]
 

@@ -313,5 +313,8 @@ def _objects_of(example: Any, names: Sequence[str], classes: Sequence[str], size
     corners = np.array(feature["objects/bbox"].float_list.value, np.float64).reshape(-1, 4)
     corners = np.round(corners * [size[1], size[0], size[1], size[0]], 3) - [1, 1, 0, 0]
     difficult = np.array(feature["objects/is_difficult"].int64_list.value, bool)
-    found = [names[number] for number in feature["objects/label"].int64_list.value]
+    numbers = feature["objects/label"].int64_list.value
+    if not all(0 <= number < len(names) for number in numbers):
+        raise BrokenAnnotation(f"expected labels below {len(names)}, got {list(numbers)}")
+    found = [names[number] for number in numbers]
     return check_objects(found, corners, difficult, classes, size)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rotnet_keras.config.finder import PACKAGE, did_you_mean
 from rotnet_keras.config.sections import AnnotatedData, Data, Splits
 from rotnet_keras.data.layout import FileList, LeftOut, read_layout
+from rotnet_keras.data.tfds_metadata import check_metadata
 from rotnet_keras.errors import DataError
 
 if TYPE_CHECKING:
@@ -290,6 +291,7 @@ def _tfds_source(data: Data | AnnotatedData) -> TfdsSource:
             f"prepared it in {data_dir.absolute()} (prepared there: {there}{did_you_mean(name, prepared)}). "
             "Set data.data_dir to the folder that holds it, or download it with data.download=true."
         )
+    check_metadata(data_dir, data.name)
     return TfdsSource(data.name, data_dir, data.download)
 
 

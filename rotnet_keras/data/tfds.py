@@ -13,6 +13,7 @@ from rotnet_keras.data import decoding
 from rotnet_keras.data.fingerprints import combined, file_digests
 from rotnet_keras.data.sources import TfdsSource, resolve_splits
 from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, decode_and_store, place_of
+from rotnet_keras.data.tfds_metadata import check_metadata, check_shards
 from rotnet_keras.data.tfrecords import FILES_AT_ONCE, RECORDS_IN_TURN, RecordImages, open_records
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
@@ -71,8 +72,9 @@ def open_builder(source: TfdsSource) -> tuple[Any, Any]:
     """Return the builder of a data set and its `DatasetInfo`; download the data set if it may be.
 
     Raises:
-        DataError: the data set is not there.
+        DataError: the data set is not there, or its metadata name code or files that are none of its own.
     """
+    check_metadata(source.data_dir, source.name)
     import tensorflow_datasets as tfds
 
     try:
@@ -81,9 +83,8 @@ def open_builder(source: TfdsSource) -> tuple[Any, Any]:
             builder.download_and_prepare()
         return builder, builder.info
     except Exception as error:  # It raises many types; each message says what is missing.
-        raise DataError(
-            f"data.name: TensorFlow Datasets cannot open {source.name!r}: {str(error).splitlines()[0]}"
-        ) from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"data.name: TensorFlow Datasets cannot open {source.name!r}: {reason}") from None
 
 
 def tfds_splits(info: Any, wanted: Splits) -> dict[str, str]:
@@ -103,6 +104,7 @@ def tfds_splits(info: Any, wanted: Splits) -> dict[str, str]:
             raise DataError(
                 f"data.splits.{split}: expected one of {', '.join(info.splits)}, or a slice, got {name!r}"
             ) from None
+        check_shards(info, name)
     return chosen
 
 
