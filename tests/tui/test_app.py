@@ -194,22 +194,25 @@ def test_in_a_browser_on_this_machine_only(runs_dir):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "rotnet_tui", "--serve", "--port", str(port)], env=os.environ)
+    command = [sys.executable, "-m", "rotnet_tui", "--serve", "--port", str(port)]
+    server = subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, text=True)
     try:
+        address = server.stdout.readline().split()[-1]
+        assert address.startswith(f"http://127.0.0.1:{port}/")
         deadline = time.monotonic() + 20
         while True:
             try:
-                page = urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5).read()
+                page = urllib.request.urlopen(address, timeout=5).read()
                 break
             except OSError:
                 assert time.monotonic() < deadline
-                time.sleep(0.2)
+                time.sleep(0.05)
         assert b"rotnet-tui" in page
         listening = [c.laddr.ip for c in psutil.Process(server.pid).net_connections() if c.status == "LISTEN"]
         assert listening == ["127.0.0.1"]
     finally:
         server.terminate()
-        server.wait(10)
+        server.communicate(timeout=10)
 
 
 def test_a_port_that_is_in_use_is_reported(runs_dir):

@@ -53,14 +53,14 @@ def app(run: str | None, runs_dir: Path, serve: bool, port: int) -> None:
 
 
 def _serve(arguments: list[str], runs_dir: Path, port: int) -> None:
-    """Serve the terminal UI as a web page until Ctrl-C."""
+    """Serve the terminal UI as a web page of this machine, at an address with a token, until Ctrl-C."""
     try:
-        from textual_serve.server import Server
+        from rotnet_tui.web import PrivateServer
     except ImportError:
         raise RotnetError("--serve needs another package: pip install 'rotnet-keras[web]'") from None
     words = python_command("-m", "rotnet_tui", *arguments, "--runs-dir", str(runs_dir.absolute()))
     try:
-        Server(shlex.join(words), host="127.0.0.1", port=port, title="rotnet-tui").serve()
+        PrivateServer(shlex.join(words), port, "rotnet-tui").serve()
     except OSError as error:
         raise RotnetError(f"cannot listen on port {port} ({error.strerror}); choose another with --port") from None
 
