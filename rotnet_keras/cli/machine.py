@@ -13,6 +13,7 @@ from rotnet_keras.cli.options import (
     command,
     echo_json,
     echo_table,
+    flag,
     json_option,
     option,
     size_option,
@@ -37,7 +38,11 @@ def doctor(as_json: bool) -> None:
         echo_table(["", ""], [[key, value] for key, value in found.items()])
 
 
-@command(examples=("rotnet-keras bench training --backbone nin --batch 128",))
+# With --quick: rounds, seconds that a round trains, and images in a batch.
+QUICK = (2, 2.0, 32)
+
+
+@command(examples=("rotnet-keras bench training --quick", "rotnet-keras bench training --backbone nin --batch 128"))
 @argument("parts", "[PART]...", "startup, memory, training, data or probes; all by default.", nargs=-1)
 @option("--backbone", metavar="BACKBONE", default="nin", help="A backbone; `rotnet-keras backbones` lists them.")
 @blocks_option
@@ -47,17 +52,16 @@ def doctor(as_json: bool) -> None:
     "--batch",
     metavar="N",
     type=click.IntRange(min=1),
-    default=128,
-    help="Images in a batch; the model gets each in four rotations.",
+    help="Images in a batch, 128 by default; the model gets each in four rotations.",
 )
 @option("--precision", metavar="POLICY", default="auto", help="auto, float32, mixed_bfloat16 or mixed_float16.")
 @option(
     "--rounds",
     metavar="N",
     type=click.IntRange(min=1),
-    default=5,
-    help="How often each rate is measured; the median is printed.",
+    help="How often each rate is measured, 5 by default; the median is printed.",
 )
+@flag("--quick", description="Measure training alone in about two minutes: two short rounds of small batches.")
 @option(
     "--images",
     metavar="FOLDER",
@@ -76,9 +80,10 @@ def bench(
     blocks: int | None,
     width: float,
     size: int,
-    batch: int,
+    batch: int | None,
     precision: str,
-    rounds: int,
+    rounds: int | None,
+    quick: bool,
     images: Path | None,
     against: str | None,
     as_json: bool,
@@ -89,10 +94,21 @@ def bench(
     """
     from rotnet_keras.planning.bench.registry import Settings, as_table, chosen_parts, measure
 
+    few_rounds, seconds, small_batch = QUICK if quick else (Settings.rounds, Settings.round_seconds, Settings.batch)
+    folder = None if images is None else str(images)
     settings = Settings(
-        backbone, blocks, width, size, batch, precision, rounds, None if images is None else str(images), against
+        backbone,
+        blocks,
+        width,
+        size,
+        batch or small_batch,
+        precision,
+        rounds or few_rounds,
+        folder,
+        against,
+        seconds,
     )
-    chosen = chosen_parts(parts, settings)
+    chosen = chosen_parts(parts or (["training"] if quick else []), settings)
     if {"training", "probes"} & set(chosen):
         backbone_spec(backbone, blocks, width, size)
     found = measure(chosen, settings, lambda text: click.echo(text, err=True))

@@ -9,12 +9,19 @@ from rotnet_keras.models.backbones.registry import backbone
 from rotnet_keras.models.flops import forward_gflop
 from rotnet_keras.planning.bench import data, memory, probes, registry, training
 
-TINY = {"backbone": "compact", "blocks": 2, "width": 0.25, "batch": 4, "rounds": 2, "precision": "float32"}
+TINY = {
+    "backbone": "compact",
+    "blocks": 2,
+    "width": 0.25,
+    "batch": 4,
+    "rounds": 2,
+    "precision": "float32",
+    "round_seconds": 0.1,
+}
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(training, "ROUND_SECONDS", 0.1)
     monkeypatch.setattr(training, "MAX_IMAGES", 64)
     monkeypatch.setattr(data, "ROUND_SECONDS", 0.1)
     monkeypatch.setattr(data, "CACHED_IMAGES", 256)
@@ -26,8 +33,8 @@ def short(monkeypatch):
     monkeypatch.setattr(probes, "STEPS", 2)
 
 
-def measured(parts, **settings):
-    found = registry.measure(parts, registry.Settings(**{**TINY, **settings}), lambda text: None)
+def measured(parts, say=lambda text: None, **settings):
+    found = registry.measure(parts, registry.Settings(**{**TINY, **settings}), say)
     json.dumps(found)
     assert found["settings"]["batch"] == 4 and found["machine"]["cpus"] > 0
     return {one["name"]: one for one in found["measurements"]}
@@ -37,7 +44,9 @@ def measured(parts, **settings):
 def test_training_is_compared_with_the_peak_and_another_program(tmp_path):
     program = tmp_path / "other.py"
     program.write_text("print('starting'); print('{\"rotated_images_per_s\": 50.0}')")
-    found = measured(["training"], against=f"{sys.executable} {program}")
+    lines = []
+    found = measured(["training"], lines.append, against=f"{sys.executable} {program}")
+    assert sum(line.startswith("training, round 2 of 2: ") for line in lines) == 4
     values = {name: one["value"] for name, one in found.items()}
     step = found["step of compact with 2 blocks, batch 4, float32"]
     assert len(step["values"]) == 2 and step["unit"] == "rotated images/s"
@@ -98,3 +107,37 @@ def test_unknown_parts_backbones_and_precisions_are_refused(arguments, expected)
 def test_a_command_without_the_expected_output_is_named():
     with pytest.raises(Exception, match="rotated_images_per_s from: echo hello"):
         measured(["training"], against="echo hello")
+
+
+def test_each_value_is_printed_when_it_is_known_and_the_time_left_after_each_round(monkeypatch):
+    clock = iter([100.0, 104.0, 108.0])
+    monkeypatch.setattr(registry.time, "perf_counter", lambda: next(clock))
+    lines = []
+    progress = registry.Progress("training", 3, lines.append)
+    progress.next_round()
+    assert progress.value("step", 812.34, "rotated images/s") == 812.34
+    assert lines == ["training, round 1 of 3: step, 812.3 rotated images/s"]
+    progress.next_round()
+    progress.next_round()
+    assert lines[1:] == ["training: round 1 of 3 done, ETA 8 s", "training: round 2 of 3 done, ETA 4 s"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--quick"], (["training"], 2, 2.0, 32)),
+        (["--quick", "--batch", "64", "--rounds", "3"], (["training"], 3, 2.0, 64)),
+        (["--quick", "probes"], (["probes"], 2, 2.0, 32)),
+        (["training"], (["training"], 5, 8.0, 128)),
+    ],
+)
+def test_quick_is_two_short_rounds_of_training(monkeypatch, arguments, expected):
+    seen = []
+
+    def measure(parts, settings, say):
+        seen.append((parts, settings.rounds, settings.round_seconds, settings.batch))
+        return {"measurements": []}
+
+    monkeypatch.setattr(registry, "measure", measure)
+    assert invoke("bench", *arguments, "--json").returncode == 0
+    assert seen == [expected]

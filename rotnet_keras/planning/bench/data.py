@@ -15,7 +15,7 @@ from rotnet_keras.data.batches import training_batches
 from rotnet_keras.data.datasets import load
 from rotnet_keras.data.sources import FolderSource, find_source
 from rotnet_keras.data.stores import Split
-from rotnet_keras.planning.bench.registry import Measurement, Settings, measurement
+from rotnet_keras.planning.bench.registry import Measurement, Progress, Settings, measurement
 
 CACHED_IMAGES = 50_000
 BATCH = 128
@@ -31,7 +31,7 @@ CROP_SIDE = 224
 CROP_AREA = [0.08, 1.0]
 
 
-def measure(settings: Settings) -> list[Measurement]:
+def measure(settings: Settings, progress: Progress) -> list[Measurement]:
     """Measure the images per second of both, and of a plain Pillow loop over the same files on the same cores."""
     pixels = np.random.default_rng(0).integers(0, 256, (CACHED_IMAGES, 32, 32, 3), np.uint8)
     arrays = Split(pixels, np.arange(CACHED_IMAGES), None)
@@ -50,8 +50,9 @@ def measure(settings: Settings) -> list[Measurement]:
         files = list(source.splits["train"])
         sizes = float(np.mean([file.stat().st_size for file in files])) / 1e3
         for _ in range(settings.rounds):
+            progress.next_round()
             rate, by_processor_time = _pipeline_rate(dataset.train, Augment(crop=CROP_SIDE, flip=True))
-            pipeline.append(rate)
+            pipeline.append(progress.value("image files", rate, "images/s"))
             per_core.append(by_processor_time)
             random_crops.append(_pipeline_rate(whole.train, Augment(crop=CROP_SIDE, area=CROP_AREA, flip=True))[1])
             pillow.append(_pillow_rate(files))

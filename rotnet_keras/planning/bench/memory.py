@@ -18,7 +18,7 @@ from rotnet_keras.data.datasets import load
 from rotnet_keras.data.stores import Split
 from rotnet_keras.host import python_command
 from rotnet_keras.planning.bench.data import make_photos
-from rotnet_keras.planning.bench.registry import Measurement, Settings, measurement
+from rotnet_keras.planning.bench.registry import Measurement, Progress, Settings, measurement
 
 # Image files in the two folders that are compared.
 FEW_FILES = 1_000
@@ -29,8 +29,9 @@ BATCH = 128
 BATCHES = 200
 
 
-def measure(settings: Settings) -> list[Measurement]:
+def measure(settings: Settings, progress: Progress) -> list[Measurement]:
     """Measure the memory of arrays as large as CIFAR-10, and how much more 100,000 files take than 1,000."""
+    progress.note(f"making {MANY_FILES:,} image files")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pixels = np.random.default_rng(0).integers(0, 256, (60_000, 32, 32, 3), np.uint8)

@@ -15,7 +15,7 @@ from rotnet_keras.evaluation.features import extract_features, feature_extractor
 from rotnet_keras.models.backbones.registry import build_backbone, taps
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 from rotnet_keras.models.heads import build_head
-from rotnet_keras.planning.bench.registry import Measurement, Settings, measurement
+from rotnet_keras.planning.bench.registry import Measurement, Progress, Settings, measurement
 from rotnet_keras.training.optimizers import build_optimizer
 
 EXTRACTED_IMAGES = 2_000
@@ -25,7 +25,7 @@ BATCH = 128
 STEPS = 20
 
 
-def measure(settings: Settings) -> list[Measurement]:
+def measure(settings: Settings, progress: Progress) -> list[Measurement]:
     """Measure the images per second through the frozen backbone, and in training non-linear probes on all taps."""
     engine.configure(0, "float32")
     shape = (settings.size, settings.size, 3)
@@ -53,6 +53,8 @@ def measure(settings: Settings) -> list[Measurement]:
     batch = {tap: tf.constant(values[:BATCH]) for tap, values in features.items()}
     labels = dict.fromkeys(heads, tf.constant(np.arange(BATCH) % CLASSES))
     for round_number in range(settings.rounds + 1):
+        if round_number:
+            progress.next_round()
         for model, x, rates in (
             (stored, batch, stored_rates),
             (recomputed, tf.constant(pixels[:BATCH]), recomputed_rates),

@@ -6,6 +6,7 @@ slows both.
 
 import importlib
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
@@ -13,6 +14,7 @@ from typing import Any, get_args
 from rotnet_keras.config.finder import did_you_mean
 from rotnet_keras.config.sections import Backbone, Train
 from rotnet_keras.errors import RecipeError
+from rotnet_keras.text import duration
 
 # The modules of this package that can be measured, in the order in which they run.
 PARTS = ("startup", "memory", "training", "data", "probes")
@@ -29,6 +31,7 @@ class Settings:
         rounds: how often each measurement is repeated.
         images: a folder of JPEG files; by default, generated ones.
         against: a command to compare with, whose last line of output is JSON with `rotated_images_per_s`.
+        round_seconds: how long the part training trains in each round, about.
     """
 
     backbone: str = "nin"
@@ -40,6 +43,7 @@ class Settings:
     rounds: int = 5
     images: str | None = None
     against: str | None = None
+    round_seconds: float = 8.0
 
     @property
     def spec(self) -> Backbone:
@@ -64,6 +68,38 @@ class Measurement:
     value: float
     unit: str
     values: list[float] = field(default_factory=list)
+
+
+class Progress:
+    """Prints what is known so far, a line for each value, with the time that the part still takes.
+
+    Args:
+        part: the part that is measured.
+        rounds: the rounds that it measures.
+        say: prints a line.
+    """
+
+    def __init__(self, part: str, rounds: int, say: Callable[[str], None]) -> None:
+        self.part, self.rounds, self.say = part, rounds, say
+        self._round, self._started = 0, 0.0
+
+    def note(self, what: str) -> None:
+        """Print what is done now, or what is known already."""
+        self.say(f"{self.part}: {what}")
+
+    def next_round(self) -> None:
+        """Begin the next round; from the second on, print how long the remaining ones take."""
+        now = time.perf_counter()
+        self._started = self._started or now
+        if self._round:
+            left = (now - self._started) / self._round * (self.rounds - self._round)
+            self.say(f"{self.part}: round {self._round} of {self.rounds} done, ETA {duration(left)}")
+        self._round += 1
+
+    def value(self, name: str, value: float, unit: str) -> float:
+        """Print a value of this round, and return it."""
+        self.say(f"{self.part}, round {self._round} of {self.rounds}: {name}, {value:.4g} {unit}")
+        return value
 
 
 def measurement(part: str, name: str, values: Sequence[float], unit: str, scale: float = 1.0) -> Measurement:
@@ -96,7 +132,7 @@ def measure(parts: Sequence[str], settings: Settings, say: Callable[[str], None]
     Args:
         parts: the parts to run.
         settings: what is measured, and how.
-        say: called with a line before each part.
+        say: called with a line before each part, and for each value as soon as it is known.
 
     Returns:
         The machine, the settings and the measurements, ready for JSON.
@@ -106,7 +142,8 @@ def measure(parts: Sequence[str], settings: Settings, say: Callable[[str], None]
     found: list[Measurement] = []
     for part in parts:
         say(f"measuring {part} ...")
-        found += importlib.import_module(f"rotnet_keras.planning.bench.{part}").measure(settings)
+        progress = Progress(part, settings.rounds, say)
+        found += importlib.import_module(f"rotnet_keras.planning.bench.{part}").measure(settings, progress)
     return {
         "machine": machine_facts(),
         "settings": asdict(settings),

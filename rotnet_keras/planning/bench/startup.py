@@ -4,17 +4,19 @@ import subprocess
 import time
 
 from rotnet_keras.host import python_command
-from rotnet_keras.planning.bench.registry import Measurement, Settings, measurement
+from rotnet_keras.planning.bench.registry import Measurement, Progress, Settings, measurement
 
 COMMANDS = ("--help", "recipes", "runs")
 
 
-def measure(settings: Settings) -> list[Measurement]:
+def measure(settings: Settings, progress: Progress) -> list[Measurement]:
     """Measure the time of each command, in seconds."""
-    return [
-        measurement("startup", f"rotnet-keras {command}", [_seconds(command) for _ in range(settings.rounds)], "s")
-        for command in COMMANDS
-    ]
+    found = []
+    for command in COMMANDS:
+        seconds = [_seconds(command) for _ in range(settings.rounds)]
+        found.append(measurement("startup", f"rotnet-keras {command}", seconds, "s"))
+        progress.note(f"{found[-1].name}, {found[-1].value:.4g} s")
+    return found
 
 
 def _seconds(command: str) -> float:

@@ -20,21 +20,20 @@ from rotnet_keras.models.flops import forward_gflop
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 from rotnet_keras.models.rotnet import RotNet, softmax_loss
 from rotnet_keras.planning.bench import machine
-from rotnet_keras.planning.bench.registry import Measurement, Settings, measurement
+from rotnet_keras.planning.bench.registry import Measurement, Progress, Settings, measurement
 from rotnet_keras.training.callbacks import LearningRate, StepEvents
 from rotnet_keras.training.optimizers import build_optimizer
 
 # The number of images, or fewer if they would take more than this many bytes.
 MAX_IMAGES = 10_000
 MAX_BYTES = 2**28
-# How long a round trains, about.
-ROUND_SECONDS = 8.0
 AUGMENT = Augment(pad=4, flip=True)
 PIXEL_MEAN = (127.5,) * 3
 
 
-def measure(settings: Settings) -> list[Measurement]:
+def measure(settings: Settings, progress: Progress) -> list[Measurement]:
     """Measure rotated images/s, GFLOP/s and the share of the peak, also with Keras's own batch normalisation."""
+    progress.note("building the network; its first steps take longer, because they trace the graph")
     precision = engine.resolve_precision(settings.precision)
     engine.configure(0, precision)
     compute = keras.config.dtype_policy().compute_dtype
@@ -42,35 +41,37 @@ def measure(settings: Settings) -> list[Measurement]:
     gflop = 3 * forward_gflop(backbone)
     fused, stock = _Training(with_fused_batch_norm(backbone), settings), _Training(backbone, settings)
     rates, stock_rates, peaks, waits, others, ratios = [], [], [], [], [], []
-    for _ in range(settings.rounds):
-        peaks.append(machine.matrix_product_gflops(compute))
-        rate, wait = fused.round()
-        rates.append(rate)
-        waits.append(wait)
-        stock_rates.append(stock.round()[0])
-        if settings.against:
-            others.append(_rate_of_command(settings.against))
-            ratios.append(rate / others[-1])
+    product, own, unit = f"matrix product in {compute}", "step with Keras's own batch normalisation", "rotated images/s"
     blocks = f" with {settings.spec.blocks} blocks" if settings.spec.blocks else ""
     size = f" on {settings.size} pixels" if settings.size != 32 else ""
     name = f"{settings.backbone}{blocks}{size}, batch {settings.batch}, {precision}"
+    for _ in range(settings.rounds):
+        progress.next_round()
+        peaks.append(progress.value(product, machine.matrix_product_gflops(compute), "GFLOP/s"))
+        rate, wait = fused.round()
+        rates.append(progress.value(f"step of {name}", rate, unit))
+        waits.append(wait)
+        stock_rates.append(progress.value(own, stock.round()[0], unit))
+        if settings.against:
+            others.append(progress.value(f"step of: {settings.against}", _rate_of_command(settings.against), unit))
+            ratios.append(rate / others[-1])
     found = [
-        measurement("training", f"step of {name}", rates, "rotated images/s"),
+        measurement("training", f"step of {name}", rates, unit),
         measurement("training", "forward and backward, counted from the layers", [gflop], "GFLOP per image"),
         measurement("training", "arithmetic", [gflop * rate for rate in rates], "GFLOP/s"),
-        measurement("training", f"matrix product in {compute}", peaks, "GFLOP/s"),
+        measurement("training", product, peaks, "GFLOP/s"),
         measurement(
             "training", "share of the matrix product", [gflop * r / p for r, p in zip(rates, peaks, strict=True)], "x"
         ),
         measurement("training", "waiting for data", waits, "%", 100),
-        measurement("training", "step with Keras's own batch normalisation", stock_rates, "rotated images/s"),
+        measurement("training", own, stock_rates, unit),
         measurement(
             "training", "fused relative to Keras's own", [a / b for a, b in zip(rates, stock_rates, strict=True)], "x"
         ),
         measurement("training", "peak memory", [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10], "MiB"),
     ]
     if settings.against:
-        found.append(measurement("training", f"step of: {settings.against}", others, "rotated images/s"))
+        found.append(measurement("training", f"step of: {settings.against}", others, unit))
         found.append(measurement("training", "rotnet-keras relative to that command", ratios, "x"))
     return found
 
@@ -92,7 +93,7 @@ class _Training:
         )
         self.done = 0
         self._fit(2)
-        self.steps = max(3, round(ROUND_SECONDS / self._fit(2)["seconds"] * 2))
+        self.steps = max(3, round(settings.round_seconds / self._fit(2)["seconds"] * 2))
 
     def round(self) -> tuple[float, float]:
         """Train a round; return rotated images per second and the share of the time spent waiting for images."""
