@@ -5,9 +5,12 @@ import pty
 import subprocess
 from contextlib import suppress
 
+import click
 import pytest
 from support.command_line import command, invoke, run_cli, run_python
 from support.fake_runs import fake_run
+
+from rotnet_keras.cli.options import warn
 
 HEAVY = ("tensorflow", "keras", "numpy", "sklearn", "matplotlib")
 LIGHT_COMMAND = """
@@ -124,3 +127,10 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path, argume
         words.append(name)
     written = in_a_terminal(*words, cwd=tmp_path)
     assert b"y" in written and b"\x1b" not in written and b"\x07" not in written
+
+
+def test_a_command_gives_each_warning_once(capsys):
+    with click.Context(click.Command("run")):
+        for note in ("old key", "old key", "another"):
+            warn(note)
+    assert capsys.readouterr().err == "Warning: old key\nWarning: another\n"

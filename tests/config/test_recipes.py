@@ -272,12 +272,6 @@ def test_check_says_that_a_key_is_old(written):
     assert "'controls' is now called 'baselines'" in result.stderr
 
 
-def test_a_command_that_reads_a_recipe_twice_says_once_that_a_key_is_old(written, runs_dir):
-    text = find_recipe("studies/fig5b_labels").read_text(encoding="utf-8")
-    result = invoke("run", written(text.replace("probe.0.baselines", "probe.0.controls")), "--dry-run", "scale=cpu")
-    assert result.stderr.count("is now called 'baselines'") == 1
-
-
 def test_every_key_of_the_schema_is_described():
     schema = json.loads(invoke("schema").stdout)
     for name, section in schema["$defs"].items():
