@@ -46,6 +46,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "embed": ("features", "Write the features of images to a file."),
         "alike": ("features", "Find the images that look most like given ones."),
         "plot": ("features", "Plot features in two dimensions, by PCA and t-SNE."),
+        "predict": ("labelling", "Predict the classes of images with a trained classifier."),
     },
     "Models": {
         "backbones": ("models", "List the backbones, or the layers of one."),

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from rotnet_keras import __version__
-from rotnet_keras.text import first_few, printable
+from rotnet_keras.text import duration, first_few, printable
 
 if TYPE_CHECKING:
     from rotnet_keras.config.schema import Recipe
     from rotnet_keras.config.sections import Backbone
     from rotnet_keras.runs.folder import RunFolder
+
+# Characters of a progress bar.
+PROGRESS_WIDTH = 20
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -117,7 +121,9 @@ detach_option = flag("--detach", description="Start in the background and return
 json_option = flag("--json", "as_json", description="Print JSON.")
 yes_option = flag("--yes", "-y", description="Do not ask for confirmation.")
 csv_option = option("--csv", metavar="FILE", type=PATH, help="Also write all rows to this CSV file.")
-tap_option = option("--tap", metavar="LAYER", help="Layer whose features are read; the middle one by default.")
+tap_option = option(
+    "--tap", metavar="LAYER", help="Layer to read features from; the default tap of the model otherwise."
+)
 blocks_option = option(
     "--blocks", metavar="N", type=click.IntRange(2, 8), help="Number of blocks of nin and compact; 4 by default."
 )
@@ -275,10 +281,34 @@ def echo_skipped(failures: Sequence[tuple[object, str]]) -> None:
         echo(f"Skipped {counted_names([f'{file} ({reason})' for file, reason in failures], 'files')}")
 
 
-def show_progress(what: str, done: int, total: int) -> None:
-    """Show on a terminal how many of the files have been read."""
-    if sys.stderr.isatty():
-        print(f"\r{what}: {done:,}/{total:,}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+class ProgressLine:
+    """A line of a terminal with a bar, the number of files that have been read, and the time that is left."""
+
+    def __init__(self) -> None:
+        self._start = (0.0, 0)
+        self._last: tuple[str, int, int] = ("", 0, 0)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show how many of the files have been read; nothing where standard error is no terminal."""
+        if not sys.stderr.isatty():
+            return
+        print(f"\r{self.text(what, done, total, time.monotonic())}", end="", file=sys.stderr, flush=True)
+        if done == total:
+            print(file=sys.stderr, flush=True)
+
+    def text(self, what: str, done: int, total: int, now: float) -> str:
+        """The line at a time in seconds. The time that is left follows from what was done since the first call."""
+        last, self._last = self._last, (what, done, total)
+        if last[0] != what or last[2] != total or done <= last[1]:
+            self._start = (now, done)
+        began, first = self._start
+        bar = ("#" * (PROGRESS_WIDTH * done // max(1, total))).ljust(PROGRESS_WIDTH, ".")
+        left = duration((now - began) / (done - first) * (total - done)) if first < done < total else ""
+        # Trailing spaces wipe what a longer line left.
+        return f"{what}: [{bar}] {done:,}/{total:,}{f', {left} left' if left else ''}".ljust(72)
+
+
+show_progress = ProgressLine()
 
 
 def counted_names(names: Sequence[str], what: str) -> str:

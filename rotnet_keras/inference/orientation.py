@@ -22,16 +22,11 @@ from rotnet_keras.evaluation.suitability.ambiguity import (
     log_probabilities_by_image,
     rotation_probabilities,
 )
+from rotnet_keras.inference.calibration import MAX_CALIBRATION_IMAGES, best_temperature
 from rotnet_keras.inference.loading import BATCH, ImageLoader, Progress, image_loader, load_batches
 from rotnet_keras.models.export import load_backbone
 from rotnet_keras.models.rotation import RIGHT_ANGLES, rotate_batch, rotated_size
 from rotnet_keras.runs.folder import RunFolder
-
-# Temperatures that calibration tries. Where every image is predicted correctly the likelihood has no maximum, and the
-# lower bound decides.
-TEMPERATURES = np.geomspace(0.5, 20, 300)
-# Images that calibration needs, and uses at most. Of fewer, all may be predicted correctly by chance.
-MIN_CALIBRATION_IMAGES, MAX_CALIBRATION_IMAGES = 100, 2000
 
 
 @dataclass(frozen=True)
@@ -151,15 +146,12 @@ def fit_temperature(log_probabilities: np.ndarray) -> float:
     Raises:
         DataError: there are fewer than 100 images.
     """
-    if len(log_probabilities) < MIN_CALIBRATION_IMAGES:
-        raise DataError(
-            f"{len(log_probabilities)} images are too few to calibrate with: expected {MIN_CALIBRATION_IMAGES} or more"
-        )
-    losses = [
-        -np.log(orientation_probabilities(log_probabilities, t)[:, 0] + SMALLEST_PROBABILITY).mean()
-        for t in TEMPERATURES
-    ]
-    return float(TEMPERATURES[int(np.argmin(losses))])
+
+    def loss(temperature: float) -> float:
+        upright = orientation_probabilities(log_probabilities, temperature)[:, 0]
+        return float(-np.log(upright + SMALLEST_PROBABILITY).mean())
+
+    return best_temperature(loss, len(log_probabilities))
 
 
 def calibrate_temperature(run: RunFolder, model: OrientationModel) -> float:

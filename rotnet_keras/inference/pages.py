@@ -1,10 +1,11 @@
-"""HTML pages for a browser: the images that `upright` would rotate, and the images that `alike` finds.
+"""HTML pages for a browser: what `upright`, `alike`, `predict`, `select` and `duplicates` find.
 
 Each page is one file with small JPEG copies of the images inside, so that it can be moved and sent.
 """
 
 import base64
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -102,3 +103,44 @@ def similar_page(queries: Sequence[Path], matches: Sequence[Sequence[Match]], ta
     ]
     title = f"Images similar to {', '.join(query.name for query in queries[:3])}"
     return render("alike.html", {"title": title, "tap": tap, "rows": rows})
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: groups of images under a title.
+
+    Attributes:
+        title: of the section.
+        note: a sentence below it.
+        groups: each a row of (file, caption).
+    """
+
+    title: str
+    note: str
+    groups: Sequence[Sequence[tuple[str, str]]]
+
+
+def images_page(title: str, summary: str, sections: Sequence[Section]) -> str:
+    """An HTML page of groups of images, each image with a caption.
+
+    Args:
+        title: of the page.
+        summary: the counts in a few sentences, shown at the top.
+        sections: those without groups are left out.
+    """
+    shown = [
+        {
+            "title": section.title,
+            "note": section.note,
+            "groups": [
+                [
+                    {"file": file, "name": Path(file).name, "caption": caption, "base64": thumbnail(Path(file))}
+                    for file, caption in group
+                ]
+                for group in section.groups
+            ],
+        }
+        for section in sections
+        if section.groups
+    ]
+    return render("images.html", {"title": title, "summary": summary, "sections": shown})

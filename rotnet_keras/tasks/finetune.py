@@ -12,6 +12,7 @@ from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
+from rotnet_keras.inference.calibration import describe_classifier
 from rotnet_keras.models.backbones.registry import build_backbone, freeze_up_to, layer_outputs, with_input_shape
 from rotnet_keras.models.export import first_kernels, load_backbone, save_model, with_softmax
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm, with_stock_layers
@@ -21,6 +22,7 @@ from rotnet_keras.models.rescaling import evenly_spaced, folded_and_rescaled
 from rotnet_keras.models.rotnet import Classifier
 from rotnet_keras.models.s4l import UNLABELLED, SemiSupervised
 from rotnet_keras.reports.figures import draw_filters
+from rotnet_keras.runs.classifier_card import write_card
 from rotnet_keras.training.classifier_trainer import ClassifierTrainer
 from rotnet_keras.training.optimizers import scale_learning_rate
 from rotnet_keras.training.session import Session
@@ -82,9 +84,11 @@ class FinetuneTrainer(ClassifierTrainer):
 
     Attributes:
         labelled: the labelled images, repeated until they are as many as the training images.
+        exclusive: whether an image has exactly one class.
     """
 
     progress_label = "training"
+    exclusive = True
     recipe: ClassifyRecipe | ClassificationRecipe
 
     def __init__(
@@ -140,10 +144,19 @@ class FinetuneTrainer(ClassifierTrainer):
         """Save the models, draw the filters of the first layer and evaluate on the test split."""
         folder = self.session.folder
         save_model(with_stock_layers(self.evaluation_model.backbone), folder.backbone)
-        save_model(self.exported(), folder.export / "classifier.keras")
+        self.save_classifier(folder.export / "classifier.keras")
         folder.figures.mkdir(exist_ok=True)
         draw_filters(first_kernels(self.evaluation_model.backbone), folder.figures / "filters.png")
         self.test("accuracy on test")
+
+    def save_classifier(self, path: Path) -> None:
+        """Save the exported model, and its card beside it."""
+        model, data = self.exported(), self.dataset
+        card = describe_classifier(
+            model, data.class_names, data.validation, self.recipe.augment, data.image_shape, self.exclusive
+        )
+        save_model(model, path)
+        write_card(path, card)
 
     def exported(self) -> keras.Model:
         """Return the exported model: from pixels to a probability for each class."""

@@ -32,8 +32,10 @@ from rotnet_keras.evaluation.head_training import (
     labelled_splits,
     top1,
 )
+from rotnet_keras.inference.calibration import describe_classifier
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.export import load_backbone, save_model, with_softmax
+from rotnet_keras.runs.classifier_card import write_card
 from rotnet_keras.runs.task_labels import confusion_fields
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import check_input_shape, finish, prepare_data
@@ -130,7 +132,9 @@ def _probe_weights(
                     precision = trained.precision
                     scores = [trained.train(draw) for draw in range(probe.draws)]
                     if exports and weights == "rotnet" and probe.labels_per_class is None:
-                        _export_classifier(session, probed.model, trained.heads, scores[-1], probe, step)
+                        _export_classifier(
+                            session, dataset, probed.model, augment, trained.heads, scores[-1], probe, step
+                        )
             for tap in missing:
                 session.event(
                     "probe",
@@ -239,7 +243,9 @@ def _summary(draws: list[dict[str, np.ndarray]]) -> dict[str, Any]:
 
 def _export_classifier(
     session: Session,
+    dataset: Dataset,
     backbone: keras.Model,
+    augment: Augment,
     heads: dict[str, keras.Model],
     scores: dict[str, Any],
     probe: Probe,
@@ -255,5 +261,9 @@ def _export_classifier(
     if saved.get("step", 0) == step and best <= float(saved.get("validation_top1", -1)):
         return
     features = keras.Model(backbone.input, backbone.get_layer(tap).output, name="features")
-    save_model(with_softmax(features, heads[tap], "classifier"), session.folder.export / "classifier.keras")
+    model, path = with_softmax(features, heads[tap], "classifier"), session.folder.export / "classifier.keras"
+    validation = labelled_splits(dataset).get("validation")
+    card = describe_classifier(model, dataset.class_names, validation, augment, dataset.image_shape)
+    save_model(model, path)
+    write_card(path, card)
     session.record(classifier={"tap": tap, "head": probe.head, "validation_top1": best, "step": step})

@@ -45,6 +45,7 @@ def as_multi_label(annotated: AnnotatedDataset) -> Dataset:
         annotated.fingerprint,
         annotated.notes,
         annotated.old_fingerprint,
+        resampled=True,
     )
 
 
@@ -62,6 +63,7 @@ class MultiLabelTrainer(FinetuneTrainer):
     """Trains a multi-label classifier, scored by mean average precision (mAP)."""
 
     recipe: ClassificationRecipe
+    exclusive = False
 
     def evaluate(self, split: Split, label: str = "") -> dict[str, Any]:
         """Return loss and accuracy on central crops, VOC 2007's mAP (`score`) and the AP of each class (`per_class`).

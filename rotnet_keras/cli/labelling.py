@@ -1,0 +1,178 @@
+"""The commands from a folder of images to labelled images: predict."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rotnet_keras.cli.options import (
+    PATH,
+    argument,
+    command,
+    counted_names,
+    echo,
+    echo_table,
+    find_model,
+    images_argument,
+    option,
+    require_file,
+    require_parent_folder,
+    require_suffix,
+    runs_dir_option,
+    show_progress,
+    warn,
+)
+from rotnet_keras.errors import DataError
+from rotnet_keras.files import write_atomically
+from rotnet_keras.text import percent
+
+if TYPE_CHECKING:
+    from rotnet_keras.inference.pages import Section
+    from rotnet_keras.inference.prediction import Predicted
+
+# Classes that are listed with their counts.
+CLASSES_SHOWN = 20
+
+page_option = option("--page", metavar="FILE", type=PATH, help="Also write an HTML page that shows them.")
+
+
+@command(
+    examples=(
+        "rotnet-keras predict my_run photos --to predictions.csv --page predictions.html",
+        "rotnet-keras predict model.keras photos --classes classes.txt --to predictions.parquet",
+    )
+)
+@argument("classifier", "CLASSIFIER", "A run that trained a classifier, or a .keras file of a classifier.")
+@images_argument
+@option("--to", metavar="FILE", type=PATH, required=True, help="File to write: .csv, .parquet or .jsonl.")
+@option("--top", metavar="N", type=click.IntRange(min=1), default=1, help="How many classes to write of each image.")
+@option(
+    "--min-confidence",
+    metavar="P",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Leave images unlabelled whose class is less probable than this.",
+)
+@option("--classes", metavar="FILE", type=PATH, help="Names of the classes, a line each, for a model without a card.")
+@option(
+    "--page",
+    metavar="FILE",
+    type=PATH,
+    help="Also write an HTML page with the surest, the most doubtful and the most unusual images.",
+)
+@runs_dir_option
+def predict(
+    classifier: str,
+    images: tuple[Path, ...],
+    to: Path,
+    top: int,
+    min_confidence: float,
+    classes: Path | None,
+    page: Path | None,
+    runs_dir: Path,
+) -> None:
+    """Predict the classes of images with a trained classifier.
+
+    Probabilities are calibrated on the validation images of the run, if it had enough of them. A command that was
+    stopped goes on where it was when it is repeated: its results so far are in a file beside --to.
+    """
+    from rotnet_keras.inference.prediction import SUFFIXES, known_card, read_class_names
+
+    require_suffix(to, SUFFIXES)
+    require_parent_folder(to, page)
+    file, names = _classifier_file(classifier, runs_dir), read_class_names(classes) if classes else None
+    top = min(top, len(known_card(file, names).classes))
+    from rotnet_keras.inference.loading import list_image_files
+    from rotnet_keras.inference.partial_results import PartialResults
+
+    files = list_image_files(images, warn)
+    from rotnet_keras.inference.prediction import (
+        load_classifier,
+        predict_files,
+        rotation_model_file,
+        write_predictions,
+    )
+
+    model, rotations, said_how = load_classifier(file, names, warn), None, ""
+    if page:
+        from rotnet_keras.inference.orientation import load_orientation_model
+
+        found = rotation_model_file(file)
+        rotations = load_orientation_model(found) if found else None
+        said_how = "" if found else "No rotation model belongs to this classifier: the page shows no unusual images."
+    about = {"command": "predict", "model": model.fingerprint, "top": top, "unusual": rotations is not None}
+    with PartialResults(to, about) as kept:
+        rest = kept.remaining(files)
+        if kept.done:
+            echo(f"Going on with {kept.path}: {len(files) - len(rest):,} of {len(files):,} images are done.")
+        try:
+            predict_files(model, rest, kept, top, rotations, show_progress)
+        except KeyboardInterrupt:
+            echo(f"Stopped. The same command goes on: its results so far are in {kept.path}.")
+            raise
+        result = write_predictions(to, kept, model.classes, top, min_confidence)
+        if page:
+            from rotnet_keras.inference.pages import images_page
+
+            summary = f"{sum(result.counts.values()):,} images, classified by {file.name}."
+            write_atomically(page, images_page("Predictions", summary, _prediction_sections(result)).encode())
+        kept.remove()
+    _echo_predicted(result, to)
+    if model.uncalibrated:
+        echo(f"Probabilities are not calibrated: {model.uncalibrated}.")
+    if said_how:
+        echo(said_how)
+    if page:
+        echo(f"Page: {page}")
+
+
+def _classifier_file(name: str, runs_dir: Path) -> Path:
+    """The file of a classifier, by its path or its run.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = find_model(name, runs_dir)
+    file = found if isinstance(found, Path) else found.export / "classifier.keras"
+    if not isinstance(found, Path) and not file.is_file():
+        raise DataError(
+            f"{found.name} has no export/classifier.keras: train one with rotnet-keras run finetune "
+            f"pretrained.run={shlex.quote(found.name)} data.name=LABELLED"
+        )
+    require_file(file)
+    return file
+
+
+def _prediction_sections(result: "Predicted") -> "list[Section]":
+    from rotnet_keras.inference.pages import Section
+
+    ranked = (
+        ("The surest", "The most probable classes.", result.surest, "p"),
+        ("The most doubtful", "The least probable of the first classes.", result.doubtful, "p"),
+        ("The most unusual", "Their rotations are predicted worst.", result.unusual, "score"),
+    )
+    return [
+        Section(title, note, [[(file, f"{name}, {what} {value:.2f}") for value, file, name in images]])
+        for title, note, images, what in ranked
+        if images
+    ]
+
+
+def _echo_predicted(result: "Predicted", to: Path) -> None:
+    """Print how many images each class has, which files cannot be read, and where the table is."""
+    count = sum(result.counts.values())
+    ranked = [(name, number) for name, number in result.counts.most_common() if name is not None]
+    rows = [[str(name), f"{number:,}", percent(number / count)] for name, number in ranked[:CLASSES_SHOWN]]
+    if len(ranked) > CLASSES_SHOWN:
+        others = sum(number for _, number in ranked[CLASSES_SHOWN:])
+        rows.append([f"{len(ranked) - CLASSES_SHOWN:,} other classes", f"{others:,}", percent(others / count)])
+    if result.counts[None]:
+        rows.append(["unlabelled", f"{result.counts[None]:,}", percent(result.counts[None] / count)])
+    if rows:
+        echo_table(["class", "images", ""], rows)
+    if result.unreadable:
+        names = [f"{file} ({reason})" for file, reason in result.examples]
+        more = result.unreadable - len(names)
+        echo(f"Unreadable: {counted_names([*names, *[''] * more], 'files')}; all are in {to}, column error.")
+    echo(f"Wrote {to}: {count:,} images.")

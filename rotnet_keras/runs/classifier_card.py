@@ -1,0 +1,96 @@
+"""What a `classifier.keras` cannot say itself: its classes, its calibration and the size of its images.
+
+The card is a JSON file beside the classifier, `classifier.json`. Nothing here needs Keras or TensorFlow.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rotnet_keras.errors import DataError
+from rotnet_keras.files import write_atomically
+from rotnet_keras.runs.backbone_file import maker_of
+
+# The largest card: that of 20,000 classes with long names has 2 MB.
+MAX_CARD_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class ClassifierCard:
+    """What is known of a classifier beside its layers.
+
+    Attributes:
+        classes: the names of its classes, in the order of its outputs.
+        temperature: divides its log-probabilities to calibrate them; None if it could not be fitted.
+        uncalibrated: why there is no temperature; empty if there is one.
+        images: how many validation images the temperature was fitted on.
+        size: the short side that images are resized to, in pixels; None if the card does not say.
+        side: the side of the central crop, in pixels; None if the card does not say.
+    """
+
+    classes: list[str]
+    temperature: float | None
+    uncalibrated: str
+    images: int = 0
+    size: int | None = None
+    side: int | None = None
+
+
+def card_path(classifier: Path) -> Path:
+    """Return the path of a classifier's card."""
+    return classifier.with_suffix(".json")
+
+
+def write_card(classifier: Path, card: ClassifierCard) -> None:
+    """Write the card of a classifier beside it."""
+    write_atomically(card_path(classifier), f"{json.dumps(asdict(card), indent=2)}\n".encode())
+
+
+def read_card(classifier: Path) -> ClassifierCard | None:
+    """Return the card of a classifier; None if there is none.
+
+    A run of an earlier version wrote none: its classes are those of its data, and its probabilities are not calibrated.
+
+    Raises:
+        DataError: the card cannot be read.
+    """
+    path = card_path(classifier)
+    try:
+        if path.stat().st_size > MAX_CARD_BYTES:
+            raise DataError(f"{path}: too large for the card of a classifier")
+        return _checked(path, json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        maker = maker_of(classifier)
+        data = maker.facts().get("data") if maker else None
+        classes = data.get("classes") if isinstance(data, dict) else None
+        if not isinstance(classes, list) or not classes:
+            return None
+        why = "its run is of an earlier version, which did not calibrate"
+        return ClassifierCard([str(name) for name in classes], None, why)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: the card of the classifier cannot be read: {error}") from None
+
+
+def _checked(path: Path, values: Any) -> ClassifierCard:
+    """Return the card with these values.
+
+    Raises:
+        DataError: they are not those of a card.
+    """
+    given = values if isinstance(values, dict) else {}
+    classes, temperature = given.get("classes"), given.get("temperature")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise DataError(f"{path}: not the card of a classifier: expected a list of names under classes")
+    if temperature is not None and not (isinstance(temperature, int | float) and 0 < temperature < 1e6):
+        raise DataError(f"{path}: temperature: expected a positive number or null, got {temperature!r}")
+    size, side = (value if isinstance(value, int) and value > 0 else None for value in map(given.get, ("size", "side")))
+    images = given.get("images")
+    return ClassifierCard(
+        classes,
+        None if temperature is None else float(temperature),
+        str(given.get("uncalibrated") or ("" if temperature else "its card has no temperature")),
+        images if isinstance(images, int) else 0,
+        size,
+        side,
+    )
