@@ -43,8 +43,9 @@ from rotnet_keras.inference.zoo_check import rotation_accuracy
 from rotnet_keras.models.rotation import RIGHT_ANGLES
 from rotnet_keras.reports.report import pretraining_seconds, render, run_details, without_local_paths
 from rotnet_keras.reports.study_pages import KEPT_FACTS
-from rotnet_keras.reports.tables import best_probe, result_tables
+from rotnet_keras.reports.tables import result_tables
 from rotnet_keras.runs import zoo
+from rotnet_keras.runs.backbone_file import DEFAULT_TAP, best_probe, default_tap, read_backbone
 from rotnet_keras.runs.folder import RunFolder
 
 MODELS = ("backbone", "rotnet")
@@ -148,6 +149,7 @@ def card_of(run: RunFolder, network: RunFolder, name: str) -> dict[str, Any]:
             "of_these_files": after,
         },
         "temperature": temperature_of(run, ours) if calibrated else None,
+        DEFAULT_TAP: default_tap(run.backbone, read_backbone(run.backbone).layers),
         "best_probe": without(best_probe(events)),
         "probes": [without(event) for event in last_probes(events)],
         "made": {

@@ -61,7 +61,8 @@ def run(recipe: str, overrides: tuple[str, ...], name: str | None, runs_dir: Pat
 
         echo(to_toml(loaded))
         if isinstance(loaded, RunRecipe):
-            echo_table(["", ""], [list(row) for row in understand(loaded.data)])
+            rows = [*understand(loaded.data), *([("backbone", facts["derived"])] if "derived" in facts else [])]
+            echo_table(["", ""], [list(row) for row in rows])
         echo("The recipe is valid and its data are there. Nothing was started.")
         if loaded.kind == "study":
             echo("Its runs, timed by a short trial:")

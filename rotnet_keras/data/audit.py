@@ -1,6 +1,7 @@
 """Auditing a folder of images or a file of arrays before training: counts, sizes, damage and duplicates."""
 
 import hashlib
+import json
 import os
 import statistics
 import zipfile
@@ -17,13 +18,15 @@ import numpy as np
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data.decoding import Header, UnreadableImage, highest_value, read_header, read_image
 from rotnet_keras.data.layout import FileList
-from rotnet_keras.data.npz import UNLABELLED, check_arrays, read_array_header
-from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, FolderSource, find_source
+from rotnet_keras.data.npz import UNLABELLED, array_names, check_arrays, read_array_header
+from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, FolderSource, TfdsSource, find_source
 from rotnet_keras.data.stores import Progress
 from rotnet_keras.errors import DataError
 
 # Damage behind a file's header shows only in decoding, which is tried on about this many evenly spaced files.
 DECODED_FILES = 2000
+# Side of the images of a folder in pixels where the recipe sets none.
+DEFAULT_SIZE = 64
 # Files of each split whose channels and bits are looked at before a run starts.
 SAMPLE = 200
 # 16-bit files whose values need no more bits than this hold data of 12 or 14 bits.
@@ -109,6 +112,46 @@ def understand(data: Data) -> list[tuple[str, str]]:
     if isinstance(source, ArraySource):
         return check_arrays(source)
     return _check_folder(source) if isinstance(source, FolderSource) else []
+
+
+def default_shape(data: Data) -> tuple[int | None, int | None]:
+    """Return the side and the channels that images get if a recipe sets neither; None for what only loading can tell.
+
+    Raises:
+        DataError: the data are missing, or damaged.
+    """
+    source = find_source(data)
+    if isinstance(source, FolderSource):
+        return DEFAULT_SIZE, sampled_channels(source)
+    if isinstance(source, ArraySource):
+        with _open_arrays(source.path) as (archive, arrays):
+            pixels, _ = array_names(list(arrays))["train"]
+            _, height, width, *channels = read_array_header(archive, f"{pixels}.npy")[0]
+        return (height if height == width else None), (channels or [1])[0]
+    height, width, known = _prepared_shape(source)
+    return (height if height == width else None), known
+
+
+def sampled_channels(source: FolderSource) -> int:
+    """Return 1 if every file of a sample is grey, else 3."""
+    files = source.splits["train"]
+    found = set()
+    for i in range(0, len(files), max(1, len(files) // SAMPLE)):
+        with suppress(UnreadableImage):
+            found.add(read_header(files[i]).channels)
+    return max(found, default=1)
+
+
+def _prepared_shape(source: TfdsSource) -> tuple[int | None, int | None, int | None]:
+    """Return height, width and channels of the images of a prepared data set; None for what it does not say."""
+    files = sorted(source.data_dir.glob(f"{source.name.split(':')[0]}/**/features.json"))
+    try:
+        features = json.loads(files[0].read_text(encoding="utf-8"))["featuresDict"]["features"]
+        shapes = [each["image"]["shape"]["dimensions"] for each in features.values() if "image" in each]
+        height, width, channels = (int(length) if int(length) > 0 else None for length in shapes[0])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):  # Not prepared, or by another version.
+        return None, None, None
+    return height, width, channels
 
 
 def _check_folder(source: FolderSource) -> list[tuple[str, str]]:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data import decoding
+from rotnet_keras.data.audit import DEFAULT_SIZE, sampled_channels
 from rotnet_keras.data.layout import FileList
 from rotnet_keras.data.lazy_images import LazyImages
 from rotnet_keras.data.sources import FolderSource
@@ -19,11 +19,9 @@ from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, dec
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
 
-# Side of the images in pixels where the recipe sets none.
-DEFAULT_SIZE = 64
 # Files that are read between two reports of progress.
 CHUNK = 256
-# Files that are looked at to estimate something about all of them.
+# Files whose lengths are looked at to estimate that of all.
 SAMPLE = 200
 
 
@@ -73,7 +71,7 @@ def read_folder(
         DataError: no file for training can be read.
     """
     size = data.size or DEFAULT_SIZE
-    channels = data.channels or _channels(source)
+    channels = data.channels or sampled_channels(source)
     splits = {}
     store: Store
     for split, files in source.splits.items():
@@ -102,16 +100,6 @@ def read_folder(
         splits[split] = Split(store, np.arange(store.shape[0]), labels)
     notes += source.left_out.warnings()
     return splits, source.class_names
-
-
-def _channels(source: FolderSource) -> int:
-    """Return 1 if every file of a sample is grey, else 3."""
-    files = source.splits["train"]
-    found = set()
-    for i in range(0, len(files), max(1, len(files) // SAMPLE)):
-        with suppress(decoding.UnreadableImage):
-            found.add(decoding.read_header(files[i]).channels)
-    return max(found, default=1)
 
 
 def _open_lazily(

@@ -14,6 +14,7 @@ import numpy as np
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import write_atomically
 from rotnet_keras.inference.loading import ImageLoader, Progress, check_any_readable, image_loader, load_batches
+from rotnet_keras.runs.backbone_file import default_tap, maker_of
 
 # Formats that features are written in.
 SUFFIXES = (".npz", ".parquet")
@@ -116,7 +117,7 @@ def embed(
 
     Args:
         backbone_file: a .keras file. In a run folder, the run's recipe says how images are resized and cropped.
-        tap: name of the layer to read, see `default_tap` for None.
+        tap: name of the layer to read; for None the backbone's default tap, see `runs.backbone_file.choose_tap`.
         files: images of any size.
         progress: called after each batch.
 
@@ -142,7 +143,7 @@ def embed(
     from rotnet_keras.models.export import load_backbone
 
     backbone = load_backbone(backbone_file)
-    tap = tap or default_tap(backbone)
+    tap = tap or default_tap(backbone_file, [layer.name for layer in backbone.layers])
     loader = loader_for(backbone_file, backbone)
     names, values, unreadable = pooled_features(backbone, tap, loader, files, progress)
     check_any_readable(names, unreadable)
@@ -217,21 +218,13 @@ def query_features(features: Features, queries: Sequence[Path]) -> np.ndarray:
     return np.stack(values)
 
 
-def default_tap(backbone: Any) -> str:
-    """The middle one of a backbone's taps, which separates object classes best (paper, Tables 1 and 5)."""
-    from rotnet_keras.models.backbones.registry import taps
-
-    known = taps(backbone)
-    return known[(len(known) - 1) // 2] if known else str(backbone.layers[-1].name)
-
-
 def loader_for(backbone_file: Path, backbone: Any) -> ImageLoader:
     """The loader for the images of a backbone: as in its run where the file lies in a run folder."""
     from rotnet_keras.config.loading import load_recipe
 
-    recipe = backbone_file.absolute().parent.parent / "recipe.toml"
+    maker = maker_of(backbone_file)
     side, _, channels = backbone.input_shape[1:]
-    return image_loader(load_recipe(str(recipe)) if recipe.is_file() else None, side, channels)
+    return image_loader(load_recipe(str(maker.recipe)) if maker else None, side, channels)
 
 
 def pooled_features(

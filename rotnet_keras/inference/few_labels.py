@@ -200,12 +200,13 @@ def compute_features(
         DataError: the file is no backbone, the layer does not exist, or none of the images can be read.
     """
     from rotnet_keras.evaluation.features import random_backbone
-    from rotnet_keras.inference.embeddings import default_tap, loader_for, pooled_features
+    from rotnet_keras.inference.embeddings import loader_for, pooled_features
     from rotnet_keras.models.export import load_backbone
     from rotnet_keras.models.rescaling import set_batch_norm_statistics
 
     backbone = load_backbone(backbone_file)
-    tap, loader = tap or default_tap(backbone), loader_for(backbone_file, backbone)
+    tap = tap or default_tap(backbone_file, [layer.name for layer in backbone.layers])
+    loader = loader_for(backbone_file, backbone)
     names, pretrained, unreadable = pooled_features(backbone, tap, loader, files, progress)
     check_any_readable(names, unreadable)
     readable = [Path(name) for name in names]
@@ -221,6 +222,7 @@ def compare_features(features: Mapping[str, np.ndarray], labels: list[str], seed
     """Compare kinds of features by the accuracy of linear classifiers, cross-validated on the same folds.
 
     Args:
+    from rotnet_keras.runs.backbone_file import default_tap
         features: arrays (N, D) by name; the first is compared with each other one.
         labels: N class names.
         seed: of the folds and of the bootstrap.

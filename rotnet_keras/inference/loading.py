@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, Recipe
+from rotnet_keras.config.schema import Recipe
 from rotnet_keras.data.decoding import UnreadableImage, read_image
 from rotnet_keras.data.layout import find_image_files
 from rotnet_keras.errors import DataError
+from rotnet_keras.runs.backbone_file import sizes_in
 from rotnet_keras.text import first_few
 
 # Images in a batch.
@@ -76,9 +77,7 @@ def image_loader(recipe: Recipe | None, side: int, channels: int) -> ImageLoader
     """
     if channels not in (1, 3):
         raise DataError(f"the model takes images of {channels} channels: expected 1 (grey) or 3 (RGB)")
-    crop = size = None
-    if isinstance(recipe, PretrainRecipe | ClassifyRecipe):
-        crop, size = recipe.augment.crop, recipe.data.size
+    size, crop = sizes_in(recipe)
     side = crop or size or side
     return ImageLoader(max(size or side, side), side, channels)
 

@@ -12,9 +12,10 @@ import tomlkit
 from rotnet_keras.config.finder import PACKAGE
 from rotnet_keras.files import write_atomically
 from rotnet_keras.reports.study_results import picture_events, result_grids
-from rotnet_keras.reports.tables import HEAD_NAMES, MAX_LISTED_CLASSES, best_probe, result_tables
+from rotnet_keras.reports.tables import HEAD_NAMES, MAX_LISTED_CLASSES, result_tables
 from rotnet_keras.runs import suitability
 from rotnet_keras.runs.events import Event
+from rotnet_keras.runs.backbone_file import best_probe, default_tap, read_backbone
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.task_labels import task_of
 from rotnet_keras.text import duration, printable
@@ -51,12 +52,19 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
         "tables": result_tables(run),
         "suitability": suitability.report_section(suitable) if suitable else None,
         "figures": draw_run_figures(run, events),
-        "snippet": SNIPPET.format(tap=_best_tap(events)) if run.backbone.is_file() else "",
+        "snippet": _snippet(run),
         "recipe": tomlkit.dumps(without_local_paths(recipe)).strip(),
         "details": run_details(run, events),
     }
     for name in ("report.html", "report.md"):
-        write_atomically(run.path / name, render(name, values).encode())
+        write_atomically(run.path / name, render(name, values).encode(), run.path)
+
+
+def _snippet(run: RunFolder) -> str:
+    """Return Python code that reads features from the backbone of a run; empty if there is none."""
+    if not run.backbone.is_file():
+        return ""
+    return SNIPPET.format(tap=default_tap(run.backbone, read_backbone(run.backbone).layers))
 
 
 def render(name: str, values: dict[str, Any]) -> str:
@@ -144,11 +152,6 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
             figures.draw_confusion(probe["confusion"], names, "% of each true class", run.figures / "classes.png")
             add("classes.png", f"Confusion matrix: {title}", "Test images. The probe is the best one on validation.")
     return found
-
-
-def _best_tap(events: Sequence[Event]) -> str:
-    best = best_probe(events)
-    return str(best["tap"]) if best else "conv2"
 
 
 def run_details(run: RunFolder, events: Sequence[Event]) -> list[tuple[str, str]]:

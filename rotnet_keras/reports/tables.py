@@ -116,12 +116,6 @@ def _paper_row(data: str, blocks: int | None, head: str, labels_per_class: int |
     return {}
 
 
-def best_probe(events: Sequence[Event]) -> Event | None:
-    """Return the newest probe of the RotNet features that is best on validation, never chosen by its test accuracy."""
-    ours = [e for e in newest_probes(events) if e["weights"] == "rotnet" and "validation_top1" in e]
-    return max(ours, key=lambda e: (e["labels_per_class"] is None, e["validation_top1"]), default=None)
-
-
 def _top1(event: Event | None) -> str:
     """Return a top-1 accuracy in percent, with its standard deviation if there is one."""
     if event is None:

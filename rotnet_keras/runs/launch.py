@@ -30,6 +30,7 @@ from rotnet_keras.data.sources import find_annotated, pin_annotated_paths, pin_p
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
 from rotnet_keras.host import check_backend, python_command
 from rotnet_keras.runs.folder import RunFolder, create_run, default_runs_dir, list_runs
+from rotnet_keras.runs.backbone_fit import fit_to_backbone
 from rotnet_keras.runs.study_runs import planned_runs, with_absolute_paths
 from rotnet_keras.runs.zoo import find_run_or_pretrained
 
@@ -95,6 +96,9 @@ def _resolve(
     if isinstance(loaded, ClassifyRecipe | TransferRecipe) and loaded.pretrained:
         loaded = loaded.model_copy(update={"pretrained": _pinned_backbone(loaded.pretrained, runs_dir)})
     return loaded, {**facts, "seed": loaded.seed}
+    loaded, derived = fit_to_backbone(loaded)
+    if derived:
+        facts["derived"] = derived
 
 
 def _checked_study(study: StudyRecipe, base: Path) -> StudyRecipe:

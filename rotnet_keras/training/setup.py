@@ -15,6 +15,7 @@ from rotnet_keras.errors import DataError
 from rotnet_keras.reports.report import write_report
 from rotnet_keras.reports.tables import result_tables
 from rotnet_keras.runs.suitability import QUESTION, latest_suitability, summary
+from rotnet_keras.runs.backbone_file import DEFAULT_TAP, choose_tap, read_backbone
 from rotnet_keras.training.cluster import TrainingProcess
 from rotnet_keras.training.devices import broadcast_from_chief
 from rotnet_keras.training.session import Session
@@ -37,6 +38,8 @@ def prepare_data(session: Session, strategy: tf.distribute.Strategy | None = Non
     for what, sentence in understand(data) if process.chief else []:
         session.say(f"  {what}: {sentence}")
     kept = known_places(session.folder.facts())
+    if process.chief and (derived := session.folder.facts().get("derived")):
+        session.say(f"  backbone: {derived}")
     dataset = datasets.load(data, session.progress, kept)
     if strategy and process.count > 1:
         chosen = _chosen_by_chief(strategy, process, kept)
@@ -134,7 +137,10 @@ def check_input_shape(backbone: keras.Model, dataset: datasets.Dataset, augment:
 
 
 def finish(session: Session) -> None:
-    """Write the report, and print its tables and the paths of the results."""
+    """Choose the default tap, write the report, and print its tables and the paths of the results."""
+    exported = session.folder.backbone
+    if exported.is_file():
+        session.record(**{DEFAULT_TAP: choose_tap(read_backbone(exported).layers, session.folder.events())})
     write_report(session.folder, "finished")
     for title, columns, rows in result_tables(session.folder):
         session.console.table(title, columns, rows)

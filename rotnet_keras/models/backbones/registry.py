@@ -16,6 +16,7 @@ from rotnet_keras.models.backbones.applications import application
 from rotnet_keras.models.backbones.compact import compact
 from rotnet_keras.models.backbones.nin import nin
 from rotnet_keras.models.backbones.resnet import resnet50, resnet50v2
+from rotnet_keras.runs.backbone_file import tap_names
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "nin": nin,
@@ -91,7 +92,7 @@ def layer_outputs(model: keras.Model, names: Sequence[str]) -> dict[str, keras.K
 
 def taps(model: keras.Model) -> list[str]:
     """The names of a model's taps in order: the layers named `conv<number>`."""
-    return [layer.name for layer in model.layers if layer.name[:4] == "conv" and layer.name[4:].isdigit()]
+    return tap_names([layer.name for layer in model.layers])
 
 
 def with_input_shape(model: keras.Model, shape: Sequence[int]) -> keras.Model:

@@ -1,0 +1,168 @@
+"""What an exported backbone says of itself, read from its `.keras` file and its run folder without TensorFlow."""
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rotnet_keras.config.loading import load_recipe
+from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, Recipe
+from rotnet_keras.errors import DataError, RecipeError
+from rotnet_keras.runs.events import Event, newest_probes
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.zoo import load_card
+
+# The description of the layers in a `.keras` file, and its largest size: that of ConvNeXt XLarge has 300 kB.
+CONFIG, MAX_CONFIG_BYTES = "config.json", 2**25
+# The key of the default tap in `run.json`, and in the card of a pretrained model.
+DEFAULT_TAP = "default_tap"
+
+# Height, width and channels of a model's input; None for what the model leaves open.
+InputShape = tuple[int | None, int | None, int | None]
+
+
+@dataclass(frozen=True)
+class BackboneFile:
+    """The description of a model in its `.keras` file.
+
+    Attributes:
+        name: of the model.
+        shape: (H, W, C) of the images that it takes.
+        layers: the names of its layers.
+        layer_types: the names of their classes.
+    """
+
+    name: str
+    shape: InputShape
+    layers: list[str]
+    layer_types: list[str]
+
+    @property
+    def taps(self) -> list[str]:
+        """The names of the taps in order: the layers named `conv<number>`."""
+        return tap_names(self.layers)
+
+    @property
+    def takes(self) -> str:
+        """The images that it takes, in words: "64 x 64 x 3", with "any" for what is left open."""
+        return " x ".join("any" if length is None else str(length) for length in self.shape)
+
+
+def tap_names(layers: Sequence[str]) -> list[str]:
+    """Return those of some layers that are taps: the ones named `conv<number>`."""
+    return [name for name in layers if name[:4] == "conv" and name[4:].isdigit()]
+
+
+def read_backbone(path: Path) -> BackboneFile:
+    """Read the description of a model; its weights are not read.
+
+    Raises:
+        DataError: the file is no `.keras` file of a model that takes images (N, H, W, C).
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(CONFIG).file_size > MAX_CONFIG_BYTES:
+                raise DataError(f"{path}: {CONFIG} is too large: expected at most {MAX_CONFIG_BYTES:,} bytes")
+            values = json.loads(archive.read(CONFIG))
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not a .keras file, as keras.Model.save writes it: {error}") from None
+    config = _table(values, "config")
+    layers = [each for each in config.get("layers") or [] if isinstance(each, dict)]
+    names = [str(_table(layer, "config").get("name", layer.get("name", ""))) for layer in layers]
+    if not layers:
+        raise DataError(f"{path}: expected a functional or a sequential model, got {values.get('class_name')!r}")
+    shape = _input_shape(values, config, layers)
+    if shape is None:
+        raise DataError(f"{path}: expected a model with one input of images (N, H, W, C)")
+    return BackboneFile(str(config.get("name")), shape, names, [str(layer.get("class_name")) for layer in layers])
+
+
+def _table(values: Any, key: str) -> dict[str, Any]:
+    inner = values.get(key) if isinstance(values, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def _input_shape(values: dict[str, Any], config: dict[str, Any], layers: Sequence[dict[str, Any]]) -> InputShape | None:
+    """Return the shape of the images that a model takes; None if it does not say so, or takes something else."""
+    wanted = config.get("input_layers")
+    while isinstance(wanted, list) and wanted and isinstance(wanted[0], list):
+        if len(wanted) > 1:
+            return None
+        wanted = wanted[0]
+    name = wanted[0] if isinstance(wanted, list) and wanted else None
+    tables = [_table(layer, "config") for layer in layers if layer.get("class_name") == "InputLayer"]
+    shapes = [
+        table.get("batch_shape", table.get("batch_input_shape"))
+        for table in tables
+        if name is None or table.get("name") == name
+    ]
+    # A sequential model without an input layer keeps what it was built for.
+    shape = shapes[0] if shapes else _table(values, "build_config").get("input_shape")
+    if not isinstance(shape, list) or len(shape) != 4:
+        return None
+    height, width, channels = (length if isinstance(length, int) else None for length in shape[1:])
+    return height, width, channels
+
+
+def maker_of(path: Path) -> RunFolder | None:
+    """Return the run folder, or the folder of a pretrained model, whose export a file is; None if it is in none."""
+    folder = RunFolder(path.absolute().parent.parent)
+    return folder if path.absolute().parent == folder.export and folder.recipe.is_file() else None
+
+
+def sizes_in(recipe: Recipe | None) -> tuple[int | None, int | None]:
+    """Return the sides that a recipe resizes images to and crops from them; None for what it does not say."""
+    if isinstance(recipe, PretrainRecipe | ClassifyRecipe):
+        return recipe.data.size, recipe.augment.crop
+    return None, None
+
+
+def sizes_of_maker(path: Path) -> tuple[int | None, int | None]:
+    """Return the sides that the run which made a backbone resizes images to and crops from them."""
+    maker = maker_of(path)
+    try:
+        return sizes_in(load_recipe(str(maker.recipe)) if maker else None)
+    except RecipeError:
+        return None, None
+
+
+def best_probe(events: Sequence[Event]) -> Event | None:
+    """Return the newest probe of the RotNet features that is best on validation, never chosen by its test accuracy."""
+    ours = [e for e in newest_probes(events) if e["weights"] == "rotnet" and "validation_top1" in e]
+    return max(ours, key=lambda e: (e["labels_per_class"] is None, e["validation_top1"]), default=None)
+
+
+def choose_tap(layers: Sequence[str], events: Sequence[Event]) -> str:
+    """Choose the layer whose features are read where none is named.
+
+    Args:
+        layers: of the backbone, in order.
+        events: of the run that made it.
+
+    Returns:
+        The tap whose probe is best on validation. Without such a probe the middle tap, which separates object classes
+        best (paper, Tables 1 and 5), and of a backbone without taps the last layer.
+    """
+    best, taps = best_probe(events), tap_names(layers)
+    if best and best["tap"] in layers:
+        return str(best["tap"])
+    return taps[(len(taps) - 1) // 2] if taps else layers[-1]
+
+
+def default_tap(path: Path, layers: Sequence[str]) -> str:
+    """Return the layer of an exported backbone whose features are read where none is named.
+
+    It was chosen when the run ended, and stands in `run.json`, or in the card of a pretrained model. For other files
+    and runs of earlier versions it is chosen now.
+
+    Args:
+        path: a `.keras` file.
+        layers: of the backbone, in order.
+    """
+    maker = maker_of(path)
+    if maker is None:
+        return choose_tap(layers, [])
+    known = maker.facts().get(DEFAULT_TAP) or load_card(maker).get(DEFAULT_TAP)
+    return known if isinstance(known, str) and known in layers else choose_tap(layers, maker.thinned_events())

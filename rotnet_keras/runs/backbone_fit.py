@@ -1,0 +1,99 @@
+"""Fits the data of a recipe to the images that its pretrained backbone takes, before any of them is read."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rotnet_keras.config.schema import ClassifyRecipe, ProbeRecipe, RunRecipe, SeededRecipe
+from rotnet_keras.config.sections import Augment, Data
+from rotnet_keras.config.transfer import TransferRecipe
+from rotnet_keras.errors import DataError
+from rotnet_keras.runs.backbone_file import BackboneFile, read_backbone, sizes_of_maker
+
+R = TypeVar("R", bound=SeededRecipe)
+
+
+def fit_to_backbone(recipe: R) -> tuple[R, str]:
+    """Derive what a recipe leaves open about its images from the file of its backbone.
+
+    A probe takes images of exactly the backbone's size. Training adapts a backbone to other sizes, so only channels are
+    derived for it.
+
+    Returns:
+        The recipe, and a sentence about the keys that were derived; empty if there are none.
+
+    Raises:
+        DataError: what the recipe says does not fit the backbone; the message names every key.
+    """
+    if isinstance(recipe, ProbeRecipe):
+        file = Path(str(recipe.backbone.file))
+    elif isinstance(recipe, ClassifyRecipe | TransferRecipe) and recipe.pretrained:
+        file = Path(str(recipe.pretrained.file))
+    else:
+        return recipe, ""
+    found = read_backbone(file)
+    if not isinstance(recipe, RunRecipe):
+        if found.shape[2] not in (None, 3):
+            raise DataError(f"pretrained: {file} takes images of {found.takes}, and annotated images have 3 channels")
+        return recipe, ""
+    from rotnet_keras.data.audit import default_shape  # Needs numpy, which most commands do not.
+
+    side, channels = default_shape(recipe.data)
+    derived, problems = _channels(recipe.data, found, channels)
+    if isinstance(recipe, ProbeRecipe):
+        sizes, unfit = _sizes(recipe.data, recipe.augment, found, side, sizes_of_maker(file))
+        derived, problems = sizes | derived, unfit + problems
+    if problems:
+        raise DataError(f"{file} takes images of {found.takes}: {'; '.join(problems)}")
+    if not derived:
+        return recipe, ""
+    data = {key.removeprefix("data."): value for key, value in derived.items() if key.startswith("data.")}
+    update: dict[str, Any] = {"data": recipe.data.model_copy(update=data)}
+    if "augment.crop" in derived:
+        assert isinstance(recipe, ProbeRecipe)
+        update["augment"] = recipe.augment.model_copy(update={"crop": derived["augment.crop"]})
+    keys = ", ".join(f"{key} = {value}" for key, value in derived.items())
+    return recipe.model_copy(update=update), f"takes images of {found.takes}, hence {keys}"
+
+
+def _channels(data: Data, found: BackboneFile, default: int | None) -> tuple[dict[str, int], list[str]]:
+    wanted, have = found.shape[2], data.channels or default
+    if wanted is None or have is None or have == wanted:
+        return {}, []
+    if data.channels:
+        return {}, [f"set data.channels = {wanted}, or leave it out (it is {data.channels})"]
+    if wanted in (1, 3) and have in (1, 3):
+        return {"data.channels": wanted}, []
+    return {}, [f"the images have {have} channels, which cannot be converted to {wanted}"]
+
+
+def _sizes(
+    data: Data, augment: Augment, found: BackboneFile, default: int | None, maker: tuple[int | None, int | None]
+) -> tuple[dict[str, int], list[str]]:
+    """Derive the sides of images and crops.
+
+    Args:
+        default: side of the images if the recipe sets none; None if only loading can tell.
+        maker: the sides that the run which made the backbone resizes to and crops.
+    """
+    height, width = found.shape[:2]
+    if height is None or width is None:
+        return {}, []
+    if height != width:
+        return {}, ["images are cropped to squares, and this is none"]
+    size, crop, side = data.size, augment.crop, height
+    if crop not in (None, side):
+        # What is said of `size` as well must hold together with the new crop.
+        fits = size is None or size + 2 * augment.pad >= side
+        resize = "" if fits else f" and data.size = {side}"
+        return {}, [f"set augment.crop = {side}{resize}, or leave both out (augment.crop is {crop})"]
+    if size is not None:
+        if size < side and crop is None:
+            return {}, [f"set data.size = {side}, or leave it out (it is {size})"]
+        return ({} if crop or size == side else {"augment.crop": side}), []
+    if default == side or (default is not None and crop and default + 2 * augment.pad >= side):
+        return {}, []
+    of_maker = maker[0] if maker[0] and side in (maker[1], maker[0]) else None
+    derived = {"data.size": max(of_maker or side, side)}
+    if derived["data.size"] != side and not crop:
+        derived["augment.crop"] = side
+    return derived, []
