@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow soak lint docs wheel-check lock clean
+.PHONY: quickstart test test-slow soak mutants lint docs wheel-check lock clean
 
 quickstart: .venv/.installed
 	$(BIN)/rotnet-keras run quickstart
@@ -17,6 +17,10 @@ test-slow: .venv/.installed-dev
 # Tries for most of an hour to break what the README promises.
 soak: .venv/.installed-dev
 	PYTHONPATH=tests $(BIN)/python -m soak --output results/reliability.md
+
+# Breaks the code on purpose, promise by promise, and sees whether the named test notices; some ten minutes.
+mutants: .venv/.installed-dev
+	$(BIN)/python scripts/mutants.py
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

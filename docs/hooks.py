@@ -1,7 +1,7 @@
 """What each build of the documentation adds: references from the code, and pages from elsewhere in the repository.
 
 The command line's reference comes from the commands, that of recipes from their schema and from the shipped recipes.
-`results/`, `examples/` and the changelog are published as they are.
+`results/`, `examples/`, the changelog and what is said about security are published as they are.
 """
 
 import re
@@ -29,6 +29,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             if path.suffix in suffixes:
                 files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     files.append(File.generated(config, "changelog.md", abs_src_path=str(ROOT / "CHANGELOG.md")))
+    files.append(File.generated(config, "security.md", abs_src_path=str(ROOT / "SECURITY.md")))
     return files
 
 
@@ -41,6 +42,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if page.file.src_uri.startswith("results/"):
         # A link to a folder means something on a disk, not on a site.
         return re.sub(r"\[([^\]]*)\]\([\w/]+\)", r"\1", markdown)
+    if page.file.src_uri == "security.md":
+        return markdown.replace("](docs/", "](")
+    markdown = re.sub(r"\]\(((?:\.\./)*)\.\./SECURITY\.md", r"](\1security.md", markdown)
     folders = "|".join(PUBLISHED)
     return re.sub(rf"\]\(((?:\.\./)*)\.\./(?=(?:{folders})/)", r"](\1", markdown)
 
