@@ -46,6 +46,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "embed": ("features", "Write the features of images to a file."),
         "alike": ("features", "Find the images that look most like given ones."),
         "plot": ("features", "Plot features in two dimensions, by PCA and t-SNE."),
+        "select": ("labelling", "Select the images to label next."),
         "predict": ("labelling", "Predict the classes of images with a trained classifier."),
     },
     "Models": {
@@ -53,7 +54,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "weights": ("models", "List, describe or copy pretrained models."),
         "measure-weights": ("models", "Measure a pretrained model again, and check its card."),
         "export": ("models", "Export a model to SavedModel, ONNX or LiteRT."),
-        "convert": ("models", "Convert a checkpoint of the original PyTorch code."),
+        "convert": ("models", "Convert a checkpoint of the authors' PyTorch code."),
         "rescale": ("models", "Rescale a backbone so that all layers learn equally fast."),
     },
     "This machine": {

@@ -14,6 +14,7 @@ from rotnet_keras.cli.options import (
     echo_json,
     echo_table,
     find_run,
+    flag,
     json_option,
     option,
     overrides_argument,
@@ -164,19 +165,56 @@ def export(run: str, to: str, model: str, output: Path | None, runs_dir: Path) -
 @argument("checkpoint", "CHECKPOINT", "A checkpoint of https://github.com/gidariss/FeatureLearningRotNet.", type=PATH)
 @option("--backbone", metavar="BACKBONE", required=True, help="Which network it holds: nin or alexnet.")
 @option("--to", metavar="FILE", type=PATH, required=True, help="The .keras file to write, and rotnet.keras beside it.")
-def convert(checkpoint: Path, backbone: str, to: Path) -> None:
-    """Convert a checkpoint of the original PyTorch code.
+@flag("--avg-on-conv3", description="The NIN was trained with the option use_avg_on_conv3.")
+@option("--mean", metavar="A,B,C", help="Mean of each channel, 0 to 255; the authors' numbers by default.")
+@option("--std", metavar="A,B,C", help="Standard deviation of each channel; the authors' numbers by default.")
+def convert(checkpoint: Path, backbone: str, to: Path, avg_on_conv3: bool, mean: str | None, std: str | None) -> None:
+    """Convert a checkpoint of the authors' PyTorch code.
 
-    Needs PyTorch: pip install 'rotnet-keras[torch]'.
+    PyTorch is not needed. Reading a checkpoint runs no code from it.
     """
     if backbone not in ("nin", "alexnet"):
         raise RecipeError(f"--backbone: expected nin or alexnet, got {backbone!r}")
+    numbers = {"mean": _numbers_of_channels("mean", mean), "std": _numbers_of_channels("std", std)}
+    rotnet = to.with_name("rotnet.keras")
+    if to.suffix != ".keras" or to == rotnet:
+        raise RecipeError(f"--to: expected a file that ends in .keras and is not rotnet.keras, got {to}")
+    for path in (to, rotnet):
+        if path.exists():
+            raise RotnetError(f"{path} exists already; remove it, or choose another path with --to")
     require_file(checkpoint)
     require_parent_folder(to)
-    from rotnet_keras.models.torch_import import convert_original
+    from rotnet_keras.models.torch_import.checkpoint import ROTATIONS, read_checkpoint
 
-    for path in convert_original(checkpoint, backbone, to):
+    found = read_checkpoint(checkpoint, "nin" if backbone == "nin" else "alexnet")
+    found.check_statistics(**numbers)
+    may_pool = backbone == "nin" and found.blocks > 3
+    if avg_on_conv3 and not may_pool:
+        raise RecipeError("--avg-on-conv3: only a nin of four or more blocks has that pool; leave it out")
+    if may_pool and not avg_on_conv3:
+        echo(
+            "Taken as trained without use_avg_on_conv3, like the released configurations of RotNet. The weights do not "
+            "show it: if it was, add --avg-on-conv3."
+        )
+    if found.outputs != ROTATIONS:
+        what = f"Its classifier tells {found.outputs} classes apart" if found.outputs else "It has no classifier"
+        echo(f"{what}, not {ROTATIONS} rotations: rotnet.keras is not written.")
+    from rotnet_keras.models.torch_import.convert import convert_original
+
+    for path in convert_original(found, to, rotnet, avg_on_conv3=avg_on_conv3, **numbers):
         echo(path)
+
+
+def _numbers_of_channels(name: str, text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all((0 if name == "mean" else 1e-6) <= number <= 255 for number in numbers):
+        raise RecipeError(f"--{name}: expected numbers up to 255 with commas, such as 125.3,123.0,113.9, got {text!r}")
+    return numbers
 
 
 @command(examples=("rotnet-keras rescale backbone.keras --images photos --to rescaled.keras",))

@@ -6,7 +6,7 @@ import pickle
 import zipfile
 
 import pytest
-from support.command_line import run_cli
+from support.command_line import invoke, run_cli
 from support.fake_runs import fake_run
 
 from rotnet_keras.errors import DataError
@@ -82,11 +82,10 @@ def test_a_run_from_such_a_model_ends_with_one_message(tmp_path, tiny_data):
 
 
 def test_a_pickled_checkpoint_of_pytorch_is_not_opened(tmp_path):
-    pytest.importorskip("torch")
     path, marker = tmp_path / "model.pth", tmp_path / "marker"
     pickled(path, marker)
-    result = run_cli("convert", path, "--backbone", "nin", "--to", tmp_path / "backbone.keras")
-    assert result.returncode == 1 and "not a PyTorch checkpoint that can be read safely" in result.stderr
+    result = invoke("convert", path, "--backbone", "nin", "--to", tmp_path / "backbone.keras")
+    assert result.returncode == 3 and "not a PyTorch checkpoint that can be read safely" in result.stderr
     assert not marker.exists()
 
 

@@ -1,135 +1,235 @@
-"""Checkpoints of the original PyTorch code, made here by nets of the same layout."""
+"""Checkpoints of the authors' PyTorch code: what PyTorch wrote, and what it computed, lies in torch_files."""
+
+import gzip
+import pickle
+import shutil
+import sys
+import tarfile
+import zipfile
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
-from support.command_line import run_cli
+from support.command_line import invoke, run_python
+from support.torch_files import write_torch_file
 
-from rotnet_keras.engine import keras
+from rotnet_keras.errors import DataError
+from rotnet_keras.models.torch_import.checkpoint import read_checkpoint
+from rotnet_keras.models.torch_import.files import read_state_dict
 
-torch = pytest.importorskip("torch")
-nn = torch.nn
-
-
-def convolution(name, inputs, outputs, kernel):
-    layers = nn.Sequential()
-    layers.add_module("Conv", nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False))
-    layers.add_module("BatchNorm", nn.BatchNorm2d(outputs))
-    layers.add_module("ReLU", nn.ReLU())
-    block = nn.Module()
-    block.layers = layers
-    block.forward = layers.forward
-    return name, block
+FILES = Path(__file__).parent / "torch_files"
 
 
-class Pooled(nn.Module):
-    def forward(self, x):
-        return x.mean(dim=(2, 3))
+def images(size, channels):
+    """The images of make.py, which needs PyTorch to be imported."""
+    rows, columns, kinds = np.mgrid[:size, :size, :channels]
+    return np.stack([(rows * (7 + n) + columns * columns * (n + 1) + 60 * kinds) % 256 for n in range(3)])
 
 
-def nin(blocks):
-    """The layout and names of the released NetworkInNetwork, and its taps."""
-    specs = [[(3, 192, 5), (192, 160, 1), (160, 96, 1)], [(96, 192, 5), (192, 192, 1), (192, 192, 1)]]
-    specs += [[(192, 192, 3), (192, 192, 1), (192, 192, 1)]] * (blocks - 2)
-    parts = []
-    for number, spec in enumerate(specs, 1):
-        part = nn.Sequential()
-        for position, sizes in enumerate(spec, 1):
-            part.add_module(*convolution(f"Block{number}_ConvB{position}", *sizes))
-        if number == 1:
-            part.add_module("Block1_MaxPool", nn.MaxPool2d(3, 2, 1))
-        if number == 2:
-            part.add_module("Block2_AvgPool", nn.AvgPool2d(3, 2, 1))
-        parts.append(part)
-    end = nn.Sequential()
-    end.add_module("GlobalAveragePooling", Pooled())
-    end.add_module("Classifier", nn.Linear(192, 4))
-    net = nn.Module()
-    net._feature_blocks = nn.ModuleList([*parts, end])
-    return net, {f"conv{i}": i - 1 for i in range(1, blocks + 1)}
+def state_of(name):
+    return dict(read_state_dict(FILES / name))
 
 
-def alexnet(part):
-    """The layout and names of the released AlexNet, `part` as wide, and its taps."""
-    c1, c2, c3, c4, fc = (round(part * n) for n in (64, 192, 384, 256, 4096))
-
-    def conv(inputs, outputs, kernel, **options):
-        return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, **options), nn.BatchNorm2d(outputs), nn.ReLU())
-
-    def pool():
-        return nn.MaxPool2d(3, 2)
-
-    dense = nn.Sequential(
-        *(nn.Flatten(), nn.Linear(36 * c4, fc, bias=False), nn.BatchNorm1d(fc), nn.ReLU()),
-        *(nn.Linear(fc, fc, bias=False), nn.BatchNorm1d(fc), nn.ReLU()),
-    )
-    first, second = conv(3, c1, 11, stride=4, padding=2), conv(c1, c2, 5, padding=2)
-    rest = [conv(c2, c3, 3, padding=1), conv(c3, c4, 3, padding=1), conv(c4, c4, 3, padding=1)]
-    net = nn.Module()
-    net._feature_blocks = nn.ModuleList(
-        [first, pool(), second, pool(), *rest, pool(), dense, nn.Sequential(nn.Linear(fc, 4))]
-    )
-    taps = ["conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "fc7"]
-    return net, {tap: position for position, tap in enumerate(taps)}
-
-
-def layer_outputs(net, images):
-    """What each block of a net gives, in Keras's order of dimensions."""
-    x, found = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), []
-    with torch.no_grad():
-        for block in net._feature_blocks:
-            x = block(x)
-            found.append(x.permute(0, 2, 3, 1).numpy() if x.ndim == 4 else x.numpy())
-    return found
+def convert(checkpoint, folder, *options, backbone="nin"):
+    return invoke("convert", checkpoint, "--backbone", backbone, "--to", folder / "backbone.keras", *options)
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "size", "mean", "std"),
+    ("name", "size", "channels", "options"),
     [
-        ("nin", lambda: nin(4), 32, (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
-        ("nin", lambda: nin(3), 32, (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
-        ("alexnet", lambda: alexnet(1 / 8), 224, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+        ("nin4_legacy", 32, 3, ()),
+        ("nin4_pooled_zip", 32, 3, ("--avg-on-conv3",)),
+        ("nin3_parameters_zip", 32, 3, ()),
+        ("alexnet_legacy", 224, 3, ()),
+        ("grey_nin3_zip", 32, 1, ("--mean", "110", "--std", "50")),
     ],
 )
-def test_every_tap_computes_the_same(tmp_path, name, make, size, mean, std):
-    torch.manual_seed(0)
-    net, taps = make()
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-            for tensor, low in ((module.weight, 0.5), (module.bias, -0.5), (module.running_mean, -0.5)):
-                nn.init.uniform_(tensor, low, low + 1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    net.eval()
-    torch.save({"epoch": 200, "network": net.state_dict()}, tmp_path / "model_net_epoch200")
-    result = run_cli(
-        "convert", tmp_path / "model_net_epoch200", "--backbone", name, "--to", tmp_path / "out" / "backbone.keras"
-    )
+def test_every_block_computes_what_pytorch_does(tmp_path, name, size, channels, options):
+    from rotnet_keras.engine import keras
+
+    result = convert(FILES / name, tmp_path, *options, backbone=name.split("_")[0].rstrip("34").replace("grey", "nin"))
     assert result.returncode == 0, result.stderr
-    pixels = np.random.default_rng(0).integers(0, 256, (3, size, size, 3)).astype(np.float32)
-    expected = layer_outputs(net, ((pixels - mean) / std).astype(np.float32))
-    backbone = keras.models.load_model(tmp_path / "out" / "backbone.keras")
-    features = keras.Model(backbone.input, {tap: backbone.get_layer(tap).output for tap in taps})
-    for tap, values in features.predict(pixels, verbose=0).items():
-        np.testing.assert_allclose(values, expected[taps[tap]], rtol=1e-4, atol=1e-4, err_msg=tap)
-    logits = expected[-1]
-    wanted = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    rotnet = keras.models.load_model(tmp_path / "out" / "rotnet.keras")
-    np.testing.assert_allclose(rotnet.predict(pixels, verbose=0), wanted, atol=1e-4)
+    assert str(tmp_path / "rotnet.keras") in result.stdout
+    expected = dict(np.load(FILES / f"{name}.npz"))
+    pixels = images(size, channels)
+    backbone = keras.models.load_model(tmp_path / "backbone.keras")
+    taps = [key for key in expected if key != "logits"]
+    found = keras.Model(backbone.input, {tap: backbone.get_layer(tap).output for tap in taps})(pixels)
+    for tap, value in found.items():
+        value = np.asarray(value)
+        value = value[:, ::3, ::3] if value.ndim == 4 else value
+        np.testing.assert_allclose(value, expected[tap], rtol=1e-4, atol=1e-4, err_msg=tap)
+    exponentials = np.exp(expected["logits"])
+    probabilities = np.asarray(keras.models.load_model(tmp_path / "rotnet.keras")(pixels))
+    np.testing.assert_allclose(probabilities, exponentials / exponentials.sum(axis=1, keepdims=True), atol=1e-5)
 
 
-def test_files_of_other_kinds_are_refused(tmp_path):
-    def convert(name, backbone="nin"):
-        return run_cli("convert", tmp_path / name, "--backbone", backbone, "--to", tmp_path / "backbone.keras")
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "int64"])
+def test_arrays_have_the_values_and_types_of_the_tensors(tmp_path, legacy, dtype):
+    state = {"a": np.arange(24).reshape(2, 3, 4).astype(dtype), "b": np.array(7, dtype)}
+    write_torch_file(tmp_path / "file", state, legacy)
+    found = read_state_dict(tmp_path / "file")
+    for name, value in state.items():
+        np.testing.assert_array_equal(found[name], value)
+        assert found[name].dtype == dtype
 
-    assert convert("none").returncode == 3
-    (tmp_path / "text").write_text("no checkpoint")
-    result = convert("text")
-    assert result.returncode == 3 and "not a PyTorch checkpoint" in result.stderr
-    torch.save({"network": nin(3)[0].state_dict()}, tmp_path / "nin")
-    result = convert("nin", "alexnet")
-    assert result.returncode == 3 and "Traceback" not in result.stderr
-    state = nin(3)[0].state_dict()
-    state.pop("_feature_blocks.1.Block2_ConvB1.layers.Conv.weight")
-    torch.save(state, tmp_path / "part")
-    result = convert("part")
-    assert result.returncode == 3 and "it has no tensor for block2_conv1/kernel" in result.stderr
-    assert not (tmp_path / "backbone.keras").exists()
+
+def test_reading_loads_neither_torch_nor_tensorflow():
+    code = """
+import sys
+from pathlib import Path
+from rotnet_keras.models.torch_import.checkpoint import read_checkpoint
+print(read_checkpoint(Path(sys.argv[1]), "nin").blocks, {"torch", "tensorflow", "keras"} & set(sys.modules))
+"""
+    assert run_python(code, FILES / "nin4_legacy").split() == ["4", "set()"]
+
+
+def compressed(path):
+    path.write_bytes(gzip.compress((FILES / "nin4_legacy").read_bytes()))
+
+
+def in_a_tar(path):
+    with tarfile.open(path, "w") as archive:
+        archive.add(FILES / "nin4_legacy", "model_net_epoch200")
+
+
+def in_a_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(FILES / "nin4_legacy", "model_net_epoch200")
+
+
+def cut_off(path):
+    path.write_bytes((FILES / "nin4_legacy").read_bytes()[:-100])
+
+
+def cut_off_zip(path):
+    path.write_bytes((FILES / "nin4_pooled_zip").read_bytes()[:-100])
+
+
+def without_a_tensor(path):
+    state = state_of("nin4_legacy")
+    del state["_feature_blocks.1.Block2_ConvB1.layers.Conv.weight"]
+    write_torch_file(path, state)
+
+
+def with_nan(path):
+    state = state_of("nin4_legacy")
+    name = "_feature_blocks.1.Block2_ConvB1.layers.BatchNorm.running_var"
+    write_torch_file(path, {**state, name: np.full_like(state[name], np.nan)})
+
+
+def with_another_layer(path):
+    write_torch_file(path, {**state_of("nin4_legacy"), "_feature_blocks.9.Extra.weight": np.zeros(3, np.float32)})
+
+
+def of_another_shape(path):
+    state = state_of("nin4_legacy")
+    name = "_feature_blocks.1.Block2_ConvB1.layers.Conv.weight"
+    write_torch_file(path, {**state, name: state[name][:, :, :3]})
+
+
+def with_too_large_a_shape(path):
+    write_torch_file(path, state_of("nin4_legacy"), size_of_first=(2**20, 2**20))
+
+
+def beyond_its_numbers(path):
+    write_torch_file(path, state_of("nin4_legacy"), offset_of_first=1)
+
+
+class Called:
+    def __reduce__(self):
+        return print, ("code of the file ran",)
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda path: path.touch(), "the file is empty"),
+        (lambda path: path.write_text("no checkpoint"), "it is damaged or of another kind"),
+        (lambda path: path.write_text("<!DOCTYPE html>"), "a web page, not a checkpoint"),
+        (compressed, "a gzip archive; unpack it first (tar -xf checkpoint)"),
+        (in_a_tar, "a tar archive; unpack it first (tar -xf checkpoint)"),
+        (in_a_zip, "a zip archive without data.pkl; if it holds the checkpoint, unpack it first"),
+        (cut_off, "it is cut off; download or copy it again"),
+        (cut_off_zip, "a zip archive that is damaged or cut off"),
+        (without_a_tensor, "it has no _feature_blocks.1.Block2_ConvB1.layers.Conv.weight"),
+        (with_nan, "Block2_ConvB1.layers.BatchNorm.running_var holds NaN or infinity"),
+        (with_another_layer, "which has no _feature_blocks.9.Extra.weight"),
+        (with_too_large_a_shape, "has the shape (1048576, 1048576), and the file holds"),
+        (beyond_its_numbers, "has the shape (8, 3, 5, 5), and the file holds 600 numbers"),
+        (partial(shutil.copy, FILES / "alexnet_legacy"), "--backbone alexnet"),
+        (partial(shutil.copy, FILES / "whole_module_zip"), "torch.save(network.state_dict()"),
+        (partial(shutil.copy, FILES / "grey_nin3_zip"), "give the training's own numbers with --mean"),
+        (lambda path: path.write_bytes(pickle.dumps(Called(), 2)), "it asks for __builtin__.print"),
+        (lambda path: path.write_bytes(pickle.dumps(Called(), 4)), "it uses the operation FRAME"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_converted_is_refused_with_the_reason(tmp_path, make, complaint, capfd):
+    make(tmp_path / "checkpoint")
+    before = set(sys.modules)
+    result = convert(tmp_path / "checkpoint", tmp_path)
+    assert result.returncode == 3 and complaint in result.stderr, result.stderr
+    assert "code of the file ran" not in result.stdout + capfd.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint"}
+    assert not {"tensorflow", "keras", "torch"} & (set(sys.modules) - before)
+
+
+def test_a_tensor_of_another_shape_is_refused_and_nothing_is_written(tmp_path):
+    of_another_shape(tmp_path / "checkpoint")
+    result = convert(tmp_path / "checkpoint", tmp_path)
+    assert (
+        result.returncode == 3
+        and "block2_conv1/kernel has the shape (3, 5, 4, 8), expected (5, 5, 4, 8)" in result.stderr
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint"}
+
+
+def test_damaged_bytes_end_in_one_error(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("nin4_legacy", "nin4_pooled_zip"):
+        whole = (FILES / name).read_bytes()
+        for _ in range(60):
+            damaged = bytearray(whole)
+            # Most of the file is numbers, of which any value is valid.
+            for position in rng.integers(0, 2000, 3):
+                damaged[position] = rng.integers(256)
+            (tmp_path / "checkpoint").write_bytes(damaged)
+            try:
+                read_checkpoint(tmp_path / "checkpoint", "nin")
+            except DataError as error:
+                assert str(error).startswith(str(tmp_path / "checkpoint"))
+
+
+def test_a_head_that_is_not_of_four_rotations_is_left_out_with_a_word(tmp_path):
+    state = state_of("nin3_parameters_zip")
+    ten = {
+        f"_feature_blocks.3.Classifier.{name}": np.zeros(shape, np.float32)
+        for name, shape in (("weight", (10, 8)), ("bias", (10,)))
+    }
+    write_torch_file(tmp_path / "supervised", {**state, **ten})
+    result = convert(tmp_path / "supervised", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "Its classifier tells 10 classes apart, not 4 rotations: rotnet.keras is not written." in result.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"supervised", "backbone.keras"}
+
+
+def test_what_the_weights_of_a_nin_do_not_show_is_said(tmp_path):
+    said = "trained without use_avg_on_conv3"
+    (tmp_path / "a").mkdir()
+    assert said in convert(FILES / "nin4_pooled_zip", tmp_path / "a").stdout
+    (tmp_path / "b").mkdir()
+    assert said not in convert(FILES / "nin4_pooled_zip", tmp_path / "b", "--avg-on-conv3").stdout
+    (tmp_path / "c").mkdir()
+    result = convert(FILES / "nin3_parameters_zip", tmp_path / "c", "--avg-on-conv3")
+    assert result.returncode == 2 and "only a nin of four or more blocks" in result.stderr
+
+
+@pytest.mark.parametrize("numbers", ["", "a,b,c", "1,2,300", "nan,1,1"])
+def test_numbers_of_channels_are_checked(tmp_path, numbers):
+    result = convert(FILES / "nin4_legacy", tmp_path, "--std", numbers)
+    assert result.returncode == 2 and "--std: expected numbers up to 255 with commas" in result.stderr
+    result = convert(FILES / "nin4_legacy", tmp_path, "--mean", "1,2")
+    assert result.returncode == 3 and "--mean: expected 3 numbers, one a channel, got 2" in result.stderr

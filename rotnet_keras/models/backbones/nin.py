@@ -15,6 +15,7 @@ def nin(
     width: float = 1.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    pool3: bool = False,
 ) -> keras.Model:
     """Network in Network, as the paper uses it on CIFAR-10 (released code, `NetworkInNetwork.py`).
 
@@ -23,6 +24,8 @@ def nin(
         blocks: 2 or more; each has three convolutions. The paper compares 3, 4 and 5.
         width: multiplies every number of channels (192, 160 and 96 at 1.0).
         mean, std: of the pixels, for each channel; 127.5 by default.
+        pool3: end the third of four or more blocks in an average pool, as the released code's `use_avg_on_conv3` does.
+            The released configurations of RotNet set it off.
 
     Returns:
         A model whose output is the last block's map. For 32 x 32 inputs the taps are `conv1`
@@ -42,7 +45,11 @@ def nin(
     x = layers.AveragePooling2D(3, 2, name="conv2")(x)
 
     for block in range(3, blocks + 1):
-        x = _nin_convolutions(x, block, [(3, wide), (1, wide), (1, wide)], last_relu=f"conv{block}")
+        pooled = pool3 and block == 3 < blocks
+        x = _nin_convolutions(x, block, [(3, wide), (1, wide), (1, wide)], None if pooled else f"conv{block}")
+        if pooled:
+            x = layers.ZeroPadding2D(1, name="block3_pad")(x)
+            x = layers.AveragePooling2D(3, 2, name="conv3")(x)
     return keras.Model(inputs, x, name="nin")
 
 
