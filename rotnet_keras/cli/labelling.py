@@ -1,4 +1,4 @@
-"""The commands from a folder of images to labelled images: predict."""
+"""The commands from a folder of images to labelled images: select, predict."""
 
 import shlex
 from pathlib import Path
@@ -23,7 +23,7 @@ from rotnet_keras.cli.options import (
     show_progress,
     warn,
 )
-from rotnet_keras.errors import DataError
+from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.files import write_atomically
 from rotnet_keras.text import percent
 
@@ -35,6 +35,61 @@ if TYPE_CHECKING:
 CLASSES_SHOWN = 20
 
 page_option = option("--page", metavar="FILE", type=PATH, help="Also write an HTML page that shows them.")
+
+
+@command(
+    examples=(
+        "rotnet-keras select features.npz --count 50 --to labels.csv --page select.html",
+        "rotnet-keras select features.npz --count 50 --labelled labels.csv --to more.csv",
+    )
+)
+@argument("features", "FEATURES", "A file that `rotnet-keras embed` wrote.", type=PATH)
+@option("--count", metavar="N", type=click.IntRange(min=1), required=True, help="How many images to select.")
+@option("--to", metavar="FILE", type=PATH, required=True, help="File to write: .csv, with an empty column for labels.")
+@option(
+    "--labelled",
+    metavar="LABELS",
+    type=PATH,
+    help="What is labelled already: a CSV file with the columns file,label, or a folder with a subfolder per class.",
+)
+@option("--predictions", metavar="FILE", type=PATH, help="A table of `rotnet-keras predict`: doubtful images first.")
+@option("--seed", metavar="N", type=click.IntRange(min=0), default=0, help="Seed of the clusters.")
+@page_option
+def select(
+    features: Path,
+    count: int,
+    to: Path,
+    labelled: Path | None,
+    predictions: Path | None,
+    seed: int,
+    page: Path | None,
+) -> None:
+    """Select the images to label next.
+
+    The images are split into as many clusters as there will be labels, and the most typical image of each cluster
+    without a label is selected.
+    """
+    require_suffix(to, (".csv",))
+    require_parent_folder(to, page)
+    if to.exists():
+        raise RecipeError(f"--to: {to} exists already, perhaps with labels: name another file, or remove it")
+    from rotnet_keras.inference.embeddings import load_features
+    from rotnet_keras.inference.selection import choose_images, write_selection
+
+    known = load_features(features)
+    chosen = choose_images(known, count, labelled, predictions, seed, warn)
+    write_selection(to, known, chosen)
+    if page:
+        from rotnet_keras.inference.pages import MOST, Section, images_page
+
+        shown = chosen.rows[:MOST]
+        note = "The most useful first." if len(shown) == count else f"The first {len(shown):,}."
+        rows = [(known.paths[row], str(number)) for number, row in enumerate(shown, 1)]
+        summary = f"{count:,} of {chosen.free:,} images without a label."
+        write_atomically(page, images_page("To label next", summary, [Section("Selected", note, [rows])]).encode())
+    echo(f"Wrote {to}: {count:,} of {chosen.free:,} images without a label. Fill in its column label.")
+    if page:
+        echo(f"Page: {page}")
 
 
 @command(

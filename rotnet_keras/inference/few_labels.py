@@ -63,6 +63,22 @@ class Comparison:
 
 
 def read_labels(source: Path, notify: Callable[[str], None] = lambda note: None) -> list[tuple[Path, str]]:
+    """Read the labelled image files of a probe, as `read_labelled_files` does: two classes or more, two images of each.
+
+    Raises:
+        DataError: the source cannot be read, or a class has fewer than two images.
+    """
+    pairs = read_labelled_files(source, notify)
+    counts = Counter(label for _, label in pairs)
+    if len(counts) < 2:
+        raise DataError(f"{source}: expected images of two classes or more, got {len(counts)}")
+    single = sorted(label for label, count in counts.items() if count < 2)
+    if single:
+        raise DataError(f"{source}: expected two images or more of each class; too few of {first_few(single)}")
+    return pairs
+
+
+def read_labelled_files(source: Path, notify: Callable[[str], None] = lambda note: None) -> list[tuple[Path, str]]:
     """Read labelled image files.
 
     A list is UTF-8, or UTF-16 with a byte order mark. Its first line has the columns `file` and `label`, in any order
@@ -77,17 +93,9 @@ def read_labels(source: Path, notify: Callable[[str], None] = lambda note: None)
         Files with their class names, each file once.
 
     Raises:
-        DataError: the source is neither, a file does not exist, two lines contradict each other, or a class has fewer
-            than two images.
+        DataError: the source is neither, a file does not exist, or two lines contradict each other.
     """
-    pairs = _read_folder(source) if source.is_dir() else _read_list(source, notify)
-    counts = Counter(label for _, label in pairs)
-    if len(counts) < 2:
-        raise DataError(f"{source}: expected images of two classes or more, got {len(counts)}")
-    single = sorted(label for label, count in counts.items() if count < 2)
-    if single:
-        raise DataError(f"{source}: expected two images or more of each class; too few of {first_few(single)}")
-    return pairs
+    return _read_folder(source) if source.is_dir() else _read_list(source, notify)
 
 
 def _read_folder(source: Path) -> list[tuple[Path, str]]:
@@ -99,9 +107,8 @@ def _read_folder(source: Path) -> list[tuple[Path, str]]:
 
 
 def _read_list(source: Path, notify: Callable[[str], None]) -> list[tuple[Path, str]]:
-    text = _list_text(source)
-    separator = max(SEPARATORS, key=text.lstrip().partition("\n")[0].count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    reader = open_table(source)
+    separator = reader.dialect.delimiter
     columns: list[str] | None = None
     # Where each file was listed first, under its real path: the path as it is listed, the label, the line.
     listed: dict[str, tuple[Path, str, int]] = {}
@@ -150,8 +157,19 @@ def _read_list(source: Path, notify: Callable[[str], None]) -> list[tuple[Path, 
     return [(path, label) for path, label, _ in listed.values()]
 
 
+def open_table(source: Path) -> Any:
+    """A `csv.reader` of a list: UTF-8, or UTF-16 with a byte order mark; its first line shows what separates the cells.
+
+    Raises:
+        DataError: the list cannot be read, or is in another encoding.
+    """
+    text = _list_text(source)
+    separator = max(SEPARATORS, key=text.lstrip().partition("\n")[0].count)
+    return csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+
+
 def _list_text(source: Path) -> str:
-    """Return the text of a list of labels."""
+    """Return the text of a list."""
     try:
         content = source.read_bytes()
     except OSError as error:
@@ -187,7 +205,7 @@ def compute_features(
 
     Args:
         backbone_file: a .keras file.
-        tap: name of the layer to read; the middle tap for None.
+        tap: name of the layer to read; the backbone's default tap for None.
         files: images of any size.
         seed: of the random weights.
         progress: called after each batch of the first features.
@@ -203,6 +221,7 @@ def compute_features(
     from rotnet_keras.inference.embeddings import loader_for, pooled_features
     from rotnet_keras.models.export import load_backbone
     from rotnet_keras.models.rescaling import set_batch_norm_statistics
+    from rotnet_keras.runs.backbone_file import default_tap
 
     backbone = load_backbone(backbone_file)
     tap = tap or default_tap(backbone_file, [layer.name for layer in backbone.layers])
@@ -222,7 +241,6 @@ def compare_features(features: Mapping[str, np.ndarray], labels: list[str], seed
     """Compare kinds of features by the accuracy of linear classifiers, cross-validated on the same folds.
 
     Args:
-    from rotnet_keras.runs.backbone_file import default_tap
         features: arrays (N, D) by name; the first is compared with each other one.
         labels: N class names.
         seed: of the folds and of the bootstrap.
