@@ -12,22 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from rotnet_keras.config.sections import AnnotatedData
 from rotnet_keras.data import decoding
 from rotnet_keras.data.boxes import Boxes
 from rotnet_keras.data.folders import FolderImages
+from rotnet_keras.data.image_files import SIDEWAYS, UnreadableImage, decoded, open_image, upright_corners
 from rotnet_keras.data.layout import FileList
 from rotnet_keras.data.lazy_images import LazyImages
 from rotnet_keras.data.sources import TfdsSource, VocSource, find_annotated
 from rotnet_keras.data.stores import NAMED, Progress
 from rotnet_keras.data.tfds import fingerprints, open_builder, open_split_records, tfds_splits
 from rotnet_keras.errors import DataError
+from rotnet_keras.files import read_file
 from rotnet_keras.text import first_few
 
 # Value of a mask where a pixel has no class.
 VOID = 255
+# An object takes some 200 bytes of XML.
+MAX_XML_BYTES = 2**24
 
 
 class BrokenAnnotation(Exception):
@@ -130,20 +133,53 @@ def load_annotated(
     )
 
 
-def read_objects(file: Path, classes: Sequence[str], size: tuple[int, int]) -> Boxes:
+@dataclass
+class DrawnOn:
+    """How the boxes of images with an EXIF orientation were understood: how many images of each kind there were.
+
+    Attributes:
+        stored: the annotation's `<size>` is that of the unrotated pixels, so that its boxes are rotated.
+        unclear: `<size>` fits both, or is missing; the boxes count on the upright image.
+    """
+
+    stored: int = 0
+    unclear: int = 0
+
+    def notes(self) -> list[str]:
+        """Return sentences for the user."""
+        return [
+            f"the boxes of {count:,} images with an EXIF orientation {how}"
+            for count, how in (
+                (self.stored, "are rotated with the pixels: <size> says that they were drawn on unrotated ones"),
+                (self.unclear, "are taken as drawn on the upright image: <size> does not tell"),
+            )
+            if count
+        ]
+
+
+def read_objects(
+    file: Path, classes: Sequence[str], size: tuple[int, int], orientation: int = 1, drawn: DrawnOn | None = None
+) -> Boxes:
     """Read the objects of an image from its XML file in `Annotations/`.
 
     Args:
         file: the XML file.
         classes: the known classes, in the order of their numbers.
-        size: width and height of the image in pixels.
+        size: width and height of the upright image in pixels.
+        orientation: EXIF's of the image, 1 to 8. If it exchanges width and height, `<size>` tells whether boxes were
+            drawn on the upright image or on the unrotated pixels.
+        drawn: receives how the boxes of an image with an orientation were understood.
 
     Raises:
         BrokenAnnotation: the file cannot be read, a class is unknown, or a box is not inside the image.
     """
     try:
-        root = ET.parse(file).getroot()
-    except (OSError, ET.ParseError) as error:
+        content = read_file(file, MAX_XML_BYTES)
+    except OSError as error:
+        raise BrokenAnnotation(f"its annotation {_why(file, error)}") from None
+    try:
+        root = ET.fromstring(content)
+    except (ET.ParseError, ValueError, LookupError) as error:  # The last two are of encodings that the parser lacks.
         raise BrokenAnnotation(f"its annotation {_why(file, error)}") from None
     names, corners, difficult = [], [], []
     for item in root.iter("object"):
@@ -156,7 +192,17 @@ def read_objects(file: Path, classes: Sequence[str], size: tuple[int, int]) -> B
         except ValueError:
             raise BrokenAnnotation(f"an object {names[-1]!r} has no valid box") from None
         corners.append((top - 1, left - 1, bottom, right))
-    return check_objects(names, np.array(corners).reshape(-1, 4), np.array(difficult, bool), classes, size)
+    array = np.array(corners).reshape(-1, 4)
+    if orientation != 1 and names:
+        stored = size[::-1] if orientation in SIDEWAYS else size
+        said = tuple((root.findtext(f"size/{key}") or "").strip() for key in ("width", "height"))
+        on_stored = stored != size and said == tuple(map(str, stored))
+        if on_stored:
+            array = upright_corners(array, stored, orientation)
+        if drawn:
+            drawn.stored += on_stored
+            drawn.unclear += not on_stored and (stored == size or said != tuple(map(str, size)))
+    return check_objects(names, array, np.array(difficult, bool), classes, size)
 
 
 def check_objects(
@@ -193,18 +239,18 @@ def read_mask(file: Path) -> np.ndarray:
         BrokenAnnotation: the file is missing, or has colours instead of class numbers.
     """
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image, decoded(image):
             if image.mode not in ("P", "L"):
                 raise BrokenAnnotation(f"its mask has colours ({image.mode}) instead of class numbers")
             return np.asarray(image, np.uint8)
-    except OSError as error:
+    except UnreadableImage as error:
         raise BrokenAnnotation(f"its mask {_why(file, error)}") from None
 
 
 def _why(file: Path, error: Exception) -> str:
-    if not file.is_file():
+    if not file.exists():
         return "is missing"
-    return f"cannot be read ({error})" if file.stat().st_size else "is empty"
+    return "is empty" if file.is_file() and not file.stat().st_size else f"cannot be read ({error})"
 
 
 def check_mask(mask: np.ndarray, classes: int, size: tuple[int, int]) -> None:
@@ -231,9 +277,10 @@ def _read_voc_folder(
     source: VocSource, data: AnnotatedData, masks: bool, progress: Progress, broken: list[str], notes: list[str]
 ) -> tuple[dict[str, AnnotatedSplit], str, Callable[[], str]]:
     splits = {}
+    drawn = DrawnOn()
     for split, names in source.image_names(data, masks).items():
         files, objects, mask_files = FileList(source.root), [], []
-        shapes, plain = [], []
+        shapes = []
         for done, name in enumerate(names, 1):
             image = source.root / "JPEGImages" / f"{name}.jpg"
             try:
@@ -245,20 +292,18 @@ def _read_voc_folder(
                     mask_files.append(mask)
                 else:
                     file = source.root / "Annotations" / f"{name}.xml"
-                    objects.append(read_objects(file, data.classes, size))
+                    objects.append(read_objects(file, data.classes, size, header.orientation, drawn))
             except BrokenAnnotation as error:
                 broken.append(f"{name}: {error}")
                 continue
             files.append(f"JPEGImages/{name}.jpg")
             shapes.append(size)
-            plain.append(header.plain)
             if done % 100 == 0 or done == len(names):
                 progress(f"reading {split} annotations", done, len(names))
         store = FolderImages(
             files,
             np.arange(len(files)),
             shapes=np.array(shapes, np.int32).reshape(-1, 2),
-            plain=np.array(plain, bool),
             size=data.size,
             channels=3,
             whole=True,
@@ -267,6 +312,7 @@ def _read_voc_folder(
         splits[split] = AnnotatedSplit(
             store, np.arange(len(files)), None if masks else objects, mask_files if masks else None
         )
+    notes += drawn.notes()
     return splits, source.fingerprint(data, masks, progress), partial(source.old_fingerprint, data, masks)
 
 

@@ -21,6 +21,8 @@ PUBLISHED_STATISTICS = {
     "cifar10": ([125.3, 123.0, 113.9], [63.0, 62.1, 66.7]),
     "imagenet2012": IMAGENET_STATISTICS,
 }
+# Suffixes of files that every version reads alike: the pixels are stored exactly, and upright.
+EXACT = (".png", ".bmp", ".gif")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Dataset:
         old_fingerprint: computes it as earlier versions did; None where the form never changed.
         notes: sentences for the user about skipped files, held-out splits and scaled values; more are added during
             training if files turn out to be damaged.
+        resampled: whether the pixels depend on how files are decoded and resampled, which `decoding.DECODER` numbers.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Dataset:
     fingerprint: str
     notes: list[str] = field(default_factory=list)
     old_fingerprint: Callable[[], str] | None = None
+    resampled: bool = False
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -75,14 +79,16 @@ def load(
     kept = {} if kept is None else kept
     notes: list[str] = []
     old_fingerprint: Callable[[], str] | None = None
+    resampled = False
     if isinstance(source, ArraySource):
         splits, class_names = read_arrays(source, data, notes)
         fingerprint = source.fingerprint(progress)
     elif isinstance(source, FolderSource):
         fingerprint, old_fingerprint = source.fingerprint(progress), source.old_fingerprint
         splits, class_names = read_folder(source, data, fingerprint, kept, progress, notes)
+        resampled = any(file.suffix.lower() not in EXACT for files in source.splits.values() for file in files)
     else:
-        splits, class_names, fingerprint, old_fingerprint = read_tfds(source, data, kept, progress, notes)
+        splits, class_names, resampled, fingerprint, old_fingerprint = read_tfds(source, data, kept, progress, notes)
     splits = _with_held_out(splits, data, notes)
     labels = splits["train"].labels
     if labels is not None and (missing := len(class_names) - len(np.unique(labels[labels != UNLABELLED]))):
@@ -101,6 +107,7 @@ def load(
         fingerprint=fingerprint,
         notes=notes,
         old_fingerprint=old_fingerprint,
+        resampled=resampled,
     )
 
 

@@ -1,31 +1,37 @@
-"""Decoding image files of many formats into squares of uint8 pixels."""
+"""Decoding image files of many formats into squares of uint8 pixels.
+
+There is one decoder and one way to resample, for training and for everything that a trained network is applied to: the
+antialiased bilinear filter of Pillow, whose width follows the scale.
+"""
 
 import math
-import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-# Images that are too large are refused here, at half of what Pillow refuses itself.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+from rotnet_keras.data.image_files import UnreadableImage as UnreadableImage
+from rotnet_keras.data.image_files import (
+    decoded,
+    open_image,
+    orientation_of,
+    stored_corners,
+    stored_orientation,
+    transpose,
+    upright_size,
+)
 
 Pixels = np.ndarray
 
+# Changes with the pixels that a file is decoded to, so that resumed runs can tell.
+DECODER = 3
 # Pillow's modes of images without colours.
 GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
-# From this value on, an EXIF orientation exchanges height and width.
-SIDEWAYS = 5
-
-
-class UnreadableImage(Exception):
-    """An image file that cannot be used; the message says why."""
-
+# Before an image is resampled, whole blocks of its pixels may be averaged, by a JPEG's transform or after decoding, if
+# this many times the pixels of the result are left. The mean difference from one step is below a level.
+SPARE = 2
 
 # (top, left, height, width) of a part of an image, in pixels after its short side was resized to a known length.
 Box = tuple[float, float, float, float]
@@ -51,12 +57,37 @@ def read_image(
     Raises:
         UnreadableImage: the file is empty, damaged, truncated, too large or not an image.
     """
-    with _open(source) as image:
-        # A JPEG can be decoded at a half, a quarter or an eighth of its size at a fraction of the cost.
-        needed = size if box is None or side is None else math.ceil(size * max(1.0, side / min(box[2:])))
-        image.draft(image.mode, (needed, needed))
-        ImageOps.exif_transpose(image, in_place=True)
-        return crop_and_resize(_eight_bit(image, channels), size, box, side)
+    with open_image(source) as image:
+        orientation = orientation_of(image)
+        scale = 1.0 if box is None or side is None else side / min(box[2:])
+        needed = math.ceil(SPARE * size * scale)
+        # A JPEG is decoded at a half, a quarter or an eighth of its size, at a fraction of the cost, where that is
+        # enough. Its sides are then no whole numbers of pixels.
+        reduced = image.draft(image.mode, (needed, needed))
+        extent = image.size if reduced is None else reduced[1][2:]
+        with decoded(image):
+            return crop_and_resize(_eight_bit(image, channels), size, box, side, extent, orientation)
+
+
+def read_center(source: Path | BytesIO, size: int, channels: int, side: int) -> Pixels:
+    """Decode the central crop of an image file, as evaluation does; otherwise as `read_image` does.
+
+    Args:
+        source: a file or its bytes.
+        size: length in pixels that the short side is resized to.
+        channels: 1 (grey) or 3 (RGB).
+        side: of the crop in pixels, at most `size`.
+
+    Returns:
+        (side, side, channels) uint8.
+
+    Raises:
+        UnreadableImage: the file is empty, damaged, truncated, too large or not an image.
+    """
+    header = read_header(source)
+    scale, start = size / min(header.width, header.height), (size - side) // 2
+    top, left = ((length * scale - size) / 2 + start for length in (header.height, header.width))
+    return read_image(source, size, channels, (top, left, float(side), float(side)))
 
 
 def read_whole(source: Path | BytesIO, channels: int) -> Pixels:
@@ -68,57 +99,11 @@ def read_whole(source: Path | BytesIO, channels: int) -> Pixels:
     Raises:
         UnreadableImage: the file is empty, damaged, truncated, too large or not an image.
     """
-    with _open(source) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        pixels = np.asarray(_eight_bit(image, channels), np.uint8)
-        return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-@contextmanager
-def _open(source: Path | BytesIO) -> Iterator[Image.Image]:
-    """Open an image file and read its header; every error becomes an `UnreadableImage`.
-
-    Raises:
-        UnreadableImage: the file is empty, damaged, truncated, too large or not an image.
-    """
-    try:
-        # Opening a pipe would wait for its writer.
-        if isinstance(source, Path) and source.exists() and not source.is_file():
-            raise UnreadableImage("it is not a regular file")
-        with Image.open(source) as image:
-            # JPEG is decoded at a fraction of its size where that is enough.
-            if _is_large(image, 2 if image.format == "JPEG" else 1):
-                raise UnreadableImage(
-                    f"it has {image.width} x {image.height} pixels, which is too many; make a smaller copy of it"
-                )
-            yield image
-    except UnreadableImage:
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
-        raise UnreadableImage(_reason(source, error)) from None
-
-
-def _first_bytes(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(4)
-    except OSError:
-        return b""
-
-
-def _is_large(image: Image.Image, factor: int = 1) -> bool:
-    """Return whether an image has more pixels than may be decoded, times a factor."""
-    return Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > factor * Image.MAX_IMAGE_PIXELS
-
-
-def _reason(source: Path | BytesIO, error: Exception) -> str:
-    beginning = source.getvalue()[:4] if isinstance(source, BytesIO) else _first_bytes(source)
-    if isinstance(error, UnidentifiedImageError) and beginning in (b"II*\0", b"MM\0*"):
-        return "a TIFF file of a kind that is not read, such as one of many bands; put its pixels into an .npz file"
-    if isinstance(source, BytesIO):
-        return "it is empty" if not source.getbuffer() else re.sub(r" <_io\.BytesIO.*>", "", str(error))
-    reason = "the file is empty" if source.is_file() and source.stat().st_size == 0 else str(error)
-    return reason.replace(f" {str(source)!r}", "") or type(error).__name__
+    with open_image(source) as image:
+        orientation = orientation_of(image)
+        with decoded(image):
+            pixels = np.asarray(transpose(_eight_bit(image, channels), orientation), np.uint8)
+            return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 @dataclass(frozen=True)
@@ -129,17 +114,20 @@ class Header:
         width: of the upright image, in pixels.
         height: of the upright image, in pixels.
         channels: 1 for a grey image, 3 for one with colours.
-        plain: whether it is a JPEG file of grey or RGB pixels that are stored upright; every decoder reads it alike.
-        exif_rotated: whether its EXIF tag says that it must be rotated or mirrored.
+        orientation: EXIF's, 1 to 8: how the stored pixels are to be rotated or mirrored; 1 is upright.
         bits: of a value: 8 or 16.
     """
 
     width: int
     height: int
     channels: int
-    plain: bool
-    exif_rotated: bool
+    orientation: int = 1
     bits: int = 8
+
+    @property
+    def exif_rotated(self) -> bool:
+        """Whether the EXIF tag says that the stored pixels must be rotated or mirrored."""
+        return self.orientation != 1
 
 
 def read_header(source: Path | BytesIO) -> Header:
@@ -148,16 +136,13 @@ def read_header(source: Path | BytesIO) -> Header:
     Raises:
         UnreadableImage: the file is empty, too large or not an image.
     """
-    with _open(source) as image:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        plain = image.format == "JPEG" and image.mode in ("L", "RGB") and orientation == 1 and not _is_large(image)
-        width, height = image.size if orientation < SIDEWAYS else image.size[::-1]
+    with open_image(source) as image:
+        width, height = upright_size(image.size, orientation_of(image))
         return Header(
-            width,
-            height,
+            int(width),
+            int(height),
             1 if image.mode in GREY else 3,
-            plain,
-            orientation != 1,
+            stored_orientation(image),
             16 if image.mode.startswith("I") else 8,
         )
 
@@ -168,22 +153,44 @@ def highest_value(source: Path | BytesIO) -> int:
     Raises:
         UnreadableImage: the file is damaged, or values are below 0 or above 65,535.
     """
-    with _open(source) as image:
+    with open_image(source) as image, decoded(image):
         return int(_sixteen_bits(image).max())
 
 
-def crop_and_resize(image: Image.Image, size: int, box: Box | None = None, side: int | None = None) -> Pixels:
-    """Return a crop of an image, the central square by default, as (side, side, C) uint8; see `read_image`."""
-    top, left, height, width = box_in_pixels(*image.size, size, box)
+def crop_and_resize(
+    image: Image.Image,
+    size: int,
+    box: Box | None = None,
+    side: int | None = None,
+    extent: tuple[float, float] | None = None,
+    orientation: int = 1,
+) -> Pixels:
+    """Return a crop of an image, the central square by default; see `read_image`.
+
+    Args:
+        image: the stored pixels, grey or RGB.
+        size: length in pixels that the short side is resized to.
+        box: the crop of the upright image.
+        side: length in pixels that the crop's sides are resized to.
+        extent: the part of the width and height that shows something; all of them by default.
+        orientation: EXIF's; only the result is transposed.
+
+    Returns:
+        (side, side, C) uint8.
+    """
+    stored = extent or image.size
+    upright = upright_size(stored, orientation)
+    top, left, height, width = box_in_pixels(*upright, size, box)
     side = side or (size if box is None else round(box[2]))
-    bounds = (max(0.0, left), max(0.0, top), min(image.width, left + width), min(image.height, top + height))
+    ((top, left, bottom, right),) = stored_corners([(top, left, top + height, left + width)], upright, orientation)
+    bounds = (max(0.0, left), max(0.0, top), min(stored[0], right), min(stored[1], bottom))
     if bounds != (0, 0, side, side) or image.size != (side, side):
-        image = image.resize((side, side), Image.Resampling.BILINEAR, box=bounds, reducing_gap=2.0)
-    pixels = np.asarray(image, dtype=np.uint8)
+        image = image.resize((side, side), Image.Resampling.BILINEAR, box=bounds, reducing_gap=float(SPARE))
+    pixels = np.asarray(transpose(image, orientation), dtype=np.uint8)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def box_in_pixels(width: int, height: int, size: int, box: Box | None = None) -> Box:
+def box_in_pixels(width: float, height: float, size: int, box: Box | None = None) -> Box:
     """Return a box, the central square by default, in pixels of the image's own size.
 
     Args:
@@ -232,6 +239,11 @@ def _sixteen_bits(image: Image.Image) -> np.ndarray:
 
 
 def _eight_bit(image: Image.Image, channels: int) -> Image.Image:
+    """Return decoded pixels as grey or RGB with 8 bits.
+
+    Raises:
+        UnreadableImage: their values have no known range, or there is no rule for their colours.
+    """
     mode = "L" if channels == 1 else "RGB"
     if image.mode.startswith("I"):
         image = Image.fromarray((_sixteen_bits(image) // 257).astype(np.uint8))
@@ -240,4 +252,7 @@ def _eight_bit(image: Image.Image, channels: int) -> Image.Image:
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == mode else image.convert(mode)
+    try:
+        return image if image.mode == mode else image.convert(mode)
+    except ValueError:
+        raise UnreadableImage(f"its colours are of a kind that is not read ({image.mode}); save it in RGB") from None

@@ -84,7 +84,7 @@ def read_folder(
             store = lazy
         else:
             fill = partial(_decode_all, files, every_label, size, channels, progress, split)
-            key = f"{fingerprint}-{split}-{size}-{channels}-2"
+            key = f"{fingerprint}-{split}-{size}-{channels}-{decoding.DECODER}"
             store, stored_labels, bad = decode_and_store(len(files), shape, fill, cache, key)
             labels = stored_labels if source.class_names else None
         if bad:
@@ -113,7 +113,7 @@ def _open_lazily(
         except decoding.UnreadableImage as error:
             return str(error)
 
-    shapes, plain = np.ones((len(files), 2), np.int32), np.zeros(len(files), bool)
+    shapes = np.ones((len(files), 2), np.int32)
     bad: list[tuple[int, str]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(files), CHUNK):
@@ -122,11 +122,11 @@ def _open_lazily(
                 if isinstance(header, str):
                     bad.append((i, header))
                 else:
-                    shapes[i], plain[i] = (header.width, header.height), header.plain
+                    shapes[i] = header.width, header.height
             progress(f"reading the headers of {split} images", chunk[-1] + 1, len(files))
     readable = np.delete(np.arange(len(files)), [i for i, _ in bad])
     options = {"size": size, "channels": channels, "whole": whole, "report": notes.append}
-    return FolderImages(files, readable, shapes=shapes[readable], plain=plain[readable], **options), bad
+    return FolderImages(files, readable, shapes=shapes[readable], **options), bad
 
 
 def _decode_all(

@@ -8,9 +8,8 @@ from io import BytesIO
 
 import numpy as np
 
-from rotnet_keras.data import decoding, jpegs
+from rotnet_keras.data import decoding
 from rotnet_keras.data.crops import center_crops
-from rotnet_keras.engine import tf
 from rotnet_keras.errors import DataError
 
 
@@ -19,7 +18,6 @@ class LazyImages(ABC):
 
     Args:
         shapes: (N, 2) int, width and height of each image in its own pixels.
-        plain: (N,) bool, whether TensorFlow can decode an image; Pillow decodes the others.
         size: length in pixels that short sides are resized to; boxes count in these pixels.
         channels: 1 (grey) or 3 (RGB).
         whole: whether crops may lie anywhere in an image, not only in its central square.
@@ -29,13 +27,12 @@ class LazyImages(ABC):
     def __init__(
         self,
         shapes: np.ndarray,
-        plain: np.ndarray,
         size: int,
         channels: int,
         whole: bool,
         report: Callable[[str], None],
     ) -> None:
-        self.shapes, self.plain, self.size, self.channels, self.whole = shapes, plain, size, channels, whole
+        self.shapes, self.size, self.channels, self.whole = shapes, size, channels, whole
         self.shape = (len(shapes), size, size, channels)
         self._report = report
         self._damaged: set[int] = set()
@@ -103,22 +100,7 @@ class LazyImages(ABC):
 
     def decode(self, rows: np.ndarray, boxes: np.ndarray, side: int) -> list[np.ndarray | str]:
         """Return the same crops one by one, with the reason in place of an image that cannot be read."""
-        encoded = list(self._pool.map(self._contents, rows))
-        parts = [
-            (i, (content, (int(self.shapes[row, 0]), int(self.shapes[row, 1])), tuple(boxes[i].tolist())))
-            for i, (row, content) in enumerate(zip(rows, encoded, strict=True))
-            if self.plain[row] and isinstance(content, bytes)
-        ]
-        results: dict[int, np.ndarray | str] = {i: why for i, why in enumerate(encoded) if isinstance(why, str)}
-        try:
-            pixels = jpegs.decode([part for _, part in parts], self.size, side, self.channels)
-            results |= zip([i for i, _ in parts], pixels, strict=True)
-        except tf.errors.OpError:
-            # One damaged file fails the batch; Pillow finds out which.
-            pass
-        others = [i for i in range(len(rows)) if i not in results]
-        results |= zip(others, self._pool.map(lambda i: self._read(encoded[i], boxes[i], side), others), strict=True)
-        return [results[i] for i in range(len(rows))]
+        return list(self._pool.map(lambda row, box: self._decode_one(row, box, side), rows, boxes))
 
     def _extents(self, rows: np.ndarray) -> np.ndarray:
         """Return the whole images as boxes, in pixels of the resized images."""
@@ -132,8 +114,10 @@ class LazyImages(ABC):
         except OSError as error:
             return str(error.strerror or error)
 
-    def _read(self, content: bytes | str, box: np.ndarray, side: int) -> np.ndarray | str:
-        assert isinstance(content, bytes)
+    def _decode_one(self, row: int, box: np.ndarray, side: int) -> np.ndarray | str:
+        content = self._contents(row)
+        if isinstance(content, str):
+            return content
         try:
             top, left, height, width = box.tolist()
             return decoding.read_image(BytesIO(content), self.size, self.channels, (top, left, height, width), side)

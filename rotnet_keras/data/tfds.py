@@ -1,7 +1,10 @@
 """Reading data sets of TensorFlow Datasets: decoded into a store, or read from their own files image by image."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,8 +27,10 @@ Keys = tuple[str, str | None]
 
 def read_tfds(
     source: TfdsSource, data: Data, kept: dict[str, str], progress: Progress, notes: list[str]
-) -> tuple[dict[str, Split], list[str], str, Callable[[], str]]:
+) -> tuple[dict[str, Split], list[str], bool, str, Callable[[], str]]:
     """Read the splits and class names of a data set, its fingerprint, and a function for that of earlier versions.
+
+    The third value is whether images are resampled, or are not stored exactly.
 
     Args:
         kept: where each split's decoded images are kept, as an earlier start chose; receives the other choices.
@@ -52,20 +57,23 @@ def read_tfds(
         key = _cache_key(info, name, progress)
         cache = place_of(split, count, shape, data, kept)
         store: Store
+        bad: list[str] = []
         if cache == "none":
-            bad: list[str] = []
             options = {"size": size, "channels": shape[2], "whole": data.whole, "report": notes.append}
             store, labels = open_split_records(info, name, (image_key, label_key), options, progress, bad)
-            if bad:
-                reasons = first_few(bad, NAMED, "; ")
-                notes.append(f"{len(bad):,} {name} records cannot be read and are skipped: {reasons}")
         else:
             decoded = partial(_decode_split, builder, name, (image_key, label_key), shape, count, progress)
-            store, labels, _ = decode_and_store(count, shape, decoded, cache, f"{key}-{size}-{shape[2]}")
+            cache_key = f"{key}-{size}-{shape[2]}-{decoding.DECODER}"
+            store, labels, unread = decode_and_store(count, shape, decoded, cache, cache_key)
+            bad = [f"number {number:,} ({why})" for number, why in unread]
+        if bad:
+            reasons = first_few(bad, NAMED, "; ")
+            notes.append(f"{len(bad):,} {name} records cannot be read and are skipped: {reasons}")
         splits[split] = Split(store, np.arange(store.shape[0]), labels if label_key else None)
     class_names = list(info.features[label_key].names) if label_key else []
     sizes = [len(split) for split in splits.values()]
-    return splits, class_names, *fingerprints(info, tfds_splits(info, data.splits).values(), sizes, progress)
+    resampled = (height, width, channels) != shape or builder.info.features[image_key]._encoding_format == "jpeg"
+    return splits, class_names, resampled, *fingerprints(info, tfds_splits(info, data.splits).values(), sizes, progress)
 
 
 def open_builder(source: TfdsSource) -> tuple[Any, Any]:
@@ -134,21 +142,36 @@ def _cache_key(info: Any, name: str, progress: Progress) -> str:
 def _decode_split(
     builder: Any, name: str, keys: Keys, shape: tuple[int, int, int], count: int, progress: Progress
 ) -> Iterator[Decoded]:
-    """Yield the central square and the label of every example of a split, in order."""
+    """Yield the central square and the label of every example of a split, in order.
+
+    Images of 8 bits are decoded as files are. Those with other values or channels, only TensorFlow Datasets knows how.
+    """
     import tensorflow_datasets as tfds
 
     image_key, label_key = keys
+    feature = builder.info.features[image_key]
+    usual = feature.dtype == np.uint8 and shape[2] in (1, 3) and feature.shape[2] in (1, 3, None)
+    decoders = {image_key: tfds.decode.SkipDecoding()} if usual else None
+
+    def read(image: np.ndarray | bytes) -> np.ndarray | str:
+        if isinstance(image, np.ndarray):
+            return decoding.convert_channels(decoding.resize_array(image, shape[0]), shape[2])
+        try:
+            return decoding.read_image(BytesIO(image), shape[0], shape[2])
+        except decoding.UnreadableImage as error:
+            return str(error)
+
     in_turn = tfds.ReadConfig(
         interleave_cycle_length=_files_at_once(builder.info), interleave_block_length=RECORDS_IN_TURN
     )
-    stream = iter(tfds.as_numpy(builder.as_dataset(split=name, read_config=in_turn)))
+    stream = iter(tfds.as_numpy(builder.as_dataset(split=name, read_config=in_turn, decoders=decoders)))
     done = 0
-    while chunk := list(islice(stream, 256)):
-        for example in chunk:
-            image = decoding.resize_array(example[image_key], shape[0])
-            yield decoding.convert_channels(image, shape[2]), int(example[label_key]) if label_key else -1
-        done += len(chunk)
-        progress("reading images", done, count)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while chunk := list(islice(stream, 256)):
+            for example, pixels in zip(chunk, pool.map(read, (example[image_key] for example in chunk)), strict=True):
+                yield pixels, int(example[label_key]) if label_key else -1
+            done += len(chunk)
+            progress("reading images", done, count)
 
 
 def open_split_records(

@@ -125,17 +125,17 @@ def open_records(
     Raises:
         DataError: a file ends within a record, or where a record begins is damaged.
     """
-    file = cache_folder() / f"{''.join(c if c.isalnum() or c in '-.' else '_' for c in key)}.records-3.npz"
+    file = cache_folder() / f"{''.join(c if c.isalnum() or c in '-.' else '_' for c in key)}.records-4.npz"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         buffer = BytesIO()
         np.savez(buffer, **_build_index(parts, image_key, label_key, files_at_once, progress))
         write_atomically(file, buffer.getvalue())
     index = read_index(file)
-    shapes, plain, places, labels = (index[name] for name in ("shapes", "plain", "places", "labels"))
+    shapes, places, labels = (index[name] for name in ("shapes", "places", "labels"))
     bad = [str(why) for why in index["bad"]]
     paths = [path for path, _, _ in parts]
-    return RecordImages(paths, places, image_key, shapes=shapes, plain=plain, **options), labels, bad
+    return RecordImages(paths, places, image_key, shapes=shapes, **options), labels, bad
 
 
 def reading_order(counts: Sequence[int], files_at_once: int = FILES_AT_ONCE) -> np.ndarray:
@@ -163,7 +163,6 @@ def _build_index(
     total = sum(take for _, _, take in parts)
     numbers: list[int] = []
     shapes: list[tuple[int, int]] = []
-    plain: list[bool] = []
     places: list[tuple[int, int, int]] = []
     labels: list[int] = []
     bad: list[str] = []
@@ -180,7 +179,6 @@ def _build_index(
                 continue
             numbers.append(first + position)
             shapes.append((header.width, header.height))
-            plain.append(header.plain)
             places.append((number, start, len(record)))
             labels.append(_label(record, label_key))
             if len(places) % 256 == 0:
@@ -192,7 +190,6 @@ def _build_index(
     order = np.argsort(rank[np.array(numbers, np.int64)])
     return {
         "shapes": np.array(shapes, np.int32).reshape(-1, 2)[order],
-        "plain": np.array(plain, bool)[order],
         "places": np.array(places, np.int64).reshape(-1, 3)[order],
         "labels": np.array(labels, np.int64)[order],
         "bad": np.array(bad, dtype=str),

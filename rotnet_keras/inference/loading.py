@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rotnet_keras.config.schema import Recipe
-from rotnet_keras.data.decoding import UnreadableImage, read_image
+from rotnet_keras.data.decoding import UnreadableImage, read_center
 from rotnet_keras.data.layout import find_image_files
 from rotnet_keras.errors import DataError
 from rotnet_keras.runs.backbone_file import sizes_in
@@ -45,8 +45,7 @@ class ImageLoader:
         Raises:
             UnreadableImage: the file cannot be read.
         """
-        start = (self.size - self.side) / 2
-        return read_image(file, self.size, self.channels, (start, start, self.side, self.side))
+        return read_center(file, self.size, self.channels, self.side)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from rotnet_keras.data import datasets
 from rotnet_keras.data.annotations import AnnotatedDataset
 from rotnet_keras.data.audit import understand
 from rotnet_keras.data.batches import crop_size
+from rotnet_keras.data.decoding import DECODER
 from rotnet_keras.data.fingerprints import in_form_of
 from rotnet_keras.data.stores import PLACES, SPLITS, known_places
 from rotnet_keras.engine import device_name, keras, tf
@@ -110,7 +111,13 @@ def record_data(
         for note in dataset.notes:
             session.warn(note)
     dataset.notes.clear()
-    session.record(data=facts, device=device_name())
+    resampled = isinstance(dataset, datasets.Dataset) and dataset.resampled
+    if before and resampled and session.folder.facts().get("decoder") != DECODER:
+        session.warn(
+            "an earlier version of rotnet-keras began this run and decoded images in another way: from here on its "
+            "images differ by a few levels, so it is no exact repetition"
+        )
+    session.record(data=facts, device=device_name(), decoder=DECODER)
     counts = ", ".join(f"{facts[name]:,} {name}" for name in splits if facts[name])
     shape = " x ".join(str(n) for n in image_shape)
     session.say(f"{dataset.name}: {counts} images of {shape}")

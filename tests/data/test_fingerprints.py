@@ -12,7 +12,7 @@ from support.voc_kit import OBJECT
 
 from rotnet_keras.config.loading import load_recipe, to_toml
 from rotnet_keras.config.sections import AnnotatedData, Data
-from rotnet_keras.data import fingerprints, stores
+from rotnet_keras.data import decoding, fingerprints, stores
 from rotnet_keras.data.datasets import load
 from rotnet_keras.data.folders import FolderImages
 from rotnet_keras.data.sources import VocSource, find_source
@@ -186,6 +186,26 @@ def test_an_old_run_resumes_by_the_old_rule_and_then_by_content(starts):
     rewrite_facts(starts.folder, lambda facts: facts["data"].update(fingerprint="folder:0123456789abcdef"))
     with pytest.raises(DataError, match=f"was folder:0123456789abcdef, is {old}"):
         starts()
+
+
+def test_an_old_run_says_once_that_its_images_are_decoded_in_another_way(starts):
+    said = "decoded images in another way: from here on its images differ by a few levels"
+    starts()
+    rewrite_facts(starts.folder, lambda facts: facts.pop("decoder"))
+    starts()
+    assert said not in starts.folder.log.read_text(), "BMP files are read as ever"
+    for file in starts.photos.rglob("*.bmp"):
+        Image.open(file).save(file.with_suffix(".jpg"))
+        file.unlink()
+    rewrite_facts(starts.folder, lambda facts: (facts.pop("decoder"), facts.pop("data")))
+    starts()
+    starts()
+    assert said not in starts.folder.log.read_text(), "one decoder from the first start on"
+    rewrite_facts(starts.folder, lambda facts: facts.pop("decoder"))
+    starts()
+    starts()
+    assert starts.folder.log.read_text().count(said) == 1
+    assert starts.folder.facts()["decoder"] == decoding.DECODER
 
 
 def test_where_images_are_kept_is_chosen_once(starts, monkeypatch):
