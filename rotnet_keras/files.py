@@ -1,62 +1,315 @@
-"""Writing files atomically, so that no reader ever finds a partial one."""
+"""Opening files: bounded reads of regular files, and writes that no reader finds half done.
 
+A folder that others have made, such as a run folder, is opened with `inside`: no link in it is followed. What is not a
+regular file, such as a pipe, is never opened: reading it could wait for ever.
+"""
+
+import errno
+import json
 import os
+import re
 import secrets
-import shutil
+import stat
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, BinaryIO
 
 # What begins and ends the names of temporary files, so that those of a killed process can be found.
 TEMPORARY = ".*.tmp*"
+# A larger TOML file, or one with longer dotted keys, is not one of ours: the parser would take minutes to reject it.
+MAX_TOML_BYTES = 2**20
+LONG_KEY = re.compile(r"""(?<![\w"'-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){100}""")
+# A list of ten million images and their labels is smaller.
+MAX_LIST_BYTES = 1 << 30
+# No JSON or TOML of ours has so many tables and lists in each other; much deeper ones exhaust Python's stack.
+MAX_DEPTH = 40
+# Only the owner may look into these folders.
+PRIVATE = 0o700
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def open_file(path: Path, inside: Path | None = None) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Args:
+        path: the file.
+        inside: a folder that holds it, at any depth; below this folder no link is followed.
+
+    Raises:
+        OSError: it does not exist, is a folder, a pipe or a device, or would be reached by a link.
+    """
+    with _within(path, inside) as (name, folder):
+        return os.fdopen(_open_regular(path, name, folder, os.O_RDONLY, inside is not None), "rb")
+
+
+def read_file(path: Path, most: int, inside: Path | None = None) -> bytes:
+    """Return the content of a regular file of at most so many bytes.
+
+    Args:
+        path: the file.
+        most: in bytes.
+        inside: as of `open_file`.
+
+    Raises:
+        OSError: as of `open_file`, or the file is larger.
+    """
+    with open_file(path, inside) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than the {most:,} bytes that such a file may have", str(path))
+    return content
+
+
+def read_json(path: Path, most: int, inside: Path | None = None) -> Any:
+    """Return the value that a JSON file of at most so many bytes holds.
+
+    Args:
+        path: the file.
+        most: in bytes.
+        inside: as of `open_file`.
+
+    Raises:
+        OSError: as of `read_file`.
+        ValueError: it is not JSON, or nested too deeply.
+    """
+    return parse_json(read_file(path, most, inside))
+
+
+def read_toml(path: Path, inside: Path | None = None) -> dict[str, Any]:
+    """Return the values of a TOML file.
+
+    Args:
+        path: the file.
+        inside: as of `open_file`.
+
+    Raises:
+        OSError: as of `read_file`.
+        ValueError: it is not TOML in UTF-8, or nested too deeply.
+    """
+    # Editors of Windows begin a file with a byte order mark.
+    return parse_toml(read_file(path, MAX_TOML_BYTES, inside).decode("utf-8-sig"))
+
+
+def parse_json(text: bytes) -> Any:
+    """Parse JSON from others.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("too deeply nested") from None
+    # Nearly all texts have fewer brackets than levels are allowed.
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
+        _refuse_depth(value)
+    return value
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse TOML from others.
+
+    Raises:
+        ValueError: it is not TOML, or nested too deeply.
+    """
+    try:
+        if LONG_KEY.search(text):
+            raise RecursionError
+        values = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("too deeply nested") from None
+    _refuse_depth(values)
+    return values
+
+
+def _refuse_depth(value: Any) -> None:
+    """Raise `ValueError` unless a value of JSON or TOML has at most `MAX_DEPTH` levels of lists and tables."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list))]
+        level = [item for items in inner for item in items]
+        if not level:
+            return
+    raise ValueError("too deeply nested")
+
+
+def has_file(path: Path) -> bool:
+    """Return whether there is a regular file at a path, and not a link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def open_to_append(path: Path, inside: Path | None = None) -> BinaryIO:
+    """Open a regular file to append to it, and create it where it does not exist.
+
+    Args:
+        path: the file; its folder must exist.
+        inside: as of `open_file`.
+
+    Raises:
+        OSError: as of `open_file`, or it cannot be written.
+    """
+    with _within(path, inside) as (name, folder):
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        return os.fdopen(_open_regular(path, name, folder, flags, inside is not None), "ab")
+
+
+def make_folder(path: Path, inside: Path | None = None) -> None:
+    """Create a folder unless it exists.
+
+    Args:
+        path: the folder.
+        inside: as of `open_file`.
+
+    Raises:
+        OSError: it cannot be created, or something else has its name, such as a link.
+    """
+    with _within(path, inside) as (name, folder):
+        with suppress(FileExistsError):
+            os.mkdir(name, dir_fd=folder)
+        if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=inside is None).st_mode):
+            raise OSError(errno.ENOTDIR, "not a folder of its own: a link or a file", str(path))
+
+
+def make_private_folder(path: Path) -> None:
+    """Create a folder, and those above it, into which only this user may look; one that exists stays as it is."""
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=PRIVATE, exist_ok=True)
+
+
+def write_atomically(path: Path, content: bytes, inside: Path | None = None, private: bool = False) -> None:
     """Write or replace a file: a reader finds the old content or the new one, also after a crash. Its mode stays.
 
     Several writers, of one process or of several, do not mix: the file is whole, from the one that was last.
 
     Args:
-        path: the file; its folder must exist.
+        path: the file; its folder must exist. A link of this name is replaced, not followed.
         content: all of its bytes.
+        inside: as of `open_file`.
+        private: whether only this user may read a new file.
 
     Raises:
         OSError: it cannot be written; nothing is left.
     """
-    with replacing(path) as temporary:
+    with replacing(path, inside) as temporary:
+        if private:
+            temporary.chmod(0o600)
         temporary.write_bytes(content)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, inside: Path | None = None) -> Iterator[Path]:
     """Give an empty temporary file that replaces `path` after the block, unless the block fails.
 
     The file was created by this call and has a name that no other has, in the same folder and with the same suffix.
 
     Args:
-        path: the file; its folder must exist.
+        path: the file; its folder must exist. A link of this name is replaced, not followed.
+        inside: as of `open_file`.
 
     Raises:
         OSError: the file cannot be created, or not be put in place; nothing is left.
     """
-    temporary = _new_file_beside(path)
+    with _within(path, inside) as (name, folder):
+        temporary = _new_name_beside(name, folder)
+        try:
+            yield path.with_name(Path(temporary).name)
+            descriptor = _open_regular(path, temporary, folder, os.O_RDWR, unfollowed=True)
+            try:
+                os.fsync(descriptor)
+                with suppress(FileNotFoundError):
+                    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    if stat.S_ISREG(found.st_mode):
+                        os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
+
+
+def folder_size(path: Path) -> tuple[int, list[Path]]:
+    """Return the bytes of all files in a folder, and the folders in it that may not be read. No link is followed."""
+    total, closed = 0, []
+
+    def note(error: OSError) -> None:
+        closed.append(Path(str(error.filename)))
+
+    for folder, _, names in os.walk(path, onerror=note):
+        for name in names:
+            with suppress(OSError):
+                total += Path(folder, name).lstat().st_size
+    return total, closed
+
+
+@contextmanager
+def _within(path: Path, inside: Path | None) -> Iterator[tuple[str, int | None]]:
+    """Give how the system is to be asked for a file: its name, and the open folder that this is relative to."""
+    if inside is None:
+        yield str(path), None
+        return
+    *folders, name = _parts(path, inside)
+    descriptor = os.open(inside, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, temporary)
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
+        for part in folders:
+            try:
+                deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+            except NotADirectoryError:
+                raise NotADirectoryError(
+                    errno.ENOTDIR, f"{part!r} is not a folder of its own, but a link or a file", str(path)
+                ) from None
+            os.close(descriptor)
+            descriptor = deeper
+        yield name, descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _parts(path: Path, inside: Path) -> tuple[str, ...]:
+    """Return the names that lead from a folder to a file in it, some of which others may have chosen."""
+    try:
+        parts = path.relative_to(inside).parts
+        os.fsencode(path)
+    except ValueError:
+        parts = ()
+    if not parts or ".." in parts or "\0" in str(path):
+        raise OSError(errno.EINVAL, f"not the name of a file in {inside}", str(path))
+    return parts
+
+
+def _open_regular(path: Path, name: str, folder: int | None, flags: int, unfollowed: bool) -> int:
+    """Open a regular file; anything else is refused before it is opened, since opening a device can do something."""
+    with suppress(FileNotFoundError):
+        _require_regular(path, os.stat(name, dir_fd=folder, follow_symlinks=not unfollowed))
+    flags |= os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if unfollowed else 0)
+    descriptor = os.open(name, flags, 0o666, dir_fd=folder)
+    try:
+        _require_regular(path, os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
         raise
+    return descriptor
 
 
-def _new_file_beside(path: Path) -> Path:
+def _require_regular(path: Path, found: os.stat_result) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if stat.S_ISREG(found.st_mode):
+        return
+    what = "a link" if stat.S_ISLNK(found.st_mode) else "a pipe" if stat.S_ISFIFO(found.st_mode) else "a device"
+    raise OSError(errno.EINVAL, f"{what}, where a regular file is expected", str(path))
+
+
+def _new_name_beside(name: str, folder: int | None) -> str:
     """Create an empty file that did not exist before, so that neither a file nor a link of others is written to."""
     while True:
-        temporary = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
+        temporary = str(Path(name).with_name(f".{secrets.token_hex(4)}.tmp.{Path(name).name}"))
         with suppress(FileExistsError):
-            temporary.touch(exist_ok=False)
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder))
             return temporary

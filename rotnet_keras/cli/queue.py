@@ -11,7 +11,6 @@ from rotnet_keras.cli.options import (
     echo,
     echo_json,
     echo_table,
-    find_run,
     json_option,
     load_for_run,
     name_option,
@@ -54,9 +53,10 @@ def add(recipe: str, overrides: tuple[str, ...], name: str | None, runs_dir: Pat
 def list_(runs_dir: Path, as_json: bool) -> None:
     """List the waiting runs, and say whether a worker is active."""
     from rotnet_keras.runs.folder import runs_dir_option
-    from rotnet_keras.runs.queue import queued_runs, worker_pid
+    from rotnet_keras.runs.queue import not_queued_here, queued_runs, was_queued_here, worker_pid
 
-    pid, waiting = worker_pid(runs_dir), [(run.name, run.facts()) for run in queued_runs(runs_dir)]
+    queued = queued_runs(runs_dir)
+    pid, waiting = worker_pid(runs_dir), [(run.name, run.facts()) for run in queued]
     if as_json:
         keys = ("recipe", "overrides", "queued")
         runs = [{"name": name, **{key: facts.get(key) for key in keys}} for name, facts in waiting]
@@ -68,6 +68,9 @@ def list_(runs_dir: Path, as_json: bool) -> None:
         echo_table(["place", "run", "recipe", "queued"], rows)
     else:
         echo("The queue is empty.")
+    for run in queued:
+        if not was_queued_here(run):
+            echo(f"The worker skips {run.name}: {not_queued_here(run)}")
     if pid is not None:
         echo(f"Process {pid} works on the queue.")
     elif waiting:
@@ -79,9 +82,10 @@ def list_(runs_dir: Path, as_json: bool) -> None:
 @runs_dir_option
 def remove(run: str, runs_dir: Path) -> None:
     """Remove a waiting run from the queue, and delete its folder."""
+    from rotnet_keras.runs.control import find_own_run
     from rotnet_keras.runs.queue import remove_queued
 
-    folder = find_run(run, runs_dir)
+    folder = find_own_run(run, runs_dir)
     remove_queued(folder)
     echo(f"Removed {folder.name} from the queue.")
 

@@ -1,5 +1,6 @@
 """The commands about runs: list, follow, compare, report, resume, stop, kill, delete."""
 
+import codecs
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from rotnet_keras.cli.options import (
     PATH,
     argument,
     command,
+    counted_names,
     detach_option,
     echo,
     echo_json,
@@ -21,6 +23,7 @@ from rotnet_keras.cli.options import (
     option,
     run_argument,
     runs_dir_option,
+    warn,
     yes_option,
 )
 from rotnet_keras.errors import RecipeError, RotnetError
@@ -37,6 +40,8 @@ ENDED_STATES = ("stopped", "failed", "finished")
 EXIT_SECONDS = 15
 # Between two looks at a log that is followed.
 FOLLOW_SECONDS = 0.5
+# A log is printed in blocks of so many bytes.
+LOG_BLOCK = 1 << 20
 
 
 @command()
@@ -47,7 +52,10 @@ def runs(runs_dir: Path, as_json: bool) -> None:
     from rotnet_keras.runs.folder import list_runs
     from rotnet_keras.runs.status import COLUMNS, summary, summary_row
 
-    found = [summary(folder) for folder in list_runs(runs_dir)]
+    closed: list[Path] = []
+    found = [summary(folder) for folder in list_runs(runs_dir, closed)]
+    if closed:
+        warn(f"{counted_names([path.name for path in closed], 'folders')} in {runs_dir} may not be read by this user")
     if as_json:
         echo_json(found)
     elif not found:
@@ -82,21 +90,24 @@ def status(run: str, runs_dir: Path, as_json: bool) -> None:
 @flag("--follow", "-f", description="Keep printing what is added, until the run ends.")
 def logs(run: str, runs_dir: Path, follow: bool) -> None:
     """Print the log of a run."""
+    from rotnet_keras.files import open_file
     from rotnet_keras.runs.processes import Process
 
     folder = find_run(run, runs_dir)
-    offset = 0
+    offset, decoder = 0, codecs.getincrementaldecoder("utf-8")("replace")
     while True:
         ended = folder.process() is Process.GONE or folder.state() in ENDED_STATES
         try:
-            with folder.log.open("rb") as file:
+            with open_file(folder.log, folder.path) as file:
                 file.seek(offset)
-                text = file.read()
-        except OSError:
+                text = file.read(LOG_BLOCK)
+        except FileNotFoundError:
             text = b""
         offset += len(text)
-        echo(text.decode("utf-8", "replace"), newline=False)
-        if not follow or (ended and not text):
+        echo(decoder.decode(text), newline=False)
+        if text:
+            continue
+        if ended or not follow:
             return
         time.sleep(FOLLOW_SECONDS)
 
@@ -147,8 +158,15 @@ def report(run: str, runs_dir: Path) -> None:
 def collect(studies: tuple[str, ...], output: Path, name: str, title: str, runs_dir: Path) -> None:
     """Collect tables and figures of finished studies."""
     from rotnet_keras.reports.study_pages import collect as write
+    from rotnet_keras.runs.status import unreadable_as_run_error
+    from rotnet_keras.runs.values import PLAIN_NAME
 
-    echo(write([find_run(study, runs_dir) for study in studies], output, name, title))
+    if not PLAIN_NAME.fullmatch(name):
+        raise RecipeError(f"--name: expected a plain file name without its ending, got {name!r}")
+    folders = [find_run(study, runs_dir) for study in studies]
+    with unreadable_as_run_error(*folders):
+        page = write(folders, output, name, title)
+    echo(page)
 
 
 @command()
@@ -193,6 +211,7 @@ def stop(run: str, runs_dir: Path) -> None:
 
     This also works from another machine that shares the folder.
     """
+    from rotnet_keras.runs.control import request_stop
     from rotnet_keras.runs.folder import command_line
     from rotnet_keras.runs.processes import Process
 
@@ -203,7 +222,7 @@ def stop(run: str, runs_dir: Path) -> None:
         _ask_elsewhere(folder)
         return
     _require_alive(folder)
-    folder.stop_file.touch()
+    request_stop(folder)
     echo(f"{folder.name} stops after its current step. Continue later with: {command_line('resume', folder)}")
 
 
@@ -218,16 +237,18 @@ def kill(run: str, runs_dir: Path, yes: bool) -> None:
     """
     import psutil
 
+    from rotnet_keras.runs.control import find_process
     from rotnet_keras.runs.folder import command_line
 
     folder = find_run(run, runs_dir)
     _require_alive(folder)
+    find_process(folder)
     echo(f"Killing {folder.name} loses {_lost_steps(folder)}. To lose nothing: {command_line('stop', folder)}")
     _confirm(yes, f"Kill {folder.name}?")
     # It may have ended, and its number gone to another process, while the question was open.
     _require_alive(folder)
+    process = find_process(folder)
     try:
-        process = psutil.Process(folder.facts()["pid"])
         family = [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         raise RotnetError(f"{folder.name} has just ended by itself") from None
@@ -250,15 +271,18 @@ def kill(run: str, runs_dir: Path, yes: bool) -> None:
 @yes_option
 def delete(run: str, runs_dir: Path, yes: bool) -> None:
     """Delete a run folder with everything in it."""
-    from rotnet_keras.runs.folder import command_line, remove_run
+    from rotnet_keras.files import folder_size
+    from rotnet_keras.runs.control import find_own_run, remove_run
+    from rotnet_keras.runs.folder import command_line
     from rotnet_keras.runs.status import explanation
 
-    folder = find_run(run, runs_dir)
+    folder = find_own_run(run, runs_dir)
     _wait_for_exit(folder)
     _require_ended(folder, command_line("stop", folder))
-    size = sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file()) / 1e6
+    size, closed = folder_size(folder.path)
     backbone = "with its exported backbone" if folder.backbone.is_file() else "which holds no exported backbone"
-    echo(f"This deletes {folder.path} ({size:.1f} MB), {backbone}.")
+    unread = f", and of {counted_names(list(map(str, closed)), 'folders')} that may not be read" if closed else ""
+    echo(f"This deletes {folder.path} ({size / 1e6:.1f} MB{unread}), {backbone}.")
     if folder.state() == "stalled":
         echo(explanation(folder, "stalled", folder.last_events()))
     _confirm(yes, f"Delete {folder.name}?")
@@ -269,12 +293,13 @@ def delete(run: str, runs_dir: Path, yes: bool) -> None:
 
 def _ask_elsewhere(folder: "RunFolder") -> None:
     """Ask a process that cannot be seen from here to stop; it looks for the file after each step."""
+    from rotnet_keras.runs.control import request_stop
     from rotnet_keras.runs.folder import command_line
 
     state = folder.state()
     if state in ENDED_STATES:
         raise RotnetError(f"{folder.name} has nothing to stop: it is {state}")
-    folder.stop_file.touch()
+    request_stop(folder)
     echo(
         f"Asked {folder.name} to stop. Its process was started on {folder.host()} and cannot be seen from here; if it "
         f"still runs, it stops after its current step. See what comes of it: {command_line('status', folder)}"

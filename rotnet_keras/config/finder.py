@@ -1,10 +1,10 @@
 """Finding recipe files by name, and reading their title, kind and expected duration without checking them."""
 
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
 from rotnet_keras.errors import RecipeError
+from rotnet_keras.files import read_toml
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -32,7 +32,7 @@ def find_recipe(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     try:
-        if path.is_file():
+        if path.exists() and not path.is_dir():
             return path
     except OSError as error:  # A name that no file can have.
         raise RecipeError(f"{name}: no such recipe: {error.strerror}") from None
@@ -45,7 +45,7 @@ def find_recipe(name: str) -> Path:
 def kind_and_title(path: Path) -> tuple[str, str]:
     """Return a recipe file's kind and title; "?" and the reason if it cannot be read."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        values = read_toml(path)
     except (OSError, ValueError) as error:
         return "?", str(error)
     return str(values.get("kind", "?")), str(values.get("title", ""))
@@ -54,7 +54,7 @@ def kind_and_title(path: Path) -> tuple[str, str]:
 def expected_minutes(path: Path) -> tuple[float | None, str]:
     """Return the minutes and the hardware of a recipe file's `[expect]`; (None, "") if it has none."""
     try:
-        expect = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("expect", {})
+        expect = read_toml(path).get("expect", {})
         return float(expect["minutes"]), str(expect["hardware"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None, ""

@@ -16,11 +16,10 @@ from rotnet_keras.config.renamed_keys import Location, current_location, renamin
 from rotnet_keras.config.schema import BackboneSource, Recipe
 from rotnet_keras.config.validation import cross_section_errors
 from rotnet_keras.errors import RecipeError
+from rotnet_keras.files import MAX_TOML_BYTES, parse_toml, read_file
 
 # How many of the allowed names a message lists.
 MAX_LISTED_NAMES = 5
-# A larger file, or one with longer keys, is not a recipe: the parser would take minutes to reject it.
-MAX_RECIPE_BYTES, MAX_KEY_PARTS = 2**20, 100
 # Sections that say where a backbone comes from.
 BACKBONE_SECTIONS = ("backbone", "pretrained")
 
@@ -43,19 +42,15 @@ def load_recipe(
     """
     path = find_recipe(str(name))
     try:
-        if path.stat().st_size > MAX_RECIPE_BYTES:
-            raise RecipeError(f"{path}: too large for a recipe: expected at most {MAX_RECIPE_BYTES:,} bytes")
         # Editors of Windows begin a file with a byte order mark.
-        text = path.read_text(encoding="utf-8-sig")
-        if any(line.partition("=")[0].count(".") >= MAX_KEY_PARTS for line in text.splitlines() if "=" in line):
-            raise RecursionError
-        values = tomllib.loads(text)
+        text = read_file(path, MAX_TOML_BYTES).decode("utf-8-sig")
+        values = parse_toml(text)
     except UnicodeDecodeError as error:
         raise RecipeError(
             f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8 in your editor"
         ) from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RecipeError(f"{path}: not valid TOML: {error or 'too deeply nested'}") from None
+    except ValueError as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from None
     values, old_keys = with_current_keys(values)

@@ -19,7 +19,7 @@ import numpy as np
 
 from rotnet_keras.data.stores import Progress, cache_folder, read_index
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import write_atomically
+from rotnet_keras.files import make_private_folder, write_atomically
 
 # Bytes of a hash, and files that are read between two reports of progress.
 DIGEST_BYTES, CHUNK = 16, 256
@@ -135,5 +135,5 @@ def _write_index(index: Path, names: Sequence[str], facts: np.ndarray, digests: 
     np.savez(buffer, names=np.frombuffer(joined, np.uint8), facts=facts, digests=digests)
     # Without it the next start reads the files again.
     with suppress(OSError):
-        index.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(index.parent)
         write_atomically(index, buffer.getvalue())

@@ -11,6 +11,7 @@ import numpy as np
 
 from rotnet_keras.config.sections import Data
 from rotnet_keras.errors import DataError
+from rotnet_keras.files import make_private_folder
 
 # The most that "auto" keeps in memory, in bytes, and the largest share of the free disk that it takes.
 MEMORY_BYTES = 500_000_000
@@ -193,7 +194,7 @@ def read_index(file: Path) -> dict[str, np.ndarray]:
 
 
 def _write(pixels_file: Path, index_file: Path, decoded: Iterable[Decoded]) -> None:
-    pixels_file.parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(pixels_file.parent)
     temporary = pixels_file.with_name(f".{pixels_file.name}.{os.getpid()}")
     labels: list[int] = []
     bad: list[tuple[int, str]] = []

@@ -19,7 +19,7 @@ from rotnet_keras.data.lazy_images import LazyImages
 from rotnet_keras.data.stores import cache_folder, read_index
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import write_atomically
+from rotnet_keras.files import make_private_folder, write_atomically
 
 # A record is the length of its data (8 bytes), a checksum of the length (4), the data, and their checksum (4).
 HEADER, FOOTER = 12, 4
@@ -127,7 +127,7 @@ def open_records(
     """
     file = cache_folder() / f"{''.join(c if c.isalnum() or c in '-.' else '_' for c in key)}.records-4.npz"
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(file.parent)
         buffer = BytesIO()
         np.savez(buffer, **_build_index(parts, image_key, label_key, files_at_once, progress))
         write_atomically(file, buffer.getvalue())

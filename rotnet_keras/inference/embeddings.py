@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import write_atomically
+from rotnet_keras.files import open_file, write_atomically
 from rotnet_keras.inference.loading import ImageLoader, Progress, check_any_readable, image_loader, load_batches
 from rotnet_keras.runs.backbone_file import default_tap, maker_of
 
@@ -93,14 +93,15 @@ def load_features(file: Path) -> Features:
     """
     try:
         if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as arrays:
+            with open_file(file) as opened, np.load(opened, allow_pickle=False) as arrays:
                 files = [str(name) for name in arrays["files"]]
                 # Files of earlier versions have no paths.
                 paths = [str(path) for path in arrays["paths"]] if "paths" in arrays else []
                 return Features(str(arrays["backbone"]), str(arrays["tap"]), files, arrays["features"], paths)
         from pyarrow import parquet
 
-        rows = parquet.read_table(file)
+        with open_file(file) as opened:
+            rows = parquet.read_table(opened)
         about = json.loads(rows.schema.metadata[b"rotnet_keras"])
         names = rows.column_names
         values = np.stack([rows[name].to_numpy() for name in names if name.startswith("feature_")], axis=1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import replacing
+from rotnet_keras.files import MAX_LIST_BYTES, read_file, replacing
 from rotnet_keras.inference.calibration import at_temperature
 from rotnet_keras.inference.loading import (
     ImageBatch,
@@ -103,7 +103,9 @@ def read_class_names(file: Path) -> list[str]:
         DataError: the file cannot be read, has no names, or has a name twice.
     """
     try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        names = [
+            line.strip() for line in read_file(file, MAX_LIST_BYTES).decode("utf-8-sig").splitlines() if line.strip()
+        ]
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

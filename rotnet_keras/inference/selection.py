@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import write_atomically
+from rotnet_keras.files import MAX_LIST_BYTES, open_file, read_file, write_atomically
 from rotnet_keras.inference.embeddings import Features
 from rotnet_keras.inference.few_labels import open_table, read_labelled_files
 from rotnet_keras.text import first_few
@@ -157,13 +157,14 @@ def _predictions(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         from pyarrow import ArrowInvalid, parquet
 
         try:
-            rows = parquet.read_table(source, columns=[FILE, CONFIDENCE, ERROR]).to_pylist()
+            with open_file(source) as opened:
+                rows = parquet.read_table(opened, columns=[FILE, CONFIDENCE, ERROR]).to_pylist()
         except (ArrowInvalid, OSError) as error:
             raise DataError(f"{source}: not a table that `rotnet-keras predict` wrote: {error}") from None
         yield from ((f"{source}, row {number}", row) for number, row in enumerate(rows, 1))
     elif source.suffix.lower() == ".jsonl":
         try:
-            for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
+            for number, line in enumerate(read_file(source, MAX_LIST_BYTES).decode().splitlines(), 1):
                 row = json.loads(line)
                 if not isinstance(row, dict) or FILE not in row:
                     raise ValueError(f"line {number} is no prediction")

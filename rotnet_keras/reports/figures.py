@@ -9,7 +9,9 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from rotnet_keras.reports.samples import read_strip
 from rotnet_keras.reports.study_results import ResultGrid
+from rotnet_keras.text import printable
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -26,12 +28,16 @@ STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
     "legend.frameon": False,
+    # Names of classes and rows come from data: a "$" in them begins no formula.
+    "text.parse_math": False,
     "savefig.dpi": 120,
     "savefig.bbox": "tight",
 }
 # First-layer filters: tiles in a row, and the width of the figure in pixels.
 FILTER_COLUMNS = 16
 FILTERS_WIDTH = 640
+# More characters of a name would make a figure as wide as they are.
+MAX_NAME = 40
 
 
 def draw_curves(events: Sequence[Event], classes: int | None, accuracy_name: str, path: Path) -> bool:
@@ -81,10 +87,12 @@ def draw_result_grid(grid: ResultGrid, path: Path) -> None:
             if ours:
                 spread = [cell.std or 0.0 for cell in ours.values()] if grid.spread else None
                 means = [cell.mean for cell in ours.values()]
-                axis.errorbar(list(ours), means, spread, fmt="o-", ms=4, capsize=3, color=color, label=row)
+                axis.errorbar(list(ours), means, spread, fmt="o-", ms=4, capsize=3, color=color, label=_short(row))
             theirs = {x: cell.paper for x, cell in cells.items() if cell.paper is not None}
             if theirs:
-                axis.plot(list(theirs), list(theirs.values()), "--", color=color, alpha=0.6, label=f"{row}, paper")
+                axis.plot(
+                    list(theirs), list(theirs.values()), "--", color=color, alpha=0.6, label=f"{_short(row)}, paper"
+                )
         axis.set(xlabel=grid.x, ylabel="accuracy, %", xscale="log" if grid.log else "linear")
         if grid.log:
             ticks = [float(column) for column in grid.columns]
@@ -106,7 +114,7 @@ def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title:
     """Draw a confusion matrix, in percent of each true class; rows of the counts are true classes."""
     matrix = np.asarray(counts, float)
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    size = len(names)
+    size, names = len(names), [_short(name) for name in names]
     with plt.rc_context({**STYLE, "axes.grid": False}):
         side = 2.2 + 0.45 * size
         figure, axis = plt.subplots(figsize=(side, side), layout="constrained")
@@ -143,8 +151,7 @@ def draw_ambiguous(event: Event, strip: Path, path: Path) -> None:
 
 def _draw_tiles(strip: Path, side: int, titles: Sequence[tuple[str, str]], path: Path) -> None:
     """Draw the tiles of a strip, each under its title, which is (text, colour)."""
-    with Image.open(strip) as image:
-        pixels = np.asarray(image)
+    pixels = np.asarray(read_strip(strip))
     columns = 8
     rows = -(-len(titles) // columns)
     with plt.rc_context({**STYLE, "axes.grid": False}):
@@ -195,6 +202,12 @@ def _filter_tiles(kernels: np.ndarray) -> np.ndarray:
         top, left = (side + gap) * (n // columns), (side + gap) * (n % columns)
         canvas[top : top + side, left : left + side] = tile
     return np.round(255 * canvas).astype(np.uint8)
+
+
+def _short(name: str) -> str:
+    """Return a name as a figure has room for it."""
+    name = " ".join(printable(name).split())
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

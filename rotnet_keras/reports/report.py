@@ -3,6 +3,7 @@
 import base64
 import time
 from collections.abc import Sequence
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,21 @@ from typing import Any
 import tomlkit
 
 from rotnet_keras.config.finder import PACKAGE
-from rotnet_keras.files import write_atomically
+from rotnet_keras.files import make_folder, read_file, write_atomically
 from rotnet_keras.reports.study_results import picture_events, result_grids
 from rotnet_keras.reports.tables import HEAD_NAMES, MAX_LISTED_CLASSES, result_tables
 from rotnet_keras.runs import suitability
-from rotnet_keras.runs.events import Event
 from rotnet_keras.runs.backbone_file import best_probe, default_tap, read_backbone
+from rotnet_keras.runs.events import Event
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.task_labels import task_of
+from rotnet_keras.runs.values import file_named
 from rotnet_keras.text import duration, printable
 
 # Figures wider than this are scrolled on small screens instead of being shrunk.
 WIDE_PIXELS = 900
+# A larger figure is not one of ours.
+MAX_FIGURE_BYTES = 1 << 26
 
 SNIPPET = """\
 import keras
@@ -38,7 +42,11 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
     Args:
         run: the run, in any state.
         state: the state that the report shows; by default the run's own.
+
+    Raises:
+        RunError: the folder holds something that is not its own, such as a link.
     """
+    run.require_own_files()
     events = run.events()
     recipe = run.recipe_values()
     end = next((e for e in reversed(events) if e["kind"] == "end"), None)
@@ -82,7 +90,9 @@ def render(name: str, values: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cells"] = lambda row: " | ".join(str(cell).replace("|", "\\|") for cell in row)
+    environment.filters["cells"] = lambda row: " | ".join(
+        " ".join(str(cell).split()).replace("|", "\\|") for cell in row
+    )
     return printable(environment.get_template(f"{name}.jinja").render(values))
 
 
@@ -97,15 +107,22 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
 
     from rotnet_keras.reports import figures
 
-    run.figures.mkdir(exist_ok=True)
+    make_folder(run.figures, run.path)
     found: list[dict[str, Any]] = []
 
     def add(file: str, title: str, caption: str, pixels: bool = False) -> None:
-        content = base64.b64encode((run.figures / file).read_bytes()).decode()
-        with Image.open(run.figures / file) as image:
+        content = read_file(run.figures / file, MAX_FIGURE_BYTES, run.path)
+        with Image.open(BytesIO(content), formats=("PNG",)) as image:
             wide = image.width > WIDE_PIXELS
         found.append(
-            {"file": file, "title": title, "caption": caption, "base64": content, "pixels": pixels, "wide": wide}
+            {
+                "file": file,
+                "title": title,
+                "caption": caption,
+                "base64": base64.b64encode(content).decode(),
+                "pixels": pixels,
+                "wide": wide,
+            }
         )
 
     if run.recipe_values().get("kind") == "study":
@@ -115,7 +132,8 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
                 caption = "Mean over the seeds, with the standard deviation." if grid.spread else ""
                 add(f"table-{number}.png", grid.title, caption)
         for picture in picture_events(run):
-            add(picture["file"], picture["title"], "The first test images; runs of the first seed.")
+            if file_named(run.figures, picture["file"]):
+                add(picture["file"], picture["title"], "The first test images; runs of the first seed.")
         return found
     task = task_of(run)
     chance_classes = None if task.score_name else task.num_classes
@@ -127,9 +145,9 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
         figures.draw_confusion(counts, task.classes, "% of each true class", run.figures / "confusion.png")
         what = "Validation images; every rotated copy counts." if _rotates(run) else "Validation images."
         add("confusion.png", "Confusion matrix", what)
-    if (run.figures / "pictures.png").is_file():
+    if file_named(run.figures, "pictures.png"):
         add("pictures.png", "Test images", "The best results, then the worst: ground truth and prediction.")
-    samples = [e for e in events if e["kind"] == "samples" and (run.samples / str(e["file"])).is_file()]
+    samples = [e for e in events if e["kind"] == "samples" and file_named(run.samples, e["file"])]
     if samples:
         figures.draw_samples(samples[-1], run.samples / samples[-1]["file"], run.figures / "samples.png")
         caption = (
@@ -137,11 +155,11 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
         )
         add("samples.png", "Sample predictions", f"{caption}The last row shows the worst predictions.")
     suitable = suitability.latest_suitability(events)
-    if suitable and (run.samples / str(suitable["file"])).is_file():
+    if suitable and file_named(run.samples, suitable["file"]):
         figures.draw_ambiguous(suitable, run.samples / suitable["file"], run.figures / "ambiguous.png")
         caption = "The two most probable rotations of each image as shown, from the predictions for all its copies."
         add("ambiguous.png", "The most ambiguous images", caption)
-    if (run.figures / "filters.png").is_file():
+    if file_named(run.figures, "filters.png"):
         caption = "Kernels of the first convolution, scaled by its batch normalisation; grey is zero."
         add("filters.png", "First-layer filters", caption, True)
     probe = best_probe(events)

@@ -1,5 +1,6 @@
 """Sample images with predictions: small tiles side by side in one image file, their labels in an event."""
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from rotnet_keras.files import open_file
+
 # How many images are shown every time, in how many the worst predictions are searched, and how many of those are shown.
 FIXED_SAMPLES = 24
 SEARCHED_SAMPLES = 128
 WORST_SAMPLES = 8
+# A strip of more pixels is not one of ours.
+MAX_PIXELS = 1 << 25
 
 
 def write_samples(
@@ -50,6 +55,21 @@ def write_samples(
         for n, i in enumerate(chosen)
     ]
     return {"file": name, "tile": int(inputs.shape[1]), "tiles": tiles}
+
+
+def read_strip(path: Path) -> Image.Image:
+    """Return the image of a strip, or another image that a run has drawn: a PNG file in a folder of the run's folder.
+
+    Raises:
+        OSError: it is missing, no PNG file, larger than any strip, or reached by a link.
+        ValueError: it is damaged.
+        SyntaxError: it is damaged, too.
+    """
+    with open_file(path, path.parent.parent) as file, Image.open(file, formats=("PNG",)) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise OSError(errno.EFBIG, f"larger than the {MAX_PIXELS:,} pixels that such an image may have", str(path))
+        image.load()
+        return image.copy()
 
 
 def write_image_strip(folder: Path, name: str, images: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """The results of several studies collected for publication: `README.md`, one HTML page, and figures."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ import tomlkit
 
 from rotnet_keras.config.finder import shipped_recipes
 from rotnet_keras.errors import RunError
-from rotnet_keras.files import write_atomically
+from rotnet_keras.files import has_file, make_folder, open_file, replacing, write_atomically
 from rotnet_keras.reports.report import draw_run_figures, render, run_details, without_local_paths
 from rotnet_keras.reports.tables import result_tables
 from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.values import PLAIN_NAME
 
 # The facts of a study that are published: not its process, folders and command line.
 KEPT_FACTS = ("format", "recipe", "created", "cpus", "processor", "device", "python", "versions", "steps", "scale")
@@ -50,35 +52,46 @@ def collect(studies: Sequence[RunFolder], output: Path, name: str, title: str) -
         The path of the HTML page.
 
     Raises:
-        RunError: a run is not a study, or not finished.
+        RunError: a run is not a study, or not finished, its recipe's name is no plain name, or its folder holds a link.
     """
     for run in studies:
+        run.require_own_files()
         if run.recipe_values().get("kind") != "study" or run.state() != "finished":
             raise RunError(f"{run.name} is not a finished study; only finished studies can be collected")
+    output.mkdir(parents=True, exist_ok=True)
     sections = [_section(run, output) for run in studies]
     values = {"title": title, "sections": sections}
     for template, path in (("results.md", output / "README.md"), ("results.html", output / f"{name}.html")):
-        write_atomically(path, render(template, values).encode())
+        write_atomically(path, render(template, values).encode(), output)
     return output / f"{name}.html"
 
 
 def _section(run: RunFolder, output: Path) -> Section:
     recipe, events = run.recipe_values(), run.events()
-    name = str(run.facts().get("recipe", run.name))
+    name = run.facts().get("recipe", run.name)
+    if not PLAIN_NAME.fullmatch(name):
+        raise RunError(f"{run.facts_file}: recipe: expected a plain name, which becomes that of a folder, got {name!r}")
     figures = draw_run_figures(run, events)
     target = RunFolder(output / name)
     if target.path.absolute() != run.path.absolute():
-        target.figures.mkdir(parents=True, exist_ok=True)
-        for file in run.figures.iterdir():
-            shutil.copyfile(file, target.figures / file.name)
-        shutil.copyfile(run.events_file, target.events_file)
-        write_atomically(target.recipe, tomlkit.dumps(without_local_paths(recipe)).encode())
+        make_folder(target.path, output)
+        make_folder(target.figures, output)
+        drawn = [run.figures / str(figure["file"]) for figure in figures]
+        for file in [found for png in drawn for found in (png, png.with_suffix(".svg")) if has_file(found)]:
+            _copy(file, run.path, target.figures / file.name, output)
+        _copy(run.events_file, run.path, target.events_file, output)
+        write_atomically(target.recipe, tomlkit.dumps(without_local_paths(recipe)).encode(), output)
         facts = {key: value for key, value in run.facts().items() if key in KEPT_FACTS}
-        write_atomically(target.facts_file, json.dumps(facts, indent=2).encode())
-    command = f"rotnet-keras run {_recipe_argument(name)} scale={recipe['scale']}"
+        write_atomically(target.facts_file, json.dumps(facts, indent=2).encode(), output)
+    command = f"rotnet-keras run {_recipe_argument(name)} {shlex.quote('scale=' + recipe['scale'])}"
     return Section(
         name, recipe["title"], recipe["paper"], command, result_tables(run), figures, run_details(run, events)
     )
+
+
+def _copy(file: Path, inside: Path, copy: Path, output: Path) -> None:
+    with open_file(file, inside) as source, replacing(copy, output) as temporary, temporary.open("wb") as target:
+        shutil.copyfileobj(source, target)
 
 
 def _recipe_argument(name: str) -> str:

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rotnet_keras.errors import RunError
+from rotnet_keras.files import open_file, open_to_append, parse_json
 
 Event = dict[str, Any]
 
@@ -20,10 +21,14 @@ Event = dict[str, Any]
 TAIL_BYTES = 65536
 # The most bytes that are read at once.
 MAX_BLOCK_BYTES = 1 << 22
+# A longer line is no event of ours: that of a run with results for a thousand classes has a hundredth of it.
+MAX_LINE_BYTES = 1 << 23
 # How the line of an event begins that this package wrote.
 KIND_PREFIX = re.compile(rb'\{"kind":"(\w+)"')
 # How the line of a step event begins. Millions of them can be skipped without parsing their JSON.
 STEP_PREFIX = b'{"kind":"step"'
+# For so long a lock is tried, so many times: whoever only looks at it is done by then.
+LOCK_SECONDS, LOCK_TRIES = 0.1, 5
 # How many step events a verdict needs.
 NEWEST_STEPS = 20
 
@@ -32,7 +37,8 @@ NEWEST_STEPS = 20
 class EventReader:
     """Follows an events file: each call of `new_lines` or `new_events` yields what was appended since the last call.
 
-    An unterminated last line is left for the next call. A line that is not an event is counted and skipped.
+    An unterminated last line is left for the next call. A line that is not an event is counted and skipped, and so is
+    one of more than `MAX_LINE_BYTES`, which is never held in memory.
 
     Attributes:
         offset: how many bytes have been read.
@@ -51,15 +57,20 @@ class EventReader:
         The offset moves line by line, so a caller may stop anywhere and continue with a later call.
         """
         try:
-            with self.path.open("rb") as file:
+            with open_file(self.path, self.path.parent) as file:
                 if file.seek(0, os.SEEK_END) < self.offset:
                     self.offset = 0
                     self.restarted += 1
                 file.seek(max(0, self.offset - 1))
                 partial = self.offset > 0 and file.read(1) != b"\n"
-                for line in file:
+                while line := file.readline(MAX_LINE_BYTES):
                     if not line.endswith(b"\n"):
-                        return
+                        if len(line) < MAX_LINE_BYTES:
+                            return
+                        self.unreadable += not partial
+                        partial = True
+                        self.offset += len(line)
+                        continue
                     self.offset += len(line)
                     if partial:
                         partial = False
@@ -82,18 +93,24 @@ class EventWriter:
     """Appends events, one flushed line each, and holds a lock that keeps a second writer out.
 
     Raises:
-        RunError: another process holds the lock.
+        RunError: another process holds the lock, the file is not a file of the folder's own, or it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = open_to_append(path, path.parent)
+        except OSError as error:
+            raise RunError(f"{path} cannot be written: {error.strerror}") from None
+        try:
+            lock(self._file, path)
         except BlockingIOError:
             self._file.close()
             raise RunError(
                 f"{path.parent.name} is running already; only one process can write to a run folder"
             ) from None
+        except RunError:
+            self._file.close()
+            raise
         self._drop_torn_line(path)
 
     def write(self, kind: str, **values: Any) -> None:
@@ -109,14 +126,49 @@ class EventWriter:
 
     def _drop_torn_line(self, path: Path) -> None:
         """Cut off an unfinished last line, left by a killed process, so that the next event starts a new line."""
-        size, unfinished = path.stat().st_size, b""
+        size, unfinished = os.fstat(self._file.fileno()).st_size, 0
         for block in _blocks_from_end(path):
             _, newline, after = block.rpartition(b"\n")
-            unfinished = after + unfinished
+            unfinished += len(after)
             if newline:
                 break
         if unfinished:
-            os.truncate(path, size - len(unfinished))
+            self._file.truncate(size - unfinished)
+
+
+def lock(file: BinaryIO, path: Path) -> None:
+    """Lock an open file for this process, until it is closed; its path is for messages.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+        RunError: the file system has no locks.
+    """
+    # Whoever looks whether the file is locked holds its lock for an instant.
+    for seconds in (*[LOCK_SECONDS / LOCK_TRIES] * LOCK_TRIES, 0.0):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not seconds:
+                raise
+            time.sleep(seconds)
+        except OSError as error:
+            raise RunError(
+                f"{path.parent} is on a disk without file locks ({error.strerror}), which keep two "
+                "processes from writing to one run; choose another folder with --runs-dir"
+            ) from None
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock of a file."""
+    try:
+        with open_file(path, path.parent) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def lines_from_end(path: Path) -> Iterator[bytes]:
@@ -124,23 +176,26 @@ def lines_from_end(path: Path) -> Iterator[bytes]:
 
     Memory is needed for a part of the file only, however far back the caller reads.
     """
-    rest, unfinished = b"", True
+    # Whether the line whose end has been read last is one to skip: it is not complete, or too long.
+    rest, skipped = b"", True
     try:
         for block in _blocks_from_end(path):
             rest, *lines = (block + rest).split(b"\n")
-            if unfinished and lines:
-                lines.pop()  # What follows the last line break is empty, or not complete.
-                unfinished = False
+            if skipped and lines:
+                lines.pop()
+                skipped = False
             yield from reversed(lines)
+            if skipped or len(rest) > MAX_LINE_BYTES:
+                rest, skipped = b"", True
     except OSError:
         return
-    if rest and not unfinished:
+    if rest and not skipped:
         yield rest
 
 
 def _blocks_from_end(path: Path) -> Iterator[bytes]:
     """Yield the bytes of a file in blocks, the last one first; each is twice as large as the one before."""
-    with path.open("rb") as file:
+    with open_file(path, path.parent) as file:
         end, length = file.seek(0, os.SEEK_END), TAIL_BYTES
         while end:
             start = max(0, end - length)
@@ -150,14 +205,19 @@ def _blocks_from_end(path: Path) -> Iterator[bytes]:
 
 
 def parse_event(line: bytes) -> Event | None:
-    """Parse a line; None if it is not an event, that is a JSON object with a `kind` and a `time`."""
+    """Parse a line; None if it is not an event: a JSON object with a `kind`, a `time`, and a number as its `step`."""
     try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
+        event = parse_json(line)
+    except ValueError:
         return None
     if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
         return None
-    return event if isinstance(event.get("time"), (int, float)) else None
+    return event if _is_number(event.get("time")) and _is_number(event.get("step", 0)) else None
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a finite number, small enough for a time or a count of steps."""
+    return isinstance(value, (int, float)) and abs(value) < 1e15
 
 
 def newest_probes(events: Iterable[Event]) -> list[Event]:

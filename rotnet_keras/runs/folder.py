@@ -6,11 +6,10 @@ The run's own process is the only writer. Others read, and ask it to stop by cre
 import json
 import math
 import os
-import re
 import shlex
 import shutil
+import stat
 import time
-import tomllib
 from collections import deque
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rotnet_keras.errors import RunError
+from rotnet_keras.files import has_file, read_json, read_toml
 from rotnet_keras.runs import processes
 from rotnet_keras.runs.events import (
     KIND_PREFIX,
@@ -26,10 +26,12 @@ from rotnet_keras.runs.events import (
     TAIL_BYTES,
     Event,
     EventReader,
+    is_locked,
     lines_from_end,
     median_step_interval,
     parse_event,
 )
+from rotnet_keras.runs.values import MAX_FACTS_BYTES, PLAIN_NAME, known_facts, known_recipe_values, outcome_of
 
 # Raised when the format of run folders changes in a way that older versions would misread.
 FORMAT = 1
@@ -82,19 +84,20 @@ class RunFolder:
         self.backbone = path / "export" / "backbone.keras"
 
     def facts(self) -> dict[str, Any]:
-        """Return what `run.json` says; empty if it is missing or unreadable."""
+        """Return what `run.json` says, without values of a wrong type; empty if it is missing or unreadable."""
         try:
-            facts = json.loads(self.facts_file.read_text(encoding="utf-8"))
+            facts = read_json(self.facts_file, MAX_FACTS_BYTES, self.path)
         except (OSError, ValueError):
             return {}
-        return facts if isinstance(facts, dict) else {}
+        return known_facts(facts)
 
     def recipe_values(self) -> dict[str, Any]:
-        """Return what `recipe.toml` says, unchecked; empty if it is missing or unreadable."""
+        """Return what `recipe.toml` says, without values of a wrong type; empty if it is missing or unreadable."""
         try:
-            return tomllib.loads(self.recipe.read_text(encoding="utf-8-sig"))
+            values = read_toml(self.recipe, self.path)
         except (OSError, ValueError):
             return {}
+        return known_recipe_values(values)
 
     def has_newer_format(self) -> bool:
         """Return whether a newer version of rotnet-keras wrote the folder, in a format unknown to this version."""
@@ -110,6 +113,22 @@ class RunFolder:
             raise RunError(
                 f"{self.name} was written by a newer version of rotnet-keras: upgrade rotnet-keras to use it"
             )
+
+    def require_own_files(self) -> None:
+        """Refuse a folder in which something is not a file or folder of its own: writing there could write elsewhere.
+
+        Raises:
+            RunError: it holds a link, a pipe or a device.
+        """
+        for folder, folders, files in os.walk(self.path):
+            for name in (*folders, *files):
+                mode = os.lstat(os.path.join(folder, name)).st_mode  # noqa: PTH118 - a folder may hold many files
+                if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                    what = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
+                    raise RunError(
+                        f"{Path(folder, name)} is {what}, and a run folder holds only files and folders of its own: "
+                        "replace it by a copy of what it stands for, or delete it"
+                    )
 
     def queued_since(self) -> float | None:
         """Return when the run was queued, in seconds since the epoch; None if it does not wait in the queue."""
@@ -197,8 +216,14 @@ class RunFolder:
         return found[::-1]
 
     def process(self) -> processes.Process:
-        """Return what can be seen from here of the process that `run.json` names."""
-        return processes.find(self.facts())
+        """Return what can be seen from here of the process that `run.json` names.
+
+        `run.json` may be a copy, or name any process: one that runs here holds the lock of the events as well.
+        """
+        found = processes.find(self.facts())
+        if found is processes.Process.RUNNING and not is_locked(self.events_file):
+            return processes.Process.GONE
+        return found
 
     def alive(self) -> bool:
         """Return whether the process that `run.json` names is running on this machine."""
@@ -227,16 +252,16 @@ class RunFolder:
         """
         facts = self.facts()
         if process is None or tail is None:
-            process, tail = processes.find(facts), self.last_events()
+            process, tail = self.process(), self.last_events()
         if "pid" not in facts:
             if tail and tail[-1]["kind"] == "end":
-                return str(tail[-1]["outcome"])  # Collected results, published without the facts of a process.
+                return outcome_of(tail[-1])  # Collected results, published without the facts of a process.
             if "queued" in facts:
                 return "queued"
             return "starting" if time.time() - _number(facts.get("created"), 0.0) < START_SECONDS else "killed"
         last = tail[-1] if tail else None
         if last and last["kind"] == "end":
-            return str(last["outcome"])
+            return outcome_of(last)
         if process is processes.Process.GONE:
             # Another process may have resumed the run since its facts were read.
             now = self.facts()
@@ -256,12 +281,12 @@ def create_run(runs_dir: Path, name: str, recipe_toml: str, facts: Mapping[str, 
     Raises:
         RunError: the name is not a plain file name, or the folder cannot be created.
     """
-    if not re.fullmatch(r"\w[\w.+-]{0,99}", name):
+    if not PLAIN_NAME.fullmatch(name):
         raise RunError(f"{name!r} cannot name a run; use letters, digits, '-', '_', '+' and '.'")
+    # The folder is filled before it is renamed, so that nobody ever sees a run without its recipe.
+    staging = runs_dir / f".new-{os.urandom(4).hex()}"
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
-        # The folder is filled before it is renamed, so that nobody ever sees a run without its recipe.
-        staging = runs_dir / f".new-{os.urandom(4).hex()}"
         staging.mkdir()
         (staging / "recipe.toml").write_text(recipe_toml, encoding="utf-8")
         (staging / "run.json").write_text(json.dumps({"format": FORMAT, **facts}, indent=2), encoding="utf-8")
@@ -277,6 +302,7 @@ def create_run(runs_dir: Path, name: str, recipe_toml: str, facts: Mapping[str, 
                         raise
             number += 1
     except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
         raise RunError(f"cannot create a run folder in {runs_dir}: {error.strerror}") from None
 
 
@@ -289,36 +315,45 @@ def find_run(name: str, runs_dir: Path) -> RunFolder:
     from rotnet_keras.config.finder import did_you_mean
 
     for path in (Path(name), runs_dir / name):
-        if (path / "recipe.toml").is_file():
+        if has_file(path / "recipe.toml"):
             return RunFolder(path.resolve())
+        if os.path.lexists(path / "recipe.toml"):
+            raise RunError(f"{path} cannot be read as a run: its recipe.toml is a link, a pipe or a folder, not a file")
     names = [run.name for run in list_runs(runs_dir)]
     raise RunError(f"no run called {name!r} in {runs_dir}{did_you_mean(name, names)}")
 
 
-def list_runs(runs_dir: Path) -> list[RunFolder]:
-    """Return the run folders in a folder, oldest first."""
+def list_runs(runs_dir: Path, closed: list[Path] | None = None) -> list[RunFolder]:
+    """Return the run folders in a folder, oldest first.
+
+    Args:
+        runs_dir: the folder.
+        closed: receives the folders in it that may not be read.
+    """
     try:
         paths = [p for p in runs_dir.iterdir() if not p.name.startswith(".")]
     except OSError:
         return []
     found = []
     for path in paths:
-        # A folder without a recipe is not a run, or is being deleted.
-        with suppress(OSError):
-            found.append(((path / "recipe.toml").stat().st_mtime, path.name, path))
+        try:
+            found.append(((path / "recipe.toml").lstat().st_mtime, path.name, path))
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # A folder without a recipe is not a run, or is being deleted.
+        except OSError:
+            if closed is not None:
+                closed.append(path)
     return [RunFolder(path) for _, _, path in sorted(found)]
-
-
-def remove_run(run: RunFolder) -> None:
-    """Delete a run folder. It is renamed first, so that readers see it whole or not at all."""
-    doomed = run.path.with_name(f".gone-{os.urandom(4).hex()}")
-    run.path.rename(doomed)
-    shutil.rmtree(doomed)
 
 
 def command_line(command: str, run: RunFolder) -> str:
     """Return the command to type, for messages: `resume` becomes `rotnet-keras resume NAME`."""
-    return f"rotnet-keras {command} {run.name}{runs_dir_option(run.path.parent)}"
+    return f"rotnet-keras {command} {shlex.quote(run_argument(run))}{runs_dir_option(run.path.parent)}"
+
+
+def run_argument(run: RunFolder) -> str:
+    """Return how a command line names a run: by its name, or by its path where the name may look like an option."""
+    return run.name if PLAIN_NAME.fullmatch(run.name) else str(run.path.absolute())
 
 
 def runs_dir_option(runs_dir: Path) -> str:

@@ -28,9 +28,10 @@ from rotnet_keras.config.study import StudyRecipe
 from rotnet_keras.config.transfer import TransferRecipe
 from rotnet_keras.data.sources import find_annotated, pin_annotated_paths, pin_paths
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
+from rotnet_keras.files import open_to_append
 from rotnet_keras.host import check_backend, python_command
-from rotnet_keras.runs.folder import RunFolder, create_run, default_runs_dir, list_runs
 from rotnet_keras.runs.backbone_fit import fit_to_backbone
+from rotnet_keras.runs.folder import RunFolder, create_run, default_runs_dir, list_runs
 from rotnet_keras.runs.study_runs import planned_runs, with_absolute_paths
 from rotnet_keras.runs.zoo import find_run_or_pretrained
 
@@ -95,10 +96,10 @@ def _resolve(
         loaded = loaded.model_copy(update={"backbone": _pinned_backbone(loaded.backbone, runs_dir)})
     if isinstance(loaded, ClassifyRecipe | TransferRecipe) and loaded.pretrained:
         loaded = loaded.model_copy(update={"pretrained": _pinned_backbone(loaded.pretrained, runs_dir)})
-    return loaded, {**facts, "seed": loaded.seed}
     loaded, derived = fit_to_backbone(loaded)
     if derived:
         facts["derived"] = derived
+    return loaded, {**facts, "seed": loaded.seed}
 
 
 def _checked_study(study: StudyRecipe, base: Path) -> StudyRecipe:
@@ -169,9 +170,14 @@ def start_detached(folder: RunFolder, gpu: str | None = None) -> "subprocess.Pop
     Args:
         folder: a run that no process is working on.
         gpu: the only GPU that it may use, as CUDA_VISIBLE_DEVICES names it; by default all that this process may use.
+
+    Raises:
+        RunError: the folder holds something that is not its own, such as a link.
+        OSError: its log cannot be written.
     """
+    folder.require_own_files()
     environment = None if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
-    with folder.log.open("ab") as log:
+    with open_to_append(folder.log, folder.path) as log:
         return subprocess.Popen(
             python_command("-m", "rotnet_keras", "resume", str(folder.path)),
             stdin=subprocess.DEVNULL,

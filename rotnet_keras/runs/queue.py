@@ -1,33 +1,53 @@
 """The queue of a runs folder: the runs that wait in it, and the worker that starts them, one on each device.
 
-The queue has no file of its own: a run waits as long as its `run.json` has `queued` and names no process.
+The queue has no file of its own: a run waits as long as its `run.json` has `queued` and names no process. A folder from
+elsewhere may say so, too. The worker starts only what this user has queued in this runs folder: its `queued_by` is made
+with a key that nobody else can read.
 """
 
-import fcntl
+import hashlib
+import hmac
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import psutil
 
+from rotnet_keras.config.loading import to_toml
 from rotnet_keras.config.schema import Recipe
 from rotnet_keras.errors import RunError
+from rotnet_keras.files import (
+    MAX_TOML_BYTES,
+    make_private_folder,
+    open_file,
+    open_to_append,
+    read_file,
+    read_json,
+    write_atomically,
+)
 from rotnet_keras.host import python_command
 from rotnet_keras.runs import processes
-from rotnet_keras.runs.folder import RunFolder, list_runs, remove_run
+from rotnet_keras.runs.control import remove_run
+from rotnet_keras.runs.events import is_locked, lock
+from rotnet_keras.runs.folder import RunFolder, command_line, list_runs
 from rotnet_keras.runs.launch import create_run_from_recipe, start_detached
 from rotnet_keras.text import printable
 
 LOCK = ".queue.lock"
 LOG = ".queue.log"
 POLL_SECONDS = 1.0
+# The file of the worker's identity is no larger.
+MAX_LOCK_BYTES = 1 << 16
+KEY_BYTES = 32
 # A CUDA_VISIBLE_DEVICES of this value hides every GPU.
 NO_GPU = "-1"
 
@@ -45,10 +65,86 @@ def queued_runs(runs_dir: Path) -> list[RunFolder]:
 def worker_pid(runs_dir: Path) -> int | None:
     """Return the process id of the queue's worker; None if no worker is running."""
     try:
-        holder = json.loads((runs_dir / LOCK).read_text(encoding="utf-8"))
+        holder = read_json(runs_dir / LOCK, MAX_LOCK_BYTES, runs_dir)
     except (OSError, ValueError):
         return None
-    return int(holder["pid"]) if isinstance(holder, dict) and processes.is_running(holder) else None
+    if not isinstance(holder, dict) or not processes.is_running(holder) or not is_locked(runs_dir / LOCK):
+        return None
+    return int(holder["pid"])
+
+
+def was_queued_here(run: RunFolder) -> bool:
+    """Return whether this user queued a waiting run, with this recipe, in the runs folder that it lies in.
+
+    Raises:
+        RunError: this user's key can be neither read nor created.
+    """
+    facts = run.facts()
+    try:
+        recipe = read_file(run.recipe, MAX_TOML_BYTES, run.path)
+        expected = signature(recipe, facts.get("queued"), run.path.parent)
+    except OSError:
+        return False
+    return hmac.compare_digest(expected, str(facts.get("queued_by")).encode("ascii", "replace").decode())
+
+
+def not_queued_here(run: RunFolder) -> str:
+    """Say why the worker leaves a waiting run, and how to start it all the same."""
+    return f"you have not queued it in this folder. If you trust it, start it with: {command_line('resume', run)}"
+
+
+def queue_facts(recipe: Recipe, runs_dir: Path) -> dict[str, Any]:
+    """Return the facts that make a new run of a recipe wait in the queue of a runs folder.
+
+    Raises:
+        RunError: the disk has no locks, so that no worker could run; or this user's key cannot be created.
+    """
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        _require_locks(runs_dir)
+    except OSError as error:
+        raise RunError(f"cannot queue a run in {runs_dir}: {error.strerror}") from None
+    queued = time.time()
+    return {"queued": queued, "queued_by": signature(to_toml(recipe).encode(), queued, runs_dir)}
+
+
+def signature(recipe: bytes, queued: object, runs_dir: Path) -> str:
+    """Return what shows that this user queued a recipe at this time in a runs folder.
+
+    Raises:
+        OSError: there is no such folder.
+        RunError: this user's key can be neither read nor created.
+    """
+    # The number of the folder on its disk stays when it is moved, and is another one for a copy.
+    signed = [os.getuid(), runs_dir.stat().st_ino, queued, hashlib.sha256(recipe).hexdigest()]
+    return hmac.new(_key(), json.dumps(signed).encode(), hashlib.sha256).hexdigest()
+
+
+def _key() -> bytes:
+    """Return this user's key, which is created when it is needed first."""
+    file = platformdirs.user_state_path("rotnet-keras") / "queue.key"
+    try:
+        if not file.exists():
+            make_private_folder(file.parent)
+            # Of several processes that create it at once, the first one's stays.
+            new = file.with_name(f"{secrets.token_hex(8)}.key")
+            write_atomically(new, secrets.token_bytes(KEY_BYTES), private=True)
+            with suppress(FileExistsError):
+                file.hardlink_to(new)
+            new.unlink()
+        return read_file(file, KEY_BYTES)
+    except OSError as error:
+        raise RunError(
+            f"the key of your queues cannot be read or written: {file}: {error.strerror}; set XDG_STATE_HOME to a "
+            "folder of your own"
+        ) from None
+
+
+def _require_locks(runs_dir: Path) -> None:
+    """Make sure that a worker can lock its file."""
+    open_to_append(runs_dir / LOCK, runs_dir).close()
+    with open_file(runs_dir / LOCK, runs_dir) as file, suppress(BlockingIOError):
+        lock(file, runs_dir / LOCK)
 
 
 def enqueue(recipe: Recipe, facts: Mapping[str, Any], name: str | None, runs_dir: Path) -> RunFolder:
@@ -61,9 +157,9 @@ def enqueue(recipe: Recipe, facts: Mapping[str, Any], name: str | None, runs_dir
         runs_dir: the folder that holds all runs.
 
     Raises:
-        RunError: the name is not a plain file name, or the folder cannot be created.
+        RunError: the name is not a plain file name, the folder cannot be created, or its disk has no locks.
     """
-    folder = create_run_from_recipe(recipe, {**facts, "queued": time.time()}, name, runs_dir)
+    folder = create_run_from_recipe(recipe, {**facts, **queue_facts(recipe, runs_dir)}, name, runs_dir)
     if worker_pid(runs_dir) is None:
         start_worker(runs_dir)
     return folder
@@ -72,7 +168,7 @@ def enqueue(recipe: Recipe, facts: Mapping[str, Any], name: str | None, runs_dir
 def start_worker(runs_dir: Path) -> "subprocess.Popen[bytes]":
     """Start the queue's worker in a session of its own, which outlives this process and its terminal."""
     runs_dir.mkdir(parents=True, exist_ok=True)
-    with (runs_dir / LOG).open("ab") as log:
+    with open_to_append(runs_dir / LOG, runs_dir) as log:
         return subprocess.Popen(
             python_command("-m", "rotnet_keras", "queue", "work", "--runs-dir", str(runs_dir)),
             stdin=subprocess.DEVNULL,
@@ -155,6 +251,10 @@ class _Worker:
             if not waiting and not self.children:
                 _say("the queue is empty and all runs have ended")
                 return
+            for run in waiting:
+                if not was_queued_here(run):
+                    self._give_up(run, not_queued_here(run))
+            waiting = self.waiting()
             if waiting:
                 for run, device in zip(waiting, self._free_devices(), strict=False):
                     self._start(run, device)
@@ -186,7 +286,7 @@ class _Worker:
     def _start(self, run: RunFolder, device: Device) -> None:
         try:
             process = start_detached(run, device)
-        except OSError as error:
+        except (OSError, RunError) as error:
             self._give_up(run, str(error))
             return
         self.children[device] = (run, process)
@@ -199,13 +299,13 @@ class _Worker:
 
 @contextmanager
 def _lock(runs_dir: Path) -> Iterator[None]:
-    with (runs_dir / LOCK).open("a") as file:
+    with open_to_append(runs_dir / LOCK, runs_dir) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, runs_dir / LOCK)
         except BlockingIOError:
             raise RunError(f"the queue of {runs_dir} has a worker already") from None
         file.truncate(0)
-        file.write(json.dumps(processes.process_identity(psutil.Process())))
+        file.write(json.dumps(processes.process_identity(psutil.Process())).encode())
         file.flush()
         try:
             yield

@@ -26,6 +26,8 @@ LIVE_STATES = ("starting", "running", "stopping")
 COLUMNS = ("run", "state", "recipe", "epoch", "rotation", "object", "left", "created")
 
 
+# What reading a folder raises whose files are damaged, or of another version or program.
+UNREADABLE = (ArithmeticError, AttributeError, KeyError, IndexError, TypeError, ValueError)
 # What TensorFlow, its devices and Python say when memory runs out.
 OUT_OF_MEMORY_SIGNS = ("ResourceExhausted", "OOM", "MemoryError", "out of memory", "Unable to allocate", "bad_alloc")
 
@@ -39,7 +41,7 @@ def unreadable_as_run_error(*runs: RunFolder) -> Iterator[None]:
     """
     try:
         yield
-    except (AttributeError, KeyError, IndexError, OverflowError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         names = " or ".join(run.name for run in runs)
         raise RunError(
             f"{names} cannot be read by this version of rotnet-keras; the files are damaged or not written by it "
@@ -175,7 +177,8 @@ def verdict_text(run: RunFolder) -> str | None:
 
 def summary_row(found: dict[str, Any]) -> list[str]:
     """Return a summary as the cells of `COLUMNS`."""
-    epoch = "" if found["epoch"] is None else f"{found['epoch']:g}/{found['epochs']:g}"
+    known = None not in (found["epoch"], found["epochs"])
+    epoch = f"{found['epoch']:g}/{found['epochs']:g}" if known else ""
     created = "" if found["created"] is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(found["created"]))
     return [
         found["name"],

@@ -53,13 +53,15 @@ def score_of(event: Event) -> float:
 def task_of(run: RunFolder) -> Task:
     """Return the task of a run. The classes come from its recipe, or from its data once they have been read."""
     values = run.recipe_values()
-    classes = tuple(run.facts().get("data", {}).get("classes", []))
-    if values.get("kind") == "transfer":
+    known = run.facts().get("data", {}).get("classes", [])
+    classes = tuple(map(str, known)) if isinstance(known, list) else ()
+    if values.get("kind") == "transfer" and values.get("task") in TRANSFER_NAMES:
         accuracy, score = TRANSFER_NAMES[values["task"]]
         return Task(accuracy, classes, score)
     if values.get("kind") == "classify":
         return Task("accuracy", classes)
-    angles = values.get("rotation", {}).get("angles", [0, 90, 180, 270])
+    angles = values.get("rotation", {}).get("angles")
+    angles = angles if isinstance(angles, list) else [0, 90, 180, 270]
     return Task("rotation accuracy", tuple(f"{angle}°" for angle in angles))
 
 

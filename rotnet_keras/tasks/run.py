@@ -16,7 +16,7 @@ import psutil
 from rotnet_keras.config.kinds import kind_name, kind_of
 from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.config.schema import Recipe
-from rotnet_keras.errors import RotnetError, RunStopped
+from rotnet_keras.errors import RotnetError, RunError, RunStopped
 from rotnet_keras.files import TEMPORARY
 from rotnet_keras.host import processor
 from rotnet_keras.runs import processes
@@ -100,18 +100,19 @@ def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: N
         The exit code: 0 if the run finished, 130 or 143 if it stopped with a checkpoint, otherwise the error's.
 
     Raises:
-        RunError: another process runs this folder, or a newer version of this package wrote it.
+        RunError: another process runs this folder, a newer version of this package wrote it, it holds a link, or its
+            first files cannot be written.
     """
     folder.require_known_format()
+    folder.require_own_files()
     recipe = load_recipe(folder.recipe)
     events = EventWriter(folder.events_file)
     for unfinished in folder.export.glob(TEMPORARY):
         unfinished.unlink(missing_ok=True)  # Left by a process that was killed while it wrote; nobody else writes here.
     stop = Stop(folder.stop_file)
-    console = Console(folder.log)
-    session = Session(folder, recipe, events, console, stop)
+    session = _begin(folder, recipe, events, stop)
+    console = session.console
     try:
-        session.record(**_process_facts())
         outcome, code, message = _run_task(session, before)
         if message:
             session.say(message)
@@ -119,9 +120,35 @@ def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: N
         with suppress(OSError):
             session.event("end", outcome=outcome, exit_code=code, message=message)
         return code
+    except BaseException:
+        console.give_back()
+        raise
     finally:
         console.close()
         events.close()
+
+
+def _begin(folder: RunFolder, recipe: Recipe, events: EventWriter, stop: Stop) -> Session:
+    """Begin a session: record this process in `run.json`, then let what is printed go to the log.
+
+    Raises:
+        RunError: a file cannot be written, for example on a full disk; it is said where the command was typed.
+    """
+    console = None
+    try:
+        console = Console(folder.log)
+        session = Session(folder, recipe, events, console, stop)
+        session.record(**_process_facts())
+        session.event("start", pid=os.getpid())
+        return session
+    except OSError as error:
+        if console:
+            console.give_back()
+        events.close()
+        raise RunError(
+            f"{folder.name} cannot be started, because its folder cannot be written: {error}. When the cause is "
+            f"removed, start it with: {command_line('resume', folder)}"
+        ) from None
 
 
 def run_and_exit(folder: RunFolder, before: Callable[[Session], None] = lambda session: None) -> NoReturn:
@@ -158,7 +185,6 @@ def follow(recipe: Recipe) -> int:
 def _run_task(session: Session, before: Callable[[Session], None]) -> tuple[str, int, str]:
     """Run the task of the recipe; return the outcome, the exit code and the message of the end event."""
     resume_command = command_line("resume", session.folder)
-    session.event("start", pid=os.getpid())
     try:
         if session.process.chief:
             session.say(f"Run {session.folder.name} in {session.folder.path}")

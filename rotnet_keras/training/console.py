@@ -1,8 +1,10 @@
 """What a run prints: progress bars and tables on a terminal, plain lines in `log.txt`."""
 
+import io
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -11,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from rotnet_keras.files import open_to_append
 from rotnet_keras.text import duration, printable
 
 # Seconds between two lines of the same progress in the log.
@@ -59,12 +62,13 @@ class Console:
     """
 
     def __init__(self, log: Path) -> None:
-        self._log = log.open("a", encoding="utf-8", buffering=1)
+        self._log = io.TextIOWrapper(open_to_append(log, log.parent), encoding="utf-8", line_buffering=True)
         detached = os.path.sameopenfile(1, self._log.fileno()) if _is_open(1) else True
         self._terminal: RichConsole | None = None
         if not detached:
             outer = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace", buffering=1)
             self._terminal = RichConsole(file=_ClosableStream(outer), highlight=False)  # type: ignore[arg-type]
+        self._before = {descriptor: os.dup(descriptor) for descriptor in (1, 2) if _is_open(descriptor)}
         for descriptor in (1, 2):
             os.dup2(self._log.fileno(), descriptor)
         self._bar: Progress | None = None
@@ -74,7 +78,7 @@ class Console:
     def line(self, text: str) -> None:
         """Print a line, above the progress bar if there is one, and log it with the time of day."""
         text = printable(text)
-        self._log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        self._write(text)
         if self._terminal:
             self._terminal.print(text, markup=False, soft_wrap=True)
 
@@ -117,7 +121,18 @@ class Console:
     def close(self) -> None:
         """Remove the progress bar and flush the log."""
         self._close_bar()
-        self._log.flush()
+        with suppress(OSError):
+            self._log.flush()
+
+    def give_back(self) -> None:
+        """Let standard output and error go where they went before."""
+        for descriptor, before in self._before.items():
+            os.dup2(before, descriptor)
+
+    def _write(self, text: str) -> None:
+        """Log a line. On a full disk it is dropped, so that it can still be printed."""
+        with suppress(OSError):
+            self._log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
     def _draw(self, label: str, done: float, total: int, text: str) -> None:
         if self._bar is None:
@@ -143,7 +158,7 @@ class Console:
         elif done > self._first:
             timing = [f"ETA {duration(seconds / (done - self._first) * (total - done))}"]
         line = ", ".join([f"{label}: {int(done)}/{total}", *([text] if text else []), *timing])
-        self._log.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+        self._write(line)
         if self._terminal and not self._terminal.is_terminal:
             self._terminal.print(line, markup=False, soft_wrap=True)
 

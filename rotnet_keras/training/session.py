@@ -49,7 +49,7 @@ class Session:
     def record(self, **facts: Any) -> None:
         """Add facts to `run.json`; a fact that is None is removed."""
         known = {key: value for key, value in (self.folder.facts() | facts).items() if value is not None}
-        write_atomically(self.folder.facts_file, json.dumps(known, indent=2).encode())
+        write_atomically(self.folder.facts_file, json.dumps(known, indent=2).encode(), self.folder.path)
 
     def say(self, text: str) -> None:
         """Print a line on the terminal and in `log.txt`."""

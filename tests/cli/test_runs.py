@@ -8,17 +8,19 @@ import time
 import psutil
 import pytest
 from support.command_line import command, invoke, run_cli
+from support.fake_runs import work_on
 
 from rotnet_keras.runs.folder import FORMAT, RunFolder, create_run
 from rotnet_keras.runs.processes import process_identity
 
+# It stands for a run, as its command line says.
 TREE = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(300)'])"
 
 
 @pytest.fixture
 def process():
     """A process with a child, to be named as the one of a run."""
-    with subprocess.Popen([sys.executable, "-c", TREE]) as process:
+    with subprocess.Popen([sys.executable, "-c", TREE, "rotnet_keras"]) as process:
         parent = psutil.Process(process.pid)
         while not parent.children():
             time.sleep(0.02)
@@ -36,6 +38,7 @@ def worked_on_by(process, runs_dir, steps=(), saved=None):
     if saved:
         events.append({"kind": "checkpoint", "time": time.time(), "step": saved})
     run.events_file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    work_on(run)
     return run
 
 
@@ -64,7 +67,7 @@ def test_kill_ends_the_process_and_its_children(tmp_path, process, saved, loss):
 def test_without_a_terminal_yes_has_to_be_said(tmp_path, process):
     run = worked_on_by(process, tmp_path / "live", (1,))
     gone = ended(tmp_path / "dead")
-    for arguments in (["kill", run.path], ["delete", gone.path]):
+    for arguments in (["kill", run.path], ["delete", "a", "--runs-dir", gone.path.parent]):
         result = invoke(*arguments)
         assert result.returncode == 2 and "--yes" in result.stderr
     assert process.is_running() and gone.path.exists()
@@ -80,7 +83,7 @@ def test_kill_needs_a_process_that_is_the_runs_own(tmp_path, process):
 
 def test_delete_refuses_a_live_run_and_removes_one_that_has_ended(tmp_path, process):
     live = worked_on_by(process, tmp_path / "live", (1,))
-    result = invoke("delete", live.path, "--yes")
+    result = invoke("delete", live.path, "--yes", "--runs-dir", live.path.parent)
     assert result.returncode == 1 and "Stop it first: rotnet-keras stop a" in result.stderr and live.path.exists()
     gone = ended(tmp_path / "dead")
     result = invoke("delete", "a", "--yes", "--runs-dir", tmp_path / "dead")
@@ -128,7 +131,8 @@ def test_a_silent_run_elsewhere_says_so_and_can_be_deleted(tmp_path, kinds):
 def test_a_terminal_is_asked(tmp_path, answer, code):
     run = ended(tmp_path)
     ours, theirs = pty.openpty()
-    with subprocess.Popen(command("delete", run.path), stdin=theirs, stdout=subprocess.DEVNULL) as asking:
+    words = command("delete", "a", "--runs-dir", tmp_path)
+    with subprocess.Popen(words, stdin=theirs, stdout=subprocess.DEVNULL) as asking:
         os.write(ours, answer)
         assert asking.wait(30) == code
     os.close(ours)

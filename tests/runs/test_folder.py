@@ -5,11 +5,11 @@ import time
 
 import psutil
 import pytest
-from support.fake_runs import fake_run, write_steps
+from support.fake_runs import fake_run, work_on, write_steps
 
 from rotnet_keras.errors import RunError
 from rotnet_keras.files import write_atomically
-from rotnet_keras.runs.events import EventReader, EventWriter, parse_event
+from rotnet_keras.runs.events import EventReader, EventWriter, is_locked, parse_event
 from rotnet_keras.runs.folder import FORMAT, RunFolder, create_run, find_run, list_runs
 from rotnet_keras.runs.processes import process_identity
 from rotnet_keras.runs.verdict import verdict
@@ -25,6 +25,8 @@ def claim(run, pid=None, **facts):
     own = process_identity(psutil.Process())
     facts = {**own, "pid": pid or own["pid"], "host": os.uname().nodename, **facts}
     run.facts_file.write_text(json.dumps(facts))
+    if not is_locked(run.events_file):
+        work_on(run)
 
 
 def write(run, *kinds, at=None):

@@ -7,6 +7,7 @@ import time
 import psutil
 import pytest
 from support.command_line import command, invoke, run_cli
+from support.fake_runs import work_on
 
 from rotnet_keras.errors import RunError
 from rotnet_keras.runs import queue
@@ -40,7 +41,9 @@ def lifetime(run):
 
 
 def waiting(tmp_path, name, since, recipe='kind = "none"\n'):
-    return create_run(tmp_path, name, recipe, {"recipe": "a", "created": since, "queued": since})
+    facts = {"recipe": "a", "created": since, "queued": since}
+    facts["queued_by"] = queue.signature(recipe.encode(), since, tmp_path)
+    return create_run(tmp_path, name, recipe, facts)
 
 
 @pytest.mark.slow
@@ -106,7 +109,7 @@ def test_a_stopped_worker_leaves_and_a_run_that_is_deleted_does_not_disturb_it(t
     # A run that somebody else started keeps the device busy.
     process = psutil.Process()
     facts = process_identity(process) | {"host": os.uname().nodename}
-    create_run(tmp_path, "busy", "", facts)
+    work_on(create_run(tmp_path, "busy", "", facts))
     first, second = waiting(tmp_path, "first", 1.0), waiting(tmp_path, "second", 2.0)
     worker = subprocess.Popen(command("queue", "work", "--runs-dir", tmp_path), stdout=subprocess.PIPE, text=True)
     wait(lambda: queue.worker_pid(tmp_path) == worker.pid, "no worker")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from rotnet_keras.config.loading import parse_override, to_toml
 from rotnet_keras.reports.samples import write_samples
+from rotnet_keras.runs.events import lock
 from rotnet_keras.runs.folder import create_run
 from rotnet_keras.runs.launch import load_for_run
 from rotnet_keras.runs.processes import process_identity
@@ -18,6 +19,17 @@ ANGLES = (0, 90, 180, 270)
 # The time that the screens of the tests show.
 NOW = 1_700_000_000.0
 EPOCHS, PER_EPOCH, EVERY = 8, 60, 10
+
+
+# Open files, whose locks are held as long as the tests run.
+_HELD = []
+
+
+def work_on(run):
+    """Hold the lock of a run's events, as the process does that works on it."""
+    file = run.events_file.open("ab")
+    lock(file, run.events_file)
+    _HELD.append(file)
 
 
 def fake_run(runs_dir, name, *overrides, epochs=EPOCHS, age=3600.0, outcome=None, alive=False, message="", reach=0.95):
@@ -47,6 +59,8 @@ def fake_run(runs_dir, name, *overrides, epochs=EPOCHS, age=3600.0, outcome=None
         end = {"kind": "end", "time": events[-1]["time"] + 1, "outcome": outcome, "exit_code": 0, "message": message}
         events.append(end)
     run.events_file.write_text("".join(json.dumps(e, separators=(",", ":")) + "\n" for e in events))
+    if alive:
+        work_on(run)
     run.log.write_text(
         "10:00:00 Starting TensorFlow; the first step takes longer.\n"
         "10:00:09 Warning: 1 of 900 train files cannot be read and are skipped: broken.jpg\n"

@@ -8,6 +8,7 @@ from rotnet_keras.errors import RotnetError
 from rotnet_keras.reports.report import working_seconds, write_report
 from rotnet_keras.reports.study_results import run_measures
 from rotnet_keras.reports.tables import result_tables
+from rotnet_keras.runs.control import request_stop
 from rotnet_keras.runs.folder import RunFolder, command_line, list_runs
 from rotnet_keras.runs.launch import create_run_from_recipe, load_for_run, start_detached
 from rotnet_keras.runs.status import summary
@@ -75,7 +76,7 @@ def _run_to_end(session: Session, folder: RunFolder, number: int, total: int) ->
         label = f"{folder.name}: {status['state']}, {percent(share, 0)} of its steps"
         session.console.progress("runs", number - 1 + share, total, label)
         if session.stop.requested():
-            folder.stop_file.touch()
+            request_stop(folder)
         time.sleep(POLL_SECONDS)
     session.stop.check()
     state = folder.state()
