@@ -335,7 +335,8 @@ class Labels(Section):
     )
     label_choice: Literal["random", "first"] = Field(
         "random",
-        description="How the images of `labels_per_class` are chosen: drawn with the seed, or the first of each class.",
+        description="How the images of `labels_per_class` are chosen: drawn with the seed, or the first of each class "
+        "in the order of the data.",
     )
 
 

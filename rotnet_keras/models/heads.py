@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 from rotnet_keras.engine import keras
-from rotnet_keras.models.backbones.blocks import BATCH_NORM
+from rotnet_keras.models.backbones.blocks import BATCH_NORM, torch_bias
 
 layers = keras.layers
 
@@ -70,12 +71,16 @@ def fc(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
         if min(x.shape[1:3]) >= POOL:
             x = layers.MaxPooling2D(POOL, 2)(x)
         x = layers.Flatten()(x)
-    return _logits(_hidden_layers(x, [FC_UNITS, FC_UNITS]), classes)
+    # The released code initialises the scales of its two-dimensional batch normalisations with 1, also those of `mlp`.
+    # These are one-dimensional ones, which it leaves as PyTorch up to 1.1 drew them.
+    scales = [keras.initializers.RandomUniform(0.0, 1.0) for _ in range(2)]
+    return _logits(_hidden_layers(x, [FC_UNITS, FC_UNITS], scales), classes)
 
 
 def conv_fc(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
     """New layers as after AlexNet's fourth convolution: the fifth convolution, then `fc` (paper, Table 4)."""
-    x = layers.Conv2D(256, 3, padding="same", kernel_initializer=_scaled_normal(9 * 256))(x)
+    initializers = {"kernel_initializer": _scaled_normal(9 * 256), "bias_initializer": torch_bias(9 * x.shape[-1])}
+    x = layers.Conv2D(256, 3, padding="same", **initializers)(x)
     x = layers.BatchNormalization(**BATCH_NORM)(x)
     return fc(layers.Activation("relu")(x), classes)
 
@@ -113,10 +118,12 @@ def build_head(
     return keras.Model(features, HEADS[name](features, classes, **options), name=f"{name}_on_{tap}")
 
 
-def _hidden_layers(x: keras.KerasTensor, units: Sequence[int]) -> keras.KerasTensor:
-    for count in units:
+def _hidden_layers(
+    x: keras.KerasTensor, units: Sequence[int], scales: Sequence[keras.initializers.Initializer] = ()
+) -> keras.KerasTensor:
+    for count, scale in zip_longest(units, scales, fillvalue="ones"):
         x = layers.Dense(count, use_bias=False, kernel_initializer=_scaled_normal(count))(x)
-        x = layers.BatchNormalization(**BATCH_NORM)(x)
+        x = layers.BatchNormalization(**BATCH_NORM, gamma_initializer=scale)(x)
         x = layers.Activation("relu")(x)
     return x
 

@@ -57,6 +57,28 @@ def test_shipped_recipes_are_valid_and_survive_being_written_out(name, written):
     assert load_recipe(written(to_toml(recipe))) == recipe
 
 
+# Recipes of the paper and of the released code, which computes in float32.
+OF_THE_PAPER = [
+    *("cifar_nin", "cifar_nin_paper", "imagenet_alexnet", "imagenet_alexnet_paper", "imagenet_linear"),
+    *("imagenet_nonlinear", "imagenet_supervised", "places205_alexnet", "places205_linear"),
+    *("voc07_classification", "voc07_detection", "voc12_segmentation"),
+    *(name for name in shipped_recipes() if name.startswith("studies/paper/")),
+]
+
+
+@pytest.mark.parametrize("name", OF_THE_PAPER)
+def test_recipes_of_the_paper_compute_in_float32(name):
+    recipe = load_recipe(name).model_dump()
+    trained = [part for part in (recipe.get("train"), *recipe.get("probe", [])) if part]
+    assert trained and {part["precision"] for part in trained} == {"float32"}
+
+
+def test_places_are_normalised_as_in_the_released_code():
+    data = load_recipe("places205_alexnet").data
+    assert data.mean == pytest.approx([255 * x for x in (0.485, 0.456, 0.406)])
+    assert data.std == pytest.approx([255 * x for x in (0.229, 0.224, 0.225)])
+
+
 def test_five_mistakes_are_reported_at_once_with_lines_and_spellings(written):
     result = invoke("run", written(FIVE_MISTAKES))
     assert result.returncode == 2 and result.stdout == ""

@@ -31,6 +31,25 @@ def test_heads_have_the_papers_sizes(head, shape, parameters):
     assert model(np.zeros((2, *shape))).shape == (2, 10)
 
 
+def test_new_layers_start_as_the_released_code_leaves_them():
+    def starts(head, shape):
+        model = build_head(head, shape, 10, "conv4")
+        norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        biases = [layer.bias for layer in model.layers if isinstance(layer, keras.layers.Conv2D) and layer.use_bias]
+        return [np.asarray(norm.gamma) for norm in norms], [np.asarray(bias) for bias in biases]
+
+    # The scales of dense layers from U(0, 1), those of a map 1, and the bias of a convolution within 1 / sqrt(fan in).
+    (of_map, *of_vectors), (bias,) = starts("conv_fc", (13, 13, 256))
+    assert (of_map == 1).all() and len(of_vectors) == 2
+    for scale in of_vectors:
+        assert 0 <= scale.min() < 0.01 and 0.99 < scale.max() <= 1 and abs(scale.mean() - 0.5) < 0.02
+    assert (of_vectors[0] != of_vectors[1]).any()
+    bound = (9 * 256) ** -0.5
+    assert 0.9 * bound < np.abs(bias).max() <= bound and abs(bias.mean()) < 0.2 * bound
+    for head in ("mlp", "conv"):
+        assert all((scale == 1).all() for scale in starts(head, (8, 8, 12))[0])
+
+
 def test_a_linear_head_takes_the_largest_of_windows_that_cover_the_map():
     model = build_head("linear", (13, 13, 384), 10, "conv3")
     (pool,) = [layer for layer in model.layers if isinstance(layer, keras.layers.AdaptiveMaxPooling2D)]
