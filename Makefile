@@ -2,14 +2,23 @@
 
 PYTHON ?= python3.11
 BIN := .venv/bin
+# What test-lowest runs, and with what: each package is used by one of them.
+LOWEST_TESTS := tests/config/test_recipes.py tests/data/test_datasets.py tests/models/test_export.py \
+	tests/models/hostile tests/runs/test_zoo.py tests/tasks/test_pretrain.py tests/inference/test_embeddings.py \
+	tests/tui/test_app.py
+LOWEST_TOOLS := pytest pytest-asyncio hypothesis
 
-.PHONY: quickstart test test-slow soak mutants lint docs wheel-check lock clean
+.PHONY: quickstart test test-lowest test-slow soak mutants lint docs wheel-check lock lock-lowest clean
 
 quickstart: .venv/.installed
 	$(BIN)/rotnet-keras run quickstart
 
-test: .venv/.installed-dev
+test: .venv/.installed-dev build/keras-3.8/.installed
 	$(BIN)/pytest -m "not slow" -n 2 --dist loadgroup
+
+# A selection of the tests, with the lowest versions that pyproject.toml allows.
+test-lowest: build/lowest/.installed
+	build/lowest/bin/pytest -m "not slow" -p no:cacheprovider $(LOWEST_TESTS)
 
 test-slow: .venv/.installed-dev
 	$(BIN)/pytest -m slow
@@ -42,6 +51,13 @@ lock:
 	build/lock/bin/pip install --quiet --upgrade '.[dev]'
 	build/lock/bin/pip freeze --exclude rotnet-keras > constraints.txt
 
+# Write the versions of a fresh environment of the lowest allowed versions to constraints-lowest.txt.
+lock-lowest:
+	rm -rf build/lowest && $(PYTHON) -m venv build/lowest
+	$(PYTHON) scripts/lowest_versions.py > build/lowest-versions.txt
+	build/lowest/bin/pip install --quiet --requirement build/lowest-versions.txt $(LOWEST_TOOLS)
+	build/lowest/bin/pip freeze --exclude rotnet-keras > constraints-lowest.txt
+
 clean:
 	rm -rf .venv build dist
 
@@ -55,3 +71,14 @@ clean:
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch .venv/.installed $@
+
+build/lowest/.installed: pyproject.toml constraints-lowest.txt
+	rm -rf build/lowest && $(PYTHON) -m venv build/lowest
+	build/lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable . $(LOWEST_TOOLS)
+	touch $@
+
+# The oldest Keras that exports are tried in, on the TensorFlow of .venv.
+build/keras-3.8/.installed: | .venv/bin/python
+	rm -rf build/keras-3.8
+	$(BIN)/python -m pip install --quiet --no-deps --target build/keras-3.8 keras==3.8.0
+	touch $@

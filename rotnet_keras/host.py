@@ -1,4 +1,4 @@
-"""What can be read without loading TensorFlow: which machine this is, its processor, the Keras backend asked for."""
+"""What can be read without loading TensorFlow: the machine, its processor, the Keras backend, and limits on files."""
 
 import hashlib
 import os
@@ -9,7 +9,35 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from rotnet_keras.errors import RotnetError
+from rotnet_keras.errors import DataError, RotnetError
+
+# A file that unpacks to less is read whatever its own size; one that unpacks to more, up to so many times its size.
+FREE_BYTES, EXPANSION = 2**28, 50
+LIMITS = "ROTNET_LIMITS"
+LIMITS_HINT = f"If you trust the file, set the environment variable {LIMITS}=off"
+
+
+def limits_apply() -> bool:
+    """Whether files of others are held to limits of size and time: not with ROTNET_LIMITS=off."""
+    return os.environ.get(LIMITS, "").lower() != "off"
+
+
+def check_unpacked(what: str, packed: int, unpacked: int) -> None:
+    """Make sure that a file does not unpack to far more than its size justifies.
+
+    Args:
+        what: the file, for the message.
+        packed: its size in bytes.
+        unpacked: the size of its contents in bytes, as it states it.
+
+    Raises:
+        DataError: it does.
+    """
+    if limits_apply() and unpacked > max(FREE_BYTES, EXPANSION * packed):
+        raise DataError(
+            f"{what}: unpacks from {packed / 1e6:,.1f} to {unpacked / 1e6:,.0f} MB, more than {EXPANSION} times its "
+            f"size and more than {FREE_BYTES / 1e6:,.0f} MB. {LIMITS_HINT}"
+        )
 
 
 def check_backend() -> None:

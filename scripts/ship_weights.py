@@ -40,6 +40,7 @@ from rotnet_keras.inference.orientation import (
     predict,
 )
 from rotnet_keras.inference.zoo_check import rotation_accuracy
+from rotnet_keras.models.export import without_newer_keys
 from rotnet_keras.models.rotation import RIGHT_ANGLES
 from rotnet_keras.reports.report import pretraining_seconds, render, run_details, without_local_paths
 from rotnet_keras.reports.study_pages import KEPT_FACTS
@@ -47,6 +48,7 @@ from rotnet_keras.reports.tables import result_tables
 from rotnet_keras.runs import zoo
 from rotnet_keras.runs.backbone_file import DEFAULT_TAP, best_probe, default_tap, read_backbone
 from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.model_files import CONFIG
 
 MODELS = ("backbone", "rotnet")
 # Fields of a probe's event that the card leaves out.
@@ -94,7 +96,11 @@ def pack(model: bytes) -> bytes:
             content = old.read(name)
             member = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             member.compress_type = zipfile.ZIP_DEFLATED
-            new.writestr(member, packed_weights(content) if name.endswith(".h5") else content, compresslevel=9)
+            if name.endswith(".h5"):
+                content = packed_weights(content)
+            elif name == CONFIG:  # Of a run of an earlier version.
+                content = json.dumps(without_newer_keys(json.loads(content))).encode()
+            new.writestr(member, content, compresslevel=9)
     return packed.getvalue()
 
 

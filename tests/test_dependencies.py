@@ -8,10 +8,12 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import rotnet_tui
+from packaging.version import Version
 
 import rotnet_keras
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+LOWEST = Path(__file__).parents[1] / "constraints-lowest.txt"
 # The packages themselves, and a part of pydantic that is distributed by itself.
 KNOWN = {"rotnet_keras", "rotnet_tui", "pydantic_core"} | sys.stdlib_module_names
 
@@ -41,3 +43,14 @@ def test_what_is_imported_is_declared():
         if module not in KNOWN and not names(homes.get(module, [module])) & declared
     }
     assert not missing
+
+
+def test_the_file_of_lowest_versions_has_every_lower_bound():
+    """`make lock-lowest` writes it."""
+    pinned = dict(line.split("==") for line in LOWEST.read_text(encoding="utf-8").splitlines())
+    found = {name.lower().replace("_", "-"): version for name, version in pinned.items()}
+    for requirement in PROJECT["dependencies"]:
+        name, version = re.match(r"([\w.-]+)>=([\w.]+)", requirement).groups()
+        assert Version(found[name.lower().replace("_", "-")]) == Version(version), (
+            f"{requirement}: run make lock-lowest"
+        )

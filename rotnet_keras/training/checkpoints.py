@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from rotnet_keras.data.npz import read_array_header
 from rotnet_keras.engine import keras
 from rotnet_keras.files import TEMPORARY, write_atomically
 
 # The newest checkpoints that are kept; the best one is kept besides.
 KEPT = 2
+# The array of a checkpoint that holds the position as JSON, and its largest size.
+POSITION, MAX_POSITION_BYTES = "progress", 2**20
 
 
 @dataclass
@@ -47,10 +51,11 @@ def save_checkpoint(folder: Path, variables: Sequence[keras.Variable], position:
         OSError: it cannot be written, for example on a full disk; older checkpoints stay as they are.
     """
     folder.mkdir(exist_ok=True)
-    arrays: dict[str, Any] = {f"{i:04d}": np.asarray(variable) for i, variable in enumerate(variables)}
+    arrays: dict[str, Any] = {POSITION: np.frombuffer(json.dumps(asdict(position)).encode(), np.uint8)}
+    arrays |= {f"{i:04d}": np.asarray(variable) for i, variable in enumerate(variables)}
     buffer = io.BytesIO()
     # Plain arrays, no pickle: reading a checkpoint runs no code.
-    np.savez(buffer, progress=np.frombuffer(json.dumps(asdict(position)).encode(), np.uint8), **arrays)
+    np.savez(buffer, **arrays)
     path = folder / f"step-{position.step:08d}.npz"
     write_atomically(path, buffer.getvalue())
     if best:
@@ -77,9 +82,7 @@ def restore_checkpoint(folder: Path, variables: Sequence[keras.Variable]) -> tup
     damaged = []
     for path in step_checkpoints(folder):
         try:
-            position, arrays = _read(path)
-            if [a.shape for a in arrays] != [tuple(v.shape) for v in variables]:
-                raise ValueError("its arrays have other shapes than the model's variables")
+            position, arrays = _read(path, [tuple(variable.shape) for variable in variables])
         except Exception as error:  # Damaged archives raise many types.
             damaged.append(f"checkpoint {path.name} cannot be used ({error}); trying the previous one")
             continue
@@ -89,7 +92,12 @@ def restore_checkpoint(folder: Path, variables: Sequence[keras.Variable]) -> tup
     return Position(), damaged
 
 
-def _read(path: Path) -> tuple[Position, list[np.ndarray]]:
-    with np.load(path, allow_pickle=False) as archive:
-        position = Position(**json.loads(bytes(archive["progress"])))
-        return position, [archive[name] for name in sorted(set(archive.files) - {"progress"})]
+def _read(path: Path, shapes: Sequence[tuple[int, ...]]) -> tuple[Position, list[np.ndarray]]:
+    """Return what a checkpoint holds. Nothing is unpacked before it is known to be of the size of the variables."""
+    with zipfile.ZipFile(path) as members, np.load(path, allow_pickle=False) as archive:
+        names = sorted(set(archive.files) - {POSITION})
+        if [read_array_header(members, f"{name}.npy")[0] for name in names] != list(shapes):
+            raise ValueError("its arrays have other shapes than the model's variables")
+        if members.getinfo(f"{POSITION}.npy").file_size > MAX_POSITION_BYTES:
+            raise ValueError(f"its {POSITION} has more than {MAX_POSITION_BYTES:,} bytes")
+        return Position(**json.loads(bytes(archive[POSITION]))), [archive[name] for name in names]
