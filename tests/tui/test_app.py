@@ -11,7 +11,7 @@ import pytest
 from rotnet_tui import settings
 from rotnet_tui.app import RotnetApp
 from support.command_line import run_python
-from support.fake_runs import fake_run, write_steps
+from support.fake_runs import fake_run, work_on, write_steps
 from support.screen_words import text_of, until
 from textual.widgets import DataTable
 
@@ -103,12 +103,13 @@ async def test_deleting_asks_first(runs_dir):
 
 
 async def test_killing_asks_first(runs_dir):
-    sleeper = psutil.Popen(["sleep", "60"])
+    sleeper = psutil.Popen([sys.executable, "-c", "import time; time.sleep(60)", "rotnet_keras"])
     run = fake_run(runs_dir, "live", epochs=2)
     facts = run.facts() | process_identity(sleeper)
     run.facts_file.write_text(json.dumps(facts))
     with run.events_file.open("a") as file:
         file.write('{"kind":"step","time":1,"step":125,"loss":1,"accuracy":1,"learning_rate":1,"images_per_s":1}\n')
+    work_on(run)
     app = RotnetApp(runs_dir, run)
     async with app.run_test(size=(120, 36)) as pilot:
         await until(pilot, lambda: "running" in text_of(app, "#strip") or "stalled" in text_of(app, "#strip"))

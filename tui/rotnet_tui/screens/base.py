@@ -6,7 +6,7 @@ from textual import work
 from textual.binding import Binding
 from textual.screen import Screen
 
-from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.folder import RunFolder, run_argument
 from rotnet_keras.runs.processes import Process
 from rotnet_tui.commands import Commands
 from rotnet_tui.messages import NewRun, Perform, Refresh
@@ -64,21 +64,21 @@ class ActionScreen(Screen[None]):
     async def action_stop(self) -> None:
         """Stop after the current step, with a checkpoint."""
         for run in self.targets():
-            await self.perform("stop", run.name)
+            await self.perform("stop", run_argument(run))
         self.refresh_soon()
 
     @work
     async def action_resume(self) -> None:
         """Continue from the last checkpoint."""
         for run in self.targets():
-            await self.perform("resume", run.name, "--detach")
+            await self.perform("resume", run_argument(run), "--detach")
         self.refresh_soon()
 
     @work
     async def action_report(self) -> None:
         """Write report.html and report.md."""
         for run in self.targets():
-            await self.perform("report", run.name)
+            await self.perform("report", run_argument(run))
 
     @work
     async def action_kill(self) -> None:
@@ -86,10 +86,10 @@ class ActionScreen(Screen[None]):
         for run in self.targets():
             if not run.alive():
                 where = "no process on this machine" if run.process() is Process.ELSEWHERE else "no process"
-                self.notify(f"{run.name} has {where} to kill: it is {run.state()}.", severity="warning")
+                self.notify(f"{run.name} has {where} to kill: it is {run.state()}.", severity="warning", markup=False)
                 continue
             loss = f"All work since the last checkpoint is lost{_since_checkpoint(run)}. Stopping (s) loses nothing."
-            await self._confirm_and_perform(f"Kill {run.name}?", loss, "kill", run.name, "--yes")
+            await self._confirm_and_perform(f"Kill {run.name}?", loss, "kill", run_argument(run), "--yes")
         self.refresh_soon()
 
     @work
@@ -97,11 +97,12 @@ class ActionScreen(Screen[None]):
         """Delete the run folder, after a confirmation."""
         for run in self.targets():
             if run.alive() and run.state() in LIVE:
-                self.notify(f"{run.name} is still running. Stop it first (s).", severity="warning")
+                self.notify(f"{run.name} is still running. Stop it first (s).", severity="warning", markup=False)
                 continue
             export = ", exported backbone" if run.backbone.is_file() else ""
             loss = f"This deletes {run.path} with its events, checkpoints{export} and report."
-            command = ("queue", "remove", run.name) if run.state() == "queued" else ("delete", run.name, "--yes")
+            name = run_argument(run)
+            command = ("queue", "remove", name) if run.state() == "queued" else ("delete", name, "--yes")
             if await self._confirm_and_perform(f"Delete {run.name}?", loss, *command):
                 self.run_deleted(run)
         self.refresh_soon()

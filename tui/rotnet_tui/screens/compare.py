@@ -11,7 +11,7 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from rotnet_keras.runs.folder import RunFolder
-from rotnet_keras.runs.status import comparison_table
+from rotnet_keras.runs.status import UNREADABLE, comparison_table
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
 from rotnet_tui.widgets.chart import SMOOTHING, Chart, Curve
@@ -64,6 +64,14 @@ runs differ.
         self.call_after_refresh(self._draw)
 
     def _draw(self) -> None:
+        try:
+            self._draw_all()
+        except UNREADABLE as error:
+            # Events of another version, or damaged ones: the screen keeps what it shows.
+            message = f"These runs cannot be compared: {type(error).__name__}: {error}"
+            self.notify(message, severity="warning", markup=False)
+
+    def _draw_all(self) -> None:
         settings = self.settings
         accuracy, loss = [], []
         for history, color in zip(self._histories, self._colors(), strict=True):

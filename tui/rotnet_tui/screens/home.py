@@ -8,7 +8,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, VerticalScroll
-from textual.markup import escape
+from textual.content import Content
 from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, TabPane
 
 from rotnet_keras.runs.folder import RunFolder
@@ -123,12 +123,13 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         empty.display = not runs
         wanted = self.query_one("#filter", Input).value
         if wanted:
-            empty.update(f"No run matches {escape(repr(wanted))}. Press esc to clear the filter.")
+            empty.update(Content(f"No run matches {wanted!r}. Press esc to clear the filter."))
         elif self.index.ready:
-            empty.update(
-                f"No runs in {escape(str(self.index.runs_dir))} yet.\n\nPress [b]n[/] to start one. The recipe "
-                "quickstart takes a few minutes on a CPU and needs no download."
+            hint = (
+                " yet.\n\nPress [b]n[/] to start one. The recipe quickstart takes a few minutes on a CPU and needs no "
+                "download."
             )
+            empty.update(Content(f"No runs in {self.index.runs_dir}") + Content.from_markup(hint))
         else:
             empty.update("Reading the run folders …")
 

@@ -9,6 +9,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Button, Footer, Input, Select, Static
@@ -25,7 +26,7 @@ from rotnet_tui.commands import Commands
 from rotnet_tui.messages import OpenRun, Perform
 from rotnet_tui.state.index import RunIndex
 from rotnet_tui.state.recipes import list_recipes
-from rotnet_tui.state.words import thousands
+from rotnet_tui.state.words import screen_text, thousands
 from rotnet_tui.widgets.form_fields import FormField, form_fields
 
 # Validation begins so long after the last key.
@@ -121,7 +122,7 @@ started.
         entries = list_recipes()
         with Horizontal(id="form-head"):
             yield Static("recipe", classes="label")
-            options = [(entry.name, entry.argument) for entry in entries]
+            options = [(Content(screen_text(entry.name)), entry.argument) for entry in entries]
             known = [argument for _, argument in options]
             yield Select(
                 options,

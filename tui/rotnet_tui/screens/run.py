@@ -11,6 +11,7 @@ from textual.binding import Binding
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.status import UNREADABLE
 from rotnet_keras.runs.suitability import check_results, latest_suitability
 from rotnet_keras.runs.suitability import summary as suitability_summary
 from rotnet_keras.runs.verdict import verdict
@@ -181,7 +182,7 @@ unfolds tracebacks.
         self._stale.discard(name)
         try:
             self.query_one(f"#{name}", RunTab).show(self.history, self._state)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except UNREADABLE as error:
             # Events of another version, or damaged ones: the tab keeps what it shows.
             self.notify(f"This tab cannot be drawn: {type(error).__name__}: {error}", severity="warning", markup=False)
 
@@ -300,7 +301,7 @@ def _verdict(history: History) -> tuple[str, str]:
         if event and any(result.likely for result in check_results(event)):
             return "flat", suitability_summary(event)
         judged = verdict(history.verdict_events(), history.task.num_classes)
-    except (KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         return "unknown", f"The events of this run cannot be judged ({type(error).__name__}: {error})."
     return judged.level, judged.text
 

@@ -9,7 +9,7 @@ from textual.color import Color
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from rotnet_keras.runs.task_labels import per_class_recall
+from rotnet_keras.runs.task_labels import MAX_CONFUSION_CLASSES, per_class_recall
 from rotnet_keras.text import percent
 from rotnet_tui.state.history import History
 from rotnet_tui.state.words import bar, screen_text
@@ -38,7 +38,7 @@ class ConfusionTab(RunTab):
             target.update("No validation yet. It comes at the end of every epoch.")
             return
         validation = epochs[-1]["validation"]
-        if not validation["confusion"]:
+        if not 0 < len(validation["confusion"]) <= MAX_CONFUSION_CLASSES:
             target.update("There are too many classes for a confusion matrix.")
             return
         names = _names(history.task.classes, len(validation["confusion"]))
@@ -86,7 +86,7 @@ class ConfusionTab(RunTab):
         for i, name in enumerate(names):
             values = [epoch[i] for epoch in by_epoch][-SHOWN_EPOCHS:]
             bars = "".join(map(bar, values))
-            table.add_row(name, Text(bars, style=self.app.theme_variables["text-primary"]), percent(values[-1]))
+            table.add_row(Text(name), Text(bars, style=self.app.theme_variables["text-primary"]), percent(values[-1]))
         return table
 
 

@@ -1,5 +1,6 @@
 """The log of a run: followed, searched, and filtered by level."""
 
+import os
 import re
 from collections import deque
 from collections.abc import Iterable
@@ -7,8 +8,10 @@ from collections.abc import Iterable
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
+from textual.content import Content
 from textual.widgets import Input, RichLog, Static
 
+from rotnet_keras.files import open_file
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
 from rotnet_tui.state.words import screen_text
@@ -17,6 +20,10 @@ from rotnet_tui.tabs.base import RunTab
 MAX_LINES = 5000
 # Bytes from the end of the file that are read at first.
 FIRST_READ = 512 * 1024
+# When more has been added than this, only the end is read, as at first.
+MAX_READ = 16 * FIRST_READ
+# Bytes of a line that are shown.
+MAX_LINE = 4096
 LEVELS = ("all", "warnings", "errors")
 WARNING = re.compile(r"warning|\bW\d{4}\b|^W0000|stopped", re.IGNORECASE)
 ERROR = re.compile(r"error|exception|traceback|\bE\d{4}\b|killed", re.IGNORECASE)
@@ -52,7 +59,7 @@ class LogTab(RunTab):
         if self._read(history):
             self._refill()
         elif before == 0:
-            self.query_one("#log-head", Static).update(f"No log yet: the run is {state}.")
+            self.query_one("#log-head", Static).update(Content(f"No log yet: the run is {state}."))
 
     def toggle_follow(self) -> None:
         """Keep the newest line in view, or keep the position."""
@@ -96,21 +103,22 @@ class LogTab(RunTab):
     def _read(self, history: History) -> bool:
         """Read what was added to the file; returns whether there are new lines."""
         try:
-            size = history.run.log.stat().st_size
-            if self._offset is None or size < self._offset:
-                self._offset = max(0, size - FIRST_READ)
-                self._lines.clear()
-                self._unfinished_line = b""
-            if size == self._offset:
-                return False
-            with history.run.log.open("rb") as file:
+            with open_file(history.run.log, history.run.path) as file:
+                size = file.seek(0, os.SEEK_END)
+                if self._offset is None or not 0 <= size - self._offset <= MAX_READ:
+                    self._offset = max(0, size - FIRST_READ)
+                    self._lines.clear()
+                    self._unfinished_line = b""
+                if size == self._offset:
+                    return False
                 file.seek(self._offset)
                 content = self._unfinished_line + file.read(size - self._offset)
         except OSError:
             return False
         self._offset = size
-        *lines, self._unfinished_line = content.split(b"\n")
-        self._lines.extend(screen_text(line.decode("utf-8", "replace")) for line in lines)
+        *lines, rest = content.split(b"\n")
+        self._unfinished_line = rest[-MAX_LINE:]
+        self._lines.extend(screen_text(line[:MAX_LINE].decode("utf-8", "replace")) for line in lines)
         return bool(lines)
 
     def _refill(self) -> None:
@@ -137,7 +145,7 @@ class LogTab(RunTab):
         unreadable = self._history.reader.unreadable if self._history else 0
         if unreadable:
             words.append(f"{unreadable} unreadable lines in events.jsonl")
-        self.query_one("#log-head", Static).update("   ".join(words), layout=False)
+        self.query_one("#log-head", Static).update(Content.from_markup("   ".join(words)), layout=False)
 
     def _filtered_lines(self) -> list[str]:
         lines = _fold_tracebacks(self._lines) if self._folded else list(self._lines)

@@ -3,8 +3,10 @@
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
+from textual.content import Content
 from textual.widgets import Static
 
+from rotnet_keras.files import MAX_TOML_BYTES, read_file
 from rotnet_tui.state.history import History
 from rotnet_tui.state.recipes import toml_text
 from rotnet_tui.state.words import screen_text
@@ -23,9 +25,9 @@ class RecipeTab(RunTab):
         """Read the recipe, which never changes during a run."""
         run, colors = history.run, self.app.theme_variables
         try:
-            toml = screen_text(run.recipe.read_text(encoding="utf-8", errors="replace"))
+            toml = screen_text(read_file(run.recipe, MAX_TOML_BYTES, run.path).decode("utf-8", "replace"))
         except OSError as error:
-            self.query_one("#recipe-text", Static).update(f"The recipe cannot be read: {error.strerror}")
+            self.query_one("#recipe-text", Static).update(Content(f"The recipe cannot be read: {error.strerror}"))
             return
         facts = run.facts()
         overrides = facts.get("overrides") or {}

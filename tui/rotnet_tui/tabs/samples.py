@@ -4,6 +4,7 @@ from rich.console import Group
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import ItemGrid, VerticalScroll
+from textual.content import Content
 from textual.widgets import Static
 
 from rotnet_keras.runs.events import Event
@@ -52,7 +53,8 @@ class SamplesTab(RunTab):
         event = events[-1 - self._epochs_back]
         chosen = [i for i, tile in enumerate(event["tiles"]) if (tile["pick"] == "worst") == self.settings.worst]
         key = (event["file"], self.settings.worst, self.size.width, self.size.height)
-        head.update(self._headline(event, len(events), chosen))
+        headline = Content(self._headline(event, len(events), chosen))
+        head.update(headline + Content.from_markup("   [b]← →[/] epochs   [b]o[/] hardest/same"))
         if key == self._drawn:
             return
         self._drawn = key
@@ -66,7 +68,7 @@ class SamplesTab(RunTab):
             words.append("hardest images of the epoch")
         else:
             words += ["the same images every epoch", f"{correct} of {len(tiles)} correct"]
-        return "   ".join([*words, "[b]← →[/] epochs", "[b]o[/] hardest/same"])
+        return "   ".join(words)
 
     def _draw(self, event: Event, chosen: list[int], history: History) -> None:
         strip = open_image(history.run.samples / str(event["file"]))
@@ -75,6 +77,8 @@ class SamplesTab(RunTab):
         grid = self.query_one("#tiles", ItemGrid)
         grid.min_column_width = side
         pixels = event["tile"]
+        if strip is not None and strip.height != pixels:
+            strip = None  # The event is of another strip.
         for n, widget in enumerate(grid.query(Static)):
             widget.display = n < len(chosen)
             if n >= len(chosen):

@@ -58,7 +58,7 @@ class SystemTab(RunTab):
                 table.add_row("run, CPU", self._bars("run", cpu / cores), words)
             table.add_row("run, memory", self._bars("rss", 100 * resident / memory.total), _bytes(resident))
         else:
-            table.add_row("run", "", f"no process on this machine; the run is {state}")
+            table.add_row("run", "", Text(f"no process on this machine; the run is {state}"))
         table.add_row("CPU", self._bars("cpu", psutil.cpu_percent()), self._cores())
         used = f"{_bytes(memory.total - memory.available)} of {_bytes(memory.total)} used"
         table.add_row("memory", self._bars("memory", memory.percent), used)
@@ -70,7 +70,7 @@ class SystemTab(RunTab):
             table.add_row("data wait", Text(line, style=self._color), words)
         gpus = read_gpus()
         for gpu in gpus:
-            table.add_row(gpu.name, self._bars(gpu.name, gpu.load), gpu.details)
+            table.add_row(Text(gpu.name), self._bars(gpu.name, gpu.load), Text(gpu.details))
         if not gpus:
             table.add_row("GPU", "", "no NVIDIA driver found: CPU only")
         self.query_one("#system-table", Static).update(table)

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.color import Color
 from textual.containers import Grid
-from textual.markup import escape
+from textual.content import Content
 from textual.strip import Strip
 from textual_hires_canvas import Canvas
 from textual_plot import HiResMode, NumericAxisFormatter, PlotWidget
@@ -143,7 +143,7 @@ class Chart(PlotWidget, inherit_bindings=False):
                 continue
             smooth = _smoothed(y, SMOOTHING[smoothing]) if curve.smooth else y
             ends += [x[0], x[-1]]
-            legend.append(f"[{curve.color}]{escape(curve.name)} {smooth[-1]:{format}}[/]")
+            legend.append(Content.styled(f"{curve.name} {smooth[-1]:{format}}", curve.color))
             x, y = _decimated(x, smooth, max(10, self.size.width))
             if len(x) == 1:
                 # A line needs two points; a single one would be invisible.
@@ -158,7 +158,7 @@ class Chart(PlotWidget, inherit_bindings=False):
                 self.plot(part, np.full(len(part), level), line_style=grey, hires_mode=HiResMode.BRAILLE)
         for mark in marks:
             self.add_v_line(mark, line_style=self._hex("$text-muted"))
-        self.border_subtitle = "  ".join(legend)
+        self.border_subtitle = Content("  ").join(legend)
 
     def _hex(self, color: str) -> str:
         """A colour of the theme in hexadecimal form, which the canvas needs; a grey for Textual's automatic colours."""

@@ -5,12 +5,13 @@ from pathlib import Path
 from PIL import Image
 from rich_pixels import Pixels
 
+from rotnet_keras.reports.samples import read_strip
+
 
 def open_image(path: Path) -> Image.Image | None:
-    """The image in RGB; None if it is missing or damaged."""
+    """An image that a run has drawn, in RGB; None if it is missing, damaged, or not a file of the run's own."""
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
+        return read_strip(path).convert("RGB")
     except (OSError, ValueError, SyntaxError):
         return None
 
