@@ -55,7 +55,8 @@ def read_file(path: Path, most: int, inside: Path | None = None) -> bytes:
         OSError: as of `open_file`, or the file is larger.
     """
     with open_file(path, inside) as file:
-        content = file.read(most + 1)
+        # A buffer of the size that is asked for is made before anything is read.
+        content = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
     if len(content) > most:
         raise OSError(errno.EFBIG, f"larger than the {most:,} bytes that such a file may have", str(path))
     return content
@@ -273,12 +274,13 @@ def _within(path: Path, inside: Path | None) -> Iterator[tuple[str, int | None]]
 
 def _parts(path: Path, inside: Path) -> tuple[str, ...]:
     """Return the names that lead from a folder to a file in it, some of which others may have chosen."""
+    text, start = str(path), f"{inside}/"
     try:
-        parts = path.relative_to(inside).parts
-        os.fsencode(path)
+        parts = tuple(text[len(start) :].split("/")) if text.startswith(start) else path.relative_to(inside).parts
+        os.fsencode(text)
     except ValueError:
         parts = ()
-    if not parts or ".." in parts or "\0" in str(path):
+    if not parts or {"..", ""} & set(parts) or "\0" in text:
         raise OSError(errno.EINVAL, f"not the name of a file in {inside}", str(path))
     return parts
 

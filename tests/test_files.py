@@ -1,12 +1,17 @@
 """Files that are replaced whole."""
 
+import os
 import stat
 import threading
 from itertools import chain, repeat
 
+import numpy as np
 import pytest
 
-from rotnet_keras.files import replacing, write_atomically
+from rotnet_keras.data import fingerprints
+from rotnet_keras.errors import RunError
+from rotnet_keras.files import folder_size, make_private_folder, replacing, write_atomically
+from rotnet_keras.runs.folder import RunFolder
 
 
 def test_writers_at_once_leave_one_whole_file(tmp_path):
@@ -61,3 +66,37 @@ def test_a_block_that_fails_leaves_the_old_file(tmp_path):
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_folder_of_the_cache_is_for_its_owner_alone(tmp_path):
+    before = os.umask(0)
+    try:
+        make_private_folder(tmp_path / "a" / "cache")
+        fingerprints._write_index(
+            tmp_path / "b" / "i.npz", ["x"], np.zeros((1, 3), np.int64), np.zeros((1, 16), np.uint8)
+        )
+        make_private_folder(tmp_path)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a" / "cache", tmp_path / "b")] == [0o700] * 2
+    assert (tmp_path / "b" / "i.npz").is_file()
+
+
+def test_folders_that_may_not_be_read_are_named(tmp_path, monkeypatch):
+    closed, scandir = tmp_path / "run" / "samples", os.scandir
+    closed.mkdir(parents=True)
+    (closed / "one.png").write_bytes(bytes(7))
+    (tmp_path / "run" / "log.txt").write_bytes(bytes(5))
+    (tmp_path / "run" / "link").symlink_to(closed / "one.png")
+    assert folder_size(tmp_path / "run") == (12 + (tmp_path / "run" / "link").lstat().st_size, [])
+
+    def refused(path):
+        if os.fspath(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    (tmp_path / "run" / "link").unlink()
+    assert folder_size(tmp_path / "run") == (5, [closed])
+    with pytest.raises(RunError, match="samples may not be read by this user"):
+        RunFolder(tmp_path / "run").require_own_files()

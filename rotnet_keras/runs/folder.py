@@ -118,9 +118,14 @@ class RunFolder:
         """Refuse a folder in which something is not a file or folder of its own: writing there could write elsewhere.
 
         Raises:
-            RunError: it holds a link, a pipe or a device.
+            RunError: it holds a link, a pipe or a device, or a folder that may not be read.
         """
-        for folder, folders, files in os.walk(self.path):
+
+        def refuse(error: OSError) -> None:
+            if isinstance(error, PermissionError):
+                raise RunError(f"{error.filename} may not be read by this user, so that {self.name} cannot be used")
+
+        for folder, folders, files in os.walk(self.path, onerror=refuse):
             for name in (*folders, *files):
                 mode = os.lstat(os.path.join(folder, name)).st_mode  # noqa: PTH118 - a folder may hold many files
                 if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):

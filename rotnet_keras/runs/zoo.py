@@ -5,7 +5,6 @@ A folder in `weights/` has the part of a run folder that is needed to use the mo
 people.
 """
 
-import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +12,13 @@ from typing import Any
 
 from rotnet_keras.config.finder import PACKAGE, did_you_mean
 from rotnet_keras.errors import RotnetError, RunError
+from rotnet_keras.files import read_json
 from rotnet_keras.runs.folder import RunFolder, find_run, list_runs
 
 FOLDER = PACKAGE / "weights"
 CARD = "card.json"
+# The cards that ship have a few kilobytes.
+MAX_CARD_BYTES = 1 << 20
 
 
 def list_pretrained() -> dict[str, RunFolder]:
@@ -27,7 +29,7 @@ def list_pretrained() -> dict[str, RunFolder]:
 def load_card(model: RunFolder) -> dict[str, Any]:
     """Return the card of a pretrained model; empty for the folder of a run."""
     try:
-        card = json.loads((model.path / CARD).read_text(encoding="utf-8"))
+        card = read_json(model.path / CARD, MAX_CARD_BYTES)
     except (OSError, ValueError):
         return {}
     return card if isinstance(card, dict) else {}

@@ -6,6 +6,7 @@ from contextlib import suppress
 import psutil
 import pytest
 from support.command_line import invoke
+from support.fake_runs import work_on
 
 from rotnet_keras.errors import RunError
 from rotnet_keras.runs.folder import RunFolder, create_run
@@ -45,6 +46,8 @@ def make(tmp_path):
         run = create_run(tmp_path / runs_dir, "a", RECIPE.format(batch=batch, title=title), facts)
         timed = [{"time": time.time() - len(events) + i, **event} for i, event in enumerate(events)]
         run.events_file.write_text("".join(json.dumps(event) + "\n" for event in timed))
+        if alive:
+            work_on(run)
         return run
 
     return make
