@@ -15,6 +15,8 @@ from rotnet_keras.config.sections import AnnotatedData, Data, Splits
 from rotnet_keras.data.layout import FileList, LeftOut, read_layout
 from rotnet_keras.data.tfds_metadata import check_metadata
 from rotnet_keras.errors import DataError
+from rotnet_keras.files import MAX_LIST_BYTES, read_file
+from rotnet_keras.host import check_unpacked
 
 if TYPE_CHECKING:
     from rotnet_keras.data.stores import Progress
@@ -28,6 +30,8 @@ ARRAY_NAMES = {
 }
 # A list of image names in a VOC folder, or a slice of one: "train", "train[:20]".
 VOC_LIST = re.compile(r"(\w+)(?:\[(\d*):(\d*)\])?")
+# In characters.
+LONGEST_NAME = 200
 
 
 def _quiet(what: str, done: int, total: int) -> None:
@@ -134,7 +138,7 @@ class VocSource:
                 if not match or match[1] not in there:
                     known = ", ".join(sorted(there)) or "nothing"
                     raise DataError(f"data.splits.{split}: no list {part!r} in {folder} (there are: {known})")
-                of_list = (folder / f"{match[1]}.txt").read_text(encoding="utf-8-sig").split()
+                of_list = _listed_names(folder / f"{match[1]}.txt")
                 names += of_list[slice(*(int(bound) if bound else None for bound in match.groups()[1:]))]
             found[split] = names
         if "train" not in found:
@@ -164,6 +168,24 @@ class VocSource:
                 image = self.root / "JPEGImages" / f"{name}.jpg"
                 digest.update(os.fsencode(f"{split}\0{name}\0{_file_size(image)}\n"))
         return "voc:" + digest.hexdigest()[:16]
+
+
+def _listed_names(file: Path) -> list[str]:
+    """Return the names in a list of a VOC folder.
+
+    Raises:
+        DataError: the list is no text in UTF-8, or a name leads to another folder.
+    """
+    try:
+        names = read_file(file, MAX_LIST_BYTES).decode("utf-8-sig").split()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{file}: this is no UTF-8 text: expected a list of image names without a suffix") from None
+    for name in names:
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name or len(name) > LONGEST_NAME:
+            raise DataError(f"{file}: expected the name of an image in JPEGImages, got {name[:LONGEST_NAME]!r}")
+    return names
 
 
 def _file_size(file: Path) -> int:
@@ -271,6 +293,12 @@ def _array_source(path: Path) -> ArraySource:
         raise DataError(f"data.name: there is no file {path.absolute()}")
     if not zipfile.is_zipfile(path):
         raise DataError(f"data.name: {path} is not an .npz file, or is damaged")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(each.file_size for each in archive.infolist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"data.name: {path} is damaged: {error}") from None
+    check_unpacked(f"data.name: {path}", path.stat().st_size, unpacked)
     return ArraySource(path)
 
 

@@ -5,13 +5,13 @@ files to which their names and templates lead. A data folder is data: it names f
 and files that lie in it.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rotnet_keras.errors import DataError
+from rotnet_keras.files import parse_json, read_json
 
 # The name of a data set, with configuration and version. Namespaces lead to code and data on the internet.
 NAME = re.compile(r"\w+(?:/[\w+.\-]+)?(?::(?:\d+|\*)(?:\.(?:\d+|\*)){2})?(?:/\d+\.\d+\.\d+)?", re.ASCII)
@@ -24,7 +24,7 @@ TEMPLATE = re.compile(r"(?:[\w.\-%@]|\{(?:DATASET|SPLIT|FILEFORMAT|SHARD_INDEX|N
 # ImageNet with all its classes has 21,841; no image of TensorFlow Datasets has a side of so many pixels.
 MOST_CLASSES, MOST_PIXELS = 1_000_000, 65_535
 # The metadata of a data set are some kilobytes; with statistics of every feature a few megabytes.
-MOST_BYTES, MOST_DEPTH = 32 * 2**20, 100
+MOST_BYTES = 32 * 2**20
 # The shortest record of a TFRecord file: length, two checksums, no data.
 RECORD_BYTES = 16
 
@@ -50,8 +50,8 @@ def check_metadata(data_dir: Path, name: str) -> None:
                 raise DataError(f"{file}: expected a file, got a pipe, a device or a link to nothing")
             if file.name in {"features.json", "dataset_info.json", "metadata.json"}:
                 _check_json(file)
-            elif file.name.endswith(".labels.txt"):
-                _check_size(file)
+            elif file.name.endswith(".labels.txt") and file.stat().st_size > MOST_BYTES:
+                raise DataError(f"{file}: larger than the {MOST_BYTES:,} bytes that such a file may have")
 
 
 def check_shards(info: Any, name: str) -> None:
@@ -83,28 +83,20 @@ def _folders(data_dir: Path, name: str) -> list[Path]:
     return sorted(folder for folder in data_dir.iterdir() if folder.name.replace("_", "").lower() == asked)
 
 
-def _check_size(file: Path) -> None:
-    if file.stat().st_size > MOST_BYTES:
-        raise DataError(f"{file}: expected at most {MOST_BYTES // 2**20} MiB, got {file.stat().st_size / 2**20:.0f}")
-
-
 def _check_json(file: Path) -> None:
     """Check all keys of a file of metadata, however deep they lie.
 
     Raises:
         DataError: a value is not allowed, or the file is not JSON.
     """
-    _check_size(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file, MOST_BYTES)
         if not isinstance(content, dict):
             raise ValueError(f"expected an object, got {type(content).__name__}")
         if file.name != "features.json":
             _check_names(content)
         for key, value in _entries(content):
             _check_entry(key, value)
-    except RecursionError:
-        raise DataError(f"{file}: nested more than {MOST_DEPTH} levels deep") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: {error}") from None
 
@@ -126,18 +118,15 @@ def _check_names(content: Mapping[str, Any]) -> None:
         )
 
 
-def _entries(content: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+def _entries(content: Any) -> Iterator[tuple[str, Any]]:
     """Yield every key and value, also of JSON in a text, which is how some features keep their arguments."""
-    if depth > MOST_DEPTH:
-        raise ValueError(f"nested more than {MOST_DEPTH} levels deep")
     if isinstance(content, dict):
         for key, value in content.items():
             yield key, value
-            inner = json.loads(value) if key == "json" and isinstance(value, str) else value
-            yield from _entries(inner, depth + 1)
+            yield from _entries(parse_json(value.encode()) if key == "json" and isinstance(value, str) else value)
     elif isinstance(content, list):
         for value in content:
-            yield from _entries(value, depth + 1)
+            yield from _entries(value)
 
 
 def _check_entry(key: str, value: Any) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data.sources import FolderSource, find_source
 from rotnet_keras.errors import DataError
+from rotnet_keras.files import MAX_LIST_BYTES, read_file
 from rotnet_keras.inference.loading import BATCH, Progress, check_any_readable, load_batches
 from rotnet_keras.text import first_few
 
@@ -171,7 +172,7 @@ def open_table(source: Path) -> Any:
 def _list_text(source: Path) -> str:
     """Return the text of a list."""
     try:
-        content = source.read_bytes()
+        content = read_file(source, MAX_LIST_BYTES)
     except OSError as error:
         raise DataError(f"{source}: cannot be read: {error.strerror}") from None
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -190,8 +191,9 @@ def _listed_file(folder: Path, name: str) -> Path | None:
     """Return the file that a list names: with slashes of either kind, in either Unicode form."""
     for plain in (name, name.replace("\\", "/")):
         for form in (plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))):
-            path = folder / Path(form).expanduser() if form.startswith("~") else folder / form
-            if form and "\0" not in form and path.is_file():
+            # An unknown user's home and a name of any length are no files.
+            path = folder / os.path.expanduser(form)  # noqa: PTH111
+            if form and os.path.isfile(path):  # noqa: PTH113
                 return path
     return None
 

@@ -16,8 +16,9 @@ from rotnet_keras.errors import DataError
 )
 def test_a_command_runs_no_code(tmp_path, words):
     file, marker = tmp_path / "a.npz", tmp_path / "marker"
-    for name in ("x_train", "files"):
-        np.savez(file, **{name: pickled_array(marker)})
+    pixels = {"x_train": np.zeros((4, 8, 8, 3), np.uint8)}
+    for other, name in (({}, "x_train"), ({}, "files"), (pixels, "y_train")):
+        np.savez(file, **other, **{name: pickled_array(marker)})
         result = invoke(*(word.replace("FILE", str(file)) for word in words), cwd=tmp_path)
         assert result.returncode in (2, 3) and len(result.stderr.splitlines()) <= 2, result.stderr
         assert not marker.exists()

@@ -143,7 +143,7 @@ def test_metadata_name_no_files_elsewhere(tmp_path, file, content, message):
             info(splits=[{"name": "train", "shardLengths": ["-4"]}]),
             "shardLengths: expected counts",
         ),
-        ("features.json", '{"a":' * 2000 + "1" + "}" * 2000, "nested"),
+        ("features.json", '{"a":' * 2000 + "1" + "}" * 2000, "too deeply nested"),
         ("features.json", "[1]", "expected an object"),
         ("features.json", "{", "Expecting"),
     ],
