@@ -54,13 +54,17 @@ def check_backend() -> None:
         )
 
 
-def python_command(*arguments: str) -> list[str]:
+def python_command(*arguments: str, isolated: bool = False) -> list[str]:
     """Return the command that starts this Python with some arguments, such as "-m" and a module.
 
     All processes of this package are started by it. `-P` keeps the current folder out of the import path: a file there
     that is called like a module of Python would run otherwise.
+
+    Args:
+        *arguments: of Python.
+        isolated: whether the environment and the user's own packages are left out as well (`-I`).
     """
-    return [sys.executable, "-P", *arguments]
+    return [sys.executable, "-I" if isolated else "-P", *arguments]
 
 
 def processor() -> str:

@@ -8,7 +8,6 @@ its weights must be as many as they are said to be.
 import hashlib
 import json
 import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,7 +16,7 @@ from typing import Any
 
 from rotnet_keras.data.stores import cache_folder
 from rotnet_keras.errors import DataError
-from rotnet_keras.host import LIMITS_HINT, check_unpacked, limits_apply
+from rotnet_keras.host import LIMITS_HINT, check_unpacked, limits_apply, python_command
 from rotnet_keras.runs import weights_reader
 from rotnet_keras.runs.zoo import FOLDER
 
@@ -188,7 +187,8 @@ def check_weights(path: Path) -> int:
         size = archive.getinfo(WEIGHTS).file_size
     seconds = int(SECONDS + size * SECONDS_PER_BYTE) if limits_apply() else 0
     memory = MEMORY + 8 * size if limits_apply() else 0
-    command = [sys.executable, "-I", weights_reader.__file__, str(path.absolute()), WEIGHTS, str(memory), str(seconds)]
+    words = (weights_reader.__file__, str(path.absolute()), WEIGHTS, str(memory), str(seconds))
+    command = python_command(*words, isolated=True)
     try:
         found = subprocess.run(
             command, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds or None, check=False

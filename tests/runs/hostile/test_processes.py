@@ -50,3 +50,4 @@ def test_one_function_alone_builds_the_commands_that_start_python():
     }
     assert named == {"rotnet_keras/host.py"}
     assert host.python_command("-m", "x") == [sys.executable, "-P", "-m", "x"]
+    assert host.python_command("x", isolated=True) == [sys.executable, "-I", "x"]
