@@ -70,10 +70,12 @@ def init(images: str, output: Path | None, minutes: float, as_json: bool) -> Non
     proposal = propose_recipe(found, file, minutes)
     write_atomically(file, proposal.text.encode())
     if as_json:
-        echo_json({**found.json_values(), "recipe": str(file), "epochs": proposal.epochs})
+        echo_json({**found.json_values(), "recipe": str(file), "epochs": proposal.epochs, "advice": proposal.advice})
         return
     length = f"{proposal.epochs} epochs in batches of {proposal.batch} images"
     echo(f"Wrote {file}: {length}. Start it: rotnet-keras run {file}")
+    if proposal.advice:
+        echo(proposal.advice)
     echo("For a short trial, add train.epochs=2.")
     echo("The report of the run says whether rotation is a sensible task for these images.")
 

@@ -1,6 +1,7 @@
 """What the commands share: their class, common arguments and options, how they find runs, and how they print."""
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from rotnet_keras import __version__
 from rotnet_keras.text import duration, first_few, printable
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 # Characters of a progress bar.
 PROGRESS_WIDTH = 20
+
+# Where a command's words are kept as they were typed.
+TYPED_WORDS = "rotnet_keras.typed_words"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,6 +56,11 @@ class Command(click.Command):
         super().__init__(name, context_settings={"show_default": True}, **attributes)
         self.examples = tuple(examples)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command's words, and keep them as they were typed."""
+        ctx.meta[TYPED_WORDS] = [str(ctx.info_name), *args]
+        return super().parse_args(ctx, args)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the arguments and then the options."""
         rows = [parameter.get_help_record(ctx) for parameter in self.params if isinstance(parameter, Argument)]
@@ -70,6 +80,21 @@ class Command(click.Command):
             with formatter.section("Example" if len(self.examples) == 1 else "Examples"):
                 for example in self.examples:
                     formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+
+
+def typed_command() -> str:
+    """The command that runs, for a file that says how it was made: as it was typed, then the defaults in use.
+
+    Later versions may have other defaults.
+    """
+    context = click.get_current_context()
+    words = ["rotnet-keras", *context.meta[TYPED_WORDS]]
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        by_default = context.get_parameter_source(str(parameter.name)) is ParameterSource.DEFAULT
+        if by_default and isinstance(value, str | int | float) and not isinstance(value, bool):
+            words += [parameter.opts[0], f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(words)
 
 
 def command(name: str | None = None, *, examples: Sequence[str] = ()) -> Callable[[Callable[..., Any]], Command]:
@@ -122,7 +147,7 @@ json_option = flag("--json", "as_json", description="Print JSON.")
 yes_option = flag("--yes", "-y", description="Do not ask for confirmation.")
 csv_option = option("--csv", metavar="FILE", type=PATH, help="Also write all rows to this CSV file.")
 tap_option = option(
-    "--tap", metavar="LAYER", help="Layer to read features from; the default tap of the model otherwise."
+    "--tap", metavar="LAYER", help="Layer to read features from; the model's default tap otherwise."
 )
 blocks_option = option(
     "--blocks", metavar="N", type=click.IntRange(2, 8), help="Number of blocks of nin and compact; 4 by default."

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from rotnet_keras.cli.options import (
     require_parent_folder,
     runs_dir_option,
     show_progress,
+    typed_command,
     warn,
 )
 from rotnet_keras.errors import DataError, RecipeError
@@ -219,11 +219,7 @@ def measure_upright(
         prior=prior,
         spoil_cost=spoil_cost,
     )
-    words = [*map(str, images), "--to", str(to), "--network", network]
-    chosen = {"--rotated": rotated, "--prior": prior, "--min-confidence": min_confidence, "--spoil-cost": spoil_cost}
-    words += [word for name, value in chosen.items() if value is not None for word in (name, f"{value:g}")]
-    line = shlex.join(["rotnet-keras", "measure-upright", *words, "--seed", str(seed)])
-    found.write(to, line, uncalibrated, calibration_source(source))
+    found.write(to, typed_command(), uncalibrated, calibration_source(source))
     if as_json:
         echo_json(found.as_json())
         return

@@ -115,14 +115,14 @@ def understand(data: Data) -> list[tuple[str, str]]:
 
 
 def default_shape(data: Data) -> tuple[int | None, int | None]:
-    """Return the side and the channels that images get if a recipe sets neither; None for what only loading can tell.
+    """Return the side and the channels that images have where a recipe sets neither; None where they may have any.
 
     Raises:
         DataError: the data are missing, or damaged.
     """
     source = find_source(data)
     if isinstance(source, FolderSource):
-        return DEFAULT_SIZE, sampled_channels(source)
+        return None, sampled_channels(source)
     if isinstance(source, ArraySource):
         with _open_arrays(source.path) as (archive, arrays):
             pixels, _ = array_names(list(arrays))["train"]

@@ -1,5 +1,6 @@
 """Training of classification heads on frozen features, and their confusion matrices on held-out splits."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +22,17 @@ from rotnet_keras.engine import keras, tf
 from rotnet_keras.evaluation.features import Features, feature_extractor
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 from rotnet_keras.models.heads import build_head
+from rotnet_keras.text import duration
 from rotnet_keras.training.callbacks import AfterStep, LearningRate
 from rotnet_keras.training.optimizers import assign_averaged_weights, build_optimizer
 from rotnet_keras.training.session import Session
 
 # Images in a batch of the evaluation.
 EVALUATION_BATCH = 500
+# The time of a probe is estimated from the steps between these two; the first ones are slower.
+TIMED_STEPS = (5, 30)
+# A probe that takes longer announces it.
+LONG_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,29 @@ def build_probe_model(
     return model, heads
 
 
+def long_probe_note(what: str, probe: Probe, taps: int, step_seconds: float, steps: int) -> str:
+    """Say how long the heads of a probe will train, and how it would take less; empty if it is not long.
+
+    Args:
+        what: the name of the training, as the progress shows it.
+        probe: its settings.
+        taps: the number of layers that are probed.
+        step_seconds: the measured time of a step.
+        steps: the steps of one repetition.
+    """
+    seconds = step_seconds * steps * probe.draws
+    if seconds <= LONG_SECONDS:
+        return ""
+    repeats = f"{probe.draws} times " if probe.draws > 1 else ""
+    fewer = ["fewer steps" if probe.steps else "fewer epochs"]
+    fewer += ["fewer repeats"] if probe.draws > 1 else []
+    fewer += ["a single tap"] if taps > 1 else []
+    return (
+        f"{what} takes about {duration(seconds)}: {repeats}{steps:,} steps on {taps} layer{'s' if taps > 1 else ''}. "
+        f"Less time: {', '.join(fewer)}, or the head knn, which is not trained"
+    )
+
+
 def recomputes_features(probe: Probe) -> bool:
     """Whether features are computed in every step from random crops, not read from disk."""
     return probe.augment and probe.views is None
@@ -128,8 +157,18 @@ class HeadTraining:
             f"{self.probe.head} probe ({self.weights}{labels}{f', draw {draw + 1}' if self.probe.repeats > 1 else ''})"
         )
 
+        began = time.monotonic()
+
         def after_step(done: int) -> bool:
+            nonlocal began
             self.session.progress(what, done, total)
+            if not draw and done == TIMED_STEPS[0]:
+                began = time.monotonic()
+            elif not draw and done == TIMED_STEPS[1]:
+                step = (time.monotonic() - began) / (TIMED_STEPS[1] - TIMED_STEPS[0])
+                note = long_probe_note(what, self.probe, len(self.taps), step, total)
+                if note:
+                    self.session.say(note)
             return False
 
         rate = LearningRate(self.probe.optimizer, self.probe.schedule, self.probe, len(subset), 0)

@@ -10,6 +10,7 @@ import tomlkit
 
 from rotnet_keras.data.audit import ImageAudit
 from rotnet_keras.planning.costs import RunCost, costs_in_subprocess
+from rotnet_keras.runs.zoo import list_pretrained, load_card
 from rotnet_keras.text import printable
 
 # Images whose short side has at most this many pixels are used whole. Larger ones are resized and cropped, to the sizes
@@ -26,6 +27,8 @@ BATCH = 64
 # The epochs if the trial fails.
 DEFAULT_EPOCHS = 30
 MAX_EPOCHS = 300
+# The pretrained models for photos and for small colour images.
+PHOTOS_MODEL, SMALL_MODEL = "compact5_photos", "compact4_cifar10"
 # The share of the free memory that the training may take.
 MEMORY_SHARE = 0.5
 # The phases whose time grows with the epochs.
@@ -108,12 +111,14 @@ class Proposal:
         epochs: its epochs.
         batch: its images per step.
         cost: the cost of one epoch on this machine; None if the trial failed.
+        advice: what is better than so short a training; empty where it is long enough.
     """
 
     text: str
     epochs: int
     batch: int
     cost: RunCost | None
+    advice: str = ""
 
 
 def propose_recipe(found: ImageAudit, file: Path, minutes: float) -> Proposal:
@@ -139,7 +144,32 @@ def propose_recipe(found: ImageAudit, file: Path, minutes: float) -> Proposal:
     epochs = min(MAX_EPOCHS, max(1, math.floor((60 * minutes - rest) / max(epoch, 1e-3))))
     takes = (rest + epochs * epoch) / 60
     timing = f"# Takes about {takes:.0f} minutes on the machine where it was written, estimated from a short trial."
-    return Proposal(_recipe_text(found, file, epochs, batch, timing), epochs, batch, cost)
+    advice = _advice(found, epochs, epoch, rest)
+    return Proposal(_recipe_text(found, file, epochs, batch, timing), epochs, batch, cost, advice)
+
+
+def _advice(found: ImageAudit, epochs: int, epoch_seconds: float, other_seconds: float) -> str:
+    """Say what is better than a training that sees fewer images than that of the pretrained model for such images.
+
+    Args:
+        epochs: of the proposed training.
+        epoch_seconds: the time of each.
+        other_seconds: the time of the rest of the run.
+    """
+    model = list_pretrained().get(PHOTOS_MODEL if found.short_sides[1] > SMALL_SIDE else SMALL_MODEL)
+    if model is None or found.channels != 3:
+        return ""
+    card, count = load_card(model), found.images["train"]
+    seen = card["made"]["steps"] * card["made"]["inputs_per_step"] // len(card["rotation"]["angles"])
+    if epochs * count >= seen:
+        return ""
+    enough = math.ceil(seen / count)
+    minutes = math.ceil((other_seconds + enough * epoch_seconds) / 60)
+    longer = f" As many take --minutes {minutes}." if enough <= MAX_EPOCHS else ""
+    return (
+        f"This training sees {epochs * count:,} images. {model.name}, which comes with the package, saw {seen:,}: its "
+        f"features may well be better. Compare both: rotnet-keras probe {model.name} --labels LABELS.{longer}"
+    )
 
 
 def _run_trial(text: str) -> RunCost | None:

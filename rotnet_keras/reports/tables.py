@@ -93,14 +93,13 @@ def probe_tables(run: RunFolder, events: Sequence[Event]) -> list[Table]:
 def _probe_table(probes: Sequence[Event], recipe: dict[str, Any], blocks: int | None) -> Table:
     head, labels = probes[0]["head"], probes[0]["labels_per_class"]
     found = {(e["tap"], e["weights"]): e for e in probes}
-    columns = [w for w in WEIGHTS_NAMES if w != "pixels" and any(e["weights"] == w for e in probes)]
+    columns = [w for w in WEIGHTS_NAMES if any(e["weights"] == w for e in probes)]
     paper = _paper_row(recipe.get("data", {}).get("name", ""), blocks, head, labels)
     rows = []
     for tap in dict.fromkeys(e["tap"] for e in probes if e["tap"] != "pixels"):
-        row = [tap, *(_top1(found.get((tap, weights))) for weights in columns)]
+        # Raw pixels have no taps: their one accuracy stands beside each.
+        row = [tap, *(_top1(found.get(("pixels" if w == "pixels" else tap, w))) for w in columns)]
         rows.append(row + ([f"{paper[tap]:.2f}" if tap in paper else ""] if paper else []))
-    if ("pixels", "pixels") in found:
-        rows.append(["raw pixels", _top1(found["pixels", "pixels"]), *[""] * (len(columns) - 1 + bool(paper))])
     titles = ["tap", *(WEIGHTS_NAMES[w] for w in columns)]
     if paper:
         titles.append(f"paper, NIN with {blocks} blocks")

@@ -15,8 +15,8 @@ R = TypeVar("R", bound=SeededRecipe)
 def fit_to_backbone(recipe: R) -> tuple[R, str]:
     """Derive what a recipe leaves open about its images from the file of its backbone.
 
-    A probe takes images of exactly the backbone's size. Training adapts a backbone to other sizes, so only channels are
-    derived for it.
+    A probe takes images of exactly the backbone's size. Training adapts a backbone to other sizes, so there the size is
+    derived only where the recipe says nothing of it.
 
     Returns:
         The recipe, and a sentence about the keys that were derived; empty if there are none.
@@ -42,6 +42,8 @@ def fit_to_backbone(recipe: R) -> tuple[R, str]:
     if isinstance(recipe, ProbeRecipe):
         sizes, unfit = _sizes(recipe.data, recipe.augment, found, side, sizes_of_maker(file))
         derived, problems = sizes | derived, unfit + problems
+    elif isinstance(recipe, ClassifyRecipe) and recipe.data.size is None and recipe.augment.crop is None:
+        derived = _sizes(recipe.data, recipe.augment, found, side, sizes_of_maker(file))[0] | derived
     if problems:
         raise DataError(f"{file} takes images of {found.takes}: {'; '.join(problems)}")
     if not derived:
@@ -49,7 +51,7 @@ def fit_to_backbone(recipe: R) -> tuple[R, str]:
     data = {key.removeprefix("data."): value for key, value in derived.items() if key.startswith("data.")}
     update: dict[str, Any] = {"data": recipe.data.model_copy(update=data)}
     if "augment.crop" in derived:
-        assert isinstance(recipe, ProbeRecipe)
+        assert isinstance(recipe, ProbeRecipe | ClassifyRecipe)
         update["augment"] = recipe.augment.model_copy(update={"crop": derived["augment.crop"]})
     keys = ", ".join(f"{key} = {value}" for key, value in derived.items())
     return recipe.model_copy(update=update), f"takes images of {found.takes}, hence {keys}"
@@ -72,7 +74,7 @@ def _sizes(
     """Derive the sides of images and crops.
 
     Args:
-        default: side of the images if the recipe sets none; None if only loading can tell.
+        default: side of the images if the recipe sets none; None if they may have any.
         maker: the sides that the run which made the backbone resizes to and crops.
     """
     height, width = found.shape[:2]

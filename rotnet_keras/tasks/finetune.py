@@ -41,7 +41,9 @@ def finetune(session: Session) -> None:
     dataset = prepare_data(session, strategy)
     if dataset.train.labels is None:
         raise DataError("training a classifier needs labelled training images, and these have no labels")
-    validation, test = (split and split.labelled() for split in (dataset.validation, dataset.test))
+    labelled = [split and split.labelled() for split in (dataset.validation, dataset.test)]
+    # A split without any label measures nothing.
+    validation, test = (split if split is not None and len(split) else None for split in labelled)
     dataset = replace(dataset, validation=validation, test=test)
     trainer = FinetuneTrainer(session, recipe, dataset, strategy)
     trainer.run()

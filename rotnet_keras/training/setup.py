@@ -16,6 +16,8 @@ from rotnet_keras.errors import DataError
 from rotnet_keras.reports.report import write_report
 from rotnet_keras.reports.tables import result_tables
 from rotnet_keras.runs.suitability import QUESTION, latest_suitability, summary
+from rotnet_keras.runs.next_steps import next_steps
+from rotnet_keras.runs.suitability import QUESTION, latest_suitability, summary
 from rotnet_keras.runs.backbone_file import DEFAULT_TAP, choose_tap, read_backbone
 from rotnet_keras.training.cluster import TrainingProcess
 from rotnet_keras.training.devices import broadcast_from_chief
@@ -157,6 +159,5 @@ def finish(session: Session) -> None:
     session.say(f"Report:   {folder.path / 'report.html'}")
     if folder.backbone.is_file():
         session.say(f"Backbone: {folder.backbone}, a plain Keras file: keras.models.load_model(...)")
-        recipe = session.folder.facts().get("recipe", session.folder.recipe)
-        session.say("Next:     train on your own images: rotnet-keras run folder data.name=/path/to/images")
-        session.say(f"          list all recipes: rotnet-keras recipes; read this one: rotnet-keras show {recipe}")
+    for number, step in enumerate(next_steps(folder)):
+        session.say(f"{'' if number else 'Next:':10}{step}")

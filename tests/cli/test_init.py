@@ -88,6 +88,35 @@ def test_a_recipe_is_written_that_fits(photos, monkeypatch):
     assert Path("my-photos.toml").read_text() == before
 
 
+@pytest.mark.parametrize(("channels", "side", "minutes", "advice"), [
+    # 12 images, an epoch of 1 s: 60 epochs a minute. The models were trained on 3081 * 64 and 4500 * 64 images.
+    (3, 60, 2, "sees 1,080 images. compact5_photos, which comes with the package, saw 197,184"),
+    (3, 32, 2, "sees 1,080 images. compact4_cifar10, which comes with the package, saw 288,000"),
+    (1, 60, 2, ""),
+])  # fmt: skip
+def test_a_short_training_is_compared_with_the_pretrained_model(tmp_path, monkeypatch, channels, side, minutes, advice):
+    part = PhaseCost("pretraining", 2, 24, 1e9, 12, 1.0)
+    monkeypatch.setattr(
+        "rotnet_keras.planning.proposal.costs_in_subprocess", lambda *_: [RunCost("a", None, 31.0, (part,), 0.0, 1e6)]
+    )
+    np.savez(tmp_path / "a.npz", images=np.zeros((12, side, side, channels), np.uint8))
+    found = propose_recipe(audit_images(str(tmp_path / "a.npz")), Path("a.toml"), minutes).advice
+    # So few images would take more epochs than are ever proposed: no number of minutes is enough.
+    assert advice in found and bool(found) == bool(advice) and "--minutes" not in found
+
+
+def test_what_time_a_training_takes_that_sees_as_many_images(tmp_path, monkeypatch):
+    part = PhaseCost("pretraining", 2, 24, 1e9, 12, 20.0)
+    monkeypatch.setattr(
+        "rotnet_keras.planning.proposal.costs_in_subprocess", lambda *_: [RunCost("a", None, 80.0, (part,), 0.0, 1e6)]
+    )
+    np.savez(tmp_path / "a.npz", images=np.zeros((2000, 60, 60, 3), np.uint8))
+    found = audit_images(str(tmp_path / "a.npz"))
+    # 197,184 images are 99 epochs of 2,000: 60 s and 99 times 20 s.
+    assert propose_recipe(found, Path("a.toml"), 3).advice.endswith(" As many take --minutes 34.")
+    assert propose_recipe(found, Path("a.toml"), 34).advice == ""
+
+
 def test_a_batch_fits_into_the_memory_that_is_free(photos, monkeypatch):
     part = PhaseCost("pretraining", 2, 24, 1e9, 12, 20.0)
     needed = 0.7 * psutil.virtual_memory().available

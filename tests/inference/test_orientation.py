@@ -194,7 +194,7 @@ def test_orientation_metrics_are_those_of_the_predictions(finished, photos, tmp_
         Image.fromarray(pixels).save(folder / f"{number:02}.png")
     (folder / "text.png").write_text("no picture")
     to = tmp_path / "measured"
-    arguments = ["measure-upright", folder, "--network", finished[1].path, "--to", to, "--min-confidence", 0.6]
+    arguments = ["measure-upright", f"{folder}/", "--network", finished[1].path, "--to", to, "--min-confidence", 0.6]
     result = CliRunner().invoke(app, [*map(str, arguments)])
     assert result.exit_code == 0, result.output
     assert "40 images" in result.output and "text.png (" in result.output
@@ -213,7 +213,8 @@ def test_orientation_metrics_are_those_of_the_predictions(finished, photos, tmp_
     text = (to / "upright.md").read_text()
     assert "not calibrated" in text and "| 270° | " in text
     # The command is recorded as it was typed, with the defaults.
-    assert f"`rotnet-keras measure-upright {folder} --to {to} --network " in text and "--spoil-cost 10" in text
+    typed = f"measure-upright {folder}/ --network {finished[1].path} --to {to} --min-confidence 0.6"
+    assert f"`rotnet-keras {typed} --spoil-cost 10 --seed 0`" in text
     with Image.open(to / "reliability.png") as image:
         assert image.width > 400
     before = (to / "upright.json").read_bytes()

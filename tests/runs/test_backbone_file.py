@@ -78,7 +78,7 @@ def test_a_file_says_which_images_its_model_takes(tmp_path):
 
 @pytest.mark.parametrize(("shape", "overrides", "derived"), [
     # The sizes of the run that trained it: 72, and crops of 64.
-    (None, [], ""),
+    (None, [], "data.size = 72, augment.crop = 64"),
     ((40, 40, 3), [], "data.size = 72, augment.crop = 64"),
     ((40, 40), [], "data.size = 72, augment.crop = 64, data.channels = 3"),
     ((64, 64, 3), [], ""),
@@ -115,12 +115,13 @@ def test_what_does_not_fit_is_said_at_once_and_nothing_is_started(recipe, tmp_pa
     assert result.returncode == 3 and not (tmp_path / "runs").exists()
 
 
-def test_finetuning_derives_channels_alone(recipe, tmp_path):
+def test_finetuning_derives_a_size_only_where_none_is_said(recipe, tmp_path):
     file = keras_file(tmp_path / "grey.keras", (32, 32, 1))
     source = recipe(f'file = "{file}"')
     text = source.read_text().replace('"probe"', '"classify"').replace("[backbone]", "[pretrained]")
     source.write_text(text.replace('[[probe]]\nhead = "linear"', "[train]\nsteps = 2"))
-    assert dry_run(source) == "data.channels = 1"
+    assert dry_run(source) == "data.size = 32, data.channels = 1"
+    assert dry_run(source, "data.size=48") == "data.channels = 1"
 
 
 def test_the_default_tap_is_chosen_once_and_stands_in_the_card(tmp_path):

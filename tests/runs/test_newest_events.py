@@ -167,3 +167,12 @@ def test_a_probe_is_compared_with_the_paper_by_its_backbone(tmp_path, blocks):
 def test_another_backbone_or_an_unknown_one_has_no_column_of_the_paper(tmp_path, facts):
     run = probed(tmp_path, "a", PROBE_RECIPE.format(file="/nowhere/backbone.keras"), facts)
     assert probe_tables(run, run.events())[0][1] == ["tap", "RotNet"]
+
+
+def test_raw_pixels_have_a_column_of_their_own(writer, tmp_path):
+    write_probes(writer, 60, 0.7)
+    run = RunFolder(tmp_path / "a")
+    ((_, columns, rows),) = probe_tables(run, run.events())
+    assert columns[:4] == ["tap", "RotNet", "random weights", "raw pixels"]
+    assert [row[:4] for row in rows] == [["conv1", "60.0", "40.0", "50.0"], ["conv2", "70.0", "50.0", "50.0"]]
+    assert len({len(row) for row in rows} | {len(columns)}) == 1

@@ -76,6 +76,24 @@ def test_semi_supervised_training_from_scratch_learns_reports_and_exports(recipe
     assert keras.models.load_model(run.backbone).layers[-1].name == "conv2"
 
 
+def test_images_without_a_label_are_left_out_of_fine_tuning(finished, recipe, tiny_data):
+    with np.load(tiny_data) as arrays:
+        values = {name: arrays[name].astype(int) if name[0] == "y" else arrays[name] for name in arrays.files}
+    values["y_train"][::2] = values["y_test"][10:] = -1
+    np.savez(recipe.parent / "some.npz", **values)
+    text = recipe.read_text().replace("steps = 12", "steps = 4")
+    recipe.write_text(text + f'[pretrained]\nrun = "{finished[1].path}"\n')
+    result, run = start(recipe, f"data.name={recipe.parent}/some.npz")
+    assert result.returncode == 0, run.log.read_text()
+    # 40 of the 200 are held out for validation, with and without a label.
+    validation = events_of(run, "epoch")[-1]["validation"]["confusion"]
+    assert run.facts()["labels"] + np.sum(validation) == 100
+    (test,) = events_of(run, "test")
+    assert np.sum(test["confusion"]) == 10
+    said = " ".join(event["message"] for event in events_of(run, "warning"))
+    assert "30 of 40 test images have the label -1" in said and "train images have the label -1" in said
+
+
 def test_fine_tuning_changes_all_backbone_layers_and_a_probe_none(finished, recipe):
     _, pretraining = finished
     head = f'[pretrained]\nrun = "{pretraining.path}"\nlearning_rate = 1e-5\n[head]\nname = "mlp"\ntap = "conv1"\n'

@@ -15,8 +15,10 @@ from support.whole_runs import assert_same_end, events_of, run_of, start
 from rotnet_keras.config.finder import recipes_dir
 from rotnet_keras.config.sections import Augment, Data, Probe
 from rotnet_keras.data.datasets import load
+from rotnet_keras.errors import DataError
+from rotnet_keras.evaluation.head_training import long_probe_note
 from rotnet_keras.models.backbones.registry import backbone as build_backbone
-from rotnet_keras.tasks.probe import run_missing_probes
+from rotnet_keras.tasks.probe import check_probes, run_missing_probes
 
 REPEATS = """\
 kind = "probe"
@@ -49,13 +51,16 @@ class FakeSession:
     seed = 3
 
     def __init__(self, path, classifier):
-        self.earlier, self.events, self.known = [], [], {"classifier": classifier}
+        self.said, self.earlier, self.events, self.known = [], [], [], {"classifier": classifier}
         (path / "export").mkdir()
         self.folder = SimpleNamespace(path=path, export=path / "export", facts=lambda: self.known)
         self.stop = SimpleNamespace(check=lambda: None)
 
     def event(self, kind, **values):
         self.events.append({"kind": kind, **values})
+
+    def say(self, text):
+        self.said.append(text)
 
     def record(self, **facts):
         self.known |= facts
@@ -188,6 +193,60 @@ def test_only_the_exported_backbone_gets_a_classifier(exports, written, tmp_path
     assert (session.folder.export / "classifier.keras").is_file() == written
     # The better one of an earlier step does not count.
     assert session.folder.facts()["classifier"]["step"] == (20 if written else 10)
+
+
+def test_images_without_a_label_neither_train_nor_count(tmp_path, tiny_data):
+    """Half of the training images and all but four test images have the label -1, and pixels that would mislead."""
+    with np.load(tiny_data) as arrays:
+        x, y = arrays["x_train"].copy(), arrays["y_train"].astype(int)
+        x_test, y_test = arrays["x_test"], arrays["y_test"].astype(int)
+    y[::2] = -1
+    x[::2] = 255 - x[::2]
+    few = np.concatenate([np.flatnonzero(y_test == label)[:1] for label in range(4)])
+    unknown = np.full(len(y_test), -1)
+    unknown[few] = y_test[few]
+    np.savez(tmp_path / "some.npz", x_train=x, y_train=y, x_test=x_test, y_test=unknown)
+    np.savez(tmp_path / "only.npz", x_train=x[1::2], y_train=y[1::2], x_test=x_test[few], y_test=y_test[few])
+    model, found = build_backbone("compact", (16, 16, 3), blocks=2, width=0.25), {}
+    for name in ("some", "only"):
+        (tmp_path / name).mkdir()
+        session = FakeSession(tmp_path / name, {})
+        # No validation: which images are held out depends on their number.
+        dataset = load(Data(name=str(tmp_path / f"{name}.npz"), validation=0))
+        probe = Probe(head="knn", tap="conv1")
+        check_probes(dataset, [probe])
+        run_missing_probes(session, dataset, model, Augment(), [(0, probe)], step=0)
+        found[name] = session.events[-1]["confusion"]
+        said = "100 of 200 train images have the label -1: their class is unknown"
+        assert (said in " ".join(dataset.notes)) == (name == "some")
+    assert found["some"] == found["only"] and np.sum(found["some"]) == 4
+    np.savez(tmp_path / "none.npz", x_train=x, y_train=y, x_test=x_test, y_test=np.full(len(y_test), -1))
+    with pytest.raises(DataError, match="probes need labelled training and test images"):
+        check_probes(load(Data(name=str(tmp_path / "none.npz"))), [probe])
+
+
+def test_a_long_probe_says_so_at_its_beginning(tmp_path, tiny_data, monkeypatch):
+    monkeypatch.setattr("rotnet_keras.evaluation.head_training.TIMED_STEPS", (1, 2))
+    session = FakeSession(tmp_path, {})
+    dataset = load(Data(name=str(tiny_data), validation=0.2))
+    model = build_backbone("compact", dataset.image_shape, blocks=2, width=0.25)
+    probe = Probe(head="linear", tap="conv1", steps=3)
+    run_missing_probes(session, dataset, model, Augment(), [(0, probe)], step=0)
+    assert session.said == []
+    monkeypatch.setattr("rotnet_keras.evaluation.head_training.LONG_SECONDS", 0.0)
+    run_missing_probes(session, dataset, model, Augment(), [(0, probe)], step=1)
+    (said,) = session.said
+    assert said.startswith("linear probe (rotnet) takes about ")
+    assert "3 steps on 1 layer. Less time: fewer steps, or" in said
+
+
+def test_the_time_of_a_probe_grows_with_steps_and_repeats():
+    probe = Probe(head="mlp", epochs=100, repeats=2, labels_per_class=20)
+    assert long_probe_note("mlp probe", probe, 4, 0.1, 3000) == ""
+    said = long_probe_note("mlp probe", probe, 4, 0.1, 9000)
+    assert said.startswith(
+        "mlp probe takes about 30 min 00 s: 2 times 9,000 steps on 4 layers. Less time: fewer epochs,"
+    )
 
 
 def test_a_probe_without_its_backbone_is_refused_before_a_run_folder_is_made(tmp_path):
