@@ -228,8 +228,8 @@ def convert_channels(pixels: Pixels, channels: int) -> Pixels:
 
 
 def _sixteen_bits(image: Image.Image) -> np.ndarray:
-    """Return the values of an image (H, W) int64, 0 to 65,535."""
-    values = np.asarray(image, dtype=np.int64)
+    """Return the values of an image (H, W) of integers, 0 to 65,535."""
+    values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise UnreadableImage(
             f"its values go from {values.min():,} to {values.max():,}, and 0 to 65,535 is read; put the images into an "
@@ -250,7 +250,7 @@ def _eight_bit(image: Image.Image, channels: int) -> Image.Image:
     elif image.mode == "F":
         raise UnreadableImage("its floating-point pixels have no known range; put them into an .npz file")
     elif image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     try:
         return image if image.mode == mode else image.convert(mode)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from rotnet_keras.data.decoding import UnreadableImage
-from rotnet_keras.files import write_atomically
+from rotnet_keras.data.image_files import JPEGS, UnreadableImage, decoded, open_image, stored_orientation, transpose
+from rotnet_keras.files import open_file, write_atomically
 
 TAG = int(ExifTags.Base.Orientation)
 SHORT = 3
@@ -21,8 +21,6 @@ EXIF = b"Exif\0\0"
 START, APP0, APP1, SCAN = 0xD8, 0xE0, 0xE1, 0xDA
 # Bytes of a JPEG segment, at most, with its length field.
 MAX_SEGMENT_BYTES = 65_535
-# Pillow's names of a JPEG file, and of one that holds several images, as phones write them.
-JPEGS = ("JPEG", "MPO")
 # Formats that store pixels exactly.
 LOSSLESS = ("PNG", "BMP")
 # PNG chunks that Pillow writes by itself; all others are copied.
@@ -63,18 +61,18 @@ def rotate_by_exif(file: Path, quarters: int) -> None:
         rotate_by_exif(Path("photo.jpg"), -1)  # 90 degrees clockwise
         ```
     """
-    content = file.read_bytes()
-    with Image.open(BytesIO(content)) as image:
+    content = _content(file)
+    with open_image(BytesIO(content)) as image:
         if image.format not in JPEGS:
             raise UnreadableImage(f"expected a JPEG file, got {image.format}: --write pixels rotates PNG and BMP files")
         has_several_images = image.format == "MPO"
-        orientation = compose_orientation(image.getexif().get(TAG, 1), quarters)
+        orientation = compose_orientation(stored_orientation(image), quarters)
     rotated = with_orientation(content, orientation)
     # The index of such a file counts bytes.
     if has_several_images and len(rotated) != len(content):
         raise UnreadableImage("the file holds several images and has no EXIF orientation to change")
-    with Image.open(BytesIO(rotated)) as image:
-        if image.getexif().get(TAG) != orientation:
+    with open_image(BytesIO(rotated)) as image:
+        if stored_orientation(image) != orientation:
             raise UnreadableImage("the EXIF data are damaged")
     _replace(file, rotated)
 
@@ -93,16 +91,16 @@ def rotate_pixels(file: Path, quarters: int) -> None:
         UnreadableImage: the format is another one, or rotating the file would lose something.
         OSError: the file cannot be written, or is read-only. Whatever is raised, the file is unchanged.
     """
-    content, written = file.read_bytes(), BytesIO()
-    with Image.open(BytesIO(content)) as image:
+    content, written = _content(file), BytesIO()
+    with open_image(BytesIO(content)) as image, decoded(image):
         if image.format not in LOSSLESS:
             raise UnreadableImage(f"expected a PNG or BMP file, got {image.format}: --write exif rotates JPEG files")
         if getattr(image, "is_animated", False):
             raise UnreadableImage("the file is an animation: only its first image would remain")
         kept: dict[str, Any] = {key: image.info[key] for key in ("dpi", "icc_profile") if key in image.info}
-        upright = ImageOps.exif_transpose(image)
+        upright = transpose(image, stored_orientation(image))
         if image.format == "PNG":
-            kept |= {"pnginfo": _png_metadata(content), "exif": upright.getexif()}
+            kept |= {"pnginfo": _png_metadata(content), "exif": _exif_of_upright(image)}
         transposes = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
         rotated = upright.transpose(transposes[quarters % 4]) if quarters % 4 else upright
         if "dpi" in kept and rotated.size != image.size:
@@ -201,9 +199,28 @@ def _png_metadata(content: bytes) -> PngInfo:
 
 def _displayed_pixels(content: bytes) -> np.ndarray:
     """The pixels of a PNG or BMP file as they are displayed, with their opacity."""
-    with Image.open(BytesIO(content)) as image:
-        upright = ImageOps.exif_transpose(image)
+    with open_image(BytesIO(content)) as image, decoded(image):
+        upright = transpose(image, stored_orientation(image))
         return np.asarray(upright if upright.mode.startswith("I") else upright.convert("RGBA"))
+
+
+def _content(file: Path) -> bytes:
+    with open_file(file) as opened:
+        return opened.read()
+
+
+def _exif_of_upright(image: Image.Image) -> Image.Exif:
+    """The EXIF data of an image without its orientation.
+
+    Raises:
+        UnreadableImage: they are damaged, so that they would be lost.
+    """
+    try:
+        exif = image.getexif()
+    except Exception:  # Damaged EXIF data raise nearly anything.
+        raise UnreadableImage("the EXIF data are damaged") from None
+    exif.pop(TAG, None)
+    return exif
 
 
 def _replace(file: Path, content: bytes) -> None:
@@ -226,4 +243,4 @@ def _displayed(orientation: int) -> np.ndarray:
         6: np.rot90(stored, -1),
         7: np.rot90(stored, 2).T,
         8: np.rot90(stored, 1),
-    }.get(orientation, stored)
+    }[orientation]

@@ -8,6 +8,7 @@ from support.voc_kit import OBJECT
 
 from rotnet_keras.config.sections import AnnotatedData, Splits
 from rotnet_keras.data.annotations import load_annotated
+from rotnet_keras.data.image_files import upright_corners
 from rotnet_keras.errors import DataError
 
 CAT = OBJECT.format("cat", 0, 1, 1, 30, 20)
@@ -150,3 +151,30 @@ def test_the_voc_of_tfds_has_the_boxes_of_the_kit():
     assert np.abs(corners - corners.round()).max() < 0.01
     with pytest.raises(DataError, match="no masks"):
         load_annotated(data, True)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("said", ["upright", "stored", "nothing"])
+def test_size_tells_which_pixels_the_boxes_were_drawn_on(kit, orientation, said):
+    """A red rectangle in a grey image: whichever pixels it was marked on, the box lies on it in the upright image."""
+    pixels = np.full((20, 30, 3), 128, np.uint8)
+    pixels[2:12, 4:10] = (255, 0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(kit / "JPEGImages" / "a.jpg", exif=exif, quality=100, subsampling=0)
+    upright = (20, 30) if orientation > 4 else (30, 20)
+    unclear = said == "nothing" or orientation <= 4
+    ((top, left, bottom, right),) = upright_corners([(2, 4, 12, 10)], (30, 20), orientation).astype(int)
+    box = (5, 3, 10, 12) if said == "stored" and not unclear else (left + 1, top + 1, right, bottom)
+    width, height = (30, 20) if said == "stored" else upright
+    size = "" if said == "nothing" else f"<size><width>{width}</width><height>{height}</height></size>"
+    (kit / "Annotations" / "a.xml").write_text(f"<annotation>{size}{OBJECT.format('cat', 0, *box)}</annotation>")
+    dataset = read(kit)
+    red = dataset.train.image(0)[..., 1] < 64
+    assert dataset.train.objects[0].corners.tolist() == [[top, left, bottom, right]]
+    assert red[top:bottom, left:right].all() and red.sum() == 60
+    notes = [note for note in dataset.notes if "EXIF orientation" in note]
+    if orientation == 1 or (said == "upright" and orientation > 4):
+        assert not notes
+    else:
+        assert len(notes) == 1 and ("upright image" if unclear else "are rotated with the pixels") in notes[0]

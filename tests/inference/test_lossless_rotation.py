@@ -60,6 +60,22 @@ def test_the_exif_orientation_rotates_the_displayed_image_and_changes_nothing_el
         assert file.read_bytes() == content
 
 
+@pytest.mark.parametrize("orientation", [0, 9, 700])
+def test_an_orientation_that_is_none_is_replaced_as_if_it_were_upright(orientation, tmp_path):
+    photo, drawing = tmp_path / "a.jpg", tmp_path / "a.png"
+    photo.write_bytes(jpeg({274: orientation}))
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(PIXELS).save(drawing, exif=exif)
+    before = shown(photo.read_bytes())
+    rotate_by_exif(photo, 1)
+    rotate_pixels(drawing, 1)
+    np.testing.assert_array_equal(shown(photo.read_bytes()), np.rot90(before))
+    np.testing.assert_array_equal(shown(drawing.read_bytes()), np.rot90(PIXELS))
+    with Image.open(photo) as image:
+        assert image.getexif()[274] == 8
+
+
 @pytest.mark.parametrize("tags", [None, {}, {274: 7}])
 @pytest.mark.parametrize("options", [
     {"progressive": True}, {"mode": "L"}, {"mode": "CMYK"},

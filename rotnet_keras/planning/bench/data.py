@@ -13,6 +13,7 @@ from PIL import Image
 from rotnet_keras.config.sections import Augment, Data
 from rotnet_keras.data.batches import training_batches
 from rotnet_keras.data.datasets import load
+from rotnet_keras.data.image_files import FORMATS
 from rotnet_keras.data.sources import FolderSource, find_source
 from rotnet_keras.data.stores import Split
 from rotnet_keras.planning.bench.registry import Measurement, Progress, Settings, measurement
@@ -103,7 +104,7 @@ def _pillow_rate(files: list[Path]) -> float:
     rng = np.random.default_rng(0)
 
     def read(path: Path) -> np.ndarray:
-        image = Image.open(path).convert("RGB")
+        image = Image.open(path, formats=FORMATS).convert("RGB")
         scale = RESIZED_SIDE / min(image.size)
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
         left, top = (int(rng.integers(0, side - CROP_SIDE + 1)) for side in image.size)
