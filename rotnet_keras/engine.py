@@ -19,8 +19,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # On some processors TensorFlow leaves oneDNN off, although a training step is 1.4 to 1.6 times as fast with it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-# A weights file can name a filter, whose library HDF5 looks for in folders. TensorFlow sets the folder to "disable", which
-# is one below the current folder. This value, which HDF5 reads once, turns filters of others off.
+# A weights file can name a filter, whose library HDF5 looks for in folders. TensorFlow sets the folder to "disable",
+# which is one below the current folder. This value, which HDF5 reads once, turns filters of others off.
 os.environ["HDF5_PLUGIN_PRELOAD"] = "::"
 
 # TensorFlow's libraries print lines with these beginnings at any log level when they are loaded, and lines with this
