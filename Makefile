@@ -23,11 +23,11 @@ test-lowest: build/lowest/.installed
 test-slow: .venv/.installed-dev
 	$(BIN)/pytest -m slow
 
-# Tries for most of an hour to break what the README promises.
+# Tries for more than an hour to break what the README promises.
 soak: .venv/.installed-dev
 	PYTHONPATH=tests $(BIN)/python -m soak --output results/reliability.md
 
-# Breaks the code on purpose, promise by promise, and sees whether the named test notices; some ten minutes.
+# Breaks the code on purpose, promise by promise, and sees whether the named test notices; some fifteen minutes.
 mutants: .venv/.installed-dev
 	$(BIN)/python scripts/mutants.py
 

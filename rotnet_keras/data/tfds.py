@@ -18,6 +18,7 @@ from rotnet_keras.data.sources import TfdsSource, resolve_splits
 from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, decode_and_store, place_of
 from rotnet_keras.data.tfds_metadata import check_metadata, check_shards
 from rotnet_keras.data.tfrecords import FILES_AT_ONCE, RECORDS_IN_TURN, RecordImages, open_records
+from rotnet_keras.engine import tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
 
@@ -167,11 +168,27 @@ def _decode_split(
     stream = iter(tfds.as_numpy(builder.as_dataset(split=name, read_config=in_turn, decoders=decoders)))
     done = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while chunk := list(islice(stream, 256)):
+        while chunk := _next_examples(stream, f"{builder.info.full_name}, {name}"):
             for example, pixels in zip(chunk, pool.map(read, (example[image_key] for example in chunk)), strict=True):
                 yield pixels, int(example[label_key]) if label_key else -1
             done += len(chunk)
             progress("reading images", done, count)
+
+
+def _next_examples(stream: Iterator[dict[str, Any]], what: str) -> list[dict[str, Any]]:
+    """Return the next examples; none at the end.
+
+    Raises:
+        DataError: a record is damaged.
+    """
+    try:
+        return list(islice(stream, 256))
+    except tf.errors.OpError as error:
+        reason = (str(error.message).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{what}: a record cannot be read: {reason}. Prepare the data set again, or set data.cache=none, which "
+            "skips such records"
+        ) from None
 
 
 def open_split_records(

@@ -14,13 +14,18 @@ import time
 from pathlib import Path
 
 from rotnet_keras.host import processor
-from soak import inputs, kills, load, queues
+from soak import inputs, kills, load, queues, strangers
 from soak.tally import Tally
 
 # In order: what it is called, what does it, and how many tries are made.
 DRILLS = {
     "recipes": (inputs.recipes, 10_000),
     "images": (inputs.images, 10_000),
+    "models": (strangers.models, 5000),
+    "run folders": (strangers.run_folders, 5000),
+    "xml": (strangers.annotations, 5000),
+    "lists": (strangers.lists, 5000),
+    "tfds": (strangers.tfds_folders, 5000),
     "kills": (kills.kills, 200),
     "slow": (kills.slow, 16),
     "signals": (kills.signals, 40),

@@ -190,3 +190,16 @@ def test_a_split_has_no_more_records_than_its_file_can_hold(tmp_path):
         _, opened = open_builder(TfdsSource("pictures", tmp_path, False))
         with pytest.raises(DataError, match=message):
             tfds_splits(opened, Data(name="pictures").splits)
+
+
+@pytest.mark.parametrize("harm", [lambda content: content[:-5], lambda content: content[:200] + b"x" + content[201:]])
+def test_a_damaged_record_of_a_set_that_is_decoded_at_once_ends_in_one_message(tmp_path, harm):
+    from support.tfds_folder import prepare
+
+    from rotnet_keras.data.datasets import load
+
+    (shard,) = prepare(tmp_path, [4]).rglob("*.tfrecord-*")
+    shard.write_bytes(harm(shard.read_bytes()))
+    spec = {"name": "pictures", "data_dir": str(tmp_path), "size": 16, "validation": 0, "cache": "memory"}
+    with pytest.raises(DataError, match=r"pictures/1\.0\.0, train: a record cannot be read: .*set data\.cache=none"):
+        load(Data(**spec))

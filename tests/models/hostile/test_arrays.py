@@ -1,5 +1,6 @@
 """Files of arrays of strangers that unpack to far more than their size."""
 
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -23,7 +24,12 @@ def test_a_checkpoint_of_other_sizes_is_not_unpacked(tmp_path):
                 np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
                 for _ in range(max(1, shape[0] // 2**20)):
                     file.write(bytes(min(shape[0], 2**20)))
-    _, damaged = restore_checkpoint(tmp_path, [keras.Variable(np.ones(4, np.float32))])
+    variables = [keras.Variable(np.ones(4, np.float32))]
+    tracemalloc.start()
+    _, damaged = restore_checkpoint(tmp_path, variables)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**24
     assert damaged == [
         "checkpoint step-00000001.npz cannot be used (its arrays have other shapes than the model's variables); "
         "trying the previous one"
