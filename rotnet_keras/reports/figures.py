@@ -37,7 +37,7 @@ STYLE: dict[Any, Any] = {
 FILTER_COLUMNS = 16
 FILTERS_WIDTH = 640
 # More characters of a name would make a figure as wide as they are.
-MAX_NAME = 40
+MAX_NAME = 24
 
 
 def draw_curves(events: Sequence[Event], classes: int | None, accuracy_name: str, path: Path) -> bool:

@@ -74,6 +74,12 @@ def _epoch(**validation):
 
 WRONG = ("text", [], {}, None, True, -1, 1e300, float("nan"), 10**30, [[[]]])
 
+MARKUP = (
+    _facts(data={"classes": ["[/]", "[b", "$", "x"]}, recipe="[/]", device="[red]", host="[/"),
+    _append(b'{"kind":"warning","time":1,"message":"[/]"}\n'),
+    _append(json.dumps({**END, "outcome": "[/]"}).encode() + b"\n"),
+    _text("log.txt", "[/] Error: [red]\n"),
+)
 # What is done to a run that has ended, by the name of the folder.
 NONSENSE = {
     "deep_facts": _text("run.json", "[" * 200_000),
@@ -108,7 +114,7 @@ NONSENSE = {
     "surrogates": _append(b'{"kind":"warning","time":1,"message":"\\ud800\\u0000\\u001b[2J"}\n'),
     "no_end_of_line": _append(b"x" * (MAX_LINE_BYTES + 5)),
     "long_line": _append(b'{"kind":"end","time":1,"x":"' + b"x" * 2 * MAX_LINE_BYTES + b'"}\n'),
-    "[b]bold[": _append(b""),
+    "[b]bold[": lambda run: [change(run) for change in MARKUP],
     "--help": _append(b""),
     "a b;touch x": _append(b""),
 }
