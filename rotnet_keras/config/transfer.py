@@ -10,6 +10,7 @@ from rotnet_keras.config.sections import (
     Augment,
     Backbone,
     Devices,
+    Fraction,
     Optimizer,
     PositiveFloat,
     Schedule,
@@ -30,6 +31,9 @@ class TransferRecipe(SeededRecipe):
         description="Fold the backbone's batch normalisation into its weights and rescale them so that all layers "
         "learn at the same rate; from scratch, with statistics of a few training images.",
     )
+    bias_rate: PositiveFloat = Field(
+        1.0, description="Factor of the biases' learning rate: 2 in the protocols of PASCAL VOC, 1 by default."
+    )
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     train: Train
@@ -44,8 +48,14 @@ class Canvas(Section):
         [1.0, 1.0],
         min_length=2,
         max_length=2,
-        description="Smallest and largest scale of training images; at 1, which evaluation uses, an image just fits "
-        "into the square.",
+        description="Smallest and largest scale of training images; at 1 an image just fits into the square.",
+    )
+    short: int | None = Field(
+        None,
+        ge=16,
+        le=2048,
+        description="Length in pixels of an image's short side in evaluation, if the image then fits into the square; "
+        "by default, and where it would not, it just fits.",
     )
     flip: bool = Field(True, description="Mirror a training image left to right with a probability of one half.")
 
@@ -53,6 +63,8 @@ class Canvas(Section):
     def _check_scales(self) -> "Canvas":
         if self.scales[0] > self.scales[1]:
             raise ValueError(f"scales: expected two rising numbers, got {self.scales}")
+        if self.short is not None and self.short > self.side:
+            raise ValueError(f"short: expected at most side, {self.side}, got {self.short}")
         return self
 
 
@@ -62,6 +74,11 @@ class ClassificationRecipe(TransferRecipe):
     task: Literal["classification"] = Field(description="The task.")
     augment: Augment = Augment()
     head: Head = Head()
+    head_start: Literal["released", "voc"] = Field(
+        "released",
+        description="How the head's last layer starts: as in the released code, or from N(0, 0.01) with biases of 0.1, "
+        "as in the protocol of VOC's classification.",
+    )
     views: int = Field(
         10, ge=1, le=100, description="Number of random crops of each test image whose scores are summed."
     )
@@ -78,6 +95,15 @@ class CanvasRecipe(TransferRecipe):
     """The keys of tasks on whole images."""
 
     canvas: Canvas = Canvas()
+    dropout: Fraction = Field(
+        0.0, description="Dropout behind the dense layers that the backbone ends in, such as AlexNet's fc6 and fc7."
+    )
+
+    @model_validator(mode="after")
+    def _check_dropout(self) -> "CanvasRecipe":
+        if self.dropout and self.train.accumulate > 1:
+            raise ValueError("dropout: every part of a batch would drop the same features; leave out train.accumulate")
+        return self
 
     @field_validator("train")
     @classmethod
@@ -104,6 +130,8 @@ class SegmentationRecipe(CanvasRecipe):
         if (self.decoder == "deeplab") != (self.low is not None):
             problem = "'deeplab' needs a second, earlier layer" if self.low is None else "only 'deeplab' has it"
             raise ValueError(f"low: {problem}")
+        if self.dropout and self.decoder == "deeplab":
+            raise ValueError("dropout: only 'fcn' keeps the backbone's dense layers; leave it out")
         return self
 
 
@@ -136,7 +164,7 @@ class DetectionRecipe(CanvasRecipe):
         if len(self.taps) != expected:
             layers = "1 layer" if expected == 1 else f"{expected} layers"
             raise ValueError(f"taps: expected {layers} for {self.detector!r}, got {len(self.taps)}")
-        for key in ("after", "cells"):
+        for key in ("after", "cells", "dropout"):
             if getattr(self, key) and self.detector == "retinanet":
                 raise ValueError(f"{key}: only 'faster_rcnn' has it; leave it out")
         return self

@@ -34,14 +34,16 @@ class Placement:
         return max(1, round(self.width * self.scale)), max(1, round(self.height * self.scale))
 
 
-def fitted_placement(size: tuple[int, int], side: int) -> Placement:
-    """Return the placement of a whole image, as large as it fits, in the top left corner.
+def fitted_placement(size: tuple[int, int], side: int, short: int | None = None) -> Placement:
+    """Return the placement of a whole image in the top left corner, as large as it fits.
 
     Args:
         size: width and height of the image in pixels.
         side: of the letterbox in pixels.
+        short: the length in pixels that the image's short side is not to exceed.
     """
-    return Placement(*size, side / max(size))
+    largest = side / max(size)
+    return Placement(*size, largest if short is None else min(largest, short / min(size)))
 
 
 def random_placement(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rotnet_keras.engine import keras, tf
+from rotnet_keras.models.step_dropout import StepDropout
 
 # Layers on raw pixels stay in float32: a lower precision would lose detail of the images.
 PIXEL_LAYERS = (keras.layers.InputLayer, keras.layers.Rescaling, keras.layers.Normalization)
@@ -100,6 +101,8 @@ def with_stock_layers(model: keras.Model) -> keras.Model:
         config = layer.get_config() | {"dtype": "float32"}
         if isinstance(layer, keras.layers.BatchNormalization):
             return keras.layers.BatchNormalization.from_config(config | {"synchronized": False})
+        if isinstance(layer, StepDropout):
+            return keras.layers.Dropout(layer.rate, name=layer.name)
         return type(layer).from_config(config)
 
     return _copy(model, clone)

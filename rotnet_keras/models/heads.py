@@ -118,6 +118,20 @@ def build_head(
     return keras.Model(features, HEADS[name](features, classes, **options), name=f"{name}_on_{tap}")
 
 
+def start_as_in_voc(head: keras.Model, seed: int) -> None:
+    """Set the logits' layer of a head to weights from N(0, 0.01) and biases of 0.1.
+
+    New layers start so in the protocol of VOC's classification (Kraehenbuehl et al., 2016).
+
+    Args:
+        head: of `build_head`.
+        seed: of the weights.
+    """
+    logits = head.layers[-1]
+    logits.kernel.assign(keras.initializers.RandomNormal(stddev=0.01, seed=seed)(logits.kernel.shape))
+    logits.bias.assign(keras.ops.full(logits.bias.shape, 0.1))
+
+
 def _hidden_layers(
     x: keras.KerasTensor, units: Sequence[int], scales: Sequence[keras.initializers.Initializer] = ()
 ) -> keras.KerasTensor:

@@ -5,6 +5,7 @@ from typing import Any
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.backbones.registry import layer_outputs, with_input_shape
 from rotnet_keras.models.base import TrainingModel
+from rotnet_keras.models.step_dropout import StepDropout, check_dropout, use_step_seeds
 
 layers = keras.layers
 
@@ -23,7 +24,7 @@ VECTOR_LAYERS = (
 )
 
 
-def fcn(backbone: keras.Model, tap: str, classes: int, side: int) -> keras.Model:
+def fcn(backbone: keras.Model, tap: str, classes: int, side: int, dropout: float = 0.0) -> keras.Model:
     """FCN-32s (Long, Shelhamer and Darrell, CVPR 2015): logits for every cell of a map, resized to the image.
 
     Where only dense layers follow on the tap, like AlexNet's fc6 and fc7 on pool5, they become convolutions with the
@@ -34,14 +35,18 @@ def fcn(backbone: keras.Model, tap: str, classes: int, side: int) -> keras.Model
         tap: the layer whose map is read.
         classes: K, with the background.
         side: of the square images in pixels.
+        dropout: rate of the dropout behind each of these layers.
 
     Returns:
         A model from pixels (N, side, side, 3) to logits (N, side, side, classes).
+
+    Raises:
+        DataError: there are no such layers for the dropout.
     """
     trunk = keras.Model(backbone.input, layer_outputs(backbone, [tap])[tap], name=backbone.name)
     map_size = trunk.output.shape[1:3]
     trunk = with_input_shape(trunk, (side, side, backbone.input.shape[3]))
-    x = trunk.output
+    x, dropped = trunk.output, 0
     following = backbone.layers[backbone.layers.index(backbone.get_layer(tap)) + 1 :]
     for layer in following if all(isinstance(layer, VECTOR_LAYERS) for layer in following) else ():
         if isinstance(layer, layers.Dense):
@@ -51,6 +56,11 @@ def fcn(backbone: keras.Model, tap: str, classes: int, side: int) -> keras.Model
             copy = type(layer).from_config(layer.get_config())
             x = copy(x)
             copy.set_weights(layer.get_weights())
+            if dropout and isinstance(layer, layers.Activation | layers.ReLU):
+                x = StepDropout(dropout, name=f"{layer.name}_dropout")(x)
+                dropped += 1
+    if dropout:
+        check_dropout(dropped)
     return _with_logits(trunk.input, x, classes, side, "fcn")
 
 
@@ -133,6 +143,7 @@ class Segmenter(TrainingModel):
 
     def compile_for(self, optimizer: keras.optimizers.Optimizer, label_smoothing: float) -> None:
         """Compile with `pixel_loss`."""
+        use_step_seeds(self.networks, self.step_seed)
         self.compile(optimizer, loss=pixel_loss, metrics=[PixelAccuracy()])
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:

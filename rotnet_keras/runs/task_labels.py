@@ -20,6 +20,8 @@ TRANSFER_NAMES = {
 # Scores that an event may have besides the main one, and how they are computed.
 OTHER_SCORES = {
     "score_area": "area under the precision-recall curve",
+    "score_eleven_points": "eleven-point precision, as in VOC 2007",
+    "score_area_one_crop": "area under the curve, central crop only",
     "score_coco": "mean over ten IoU thresholds, as in COCO",
     "score_one_crop": "eleven-point precision, central crop only",
 }
@@ -46,7 +48,13 @@ class Task:
 
 
 def score_of(event: Event) -> float:
-    """Return the result of an evaluation, 0 to 1: the score of its task if there is one, else the accuracy."""
+    """Return the result of an evaluation, 0 to 1: the score of its task if there is one, else the accuracy.
+
+    Of classification on VOC it is the mean area under the curve. Earlier versions wrote eleven-point precision as its
+    `score`, which is not what the paper reports, and the area beside it.
+    """
+    if "score_one_crop" in event and "score_eleven_points" not in event:
+        return float(event["score_area"])
     return float(event["score"] if "score" in event else event["accuracy"])
 
 

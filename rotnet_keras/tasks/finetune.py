@@ -16,7 +16,7 @@ from rotnet_keras.inference.calibration import describe_classifier
 from rotnet_keras.models.backbones.registry import build_backbone, freeze_up_to, layer_outputs, with_input_shape
 from rotnet_keras.models.export import first_kernels, load_backbone, save_model, with_softmax
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm, with_stock_layers
-from rotnet_keras.models.heads import build_head
+from rotnet_keras.models.heads import build_head, start_as_in_voc
 from rotnet_keras.models.multi_label import MultiLabelClassifier
 from rotnet_keras.models.rescaling import evenly_spaced, folded_and_rescaled
 from rotnet_keras.models.rotnet import Classifier
@@ -65,6 +65,8 @@ def build_classifier(
         images = center_crop(dataset.train.images(evenly_spaced(len(dataset.train))), recipe.augment)
         backbone = folded_and_rescaled(backbone, images, recipe.pretrained is None)
     head = build_head(recipe.head.name, backbone.output.shape[1:], len(dataset.class_names), backbone.layers[-1].name)
+    if isinstance(recipe, ClassificationRecipe) and recipe.head_start == "voc":
+        start_as_in_voc(head, recipe.seed)
     synchronized = recipe.devices.sync_batch_norm
     # The file of a pretrained backbone is float32; here it gets the precision of the training.
     backbone = with_fused_batch_norm(backbone, keras.config.dtype_policy().name, synchronized)
@@ -109,11 +111,7 @@ class FinetuneTrainer(ClassifierTrainer):
             unlabelled = auxiliary.batch or recipe.train.batch
             inputs_per_step = (recipe.train.batch + unlabelled) * len(auxiliary.angles)
         super().__init__(session, recipe, dataset, strategy, build, len(dataset.train), inputs_per_step)
-        model = self.model
-        if recipe.pretrained and recipe.pretrained.learning_rate:
-            factor = recipe.pretrained.learning_rate / recipe.optimizer.learning_rate
-            pretrained = {id(variable) for variable in model.backbone.trainable_variables}
-            scale_learning_rate(model, factor, [v for v in model.trainable_variables if id(v) not in pretrained])
+        scale_learning_rates(self.model, recipe)
         positions = labelled_subset(dataset, recipe.head, (recipe.seed, 0))
         self.labelled = dataset.train.subset(np.resize(positions, len(dataset.train)))
         session.record(labels=len(positions))
@@ -163,6 +161,14 @@ class FinetuneTrainer(ClassifierTrainer):
     def exported(self) -> keras.Model:
         """Return the exported model: from pixels to a probability for each class."""
         return with_softmax(self.evaluation_model.backbone, self.evaluation_model.head, "classifier")
+
+
+def scale_learning_rates(model: Classifier, recipe: ClassifyRecipe | ClassificationRecipe) -> None:
+    """Set the learning rates of the backbone's variables and of the biases, if the recipe gives them some."""
+    rate = recipe.optimizer.learning_rate
+    of_backbone = (recipe.pretrained.learning_rate if recipe.pretrained else None) or rate
+    bias_rate = recipe.bias_rate if isinstance(recipe, ClassificationRecipe) else 1.0
+    scale_learning_rate(model, of_backbone / rate, model.head.trainable_variables, bias_rate)
 
 
 def starting_backbone(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset) -> keras.Model:

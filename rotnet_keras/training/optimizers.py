@@ -168,17 +168,22 @@ def assign_averaged_weights(model: keras.Model, spec: Optimizer) -> None:
         updating_optimizer(model).assign_ema(model.trainable_variables)
 
 
-def scale_learning_rate(model: keras.Model, factor: float, fresh: Sequence[keras.Variable]) -> None:
+def scale_learning_rate(
+    model: keras.Model, factor: float, fresh: Sequence[keras.Variable], bias_factor: float = 1.0
+) -> None:
     """Multiply the learning rate of all trainable variables by a factor, except that of the fresh ones.
 
     Args:
         model: compiled with an optimizer of `build_optimizer`, which is built.
         factor: of the learning rate of every step.
         fresh: the variables that keep the whole learning rate.
+        bias_factor: of the learning rate of biases, fresh or not, on top.
     """
     fresh_ids = {id(variable) for variable in fresh}
-    factors = [1.0 if id(variable) in fresh_ids else factor for variable in model.trainable_variables]
-    updating_optimizer(model).rate_factors = factors
+    updating_optimizer(model).rate_factors = [
+        (1.0 if id(variable) in fresh_ids else factor) * (bias_factor if variable.name == "bias" else 1.0)
+        for variable in model.trainable_variables
+    ]
 
 
 def updating_optimizer(model: keras.Model) -> RatePerVariable:

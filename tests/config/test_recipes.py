@@ -73,6 +73,16 @@ def test_recipes_of_the_paper_compute_in_float32(name):
     assert trained and {part["precision"] for part in trained} == {"float32"}
 
 
+def test_recipes_of_voc_follow_their_protocols():
+    recipes = {name: load_recipe(name) for name in ("voc07_classification", "voc07_detection", "voc12_segmentation")}
+    assert all(recipe.bias_rate == 2 and recipe.rescale for recipe in recipes.values())
+    classification, detection, segmentation = recipes.values()
+    assert classification.optimizer.learning_rate == 1e-3 and classification.pretrained.learning_rate is None
+    assert classification.optimizer.decay == "all" and classification.head_start == "voc" and classification.views == 10
+    assert all(recipe.dropout == 0.5 and recipe.optimizer.decay == "kernels" for recipe in (detection, segmentation))
+    assert detection.canvas.short == 600 and not segmentation.canvas.flip
+
+
 def test_places_are_normalised_as_in_the_released_code():
     data = load_recipe("places205_alexnet").data
     assert data.mean == pytest.approx([255 * x for x in (0.485, 0.456, 0.406)])

@@ -26,6 +26,13 @@ def test_an_image_fills_the_letterbox_from_its_corner_and_the_rest_is_void():
     assert letterbox.fitted_placement((6, 4), 12).size == (12, 8)
 
 
+@pytest.mark.parametrize(("size", "expected"), [((500, 375), (800, 600)), ((375, 500), (600, 800))])
+def test_an_images_short_side_can_have_a_length(size, expected):
+    assert letterbox.fitted_placement(size, 1024, 600).size == expected
+    # A wide image whose long side would not fit is as large as it fits.
+    assert letterbox.fitted_placement((1000, 200), 1024, 600).size == (1024, 205)
+
+
 def test_a_large_image_is_made_to_fit_and_its_mask_comes_back_in_its_own_size():
     where = letterbox.fitted_placement((32, 16), 8)
     assert where.size == (8, 4)

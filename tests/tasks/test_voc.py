@@ -1,6 +1,7 @@
 """Transfer to PASCAL VOC's tasks."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,18 +11,24 @@ from support.voc_kit import COLOURS, make_kit
 from support.whole_runs import events_of, start
 
 from rotnet_keras.config.loading import load_recipe
+from rotnet_keras.config.sections import Optimizer
 from rotnet_keras.data.annotations import load_annotated
 from rotnet_keras.data.letterbox import fitted_placement, letterbox_image, letterbox_mask
 from rotnet_keras.engine import dtype_policy, keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.evaluation.metrics import class_ious
 from rotnet_keras.models.backbones.registry import backbone, freeze_up_to, with_input_shape
+from rotnet_keras.models.detectors.faster_rcnn import split_backbone
+from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm, with_stock_layers
 from rotnet_keras.models.multi_label import DIFFICULT, TopClassAccuracy, sigmoid_loss
-from rotnet_keras.models.segmenters import VOID, PixelAccuracy, fcn, new_variables, pixel_loss
-from rotnet_keras.tasks.finetune import build_classifier
-from rotnet_keras.tasks.voc.classification import as_multi_label
+from rotnet_keras.models.segmenters import VOID, PixelAccuracy, Segmenter, fcn, new_variables, pixel_loss
+from rotnet_keras.models.step_dropout import StepDropout, with_dropout
+from rotnet_keras.runs.task_labels import score_of
+from rotnet_keras.tasks.finetune import build_classifier, scale_learning_rates
+from rotnet_keras.tasks.voc.classification import MultiLabelTrainer, as_multi_label
 from rotnet_keras.tasks.voc.common import backbone_for
 from rotnet_keras.tasks.voc.segmentation import build_segmenter
+from rotnet_keras.training.optimizers import build_optimizer
 
 CLASSIFICATION = """\
 kind = "transfer"
@@ -156,6 +163,91 @@ def test_a_pretrained_backbone_is_folded_rescaled_and_frozen(kit, tmp_path):
     assert trunk.predict(pixels, verbose=0) == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
+def test_the_classifier_starts_and_learns_as_in_the_protocol(kit, tmp_path):
+    recipe = tmp_path / "classification.toml"
+    recipe.write_text(CLASSIFICATION.format(kit=kit, classes=list(COLOURS)))
+    loaded = load_recipe(str(recipe), {"head_start": "voc", "bias_rate": 2.0})
+    dataset = as_multi_label(load_annotated(loaded.data, False, lambda *progress: None))
+    model = build_classifier(loaded, dataset, backbone("compact", (32, 32, 3), blocks=2, width=4.0))
+    kernel, bias = model.head.get_weights()
+    assert (bias == np.float32(0.1)).all()
+    assert abs(kernel.mean()) < 0.002 and 0.008 < kernel.std() < 0.012
+    model.compile_for(build_optimizer(loaded.optimizer), 0.0)
+    scale_learning_rates(model, loaded)
+    factors = dict(zip([v.path for v in model.trainable_variables], model.optimizer.rate_factors, strict=True))
+    assert {factors[v.path] for v in model.head.trainable_variables if v.name == "kernel"} == {1.0}
+    assert {factor for path, factor in factors.items() if path.endswith("/bias")} == {2.0}
+
+
+def test_classification_ranks_the_sums_of_logits_by_the_area_under_the_curve():
+    class Trainer(MultiLabelTrainer):
+        """Two crops whose logits are known, and central ones that rank the other way round."""
+
+        def __init__(self):
+            self.recipe = SimpleNamespace(views=2, seed=0)
+            console = SimpleNamespace(progress=lambda *_: None)
+            self.session = SimpleNamespace(console=console, stop=SimpleNamespace(check=lambda: None))
+            self.evaluation_model = SimpleNamespace(evaluate=lambda *_, **__: {"loss": 1.0, "accuracy": 0.5})
+
+        def evaluation_batches(self, split):
+            return None
+
+        def _logits(self, split, view):
+            # Of the first and the last image the probabilities sum to 1.0 and 0.1, but the logits to -10 and -6.
+            crops = [[20.0, 0.1, -3.0], [-30.0, 0.1, -3.0]]
+            return np.array([-np.array([0.0, 1.0, 2.0]) if view is None else crops[view[1]]]).T
+
+    split = SimpleNamespace(required_labels=lambda: np.array([[0], [1], [1]]))
+    found = Trainer().evaluate(split, "test")
+    # The positives come first and second of three.
+    assert found["score"] == found["score_area"] == found["score_eleven_points"] == 1.0
+    # In the centre they come second and third: precisions of 1/2 and 2/3 at recalls of 1/2 and 1.
+    assert found["score_area_one_crop"] == pytest.approx(2 / 3) and found["score_one_crop"] == pytest.approx(2 / 3)
+    assert found["per_class"] == [1.0]
+
+
+def test_results_of_earlier_versions_are_compared_by_their_area_too():
+    assert score_of({"score": 0.5, "score_area": 0.6, "score_one_crop": 0.4}) == 0.6
+    assert score_of({"score": 0.6, "score_area": 0.6, "score_one_crop": 0.4, "score_eleven_points": 0.5}) == 0.6
+    assert score_of({"score": 0.5, "score_area": 0.6, "score_coco": 0.2}) == 0.5
+
+
+def test_dropout_follows_on_the_dense_layers_and_changes_no_export():
+    small = backbone("alexnet", (127, 127, 3), width=0.05)
+    pixels = np.random.default_rng(0).random((1, 127, 127, 3)) * 255
+    plain, dropping = fcn(small, "pool5", 4, 127), fcn(small, "pool5", 4, 127, 0.5)
+    assert [layer.name for layer in dropping.layers if isinstance(layer, StepDropout)] == ["fc6_dropout", "fc7_dropout"]
+    stock = with_stock_layers(dropping)
+    assert type(stock.get_layer("fc6_dropout")) is keras.layers.Dropout
+    for network in (dropping, stock):
+        features = keras.Model(network.input, network.get_layer("fc7").output)(pixels)
+        expected = keras.Model(plain.input, plain.get_layer("fc7").output)(pixels)
+        np.testing.assert_allclose(features, expected, atol=1e-5)
+    model = Segmenter(with_fused_batch_norm(dropping), seed=3)
+    model.compile_for(build_optimizer(Optimizer(learning_rate=1e-3)), 0.0)
+    assert np.isfinite(model.train_on_batch(pixels, np.zeros((1, 127, 127), np.uint8))[0])
+    head = split_backbone(small, "conv5", "pool5", None, 127)[1]
+    copied = with_dropout(head, 0.5)
+    assert [layer.name for layer in copied.layers if isinstance(layer, StepDropout)] == ["fc6_dropout", "fc7_dropout"]
+    for old, new in zip(head.get_weights(), copied.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    with pytest.raises(DataError, match="dropout: the backbone does not end in dense layers"):
+        fcn(backbone("compact", (32, 32, 3), blocks=2, width=0.25), "conv2", 4, 32, 0.5)
+
+
+def test_dropout_is_a_function_of_the_step():
+    layer, step = StepDropout(0.25, name="fc6_dropout"), [0]
+    layer.step_seed = lambda: np.array([3, step[0]])
+    features = np.ones((4, 5000), np.float32)
+    first = np.asarray(layer(features, training=True))
+    assert set(np.unique(first)) == {np.float32(0), np.float32(1 / 0.75)} and abs(first.mean() - 1) < 0.02
+    step[0] = 1
+    assert (first != np.asarray(layer(features, training=True))).any()
+    step[0] = 0
+    np.testing.assert_array_equal(first, layer(features, training=True))
+    np.testing.assert_array_equal(features, layer(features, training=False))
+
+
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_a_backbone_from_scratch_is_rescaled_on_training_images(kit, tmp_path, precision):
     recipe = tmp_path / "segmentation.toml"
@@ -188,8 +280,10 @@ def test_an_unknown_task_is_refused(tmp_path):
         (SEGMENTATION, "low=conv1", "low: only 'deeplab' has it"),
         (SEGMENTATION, "decoder=deeplab", "low: 'deeplab' needs a second"),
         (SEGMENTATION, "train.label_smoothing=0.1", "train: this task has no label smoothing"),
+        (SEGMENTATION.replace("title", "dropout = 0.5\ntitle"), "train.accumulate=2", "dropout: every part of a batch"),
+        (SEGMENTATION, "canvas.short=600", "canvas: short: expected at most side, 48, got 600"),
     ],
-    ids=["labels", "low", "deeplab", "smoothing"],
+    ids=["labels", "low", "deeplab", "smoothing", "dropout", "short"],
 )
 def test_recipes_that_a_task_cannot_follow_are_refused(tmp_path, recipe, override, complaint):
     (tmp_path / "recipe.toml").write_text(recipe.format(kit=".", classes=["a"]))

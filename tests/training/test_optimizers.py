@@ -94,6 +94,17 @@ def test_a_pretrained_part_has_its_own_rate_in_every_precision(precision):
     np.testing.assert_array_equal(pretrained.kernel, [[0.125], [0.125]])
 
 
+def test_biases_have_a_factor_of_the_learning_rate_on_top():
+    inputs = keras.Input((2,))
+    pretrained, fresh = keras.layers.Dense(3), keras.layers.Dense(1)
+    model = keras.Model(inputs, fresh(pretrained(inputs)))
+    model.compile(build_optimizer(Optimizer(learning_rate=0.5)), "mse")
+    scale_learning_rate(model, 0.25, fresh.trainable_variables, 2.0)
+    found = {id(v): factor for v, factor in zip(model.trainable_variables, model.optimizer.rate_factors, strict=True)}
+    layers = (pretrained.kernel, pretrained.bias, fresh.kernel, fresh.bias)
+    assert [found[id(variable)] for variable in layers] == [0.25, 0.5, 1.0, 2.0]
+
+
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
 def test_training_goes_on_from_the_newest_weights_after_an_epoch_not_from_their_ema(precision):
     spec = Optimizer(learning_rate=0.25, momentum=0.0, weight_decay=0.0, ema=0.5)

@@ -11,6 +11,7 @@ import numpy as np
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.base import TrainingModel
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
+from rotnet_keras.models.step_dropout import use_step_seeds
 
 layers = keras.layers
 
@@ -56,6 +57,7 @@ class Detector(TrainingModel):
 
     def compile_for(self, optimizer: keras.optimizers.Optimizer, label_smoothing: float) -> None:
         """Compile with the losses that `call` computes."""
+        use_step_seeds(self.networks, self.step_seed)
         self.compile(optimizer, loss=_first_column, metrics=[RegionAccuracy()])
 
     def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:

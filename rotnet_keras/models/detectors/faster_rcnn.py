@@ -10,6 +10,7 @@ from rotnet_keras.models.detectors.anchor_matching import match, sample_balanced
 from rotnet_keras.models.detectors.base import BatchNormMode, Detector, non_max_suppression, prepare_trunk
 from rotnet_keras.models.detectors.boxes import RATIOS, clip_boxes, decode_boxes, encode_boxes, make_anchors, roi_align
 from rotnet_keras.models.fused_batch_norm import with_stock_layers
+from rotnet_keras.models.step_dropout import with_dropout
 
 layers, ops = keras.layers, keras.ops
 
@@ -31,6 +32,7 @@ class FasterRCNN(Detector):
         objects: the most objects in an image.
         seed: of the initial weights and of the samples.
         norm: what the backbone's batch normalisation does in training.
+        dropout: rate of the dropout behind the head's dense layers from the backbone.
 
     Raises:
         DataError: the backbone has no such layers, or their maps do not fit.
@@ -57,9 +59,11 @@ class FasterRCNN(Detector):
         objects: int,
         seed: int,
         norm: BatchNormMode = "fixed",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(side, objects, seed)
-        trunk, rest = (prepare_trunk(part, norm) for part in split_backbone(backbone, tap, after, cells, side))
+        trunk, rest = split_backbone(backbone, tap, after, cells, side)
+        trunk, rest = prepare_trunk(trunk, norm), prepare_trunk(with_dropout(rest, dropout), norm)
         self.stride = side / trunk.output.shape[1]
         sizes = [share * side for share in self.SIZES]
         self.anchors = make_anchors(trunk.output.shape[1:3], self.stride, sizes, RATIOS)

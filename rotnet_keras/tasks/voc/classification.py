@@ -66,42 +66,61 @@ class MultiLabelTrainer(FinetuneTrainer):
     exclusive = False
 
     def evaluate(self, split: Split, label: str = "") -> dict[str, Any]:
-        """Return loss and accuracy on central crops, VOC 2007's mAP (`score`) and the AP of each class (`per_class`).
+        """Return loss and accuracy on central crops, mAP (`score`) and the AP of each class (`per_class`).
 
-        `score_area` is the mean area under the precision-recall curves. On the test split the probabilities are summed
-        over random crops, as many as the recipe's `views`; `score_one_crop` is the mAP on central crops alone.
+        The AP is the area under the precision-recall curve, as in the program whose figures the paper reports, also
+        under `score_area`; `score_eleven_points` is the mAP of VOC 2007's development kit. On the test split the logits
+        are summed over random crops, as many as the recipe's `views`, before they are ranked.
+        `score_area_one_crop` and `score_one_crop` are the two mAPs on central crops alone.
 
         Args:
             split: the images to evaluate on.
             label: the label of the progress bar; on the test split only.
         """
         results = self.evaluation_model.evaluate(self.evaluation_batches(split), verbose=0, return_dict=True)
-        central = self._probabilities(split, None)
+        central = self._logits(split, None)
         scores = {"loss": float(results["loss"]), "accuracy": float(results["accuracy"])}
         if not label:
             return {**scores, **self._scores(split, central)}
         summed = np.zeros_like(central)
         for view in range(self.recipe.views):
             self.session.console.progress(label, view + 1, self.recipe.views)
-            summed += self._probabilities(split, (self.recipe.seed, view))
+            summed += self._logits(split, (self.recipe.seed, view))
             self.session.stop.check()
-        return {**scores, **self._scores(split, summed), "score_one_crop": self._scores(split, central)["score"]}
-
-    def _probabilities(self, split: Split, view: tuple[int, int] | None) -> np.ndarray:
-        batches = evaluation_batches(split, self.recipe.augment, batch=self.evaluation_batch, view=view)
-        return np.concatenate([keras.ops.sigmoid(self.evaluation_model.predict_on_batch(batch)) for batch in batches])
-
-    def _scores(self, split: Split, probabilities: np.ndarray) -> dict[str, Any]:
-        truth = split.required_labels()
-        per_class = [classification_average_precision(probabilities[:, k], truth[:, k]) for k in range(truth.shape[1])]
-        eleven_point = [None if pair is None else pair[0] for pair in per_class]
+        one_crop = self._scores(split, central)
         return {
-            "score": mean_over_classes(eleven_point),
-            "score_area": mean_over_classes([None if pair is None else pair[1] for pair in per_class]),
-            "per_class": eleven_point,
-            "confusion": [],
+            **scores,
+            **self._scores(split, summed),
+            "score_area_one_crop": one_crop["score_area"],
+            "score_one_crop": one_crop["score_eleven_points"],
         }
+
+    def _logits(self, split: Split, view: tuple[int, int] | None) -> np.ndarray:
+        batches = evaluation_batches(split, self.recipe.augment, batch=self.evaluation_batch, view=view)
+        return np.concatenate([self.evaluation_model.predict_on_batch(batch) for batch in batches])
+
+    def _scores(self, split: Split, logits: np.ndarray) -> dict[str, Any]:
+        return scores_of_classification(logits, split.required_labels())
 
     def exported(self) -> keras.Model:
         """Return the exported model: from pixels to a probability for each class."""
         return with_sigmoid(self.evaluation_model.backbone, self.evaluation_model.head, "classifier")
+
+
+def scores_of_classification(logits: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    """Return the average precisions of a ranking of images for each class, as fields of an event.
+
+    Args:
+        logits: (N, K), of one crop or summed over several.
+        truth: (N, K), 1, 0 or `DIFFICULT`.
+    """
+    pairs = [classification_average_precision(logits[:, k], truth[:, k]) for k in range(truth.shape[1])]
+    areas = [None if pair is None else pair[1] for pair in pairs]
+    area = mean_over_classes(areas)
+    return {
+        "score": area,
+        "score_area": area,
+        "score_eleven_points": mean_over_classes([None if pair is None else pair[0] for pair in pairs]),
+        "per_class": areas,
+        "confusion": [],
+    }

@@ -67,13 +67,12 @@ def letterboxed_batches(
     return step_batches(len(split), make, specs, batch=recipe.train.batch, seed=recipe.seed, **options)
 
 
-def scale_pretrained_learning_rate(
-    model: TrainingModel, recipe: TransferRecipe, fresh: Sequence[keras.Variable]
-) -> None:
-    """Set the learning rate of the pretrained variables, if the recipe gives them one.
+def scale_learning_rates(model: TrainingModel, recipe: TransferRecipe, fresh: Sequence[keras.Variable]) -> None:
+    """Set the learning rates of the pretrained variables and of the biases, if the recipe gives them some.
 
     Args:
         fresh: the variables that are not pretrained.
     """
-    if recipe.pretrained and recipe.pretrained.learning_rate:
-        scale_learning_rate(model, recipe.pretrained.learning_rate / recipe.optimizer.learning_rate, fresh)
+    rate = recipe.optimizer.learning_rate
+    pretrained = (recipe.pretrained.learning_rate if recipe.pretrained else None) or rate
+    scale_learning_rate(model, pretrained / rate, fresh, recipe.bias_rate)

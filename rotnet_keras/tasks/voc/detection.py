@@ -17,7 +17,7 @@ from rotnet_keras.models.detectors.faster_rcnn import FasterRCNN
 from rotnet_keras.models.detectors.retinanet import RetinaNet
 from rotnet_keras.models.export import first_kernels, save_model
 from rotnet_keras.reports.figures import draw_filters
-from rotnet_keras.tasks.voc.common import backbone_for, letterboxed_batches, scale_pretrained_learning_rate
+from rotnet_keras.tasks.voc.common import backbone_for, letterboxed_batches, scale_learning_rates
 from rotnet_keras.tasks.voc.figures import DetectionExample, draw_detections
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import record_data
@@ -59,6 +59,7 @@ def build_detector(recipe: DetectionRecipe, dataset: AnnotatedDataset) -> Detect
         model = RetinaNet(backbone, recipe.taps, classes, side, **options)
     else:
         after = recipe.after or recipe.taps[0]
+        options["dropout"] = recipe.dropout
         model = FasterRCNN(backbone, recipe.taps[0], after, recipe.cells, classes, side, **options)
     if recipe.pretrained and recipe.pretrained.frozen:
         freeze_up_to(model.networks[0], recipe.pretrained.frozen)
@@ -129,7 +130,7 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
         images, batch = len(dataset.train), recipe.train.batch
         super().__init__(session, recipe, dataset, strategy, lambda: build_detector(recipe, dataset), images, batch)
         assert isinstance(self.model, Detector)
-        scale_pretrained_learning_rate(self.model, recipe, self.model.new_variables)
+        scale_learning_rates(self.model, recipe, self.model.new_variables)
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Return batches of letterboxed images (N, S, S, 3) uint8 and their objects (N, M, 5) float32."""
@@ -152,7 +153,7 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
         losses: list[float] = []
         accuracies: list[float] = []
         for index in range(len(split)):
-            where = letterbox.fitted_placement(split.size(index), self.recipe.canvas.side)
+            where = letterbox.fitted_placement(split.size(index), self.recipe.canvas.side, self.recipe.canvas.short)
             pixels, objects = letterboxed_batch(
                 split, [(index, where)], self.recipe.canvas.side, self.evaluation_model.objects
             )

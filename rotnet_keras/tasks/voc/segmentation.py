@@ -15,7 +15,7 @@ from rotnet_keras.models.export import first_kernels, save_model
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm, with_stock_layers
 from rotnet_keras.models.segmenters import VOID, Segmenter, deeplab, fcn, new_variables
 from rotnet_keras.reports.figures import draw_filters
-from rotnet_keras.tasks.voc.common import backbone_for, letterboxed_batches, scale_pretrained_learning_rate
+from rotnet_keras.tasks.voc.common import backbone_for, letterboxed_batches, scale_learning_rates
 from rotnet_keras.tasks.voc.figures import SegmentationExample, draw_segmentations
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import record_data
@@ -47,7 +47,7 @@ def build_segmenter(recipe: SegmentationRecipe, dataset: AnnotatedDataset) -> Se
     if recipe.decoder == "deeplab":
         network = deeplab(backbone, recipe.tap, str(recipe.low), classes, side)
     else:
-        network = fcn(backbone, recipe.tap, classes, side)
+        network = fcn(backbone, recipe.tap, classes, side, recipe.dropout)
     network = with_fused_batch_norm(network, keras.config.dtype_policy().name, recipe.devices.sync_batch_norm)
     if recipe.pretrained and recipe.pretrained.frozen:
         freeze_up_to(network, recipe.pretrained.frozen)
@@ -90,7 +90,7 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
             len(dataset.train),
             recipe.train.batch,
         )
-        scale_pretrained_learning_rate(self.model, recipe, new_variables(self.model.networks[0]))
+        scale_learning_rates(self.model, recipe, new_variables(self.model.networks[0]))
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Return batches of letterboxed images (N, S, S, 3) uint8 and masks (N, S, S) uint8."""
@@ -112,7 +112,7 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
         counts = np.zeros((classes, classes), np.int64)
         losses, image_scores = [], []
         for index in range(len(split)):
-            where = letterbox.fitted_placement(split.size(index), side)
+            where = letterbox.fitted_placement(split.size(index), side, self.recipe.canvas.short)
             letterboxed = letterbox.letterbox_image(split.image(index), where, side)[None]
             letterboxed_mask = letterbox.letterbox_mask(split.mask(index), where, side, VOID)[None]
             logits = model.predict_on_batch(letterboxed)
@@ -140,7 +140,7 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
         side = self.recipe.canvas.side
         shown = []
         for index in dict.fromkeys([*order[::-1][:SHOWN_IMAGES], *order[:SHOWN_IMAGES]]):
-            where = letterbox.fitted_placement(split.size(index), side)
+            where = letterbox.fitted_placement(split.size(index), side, self.recipe.canvas.short)
             letterboxed = letterbox.letterbox_image(split.image(index), where, side)[None]
             predicted = np.argmax(self.evaluation_model.predict_on_batch(letterboxed)[0], axis=-1).astype(np.uint8)
             shown.append(
