@@ -27,7 +27,7 @@ HOST_SECONDS_PER_STEP = 3.5e-3
 FRAMEWORK_BYTES = 0.8e9
 # Images that one CPU core decodes in a second: random-size crops to 224 pixels from JPEG files of 500 x 375 pixels and
 # 120 kB (measured in results/scaling.md).
-IMAGES_PER_CORE_SECOND = 500.0
+IMAGES_PER_CORE_SECOND = 230.0
 
 
 def assumptions(cluster: Cluster, decoded: bool) -> Iterator[str]:
