@@ -28,6 +28,8 @@ TABLE = Path(__file__).with_name("mutants.toml")
 COPIED = ("rotnet_keras", "tui", "tests", "recipes", "scripts", "docs", "pyproject.toml", "README.md", "SECURITY.md")
 # A test that takes longer has found nothing: it waits for what the breakage took away.
 SECONDS = 180
+# A test file that cannot be imported takes no other with it.
+ALL = "--continue-on-collection-errors"
 # Exit codes of pytest.
 PASSED, FAILED = 0, 1
 # Imported before anything is forked. Of the package only what loads TensorFlow, and that is dropped again.
@@ -125,7 +127,7 @@ def _try_all(copy: Path, mutants: list[Mutant]) -> int:
     os.environ.update(environment)
     tests = sorted({name for mutant in mutants for name in mutant.test.split()})
     passed = copy / "passed"
-    _forked(copy, [*tests, "--maxfail=1000"], SECONDS * len(tests), passed)
+    _forked(copy, [*tests, "--maxfail=1000", ALL], SECONDS * len(tests), passed)
     passing = passed.read_text(encoding="utf-8").splitlines()
     for mutant in mutants:
         failing = [name for name in mutant.test.split() if name not in passing]

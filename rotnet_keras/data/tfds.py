@@ -47,6 +47,11 @@ def read_tfds(
     if image_key is None:
         raise DataError(f"data.name: {source.name!r} has no images; its features are {', '.join(info.features)}")
     label_key = next((k for k, f in info.features.items() if isinstance(f, tfds.features.ClassLabel)), None)
+    if len(info.features[image_key].shape) != 3:
+        raise DataError(
+            f"data.name: the images of {source.name!r} have the shape {info.features[image_key].shape}: expected "
+            "height, width and channels"
+        )
     height, width, channels = info.features[image_key].shape
     size = data.size or (height if height == width else None)
     if size is None:
@@ -114,6 +119,9 @@ def tfds_splits(info: Any, wanted: Splits) -> dict[str, str]:
                 f"data.splits.{split}: expected one of {', '.join(info.splits)}, or a slice, got {name!r}"
             ) from None
         check_shards(info, name)
+    if "train" not in chosen:
+        there = ", ".join(info.splits) or "nothing"
+        raise DataError(f"data.splits.train: {info.full_name} has no split train; set one of those there: {there}")
     return chosen
 
 

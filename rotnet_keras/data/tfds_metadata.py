@@ -62,9 +62,15 @@ def check_shards(info: Any, name: str) -> None:
         name: of the split, or of a slice of it.
 
     Raises:
-        DataError: a file is missing, lies elsewhere, or is too short.
+        DataError: there are no records, or a file is missing, lies elsewhere, or is too short.
     """
-    for part in info.splits[name].file_instructions:
+    try:
+        parts = info.splits[name].file_instructions
+    except ValueError as error:
+        raise DataError(f"data.name: the files of {name} in {info.data_dir} have no names: {error}") from None
+    if not sum(part.examples_in_shard for part in parts):
+        raise DataError(f"data.splits: {name} of {info.full_name} has no records")
+    for part in parts:
         file = Path(part.filename)
         if file.parent != Path(info.data_dir) or not file.is_file():
             raise DataError(f"data.name: {info.full_name} has no file {file}; prepare the data set again")

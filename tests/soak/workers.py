@@ -64,6 +64,8 @@ class Worker:
 
 def _serve(prepare: Callable[[], Check], pipe: Connection) -> None:
     os.setsid()
+    # Warnings of libraries about thousands of damaged files.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     check = prepare()
     before = _peak()
     pipe.send("ready")

@@ -180,6 +180,38 @@ def test_another_spelling_of_the_name_is_checked_too(tmp_path):
         find_source(Data(name="Pictures", data_dir=str(tmp_path)))
 
 
+@pytest.mark.parametrize("lengths", [[], ["0"]])
+def test_a_split_without_records_is_reported(tmp_path, lengths):
+    from rotnet_keras.data.tfds import open_builder, tfds_splits
+
+    write(tmp_path, "dataset_info.json", info(splits=[{"name": "train", "shardLengths": lengths}]))
+    _, opened = open_builder(TfdsSource("pictures", tmp_path, False))
+    with pytest.raises(DataError, match=r"train of pictures/1\.0\.0 has no records"):
+        tfds_splits(opened, Data(name="pictures").splits)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("dataset_info.json", info(splits=[]), "has no split train; set one of those there: nothing"),
+        ("dataset_info.json", info(name=""), "have no names: Could not format"),
+        (
+            "features.json",
+            features(image=IMAGE | {"image": {"dtype": "uint8", "shape": {"dimensions": ["-1", "-1", "3", "-1"]}}}),
+            "expected height, width and channels",
+        ),
+    ],
+    ids=["no split", "no name", "four dimensions"],
+)
+def test_metadata_that_lack_something_end_in_one_message(tmp_path, file, content, message):
+    from rotnet_keras.data.datasets import load
+
+    write(tmp_path, file, content)
+    (tmp_path / "pictures" / "1.0.0" / "pictures-train.tfrecord-00000-of-00001").write_bytes(b"\0" * 400)
+    with pytest.raises(DataError, match=message):
+        load(Data(name="pictures", data_dir=str(tmp_path), size=16))
+
+
 def test_a_split_has_no_more_records_than_its_file_can_hold(tmp_path):
     from rotnet_keras.data.tfds import open_builder, tfds_splits
 
