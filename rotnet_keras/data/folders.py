@@ -12,11 +12,13 @@ import numpy as np
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data import decoding
 from rotnet_keras.data.audit import DEFAULT_SIZE, sampled_channels
+from rotnet_keras.data.image_files import max_bytes
 from rotnet_keras.data.layout import FileList
 from rotnet_keras.data.lazy_images import LazyImages
 from rotnet_keras.data.sources import FolderSource
 from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, decode_and_store, place_of
 from rotnet_keras.errors import DataError
+from rotnet_keras.files import read_file
 from rotnet_keras.text import first_few
 
 # Files that are read between two reports of progress.
@@ -40,7 +42,7 @@ class FolderImages(LazyImages):
 
     def contents(self, row: int) -> bytes:
         """Return the bytes of a file."""
-        return self._path(row).read_bytes()
+        return read_file(self._path(row), max_bytes())
 
     def name(self, row: int) -> str:
         """Return the path of a file."""

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import open_file
@@ -30,6 +30,8 @@ JPEGS = ("JPEG", "MPO")
 PIXELS_VARIABLE, SCANS_VARIABLE = "ROTNET_MAX_PIXELS", "ROTNET_MAX_SCANS"
 # The pixels that are decoded of an image; a JPEG may have twice as many, since it can be decoded at a part of its size.
 MAX_PIXELS, JPEG_FACTOR = 89_478_485, 2
+# Bytes of a file for each pixel that may be decoded: 16 bits for each of four channels, and half as much for the rest.
+BYTES_PER_PIXEL = 12
 # Scans of a progressive JPEG: each goes over the whole image. Cameras and programs write up to some twenty.
 MAX_SCANS = 100
 # Images with more pixels are decoded one after another, so that several cores do not need several times their memory.
@@ -75,8 +77,17 @@ def _budget(variable: str, default: int) -> int:
     return int(text)
 
 
+def max_bytes() -> int:
+    """Return the bytes that an image file may have.
+
+    Raises:
+        DataError: an environment variable that should be a number is none.
+    """
+    return BYTES_PER_PIXEL * _budget(PIXELS_VARIABLE, MAX_PIXELS)
+
+
 @contextmanager
-def open_image(source: Path | BytesIO) -> Iterator[Image.Image]:
+def open_image(source: Path | BytesIO) -> Iterator[ImageFile.ImageFile]:
     """Open an image file and read its header.
 
     Args:
@@ -104,10 +115,16 @@ def _opened(source: Path | BytesIO) -> Iterator[BinaryIO]:
     except OSError as error:
         raise UnreadableImage(error.strerror or str(error)) from None
     with file:
+        size, limit = os.fstat(file.fileno()).st_size, max_bytes()
+        if size > limit:
+            raise UnreadableImage(
+                f"it has {size:,} bytes, which is too many for an image: at most {limit:,} are read; set the "
+                f"environment variable {PIXELS_VARIABLE} to {-(-size // BYTES_PER_PIXEL)} to read it"
+            )
         yield file
 
 
-def _identified(source: Path | BytesIO, file: BinaryIO, limit: int) -> Image.Image:
+def _identified(source: Path | BytesIO, file: BinaryIO, limit: int) -> ImageFile.ImageFile:
     # Pillow's own limit is twice this number.
     if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limit
@@ -145,7 +162,7 @@ def _reason(source: Path | BytesIO, file: BinaryIO, error: Exception) -> str:
 
 
 @contextmanager
-def decoded(image: Image.Image) -> Iterator[None]:
+def decoded(image: ImageFile.ImageFile) -> Iterator[None]:
     """Decode an open image, perhaps after `Image.draft`, for the block.
 
     A large one waits until no other large one is in such a block.
@@ -168,9 +185,10 @@ def decoded(image: Image.Image) -> Iterator[None]:
         yield
 
 
-def _check_scans(image: Image.Image) -> None:
+def _check_scans(image: ImageFile.ImageFile) -> None:
     """Raise `UnreadableImage` if a JPEG file has more scans than may be decoded."""
     limit = _budget(SCANS_VARIABLE, MAX_SCANS)
+    assert image.fp is not None
     count = _count_scans(image.fp, limit)
     if count > limit:
         raise UnreadableImage(
@@ -179,7 +197,7 @@ def _check_scans(image: Image.Image) -> None:
         )
 
 
-def _count_scans(file: BinaryIO, enough: int) -> int:
+def _count_scans(file: IO[bytes], enough: int) -> int:
     """Count the scans of the first image of a JPEG file; at most `enough` without looking closely."""
     place = file.tell()
     file.seek(0)

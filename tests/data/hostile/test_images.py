@@ -10,13 +10,16 @@ import zlib
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rotnet_tui
 from PIL import Image
 
 import rotnet_keras
+from rotnet_keras.config.sections import Data
 from rotnet_keras.data import image_files
 from rotnet_keras.data.annotations import BrokenAnnotation, read_mask
+from rotnet_keras.data.datasets import load
 from rotnet_keras.data.decoding import UnreadableImage, read_header, read_image, read_whole
 from rotnet_keras.errors import DataError
 from rotnet_keras.inference.lossless_rotation import rotate_by_exif, rotate_pixels
@@ -175,6 +178,19 @@ def test_what_is_no_regular_file_is_not_waited_for(kind, tmp_path):
     for rotate in (rotate_by_exif, rotate_pixels):
         with pytest.raises(OSError, match=r"regular file|directory"):
             rotate(file, 1)
+
+
+def test_a_file_of_far_too_many_bytes_is_not_read(tmp_path, monkeypatch):
+    """A file with a hole, which takes no room on the disk and would take its size in memory."""
+    file = tmp_path / "a.jpg"
+    file.write_bytes(encoded("JPEG"))
+    images = load(Data(name=str(tmp_path), size=8, validation=0, cache="none")).train
+    os.truncate(file, 3 << 30)
+    for read in WAYS[:3]:
+        with pytest.raises(UnreadableImage, match=r"3,221,225,472 bytes, .* at most 1,073,741,820 .* to 268435456"):
+            read(file)
+    pixels = images.store.decode([0], images.store.frames(np.zeros(1, int)), 8)[0]
+    assert "larger than the 1,073,741,820 bytes" in pixels
 
 
 def test_a_mask_of_too_many_pixels_is_a_broken_annotation(tmp_path, monkeypatch):
