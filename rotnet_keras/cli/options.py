@@ -147,7 +147,9 @@ json_option = flag("--json", "as_json", description="Print JSON.")
 yes_option = flag("--yes", "-y", description="Do not ask for confirmation.")
 csv_option = option("--csv", metavar="FILE", type=PATH, help="Also write all rows to this CSV file.")
 tap_option = option(
-    "--tap", metavar="LAYER", help="Layer to read features from; the model's default tap otherwise."
+    "--tap",
+    metavar="LAYER",
+    help="Layer to read features from; the model's default tap otherwise. conv2+conv3 reads two side by side.",
 )
 blocks_option = option(
     "--blocks", metavar="N", type=click.IntRange(2, 8), help="Number of blocks of nin and compact; 4 by default."

@@ -352,7 +352,7 @@ class Probe(Length, Labels):
         description="The classifier: linear, with hidden layers (mlp, fc), convolutional (conv, conv_fc), or k-NN."
     )
     tap: Annotated[list[str], BeforeValidator(_as_list)] = Field(
-        ["all"], description="Layer whose features are read, a list of layers, or 'all' taps of the backbone."
+        ["all"], description="Layer to read, 'conv2+conv3' for two side by side, a list of them, or 'all' taps."
     )
     baselines: list[Baseline] = Field(
         [],

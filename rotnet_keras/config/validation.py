@@ -27,10 +27,15 @@ def cross_section_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str
         for name in tap if isinstance(tap, list) else [tap]:
             if not isinstance(name, str):
                 continue
-            if backbone and name not in ("all", *backbone.feature_layers()):
+            parts = name.split("+")
+            known = [*backbone.feature_layers(), *(["all"] if len(parts) == 1 else [])] if backbone else parts
+            if backbone and not set(parts) <= set(known):
                 expected = ", ".join(backbone.feature_layers())
-                yield ("probe", i, "tap"), f"no tap {name!r} in {backbone.name}: expected 'all', {expected}"
-            elif not re.fullmatch(r"[A-Za-z_]\w*", name):
+                yield (
+                    ("probe", i, "tap"),
+                    f"no tap {name!r} in {backbone.name}: expected 'all', {expected}, or several joined by '+'",
+                )
+            elif not all(re.fullmatch(r"[A-Za-z_]\w*", part) for part in parts):
                 yield ("probe", i, "tap"), f"tap: not a layer's name: {name!r}"
         if isinstance(raw, dict) and raw.get("head") == "knn" and raw.get("augment") is True:
             yield ("probe", i, "augment"), "augment: k-NN compares stored features and cannot augment; leave it out"

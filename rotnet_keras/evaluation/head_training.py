@@ -69,7 +69,7 @@ def build_probe_model(
     frozen = feature_extractor(backbone, taps)
     shapes = {tap: tuple(frozen.output[tap].shape[1:]) for tap in taps}
     with engine.dtype_policy(engine.resolve_precision(probe.precision)):
-        heads = {tap: with_fused_batch_norm(build_head(probe.head, shapes[tap], classes, tap)) for tap in taps}
+        heads = {tap: with_fused_batch_norm(build_head(probe.head, shapes[tap], classes, _plain(tap))) for tap in taps}
         if recomputes_features(probe):
             inputs: Any = keras.Input(frozen.input.shape[1:])
             features = frozen(inputs)
@@ -106,6 +106,11 @@ def long_probe_note(what: str, probe: Probe, taps: int, step_seconds: float, ste
         f"{what} takes about {duration(seconds)}: {repeats}{steps:,} steps on {taps} layer{'s' if taps > 1 else ''}. "
         f"Less time: {', '.join(fewer)}, or the head knn, which is not trained"
     )
+
+
+def _plain(tap: str) -> str:
+    """A tap's name as TensorFlow accepts it in the names of layers."""
+    return tap.replace("+", "_")
 
 
 def recomputes_features(probe: Probe) -> bool:
@@ -185,7 +190,7 @@ class HeadTraining:
             return
         keras.utils.set_random_seed(_seed_of_draw(self.seed, draw))
         for tap, head in self.heads.items():
-            fresh = build_head(self.probe.head, head.input.shape[1:], len(self.dataset.class_names), tap)
+            fresh = build_head(self.probe.head, head.input.shape[1:], len(self.dataset.class_names), _plain(tap))
             head.set_weights(fresh.get_weights())
 
     def _batches(self, subset: np.ndarray, total: int, seed: int) -> tf.data.Dataset:

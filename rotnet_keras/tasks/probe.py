@@ -38,7 +38,7 @@ from rotnet_keras.models.export import load_backbone, save_model, with_softmax
 from rotnet_keras.runs.classifier_card import write_card
 from rotnet_keras.runs.task_labels import confusion_fields
 from rotnet_keras.training.session import Session
-from rotnet_keras.training.setup import check_input_shape, finish, prepare_data
+from rotnet_keras.training.setup import backbone_input_shape, check_input_shape, finish, prepare_data
 
 
 def probe_backbone(session: Session) -> None:
@@ -51,6 +51,8 @@ def probe_backbone(session: Session) -> None:
     session.record(backbone={"name": backbone.name, "taps": registry.taps(backbone)})
     dataset = prepare_data(session)
     check_probes(dataset, recipe.probe)
+    if None in backbone.input.shape[1:]:
+        backbone = registry.with_input_shape(backbone, backbone_input_shape(dataset, recipe.augment))
     run_missing_probes(session, dataset, backbone, recipe.augment, list(enumerate(recipe.probe)), step=0)
     finish(session)
 
@@ -261,7 +263,7 @@ def _export_classifier(
     # Facts without a step are of an older version, which also saved classifiers of backbones before the last step.
     if saved.get("step", 0) == step and best <= float(saved.get("validation_top1", -1)):
         return
-    features = keras.Model(backbone.input, backbone.get_layer(tap).output, name="features")
+    features = keras.Model(backbone.input, registry.layer_outputs(backbone, [tap])[tap], name="features")
     model, path = with_softmax(features, heads[tap], "classifier"), session.folder.export / "classifier.keras"
     validation = labelled_splits(dataset).get("validation")
     card = describe_classifier(model, dataset.class_names, validation, augment, dataset.image_shape)

@@ -7,9 +7,12 @@ import pytest
 
 from rotnet_keras.config.sections import Augment, Data, Probe
 from rotnet_keras.data.datasets import load
+from rotnet_keras.engine import keras
 from rotnet_keras.evaluation.features import extract_features, feature_extractor
 from rotnet_keras.evaluation.head_training import FrozenBackbone, HeadTraining, evaluate_knn
 from rotnet_keras.models.backbones.registry import backbone as build_backbone
+from rotnet_keras.models.backbones.registry import layer_outputs
+from rotnet_keras.models.export import with_softmax
 
 SESSION = SimpleNamespace(seed=3, progress=lambda *_: None, stop=SimpleNamespace(check=lambda: None))
 
@@ -105,3 +108,23 @@ def test_knn_takes_the_labels_of_its_draw(tiny_data):
     first, again, second = (evaluate_knn(probe, ["conv1"], dataset, stores, 3, draw) for draw in (0, 0, 1))
     np.testing.assert_array_equal(first["conv1"]["test"], again["conv1"]["test"])
     assert (first["conv1"]["test"] != second["conv1"]["test"]).any()
+
+
+def test_a_head_on_two_layers_side_by_side_predicts_the_same_after_export(tiny_data, tmp_path):
+    dataset, tap = load(Data(name=str(tiny_data), validation=0.2)), "conv1+conv2"
+    model = build_backbone("compact", dataset.image_shape, blocks=2, width=0.25)
+    extractor = feature_extractor(model, [tap])
+    stores = {
+        name: extract_features(extractor, getattr(dataset, name), Augment(), tmp_path / name, SESSION.progress, name)
+        for name in ("train", "validation", "test")
+    }
+    probe = Probe(head="mlp", tap=tap, precision="float32", steps=3)
+    training = HeadTraining(SESSION, dataset, FrozenBackbone("rotnet", model, [tap]), probe, [tap], Augment(), stores)
+    confusion = training.train(1)[tap]["test"]
+    features = keras.Model(model.input, layer_outputs(model, [tap])[tap])
+    with_softmax(features, training.heads[tap], "classifier").save(tmp_path / "classifier.keras")
+    classifier = keras.models.load_model(tmp_path / "classifier.keras")
+    labels = dataset.test.required_labels()
+    predicted = classifier.predict(dataset.test.images(np.arange(len(labels))), verbose=0).argmax(axis=1)
+    again = np.bincount(labels * len(confusion) + predicted, minlength=confusion.size).reshape(confusion.shape)
+    assert np.abs(again - confusion).sum() <= 2 and confusion.sum() == len(labels)

@@ -11,7 +11,7 @@ from rotnet_keras.config.architectures import APPLICATIONS, ARCHITECTURES
 from rotnet_keras.config.sections import Backbone
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
-from rotnet_keras.models.backbones.registry import backbone, build_backbone, taps
+from rotnet_keras.models.backbones.registry import backbone, build_backbone, layer_outputs, taps
 from rotnet_keras.models.export import first_kernels, save_model
 from rotnet_keras.models.flops import backbone_summary, forward_gflop
 from rotnet_keras.models.rotnet import RotNet
@@ -211,3 +211,23 @@ def test_first_kernels_are_scaled_by_their_batch_normalisation():
 def test_an_unknown_backbone_is_refused_by_name():
     with pytest.raises(ValueError, match="compact"):
         backbone("nim")
+
+
+def test_layers_are_read_side_by_side_with_the_smaller_map_enlarged():
+    model = backbone("compact", (16, 16, 3), blocks=2, width=0.25)
+    outputs = layer_outputs(model, ["conv1", "conv2", "conv1+conv2"])
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.float32)
+    found = {name: np.asarray(values) for name, values in keras.Model(model.input, outputs)(images).items()}
+    factor = found["conv1"].shape[1] // found["conv2"].shape[1]
+    enlarged = found["conv2"].repeat(factor, axis=1).repeat(factor, axis=2)
+    np.testing.assert_array_equal(found["conv1+conv2"], np.concatenate([found["conv1"], enlarged], axis=3))
+
+
+def test_a_map_and_a_vector_are_not_put_side_by_side():
+    inputs = keras.Input((8, 8, 3))
+    features = keras.layers.Conv2D(2, 3, name="conv1")(inputs)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D(name="pooled")(features))
+    with pytest.raises(DataError, match=r"conv1\+pooled: .*\(6, 6, 2\), \(2,\) cannot be put side by side"):
+        layer_outputs(model, ["conv1+pooled"])
+    with pytest.raises(DataError, match="no layer called conv7"):
+        layer_outputs(model, ["conv1+conv7"])

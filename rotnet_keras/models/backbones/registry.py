@@ -80,14 +80,37 @@ def build_backbone(spec: Backbone, shape: Sequence[int], mean: Sequence[float], 
 def layer_outputs(model: keras.Model, names: Sequence[str]) -> dict[str, keras.KerasTensor]:
     """The outputs of some layers of a functional model, by layer name.
 
+    Args:
+        model: with the layers.
+        names: of layers. "conv2+conv3" is both side by side: their channels one after the other, with smaller maps
+            enlarged to the size of the largest by repeating their values.
+
     Raises:
-        DataError: the model has no layer of one of the names.
+        DataError: the model has no layer of one of the names, or maps and vectors are joined.
     """
-    missing = [name for name in names if name not in {layer.name for layer in model.layers}]
+    known = {layer.name for layer in model.layers}
+    missing = [part for name in names for part in name.split("+") if part not in known]
     if missing:
         last = ", ".join(layer.name for layer in model.layers[-5:])
         raise DataError(f"the backbone has no layer called {', '.join(missing)}; its layers end in {last}")
-    return {name: model.get_layer(name).output for name in names}
+    return {name: _side_by_side([model.get_layer(part).output for part in name.split("+")], name) for name in names}
+
+
+def _side_by_side(outputs: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
+    if len(outputs) == 1:
+        return outputs[0]
+    shapes = [tuple(output.shape[1:]) for output in outputs]
+    if len({len(shape) for shape in shapes}) > 1:
+        raise DataError(f"{name}: features of the shapes {', '.join(map(str, shapes))} cannot be put side by side")
+    if len(shapes[0]) == 3:
+        largest = max(shape[:2] for shape in shapes)
+        outputs = [
+            output
+            if output.shape[1:3] == largest
+            else keras.layers.Resizing(*largest, interpolation="nearest", dtype="float32")(output)
+            for output in outputs
+        ]
+    return keras.layers.Concatenate()(outputs)
 
 
 def taps(model: keras.Model) -> list[str]:
