@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 FEATURE_NAMES = {"pretrained": "pretrained", "random": "random weights", "pixels": "raw pixels"}
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
+any_size_option = option(
+    "--size",
+    metavar="PIXELS",
+    type=click.IntRange(8, 2048),
+    help="Side that images are resized to, for a model that takes any size.",
+)
 backbone_argument = argument("model", "MODEL", "A finished run, a pretrained model, or a backbone.keras file.")
 features_argument = argument("features", "FEATURES", "A file that `rotnet-keras embed` wrote.", type=PATH)
 
@@ -49,22 +55,27 @@ features_argument = argument("features", "FEATURES", "A file that `rotnet-keras 
     help="A CSV file with the columns file,label, or a folder with a subfolder for each class.",
 )
 @tap_option
+@any_size_option
 @option(
     "--seed", metavar="N", type=click.IntRange(min=0), default=0, help="Seed of the folds and of the random weights."
 )
 @runs_dir_option
 @json_option
-def probe(model: str, labels: Path, tap: str | None, seed: int, runs_dir: Path, as_json: bool) -> None:
+def probe(
+    model: str, labels: Path, tap: str | None, size: int | None, seed: int, runs_dir: Path, as_json: bool
+) -> None:
     """Test with a few labels whether pretraining helped.
 
     Linear classifiers on the features are cross-validated, and compared with two baselines: the features of random
     weights, and raw pixels.
     """
     from rotnet_keras.inference.few_labels import compare_features, compute_features, read_labels
+    from rotnet_keras.inference.loading import input_side
 
     file = _backbone_file(model, runs_dir)
+    side = input_side(file, size, warn)
     label_of = dict(read_labels(labels, warn))
-    features, layer, unreadable = compute_features(file, tap, list(label_of), seed, show_progress)
+    features, layer, unreadable = compute_features(file, tap, list(label_of), seed, show_progress, side)
     skipped = {path for path, _ in unreadable}
     classes = [label for path, label in label_of.items() if path not in skipped]
     found = compare_features(features, classes, seed)
@@ -92,20 +103,22 @@ def probe(model: str, labels: Path, tap: str | None, seed: int, runs_dir: Path, 
 @images_argument
 @option("--to", metavar="FILE", type=PATH, required=True, help="File to write: .npz or .parquet.")
 @tap_option
+@any_size_option
 @runs_dir_option
-def embed(model: str, images: tuple[Path, ...], to: Path, tap: str | None, runs_dir: Path) -> None:
+def embed(model: str, images: tuple[Path, ...], to: Path, tap: str | None, size: int | None, runs_dir: Path) -> None:
     """Write the features of images to a file.
 
     The file serves `rotnet-keras alike` and `rotnet-keras plot`, and classifiers of your own.
     """
     from rotnet_keras.inference.embeddings import SUFFIXES
     from rotnet_keras.inference.embeddings import embed as compute_features
-    from rotnet_keras.inference.loading import list_image_files
+    from rotnet_keras.inference.loading import input_side, list_image_files
 
     require_suffix(to, SUFFIXES)
     require_parent_folder(to)
     file = _backbone_file(model, runs_dir)
-    features, unreadable = compute_features(file, tap, list_image_files(images, warn), show_progress)
+    side = input_side(file, size, warn)
+    features, unreadable = compute_features(file, tap, list_image_files(images, warn), show_progress, side)
     features.save(to)
     count, length = features.values.shape
     echo(f"Wrote {to}: {count:,} images with {length:,} features each, from the layer {features.tap}.")

@@ -5,8 +5,16 @@ import json
 import struct
 import zipfile
 
-from rotnet_keras.config.sections import Data
-from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, FolderSource, TfdsSource, find_source
+from rotnet_keras.config.sections import AnnotatedData, Data
+from rotnet_keras.data.sources import (
+    ARRAY_NAMES,
+    ArraySource,
+    FolderSource,
+    TfdsSource,
+    VocSource,
+    find_annotated,
+    find_source,
+)
 
 # The first bytes of an .npy file: magic string, major and minor version.
 PREFIX = struct.Struct("<6sBB")
@@ -30,6 +38,20 @@ def count_training_images(data: Data) -> int | None:
         return _count_in_tfds(source, data)
     except (OSError, ValueError, KeyError, SyntaxError, struct.error, zipfile.BadZipFile):
         return None
+
+
+def count_annotated_images(data: AnnotatedData, masks: bool) -> int | None:
+    """Return the number of training images of annotated data; None if only loading can tell.
+
+    Args:
+        data: the recipe's section `[data]`.
+        masks: whether images with masks are counted, not those with boxes.
+
+    Raises:
+        DataError: the data are missing.
+    """
+    source = find_annotated(data)
+    return len(source.image_names(data, masks)["train"]) if isinstance(source, VocSource) else None
 
 
 def _without_held_out(train: int, present: set[str], labelled: bool, share: float) -> int:

@@ -13,7 +13,14 @@ import numpy as np
 
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import open_file, write_atomically
-from rotnet_keras.inference.loading import ImageLoader, Progress, check_any_readable, image_loader, load_batches
+from rotnet_keras.inference.loading import (
+    ANY_SIDE,
+    ImageLoader,
+    Progress,
+    check_any_readable,
+    image_loader,
+    load_batches,
+)
 from rotnet_keras.runs.backbone_file import default_tap, maker_of
 
 # Formats that features are written in.
@@ -30,6 +37,7 @@ class Features:
         files: the N image files, as they were named.
         values: (N, D) float32.
         paths: their absolute paths; by default those of `files` from the present folder.
+        side: that images are resized to, in pixels, for a backbone that takes any size; else None.
     """
 
     backbone: str
@@ -37,6 +45,7 @@ class Features:
     files: list[str]
     values: np.ndarray
     paths: list[str] = field(default_factory=list)
+    side: int | None = None
 
     def __post_init__(self) -> None:
         """Complete the paths."""
@@ -54,17 +63,19 @@ class Features:
         written = BytesIO()
         if file.suffix == ".npz":
             files, paths = np.array(self.files, dtype=np.str_), np.array(self.paths, dtype=np.str_)
-            np.savez(written, features=self.values, files=files, paths=paths, backbone=self.backbone, tap=self.tap)
+            side = {} if self.side is None else {"side": np.array(self.side)}
+            about = {"backbone": np.array(self.backbone), "tap": np.array(self.tap), **side}
+            np.savez(written, features=self.values, files=files, paths=paths, **about)
         else:
             from pyarrow import parquet, table
 
             columns = {f"feature_{number}": self.values[:, number] for number in range(self.values.shape[1])}
-            about = {"backbone": self.backbone, "tap": self.tap}
+            values = {"backbone": self.backbone, "tap": self.tap, "side": self.side}
             names, places = (
                 [name.encode("utf-8", "replace").decode() for name in given] for given in (self.files, self.paths)
             )
             rows = table({"file": names, "path": places, **columns}).replace_schema_metadata(
-                {"rotnet_keras": json.dumps(about)}
+                {"rotnet_keras": json.dumps(values)}
             )
             parquet.write_table(rows, written)
         write_atomically(file, written.getvalue())
@@ -97,7 +108,8 @@ def load_features(file: Path) -> Features:
                 files = [str(name) for name in arrays["files"]]
                 # Files of earlier versions have no paths.
                 paths = [str(path) for path in arrays["paths"]] if "paths" in arrays else []
-                return Features(str(arrays["backbone"]), str(arrays["tap"]), files, arrays["features"], paths)
+                side = int(arrays["side"]) if "side" in arrays else None
+                return Features(str(arrays["backbone"]), str(arrays["tap"]), files, arrays["features"], paths, side)
         from pyarrow import parquet
 
         with open_file(file) as opened:
@@ -106,13 +118,17 @@ def load_features(file: Path) -> Features:
         names = rows.column_names
         values = np.stack([rows[name].to_numpy() for name in names if name.startswith("feature_")], axis=1)
         paths = rows["path"].to_pylist() if "path" in names else []
-        return Features(about["backbone"], about["tap"], rows["file"].to_pylist(), values, paths)
+        return Features(about["backbone"], about["tap"], rows["file"].to_pylist(), values, paths, about.get("side"))
     except Exception as error:  # zip, zlib, Arrow, key and value errors.
         raise DataError(f"{file}: not a file that `rotnet-keras embed` wrote: {error}") from None
 
 
 def embed(
-    backbone_file: Path, tap: str | None, files: Sequence[Path], progress: Progress = lambda what, done, total: None
+    backbone_file: Path,
+    tap: str | None,
+    files: Sequence[Path],
+    progress: Progress = lambda what, done, total: None,
+    side: int | None = None,
 ) -> tuple[Features, list[tuple[Path, str]]]:
     """Compute the features of image files with a backbone. Loads TensorFlow.
 
@@ -121,6 +137,7 @@ def embed(
         tap: name of the layer to read; for None the backbone's default tap, see `runs.backbone_file.choose_tap`.
         files: images of any size.
         progress: called after each batch.
+        side: that images are resized to, in pixels, for a backbone that takes any size; 224 for None.
 
     Returns:
         The features of the files that can be read, and the other files with the reason.
@@ -145,10 +162,10 @@ def embed(
 
     backbone = load_backbone(backbone_file)
     tap = tap or default_tap(backbone_file, [layer.name for layer in backbone.layers])
-    loader = loader_for(backbone_file, backbone)
+    loader = loader_for(backbone_file, backbone, side)
     names, values, unreadable = pooled_features(backbone, tap, loader, files, progress)
     check_any_readable(names, unreadable)
-    return Features(str(backbone_file.absolute()), tap, names, values), unreadable
+    return Features(str(backbone_file.absolute()), tap, names, values, side=side), unreadable
 
 
 def nearest(features: Features, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -211,7 +228,7 @@ def query_features(features: Features, queries: Sequence[Path]) -> np.ndarray:
     new = [query for query in queries if os.path.realpath(query) not in rows]
     computed: dict[str, np.ndarray] = {}
     if new:
-        found, unreadable = embed(Path(features.backbone), features.tap, new)
+        found, unreadable = embed(Path(features.backbone), features.tap, new, side=features.side)
         if unreadable:
             raise DataError(f"{unreadable[0][0]}: {unreadable[0][1]}")
         computed = dict(zip(found.files, found.values, strict=True))
@@ -219,13 +236,20 @@ def query_features(features: Features, queries: Sequence[Path]) -> np.ndarray:
     return np.stack(values)
 
 
-def loader_for(backbone_file: Path, backbone: Any) -> ImageLoader:
-    """The loader for the images of a backbone: as in its run where the file lies in a run folder."""
+def loader_for(backbone_file: Path, backbone: Any, side: int | None = None) -> ImageLoader:
+    """The loader for the images of a backbone: as in its run where the file lies in a run folder.
+
+    Args:
+        backbone_file: the backbone's file.
+        backbone: the model in it.
+        side: that images are resized to for a model that takes any size; 224 for None.
+    """
     from rotnet_keras.config.loading import load_recipe
 
     maker = maker_of(backbone_file)
-    side, _, channels = backbone.input_shape[1:]
-    return image_loader(load_recipe(str(maker.recipe)) if maker else None, side, channels)
+    height, _, channels = backbone.input_shape[1:]
+    recipe = load_recipe(str(maker.recipe)) if maker else None
+    return image_loader(recipe, height or side or ANY_SIDE, channels)
 
 
 def pooled_features(

@@ -199,7 +199,7 @@ def _listed_file(folder: Path, name: str) -> Path | None:
 
 
 def compute_features(
-    backbone_file: Path, tap: str | None, files: list[Path], seed: int, progress: Progress
+    backbone_file: Path, tap: str | None, files: list[Path], seed: int, progress: Progress, side: int | None = None
 ) -> tuple[dict[str, np.ndarray], str, list[tuple[Path, str]]]:
     """Features of images from a backbone, from the same architecture with random weights, and raw pixels.
 
@@ -211,6 +211,7 @@ def compute_features(
         files: images of any size.
         seed: of the random weights.
         progress: called after each batch of the first features.
+        side: that images are resized to, in pixels, for a backbone that takes any size; 224 for None.
 
     Returns:
         Arrays (N, D) under "pretrained", "random" and "pixels"; the name of the layer; the files that cannot be read,
@@ -227,7 +228,7 @@ def compute_features(
 
     backbone = load_backbone(backbone_file)
     tap = tap or default_tap(backbone_file, [layer.name for layer in backbone.layers])
-    loader = loader_for(backbone_file, backbone)
+    loader = loader_for(backbone_file, backbone, side)
     names, pretrained, unreadable = pooled_features(backbone, tap, loader, files, progress)
     check_any_readable(names, unreadable)
     readable = [Path(name) for name in names]

@@ -12,11 +12,13 @@ from rotnet_keras.config.schema import Recipe
 from rotnet_keras.data.decoding import UnreadableImage, read_center
 from rotnet_keras.data.layout import find_image_files
 from rotnet_keras.errors import DataError
-from rotnet_keras.runs.backbone_file import sizes_in
+from rotnet_keras.runs.backbone_file import read_backbone, sizes_in, sizes_of_maker
 from rotnet_keras.text import first_few
 
 # Images in a batch.
 BATCH = 64
+# Side in pixels that images are resized to for a backbone that takes any size, as `keras.applications` are trained.
+ANY_SIDE = 224
 
 # Called with what is being done, how many images are done, and of how many.
 Progress = Callable[[str, int, int], None]
@@ -79,6 +81,39 @@ def image_loader(recipe: Recipe | None, side: int, channels: int) -> ImageLoader
     size, crop = sizes_in(recipe)
     side = crop or size or side
     return ImageLoader(max(size or side, side), side, channels)
+
+
+def input_side(file: Path, size: int | None, notify: Callable[[str], None]) -> int | None:
+    """Check how images are shown to a backbone, before it is loaded.
+
+    Args:
+        file: the backbone.
+        size: the side that images are resized to, as a user asks for; None if nobody asks.
+        notify: called with a sentence about what the file leaves open.
+
+    Returns:
+        The side of the images for a backbone that takes any; None where the backbone or its run says it.
+
+    Raises:
+        DataError: it takes other images than squares of one size, or than `size`.
+    """
+    found = read_backbone(file)
+    height, width, _ = found.shape
+    if height != width:
+        raise DataError(f"{file} takes images of {found.takes}, and images are cropped to squares")
+    known = height or max(filter(None, sizes_of_maker(file)), default=None)
+    if known is not None:
+        if size not in (None, known):
+            raise DataError(f"--size: {file} takes images of {found.takes}: leave --size out, got {size}")
+        return None
+    if size is None:
+        notify(f"{file.name} takes images of any size: they are resized to {ANY_SIDE} pixels; --size sets another")
+    if not found.scales_pixels:
+        notify(
+            f"{file.name} has no Rescaling or Normalization layer: it gets pixels from 0 to 255. If it expects others, "
+            "put such a layer before it"
+        )
+    return size or ANY_SIDE
 
 
 def load_batches(

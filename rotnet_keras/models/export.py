@@ -109,11 +109,18 @@ def load_backbone(path: Path, detector: bool = False) -> keras.Model:
         if not is_checked(path):
             _check_size(path)
             remember_checked(path)
-        return keras.models.load_model(path, compile=False)
+        return _as_functional(keras.models.load_model(path, compile=False))
     except DataError:
         raise
     except Exception as error:  # Keras raises many types for files that are not its own.
         raise DataError(f"{path}: not a Keras model that can be loaded safely: {error}") from None
+
+
+def _as_functional(model: keras.Model) -> keras.Model:
+    """Return a sequential model as a functional one of the same layers, whose input and layers have outputs to read."""
+    if not isinstance(model, keras.Sequential):
+        return model
+    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 
 
 def _check_size(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import tomlkit
 
 from rotnet_keras.config.finder import PACKAGE
+from rotnet_keras.errors import DataError
 from rotnet_keras.files import make_folder, read_file, write_atomically
 from rotnet_keras.reports.study_results import picture_events, result_grids
 from rotnet_keras.reports.tables import HEAD_NAMES, MAX_LISTED_CLASSES, result_tables
@@ -72,7 +73,11 @@ def _snippet(run: RunFolder) -> str:
     """Return Python code that reads features from the backbone of a run; empty if there is none."""
     if not run.backbone.is_file():
         return ""
-    return SNIPPET.format(tap=default_tap(run.backbone, read_backbone(run.backbone).layers))
+    try:
+        layers = read_backbone(run.backbone).layers
+    except DataError:  # A damaged file: nothing can be read from it.
+        return ""
+    return SNIPPET.format(tap=default_tap(run.backbone, layers))
 
 
 def render(name: str, values: dict[str, Any]) -> str:

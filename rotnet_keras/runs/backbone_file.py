@@ -1,7 +1,5 @@
 """What an exported backbone says of itself, read from its `.keras` file and its run folder without TensorFlow."""
 
-import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +10,9 @@ from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, Recipe
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.runs.events import Event, newest_probes
 from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.model_files import check_description, read_config
 from rotnet_keras.runs.zoo import load_card
 
-# The description of the layers in a `.keras` file, and its largest size: that of ConvNeXt XLarge has 300 kB.
-CONFIG, MAX_CONFIG_BYTES = "config.json", 2**25
 # The key of the default tap in `run.json`, and in the card of a pretrained model.
 DEFAULT_TAP = "default_tap"
 
@@ -31,18 +28,23 @@ class BackboneFile:
         name: of the model.
         shape: (H, W, C) of the images that it takes.
         layers: the names of its layers.
-        layer_types: the names of their classes.
+        scales_pixels: whether a layer, also of a model inside it, scales pixels.
     """
 
     name: str
     shape: InputShape
     layers: list[str]
-    layer_types: list[str]
+    scales_pixels: bool
 
     @property
     def taps(self) -> list[str]:
         """The names of the taps in order: the layers named `conv<number>`."""
         return tap_names(self.layers)
+
+    @property
+    def last(self) -> str:
+        """The names of its last layers."""
+        return ", ".join(self.layers[-5:])
 
     @property
     def takes(self) -> str:
@@ -59,15 +61,10 @@ def read_backbone(path: Path) -> BackboneFile:
     """Read the description of a model; its weights are not read.
 
     Raises:
-        DataError: the file is no `.keras` file of a model that takes images (N, H, W, C).
+        DataError: the file is no `.keras` file of a model that takes images (N, H, W, C), or may run code.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(CONFIG).file_size > MAX_CONFIG_BYTES:
-                raise DataError(f"{path}: {CONFIG} is too large: expected at most {MAX_CONFIG_BYTES:,} bytes")
-            values = json.loads(archive.read(CONFIG))
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a .keras file, as keras.Model.save writes it: {error}") from None
+    check_description(path)
+    values = read_config(path)
     config = _table(values, "config")
     layers = [each for each in config.get("layers") or [] if isinstance(each, dict)]
     names = [str(_table(layer, "config").get("name", layer.get("name", ""))) for layer in layers]
@@ -76,7 +73,14 @@ def read_backbone(path: Path) -> BackboneFile:
     shape = _input_shape(values, config, layers)
     if shape is None:
         raise DataError(f"{path}: expected a model with one input of images (N, H, W, C)")
-    return BackboneFile(str(config.get("name")), shape, names, [str(layer.get("class_name")) for layer in layers])
+    return BackboneFile(str(config.get("name")), shape, names, _scales_pixels(layers))
+
+
+def _scales_pixels(layers: Sequence[dict[str, Any]]) -> bool:
+    inner = [_table(layer, "config").get("layers") for layer in layers]
+    return any(layer.get("class_name") in ("Rescaling", "Normalization") for layer in layers) or any(
+        _scales_pixels([each for each in part if isinstance(each, dict)]) for part in inner if isinstance(part, list)
+    )
 
 
 def _table(values: Any, key: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def fit_to_backbone(recipe: R) -> tuple[R, str]:
     derived, problems = _channels(recipe.data, found, channels)
     if isinstance(recipe, ProbeRecipe):
         sizes, unfit = _sizes(recipe.data, recipe.augment, found, side, sizes_of_maker(file))
-        derived, problems = sizes | derived, unfit + problems
+        derived, problems = sizes | derived, unfit + problems + _taps(recipe, found)
     elif isinstance(recipe, ClassifyRecipe) and recipe.data.size is None and recipe.augment.crop is None:
         derived = _sizes(recipe.data, recipe.augment, found, side, sizes_of_maker(file))[0] | derived
     if problems:
@@ -55,6 +55,20 @@ def fit_to_backbone(recipe: R) -> tuple[R, str]:
         update["augment"] = recipe.augment.model_copy(update={"crop": derived["augment.crop"]})
     keys = ", ".join(f"{key} = {value}" for key, value in derived.items())
     return recipe.model_copy(update=update), f"takes images of {found.takes}, hence {keys}"
+
+
+def _taps(recipe: ProbeRecipe, found: BackboneFile) -> list[str]:
+    """Return what is wrong with the layers that the probes read."""
+    problems = []
+    for number, probe in enumerate(recipe.probe):
+        if probe.tap == ["all"] and not found.taps:
+            problems.append(
+                f"probe.{number}.tap = 'all' needs layers named conv1, conv2, ...; its own end in {found.last}"
+            )
+        unknown = [tap for tap in probe.tap if tap != "all" and tap not in found.layers]
+        if unknown:
+            problems.append(f"probe.{number}.tap: it has no layer {', '.join(unknown)}; its layers end in {found.last}")
+    return problems
 
 
 def _channels(data: Data, found: BackboneFile, default: int | None) -> tuple[dict[str, int], list[str]]:

@@ -94,7 +94,7 @@ def check_description(path: Path, detector: bool = False) -> None:
     Raises:
         DataError: it is not, or it is larger than its own size justifies.
     """
-    config = _read_config(path)
+    config = read_config(path)
     name, module = config.get("class_name"), config.get("module")
     if not (isinstance(name, str) and isinstance(module, str) and name in MODELS and module in MODEL_MODULES):
         raise _unsafe(path, f"expected a functional or a sequential model, got {name!r:.80}")
@@ -110,7 +110,12 @@ def check_description(path: Path, detector: bool = False) -> None:
             raise _unsafe(path, f"more than {MAX_LAYERS:,} layers. {LIMITS_HINT}")
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the description of a model from a `.keras` file.
+
+    Raises:
+        DataError: the file is no such archive, or the description is larger than any model justifies.
+    """
     if path.suffix != ".keras" or not path.is_file():
         raise _unsafe(path, "expected a .keras file, as keras.Model.save writes it")
     try:

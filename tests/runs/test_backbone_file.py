@@ -27,11 +27,14 @@ head = "linear"
 
 def keras_file(path, shape, layers=("conv1", "conv2", "conv3"), kind="Functional"):
     """A `.keras` file that says what its model takes and has no weights."""
-    config = [{"class_name": "InputLayer", "config": {"name": "input", "batch_shape": [None, *shape]}}]
-    config += [{"class_name": "ReLU", "config": {"name": name}} for name in layers]
+    of_layers = {"module": "keras.layers", "registered_name": None}
+    config = [{"class_name": "InputLayer", "config": {"name": "input", "batch_shape": [None, *shape]}, **of_layers}]
+    config += [{"class_name": "ReLU", "config": {"name": name}, **of_layers} for name in layers]
     inputs = {} if kind == "Sequential" else {"input_layers": [["input", 0, 0]]}
+    whole = {"class_name": kind, "module": "keras", "config": {"layers": config, **inputs}, "registered_name": None}
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("config.json", json.dumps({"class_name": kind, "config": {"layers": config, **inputs}}))
+        for name, content in (("config.json", whole), ("metadata.json", {}), ("model.weights.h5", {})):
+            archive.writestr(name, json.dumps(content))
     return path
 
 
@@ -72,7 +75,7 @@ def test_a_file_says_which_images_its_model_takes(tmp_path):
     for name, content in (("text", b"text"), ("empty", b""), ("vector", None)):
         file = tmp_path / f"{name}.keras"
         file.write_bytes(content) if content is not None else keras_file(file, (10,))
-        with pytest.raises(DataError, match=f"{name}.keras: (not a .keras file|expected a model with one input)"):
+        with pytest.raises(DataError, match=f"{name}.keras: (not a Keras model|expected a model with one input)"):
             read_backbone(file)
 
 
@@ -113,6 +116,15 @@ def test_what_does_not_fit_is_said_at_once_and_nothing_is_started(recipe, tmp_pa
     assert "32 x 48 x 3: images are cropped to squares" in dry_run(recipe(f'file = "{wide}"'))
     result = invoke("run", source, "data.size=24", "--runs-dir", tmp_path / "runs")
     assert result.returncode == 3 and not (tmp_path / "runs").exists()
+
+
+def test_layers_that_a_probe_cannot_read_are_said_before_anything_is_started(recipe, tmp_path):
+    source = recipe(f'file = "{keras_file(tmp_path / "own.keras", (32, 32, 3), ["stem", "top"])}"')
+    said = dry_run(source)
+    assert "probe.0.tap = 'all' needs layers named conv1, conv2, ...; its own end in input, stem, top" in said
+    said = dry_run(source, 'probe.0.tap="tip"')
+    assert "probe.0.tap: it has no layer tip; its layers end in input, stem, top" in said
+    assert dry_run(source, 'probe.0.tap="top"') == "data.size = 32"
 
 
 def test_finetuning_derives_a_size_only_where_none_is_said(recipe, tmp_path):

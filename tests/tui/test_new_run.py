@@ -8,6 +8,7 @@ from rotnet_tui.app import RotnetApp
 from rotnet_tui.screens.new_run import _shape
 from rotnet_tui.widgets.form_fields import form_fields
 from support.screen_words import text_of, until
+from support.voc_kit import make_kit
 from textual.widgets import Button, Input, Select
 
 from rotnet_keras.config.finder import shipped_recipes
@@ -88,3 +89,25 @@ def test_the_form_of_a_study_asks_for_its_scale_and_data():
     assert {f.key: f.value for f in form_fields(changed)} == {
         **{"title": recipe.title, "scale": "cpu", "set.data.data_dir": "/data"},
     }
+
+
+async def test_the_form_of_a_transfer_counts_its_steps(runs_dir, tmp_path):
+    """Its backbone can be found, so that the form goes on to the size of the run."""
+    kit = make_kit(tmp_path / "VOC2007", 16)
+    app = RotnetApp(runs_dir)
+    async with app.run_test(size=(120, 50)) as pilot:
+        await pilot.press("n")
+        await until(
+            pilot, lambda: bool(list(app.screen.query("FieldRow"))) and "426 steps" in text_of(app, "#form-steps")
+        )
+        app.screen.query_one("#recipe-choice", Select).value = "voc07_classification"
+        form = app.screen
+        await until(pilot, lambda: text_of(app, "#form-command") == "rotnet-keras run voc07_classification")
+        rows = {row.field.key: row for row in form.query("FieldRow")}
+        rows["data.name"].query_one(Input).value = str(kit)
+        rows["data.splits.train"].query_one(Input).value = "train"
+        rows["data.splits.test"].query_one(Input).value = "val"
+        rows["pretrained.run"].query_one(Input).value = "compact5_photos"
+        rows["train.steps"].query_one(Input).value = "3"
+        await until(pilot, lambda: "3 steps of 16 images" in text_of(app, "#form-steps"))
+        assert "3 steps of 16 images" in text_of(app, "#form-steps")

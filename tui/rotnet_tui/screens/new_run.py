@@ -16,9 +16,10 @@ from textual.widgets import Button, Footer, Input, Select, Static
 
 from rotnet_keras.config.loading import load_recipe, parse_override
 from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe
-from rotnet_keras.config.sections import Data
+from rotnet_keras.config.sections import AnnotatedData, Data
 from rotnet_keras.config.study import StudyRecipe
-from rotnet_keras.data.sizes import count_training_images
+from rotnet_keras.config.transfer import SegmentationRecipe, TransferRecipe
+from rotnet_keras.data.sizes import count_annotated_images, count_training_images
 from rotnet_keras.errors import RecipeError, RotnetError
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.launch import find_backbone
@@ -114,7 +115,7 @@ started.
         self._recipe = recipe or "quickstart"
         self._problem = ""
         self._timer: Any = None
-        self._data: Data | None = None
+        self._data: Data | AnnotatedData | None = None
         self._images: int | None = None
 
     def compose(self) -> ComposeResult:
@@ -229,6 +230,10 @@ started.
                 # In a thread, since a folder may hold a million files.
                 self._data, self._images = recipe.data, None
                 self._images = await asyncio.to_thread(count_training_images, recipe.data)
+            elif isinstance(recipe, TransferRecipe) and recipe.data != self._data:
+                self._data, self._images = recipe.data, None
+                masks = isinstance(recipe, SegmentationRecipe)
+                self._images = await asyncio.to_thread(count_annotated_images, recipe.data, masks)
             source = recipe.backbone if isinstance(recipe, ProbeRecipe) else getattr(recipe, "pretrained", None)
             if source:
                 find_backbone(source, self.commands.runs_dir)
@@ -333,7 +338,7 @@ def _run_size(recipe: Recipe, images: int | None) -> str:
     if isinstance(recipe, StudyRecipe):
         seeds = len(recipe.scales[recipe.scale].seeds)
         return f"{_count(seeds * len(recipe.run), 'run')}. Finished runs are not repeated."
-    assert isinstance(recipe, PretrainRecipe | ClassifyRecipe)
+    assert isinstance(recipe, PretrainRecipe | ClassifyRecipe | TransferRecipe)
     batch = recipe.train.batch
     inputs, then = f"{batch} images", ""
     if isinstance(recipe, PretrainRecipe):
