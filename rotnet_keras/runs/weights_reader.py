@@ -14,9 +14,12 @@ import json
 import os
 import sys
 import zipfile
+from contextlib import suppress
+from pathlib import Path
 
-# Before h5py is imported: HDF5 loads no libraries for filters.
+# Before h5py is imported: HDF5 loads no libraries for filters. NumPy needs no threads, which take memory each.
 os.environ["HDF5_PLUGIN_PRELOAD"] = "::"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import h5py
 import numpy as np
@@ -73,15 +76,21 @@ def _read_array(node: "h5py.Dataset", found: dict[str, int]) -> None:
 
 
 def limit(memory: int, seconds: int) -> None:
-    """Limit this process's memory in bytes and its processor time."""
+    """Limit this process's processor time, and the memory in bytes that it may take beside what it has."""
     try:
         import resource
     except ImportError:  # Not on Windows, where the caller's limit of time remains.
         return
-    for which, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
-        if most or which == resource.RLIMIT_CORE:
-            hard = resource.getrlimit(which)[1]
-            resource.setrlimit(which, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    limits = {resource.RLIMIT_CORE: 0}
+    if seconds:
+        limits[resource.RLIMIT_CPU] = seconds
+    with suppress(OSError):  # Linux says how much address space a process has; elsewhere it is not limited well.
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        if memory:
+            limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory
+    for which, most in limits.items():
+        hard = resource.getrlimit(which)[1]
+        resource.setrlimit(which, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 if __name__ == "__main__":
