@@ -90,7 +90,7 @@ def test_a_link_is_not_read_as_a_runs_recipe_or_log(run, secret):
     secret.write_text('kind = "study"\n')
     linked(run, "recipe.toml", secret)
     assert run.recipe_values() == {}
-    assert "no run called" in invoke("status", run.path).stderr
+    assert "its recipe.toml is a link, a pipe or a folder, not a file" in invoke("status", run.path).stderr
 
 
 def test_a_name_in_an_event_does_not_leave_the_folder(run, secret, monkeypatch):
