@@ -1,4 +1,4 @@
-"""The commands from a folder of images to labelled images: select, predict."""
+"""The commands from a folder of images to labelled images: duplicates, select, predict."""
 
 import shlex
 from pathlib import Path
@@ -12,6 +12,7 @@ from rotnet_keras.cli.options import (
     command,
     counted_names,
     echo,
+    echo_skipped,
     echo_table,
     find_model,
     images_argument,
@@ -21,6 +22,7 @@ from rotnet_keras.cli.options import (
     require_suffix,
     runs_dir_option,
     show_progress,
+    tap_option,
     warn,
 )
 from rotnet_keras.errors import DataError, RecipeError
@@ -28,13 +30,100 @@ from rotnet_keras.files import write_atomically
 from rotnet_keras.text import percent
 
 if TYPE_CHECKING:
+    from rotnet_keras.inference.duplicates import Duplicate
     from rotnet_keras.inference.pages import Section
     from rotnet_keras.inference.prediction import Predicted
 
 # Classes that are listed with their counts.
 CLASSES_SHOWN = 20
+# Groups of duplicates, and files of each, that are printed.
+GROUPS_SHOWN = 10
 
 page_option = option("--page", metavar="FILE", type=PATH, help="Also write an HTML page that shows them.")
+
+
+@command(
+    examples=(
+        "rotnet-keras duplicates photos --page duplicates.html",
+        "rotnet-keras duplicates --between data/train data/test --to leaks.csv",
+    )
+)
+@argument("images", "[IMAGES]...", "Image files, or folders of them.", nargs=-1, type=PATH)
+@option(
+    "--between",
+    metavar="TRAIN TEST",
+    nargs=2,
+    type=PATH,
+    help="Two folders instead of IMAGES: only images of one with a duplicate in the other are listed.",
+)
+@option("--to", metavar="FILE", type=PATH, default=Path("duplicates.csv"), help="File to write: .csv.")
+@option(
+    "--network",
+    metavar="MODEL",
+    default="compact5_photos",
+    help="A finished run, a pretrained model, or a backbone.keras file, whose features find the candidates.",
+)
+@tap_option
+@page_option
+@runs_dir_option
+def duplicates(
+    images: tuple[Path, ...],
+    between: tuple[Path, Path] | None,
+    to: Path,
+    network: str,
+    tap: str | None,
+    page: Path | None,
+    runs_dir: Path,
+) -> None:
+    """Find images that are the same but for small changes.
+
+    These are size, encoding, brightness, a small crop, mirroring and rotation by right angles. Files of equal content
+    come first. A command that was stopped goes on where it was when it is repeated.
+    """
+    if bool(images) == bool(between):
+        raise RecipeError("expected IMAGES, or two folders with --between TRAIN TEST")
+    require_suffix(to, (".csv",))
+    require_parent_folder(to, page)
+    found = find_model(network, runs_dir)
+    file = found if isinstance(found, Path) else found.backbone
+    require_file(file)
+    from rotnet_keras.inference.loading import list_image_files
+
+    files, train = list_image_files(images or between or (), warn), None
+    if between:
+        parts = [list_image_files([part]) for part in between]
+        known = set(map(str, files))
+        files = [each for part in parts for each in part if str(each) in known]
+        train = sum(str(each) in known for each in parts[0])
+    from rotnet_keras.inference.duplicates import find_duplicates
+
+    groups, unreadable = find_duplicates(file, tap, files, to, train, show_progress, echo)
+    if page:
+        from rotnet_keras.inference.pages import MOST, Section, images_page
+
+        rows = [[(each.file, _duplicate_caption(each)) for each in group[:MOST]] for group in groups[:MOST]]
+        note = "The most similar first." if len(groups) <= MOST else f"The first {MOST:,} groups."
+        section = Section("Groups", note, rows)
+        write_atomically(page, images_page("Duplicates", _duplicate_counts(groups, len(files)), [section]).encode())
+    for group in groups[:GROUPS_SHOWN]:
+        echo_table(["", "", ""], [[_duplicate_caption(each), "", each.file] for each in [*group[:GROUPS_SHOWN]]])
+        echo("")
+    echo(_duplicate_counts(groups, len(files)))
+    echo_skipped(unreadable)
+    echo(f"Wrote {to}.")
+    if page:
+        echo(f"Page: {page}")
+
+
+def _duplicate_caption(each: "Duplicate") -> str:
+    return " ".join(filter(None, [each.part, each.kind or "first", f"{each.similarity:.3f}"]))
+
+
+def _duplicate_counts(groups: "list[list[Duplicate]]", count: int) -> str:
+    """How many groups there are, and of how many images, in a sentence."""
+    exact = sum(any(each.kind == "exact" for each in group) for group in groups)
+    found = f"{len(groups):,} groups of duplicates with {sum(map(len, groups)):,} images"
+    return f"{count:,} images: {found}, {exact:,} groups with equal files."
 
 
 @command(

@@ -46,6 +46,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "embed": ("features", "Write the features of images to a file."),
         "alike": ("features", "Find the images that look most like given ones."),
         "plot": ("features", "Plot features in two dimensions, by PCA and t-SNE."),
+        "duplicates": ("labelling", "Find images that are the same but for small changes."),
         "select": ("labelling", "Select the images to label next."),
         "predict": ("labelling", "Predict the classes of images with a trained classifier."),
     },

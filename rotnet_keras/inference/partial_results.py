@@ -130,7 +130,9 @@ class PartialResults:
             self.remove()
 
     def _is_empty(self) -> bool:
-        """Return whether the file has no result."""
+        """Return whether the file is there and has no result."""
+        if not self.path.exists():
+            return False
         with self.path.open("rb") as lines:
             return sum(1 for _ in zip(lines, range(2), strict=False)) < 2
 

@@ -190,6 +190,7 @@ def test_partial_results_know_changed_images_and_other_writers(tmp_path):
         (b"a\nb\nc\nd\n", "damaged", "not a .keras file"),
         (b"a\nb\nc\nd\n", "nan", "outputs are not finite"),
         (b"a\nb\nc\nd\n", "empty folder", "the folder holds no images"),
+        (b"a\nb\nc\nd\n", "unreadable", "none of the images can be read, for example"),
     ],
 )
 def test_mistakes_leave_nothing_behind(tmp_path, images, classes, model, message):
@@ -209,6 +210,9 @@ def test_mistakes_leave_nothing_behind(tmp_path, images, classes, model, message
     if model == "empty folder":
         for image in images.iterdir():
             image.unlink()
+    if model == "unreadable":
+        for image in images.iterdir():
+            image.write_text("no image")
     arguments = []
     if classes is not None:
         (tmp_path / "classes.txt").write_bytes(classes)
