@@ -214,12 +214,12 @@ def test_an_unknown_backbone_is_refused_by_name():
 
 
 def test_layers_are_read_side_by_side_with_the_smaller_map_enlarged():
-    model = backbone("compact", (16, 16, 3), blocks=2, width=0.25)
+    model = backbone("compact", (16, 16, 3), blocks=3, width=0.25)
     outputs = layer_outputs(model, ["conv1", "conv2", "conv1+conv2"])
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.float32)
     found = {name: np.asarray(values) for name, values in keras.Model(model.input, outputs)(images).items()}
-    factor = found["conv1"].shape[1] // found["conv2"].shape[1]
-    enlarged = found["conv2"].repeat(factor, axis=1).repeat(factor, axis=2)
+    assert found["conv1"].shape == (2, 8, 8, 16) and found["conv2"].shape == (2, 4, 4, 32)
+    enlarged = found["conv2"].repeat(2, axis=1).repeat(2, axis=2)
     np.testing.assert_array_equal(found["conv1+conv2"], np.concatenate([found["conv1"], enlarged], axis=3))
 
 
