@@ -135,26 +135,36 @@ def load_annotated(
 
 @dataclass
 class DrawnOn:
-    """How the boxes of images with an EXIF orientation were understood: how many images of each kind there were.
+    """How boxes were understood: how many images of each kind there were.
 
     Attributes:
+        first: what the kit calls its first pixel: 1 as VOC does, or 0 as some programs do.
+        zeros: images with a box that begins at 0.
+        whole: images with a box that ends at the width or the height, as it can only where pixels count from 1.
+        unspecified: objects of which the kit does not say whether they are difficult.
         stored: the annotation's `<size>` is that of the unrotated pixels, so that its boxes are rotated.
         unclear: `<size>` fits both, or is missing; the boxes count on the upright image.
     """
 
+    first: int = 1
+    zeros: int = 0
+    whole: int = 0
+    unspecified: int = 0
     stored: int = 0
     unclear: int = 0
 
     def notes(self) -> list[str]:
         """Return sentences for the user."""
-        return [
-            f"the boxes of {count:,} images with an EXIF orientation {how}"
-            for count, how in (
-                (self.stored, "are rotated with the pixels: <size> says that they were drawn on unrotated ones"),
-                (self.unclear, "are taken as drawn on the upright image: <size> does not tell"),
-            )
-            if count
-        ]
+        sentences = (
+            (self.stored, "the boxes of {} images with an EXIF orientation are rotated with the pixels: <size> says "
+             "that they were drawn on unrotated ones"),
+            (self.unclear, "the boxes of {} images with an EXIF orientation are taken as drawn on the upright image: "
+             "<size> does not tell"),
+            (self.unspecified, "{} objects are Unspecified as difficult or not, and count as not difficult"),
+            (0 if self.first else self.zeros, "the boxes of {} images begin at 0, and none reaches an edge at the right "
+             "or the bottom: pixels are counted from 0"),
+        )  # fmt: skip
+        return [text.format(f"{count:,}") for count, text in sentences if count]
 
 
 def read_objects(
@@ -168,7 +178,7 @@ def read_objects(
         size: width and height of the upright image in pixels.
         orientation: EXIF's of the image, 1 to 8. If it exchanges width and height, `<size>` tells whether boxes were
             drawn on the upright image or on the unrotated pixels.
-        drawn: receives how the boxes of an image with an orientation were understood.
+        drawn: says from which number pixels are counted, and receives how the boxes were understood.
 
     Raises:
         BrokenAnnotation: the file cannot be read, a class is unknown, or a box is not inside the image.
@@ -188,21 +198,34 @@ def read_objects(
             left, top, right, bottom = (
                 float(item.findtext(f"bndbox/{key}") or "") for key in ("xmin", "ymin", "xmax", "ymax")
             )
-            difficult.append(int(item.findtext("difficult") or 0) != 0)
         except ValueError:
             raise BrokenAnnotation(f"an object {names[-1]!r} has no valid box") from None
-        corners.append((top - 1, left - 1, bottom, right))
+        difficult.append(_is_difficult((item.findtext("difficult") or "0").strip(), names[-1], drawn))
+        corners.append((top, left, bottom, right))
     array = np.array(corners).reshape(-1, 4)
+    drawn = drawn or DrawnOn()
+    drawn.zeros += bool((array[:, :2] == 0).any())
+    drawn.whole += bool((array[:, 2] >= size[1]).any() or (array[:, 3] >= size[0]).any())
+    array += np.array([-1, -1, 0, 0]) + (1 - drawn.first)
     if orientation != 1 and names:
         stored = size[::-1] if orientation in SIDEWAYS else size
         said = tuple((root.findtext(f"size/{key}") or "").strip() for key in ("width", "height"))
         on_stored = stored != size and said == tuple(map(str, stored))
         if on_stored:
             array = upright_corners(array, stored, orientation)
-        if drawn:
-            drawn.stored += on_stored
-            drawn.unclear += not on_stored and (stored == size or said != tuple(map(str, size)))
+        drawn.stored += on_stored
+        drawn.unclear += not on_stored and (stored == size or said != tuple(map(str, size)))
     return check_objects(names, array, np.array(difficult, bool), classes, size)
+
+
+def _is_difficult(text: str, name: str, drawn: DrawnOn | None) -> bool:
+    if text.casefold() == "unspecified":
+        if drawn:
+            drawn.unspecified += 1
+        return False
+    if text not in ("0", "1"):
+        raise BrokenAnnotation(f"an object {name!r} has <difficult> {text!r:.40}: expected 0 or 1")
+    return text == "1"
 
 
 def check_objects(
@@ -274,15 +297,21 @@ def check_mask(mask: np.ndarray, classes: int, size: tuple[int, int]) -> None:
 
 
 def _read_voc_folder(
-    source: VocSource, data: AnnotatedData, masks: bool, progress: Progress, broken: list[str], notes: list[str]
+    source: VocSource,
+    data: AnnotatedData,
+    masks: bool,
+    progress: Progress,
+    broken: list[str],
+    notes: list[str],
+    first: int = 1,
 ) -> tuple[dict[str, AnnotatedSplit], str, Callable[[], str]]:
     splits = {}
-    drawn = DrawnOn()
+    drawn = DrawnOn(first)
     for split, names in source.image_names(data, masks).items():
         files, objects, mask_files = FileList(source.root), [], []
         shapes = []
         for done, name in enumerate(names, 1):
-            image = source.root / "JPEGImages" / f"{name}.jpg"
+            image = source.root / source.image_file(name)
             try:
                 header = _read_header(image)
                 size = header.width, header.height
@@ -296,7 +325,7 @@ def _read_voc_folder(
             except BrokenAnnotation as error:
                 broken.append(f"{name}: {error}")
                 continue
-            files.append(f"JPEGImages/{name}.jpg")
+            files.append(source.image_file(name))
             shapes.append(size)
             if done % 100 == 0 or done == len(names):
                 progress(f"reading {split} annotations", done, len(names))
@@ -312,6 +341,9 @@ def _read_voc_folder(
         splits[split] = AnnotatedSplit(
             store, np.arange(len(files)), None if masks else objects, mask_files if masks else None
         )
+    if first and drawn.zeros and not drawn.whole:
+        broken.clear()
+        return _read_voc_folder(source, data, masks, progress, broken, notes, 0)
     notes += drawn.notes()
     return splits, source.fingerprint(data, masks, progress), partial(source.old_fingerprint, data, masks)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rotnet_keras.config.finder import PACKAGE, did_you_mean
 from rotnet_keras.config.sections import AnnotatedData, Data, Splits
-from rotnet_keras.data.layout import FileList, LeftOut, read_layout
+from rotnet_keras.data.layout import IMAGE_SUFFIXES, FileList, LeftOut, read_layout
 from rotnet_keras.data.tfds_metadata import check_metadata
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import MAX_LIST_BYTES, read_file
@@ -135,6 +135,9 @@ class VocSource:
             names: list[str] = []
             for part in asked.split("+"):
                 match = VOC_LIST.fullmatch(part.strip())
+                # TensorFlow Datasets calls VOC's list `val` so.
+                if match and match[1] == "validation" and "validation" not in there and "val" in there:
+                    match = VOC_LIST.fullmatch(part.strip().replace("validation", "val", 1))
                 if not match or match[1] not in there:
                     known = ", ".join(sorted(there)) or "nothing"
                     raise DataError(f"data.splits.{split}: no list {part!r} in {folder} (there are: {known})")
@@ -144,6 +147,15 @@ class VocSource:
         if "train" not in found:
             raise DataError(f"data.name: no list train.txt in {folder}; name another one with data.splits.train")
         return found
+
+    def image_file(self, name: str) -> str:
+        """Return the path of an image below the folder: VOC's `.jpg`, or one of another format if that is missing."""
+        plain = f"JPEGImages/{name}.jpg"
+        suffixes = (form for suffix in IMAGE_SUFFIXES for form in (suffix, suffix.upper()))
+        others = (f"JPEGImages/{name}{suffix}" for suffix in suffixes)
+        # Names in lists may be too long for any file, of which os.path alone does not complain.
+        there = (file for file in (plain, *others) if os.path.exists(self.root / file))  # noqa: PTH110
+        return next(there, plain)
 
     def fingerprint(self, data: AnnotatedData, masks: bool, progress: "Progress" = _quiet) -> str:
         """Return a fingerprint that changes when a list, an image or an annotation changes."""
@@ -156,7 +168,7 @@ class VocSource:
 
         annotation = "SegmentationClass/{}.png" if masks else "Annotations/{}.xml"
         for split, names in self.image_names(data, masks).items():
-            files = [form.format(name) for name in names for form in ("JPEGImages/{}.jpg", annotation)]
+            files = [file for name in names for file in (self.image_file(name), annotation.format(name))]
             for name, digest in zip(files, file_digests(self.root, files, progress), strict=True):
                 yield f"{split}\0{name}", digest.tobytes()
 
@@ -177,11 +189,12 @@ def _listed_names(file: Path) -> list[str]:
         DataError: the list is no text in UTF-8, or a name leads to another folder.
     """
     try:
-        names = read_file(file, MAX_LIST_BYTES).decode("utf-8-sig").split()
+        names = read_file(file, MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise DataError(f"{file}: this is no UTF-8 text: expected a list of image names without a suffix") from None
+    names = [name.strip() for name in names if name.strip()]
     for name in names:
         if name.startswith("/") or ".." in name.split("/") or "\0" in name or len(name) > LONGEST_NAME:
             raise DataError(f"{file}: expected the name of an image in JPEGImages, got {name[:LONGEST_NAME]!r}")

@@ -178,3 +178,62 @@ def test_size_tells_which_pixels_the_boxes_were_drawn_on(kit, orientation, said)
         assert not notes
     else:
         assert len(notes) == 1 and ("upright image" if unclear else "are rotated with the pixels") in notes[0]
+
+
+def write_boxes(kit, **boxes):
+    """One cat an image: xmin, ymin, xmax, ymax."""
+    for name, box in boxes.items():
+        (kit / "Annotations" / f"{name}.xml").write_text(f"<annotation>{OBJECT.format('cat', 0, *box)}</annotation>")
+
+
+def test_boxes_of_a_kit_that_counts_pixels_from_zero(kit):
+    write_boxes(kit, a=(0, 0, 29, 19), b=(4, 5, 10, 9), c=(1, 1, 29, 19), d=(0, 3, 9, 9))
+    dataset = read(kit)
+    assert [o.corners.tolist() for o in dataset.train.objects] == [[[0, 0, 20, 30]], [[5, 4, 10, 11]], [[1, 1, 20, 30]]]
+    assert dataset.test.objects[0].corners.tolist() == [[3, 0, 10, 10]]
+    assert "the boxes of 2 images begin at 0, and none reaches an edge" in " ".join(dataset.notes)
+    # A box that ends at the width can only be of a kit that counts from 1, where none begins at 0.
+    write_boxes(kit, c=(1, 1, 30, 20))
+    with pytest.raises(DataError, match=r"2 annotations are broken: a: the box of a 'cat' .* is not inside the image"):
+        read(kit)
+    dataset = read(kit, broken="skip", splits=Splits(test="train"))
+    assert [o.corners.tolist() for o in dataset.train.objects] == [[[4, 3, 9, 10]], [[0, 0, 20, 30]]]
+
+
+def test_objects_that_are_unspecified_as_difficult(kit):
+    (kit / "Annotations" / "b.xml").write_text(
+        f"<annotation>{OBJECT.format('cat', 'Unspecified', 1, 1, 9, 9)}</annotation>"
+    )
+    dataset = read(kit)
+    assert dataset.train.objects[1].difficult.tolist() == [False]
+    assert "1 objects are Unspecified as difficult or not" in " ".join(dataset.notes)
+    (kit / "Annotations" / "b.xml").write_text(f"<annotation>{OBJECT.format('cat', 'maybe', 1, 1, 9, 9)}</annotation>")
+    with pytest.raises(DataError, match="b: an object 'cat' has <difficult> 'maybe': expected 0 or 1"):
+        read(kit)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".JPG", ".bmp"])
+def test_images_may_have_other_formats_and_spaces_in_their_names(kit, suffix):
+    Image.new("RGB", (30, 20), (0, 200, 0)).save(kit / "JPEGImages" / f"two words{suffix}")
+    (kit / "Annotations" / "a.xml").rename(kit / "Annotations" / "two words.xml")
+    (kit / "ImageSets" / "Main" / "train.txt").write_text("two words\r\nb\n\nc")
+    dataset = read(kit)
+    assert len(dataset.train) == 3
+    green = dataset.train.image(0)[0, 0].astype(int)
+    assert abs(green - [0, 200, 0]).max() < 8
+    before = dataset.fingerprint
+    Image.new("RGB", (30, 20), (0, 0, 200)).save(kit / "JPEGImages" / f"two words{suffix}")
+    assert read(kit).fingerprint != before
+
+
+def test_the_list_val_is_known_by_the_name_of_tensorflow_datasets_too(kit):
+    dataset = read(kit, splits=Splits(train="train+validation", test="validation[:1]"))
+    assert (len(dataset.train), len(dataset.test)) == (4, 1)
+
+
+def test_an_annotation_in_an_encoding_that_is_not_read_is_skipped_by_name(kit):
+    head = '<?xml version="1.0" encoding="gb2312"?>'
+    (kit / "Annotations" / "b.xml").write_bytes(f"{head}<annotation>{CAT}<x>\u732b</x></annotation>".encode("gb2312"))
+    with pytest.raises(DataError, match=r"b: its annotation cannot be read .*broken=skip"):
+        read(kit)
+    assert len(read(kit, broken="skip").train) == 2
