@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
+from itertools import repeat
 
 from rotnet_keras.engine import keras
 from rotnet_keras.models.backbones.blocks import BATCH_NORM, torch_bias
@@ -135,7 +135,7 @@ def start_as_in_voc(head: keras.Model, seed: int) -> None:
 def _hidden_layers(
     x: keras.KerasTensor, units: Sequence[int], scales: Sequence[keras.initializers.Initializer] = ()
 ) -> keras.KerasTensor:
-    for count, scale in zip_longest(units, scales, fillvalue="ones"):
+    for count, scale in zip(units, scales or repeat("ones"), strict=False):
         x = layers.Dense(count, use_bias=False, kernel_initializer=_scaled_normal(count))(x)
         x = layers.BatchNormalization(**BATCH_NORM, gamma_initializer=scale)(x)
         x = layers.Activation("relu")(x)
