@@ -45,7 +45,7 @@ min_confidence_option = option(
     "--min-confidence",
     metavar="P",
     type=click.FloatRange(0, 1),
-    default=0.99,
+    default=0.95,
     help="Leave images alone whose rotation is less probable than this.",
 )
 prior_option = option(

@@ -14,7 +14,7 @@ USUAL_WEIGHT = 10
 # Steps of expectation-maximisation, at most, and the change of the share at which it ends.
 MAX_STEPS, TOLERANCE = 500, 1e-6
 # Defaults of the decision.
-MIN_CONFIDENCE = 0.99
+MIN_CONFIDENCE = 0.95
 SPOIL_COST = 10.0
 
 
