@@ -161,8 +161,8 @@ class DrawnOn:
             (self.unclear, "the boxes of {} images with an EXIF orientation are taken as drawn on the upright image: "
              "<size> does not tell"),
             (self.unspecified, "{} objects are Unspecified as difficult or not, and count as not difficult"),
-            (0 if self.first else self.zeros, "the boxes of {} images begin at 0, and none reaches an edge at the right "
-             "or the bottom: pixels are counted from 0"),
+            (0 if self.first else self.zeros, "the boxes of {} images begin at 0, and none reaches an edge at the "
+             "right or the bottom: pixels are counted from 0"),
         )  # fmt: skip
         return [text.format(f"{count:,}") for count, text in sentences if count]
 
