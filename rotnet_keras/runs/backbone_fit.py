@@ -65,7 +65,9 @@ def _taps(recipe: ProbeRecipe, found: BackboneFile) -> list[str]:
             problems.append(
                 f"probe.{number}.tap = 'all' needs layers named conv1, conv2, ...; its own end in {found.last}"
             )
-        unknown = [tap for tap in probe.tap if tap != "all" and tap not in found.layers]
+        # Layers that are read side by side are joined by a plus.
+        layers = [layer for tap in probe.tap if tap != "all" for layer in tap.split("+")]
+        unknown = [layer for layer in dict.fromkeys(layers) if layer not in found.layers]
         if unknown:
             problems.append(f"probe.{number}.tap: it has no layer {', '.join(unknown)}; its layers end in {found.last}")
     return problems

@@ -125,6 +125,8 @@ def test_layers_that_a_probe_cannot_read_are_said_before_anything_is_started(rec
     said = dry_run(source, 'probe.0.tap="tip"')
     assert "probe.0.tap: it has no layer tip; its layers end in input, stem, top" in said
     assert dry_run(source, 'probe.0.tap="top"') == "data.size = 32"
+    assert dry_run(source, 'probe.0.tap="stem+top"') == "data.size = 32"
+    assert "it has no layer tip;" in dry_run(source, 'probe.0.tap="stem+tip"')
 
 
 def test_finetuning_derives_a_size_only_where_none_is_said(recipe, tmp_path):
