@@ -5,6 +5,7 @@ regular file, such as a pipe, is never opened: reading it could wait for ever.
 """
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -180,6 +181,16 @@ def make_private_folder(path: Path) -> None:
     if not path.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=PRIVATE, exist_ok=True)
+
+
+def digest(path: Path) -> str:
+    """A digest of the content of a file: 32 hexadecimal digits of blake2b.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes, inside: Path | None = None, private: bool = False) -> None:

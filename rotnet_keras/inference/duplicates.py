@@ -6,7 +6,6 @@ image and its mirror image, find the candidates, and the pixels decide.
 
 import base64
 import csv
-import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from PIL import Image
 
 from rotnet_keras.data.decoding import read_header, read_image
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import write_atomically
+from rotnet_keras.files import digest, write_atomically
 from rotnet_keras.inference.alignment import SIDE, agreement, placements
 from rotnet_keras.inference.loading import ImageLoader, Progress, load_batches
 from rotnet_keras.inference.partial_results import PartialResults
@@ -32,8 +31,8 @@ AGREEMENT = 0.93
 DIMENSIONS, SOFTENING = 32, 0.05
 # Mean and standard deviation of the brightness that images are brought to.
 BRIGHTNESS, CONTRAST = 120.0, 50.0
-# Rows of a matrix of similarities that are in memory at once, and bytes of a file that are read at once.
-ROWS, PIECE = 1024, 1 << 20
+# Rows of a matrix of similarities that are in memory at once.
+ROWS = 1024
 
 EXACT, NEAR = "exact", "near"
 
@@ -76,22 +75,14 @@ def equal_files(files: Sequence[Path]) -> list[list[int]]:
             by_size[file.stat().st_size].append(row)
         except OSError:
             continue
-    by_content: dict[bytes, list[int]] = defaultdict(list)
+    by_content: dict[str, list[int]] = defaultdict(list)
     for rows in by_size.values():
         for row in rows if len(rows) > 1 else []:
             try:
-                by_content[_digest(files[row])].append(row)
+                by_content[digest(files[row])].append(row)
             except OSError:
                 continue
     return sorted(rows for rows in by_content.values() if len(rows) > 1)
-
-
-def _digest(file: Path) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    with file.open("rb") as content:
-        while piece := content.read(PIECE):
-            digest.update(piece)
-    return digest.digest()
 
 
 def describe_files(
@@ -130,7 +121,7 @@ def describe_files(
         if batch.files:
             even = np.stack([_even(image) for image in batch.images])
             views = [np.asarray(compute(np.ascontiguousarray(view))) for view in placements(even)]
-            vectors: np.ndarray = np.mean(np.stack(views), axis=0, dtype=np.float32)
+            vectors = np.stack(views).mean(axis=0).astype(np.float32)
             for file, image, vector in zip(batch.files, batch.images, vectors, strict=True):
                 records.append({"file": str(file), "vector": _packed(vector), "grey": _packed(_small(image))})
         kept.add(records)
@@ -332,7 +323,7 @@ def find_duplicates(
     single = [file for row, file in enumerate(files) if row not in repeated]
     backbone = load_backbone(backbone_file)
     tap = tap or default_tap(backbone_file, [layer.name for layer in backbone.layers])
-    about = {"command": "duplicates", "model": _digest(backbone_file).hex(), "tap": tap}
+    about = {"command": "duplicates", "model": digest(backbone_file), "tap": tap}
     with PartialResults(target, about) as kept:
         rest = kept.remaining(single)
         if kept.done:

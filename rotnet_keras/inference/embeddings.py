@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import open_file, write_atomically
+from rotnet_keras.files import digest, open_file, write_atomically
 from rotnet_keras.inference.loading import (
     ANY_SIDE,
     ImageLoader,
@@ -38,6 +38,7 @@ class Features:
         values: (N, D) float32.
         paths: their absolute paths; by default those of `files` from the present folder.
         side: that images are resized to, in pixels, for a backbone that takes any size; else None.
+        digest: of the backbone's file, see `files.digest`; empty for features of earlier versions.
     """
 
     backbone: str
@@ -46,6 +47,7 @@ class Features:
     values: np.ndarray
     paths: list[str] = field(default_factory=list)
     side: int | None = None
+    digest: str = ""
 
     def __post_init__(self) -> None:
         """Complete the paths."""
@@ -64,13 +66,14 @@ class Features:
         if file.suffix == ".npz":
             files, paths = np.array(self.files, dtype=np.str_), np.array(self.paths, dtype=np.str_)
             side = {} if self.side is None else {"side": np.array(self.side)}
-            about = {"backbone": np.array(self.backbone), "tap": np.array(self.tap), **side}
+            about: dict[str, Any] = {"backbone": np.array(self.backbone), "tap": np.array(self.tap), **side}
+            about["digest"] = np.array(self.digest)
             np.savez(written, features=self.values, files=files, paths=paths, **about)
         else:
             from pyarrow import parquet, table
 
             columns = {f"feature_{number}": self.values[:, number] for number in range(self.values.shape[1])}
-            values = {"backbone": self.backbone, "tap": self.tap, "side": self.side}
+            values = {"backbone": self.backbone, "tap": self.tap, "side": self.side, "digest": self.digest}
             names, places = (
                 [name.encode("utf-8", "replace").decode() for name in given] for given in (self.files, self.paths)
             )
@@ -109,7 +112,9 @@ def load_features(file: Path) -> Features:
                 # Files of earlier versions have no paths.
                 paths = [str(path) for path in arrays["paths"]] if "paths" in arrays else []
                 side = int(arrays["side"]) if "side" in arrays else None
-                return Features(str(arrays["backbone"]), str(arrays["tap"]), files, arrays["features"], paths, side)
+                made = str(arrays["digest"]) if "digest" in arrays else ""
+                backbone, tap = str(arrays["backbone"]), str(arrays["tap"])
+                return Features(backbone, tap, files, arrays["features"], paths, side, made)
         from pyarrow import parquet
 
         with open_file(file) as opened:
@@ -118,7 +123,8 @@ def load_features(file: Path) -> Features:
         names = rows.column_names
         values = np.stack([rows[name].to_numpy() for name in names if name.startswith("feature_")], axis=1)
         paths = rows["path"].to_pylist() if "path" in names else []
-        return Features(about["backbone"], about["tap"], rows["file"].to_pylist(), values, paths, about.get("side"))
+        side, made, files = about.get("side"), str(about.get("digest", "")), rows["file"].to_pylist()
+        return Features(about["backbone"], about["tap"], files, values, paths, side, made)
     except Exception as error:  # zip, zlib, Arrow, key and value errors.
         raise DataError(f"{file}: not a file that `rotnet-keras embed` wrote: {error}") from None
 
@@ -165,7 +171,8 @@ def embed(
     loader = loader_for(backbone_file, backbone, side)
     names, values, unreadable = pooled_features(backbone, tap, loader, files, progress)
     check_any_readable(names, unreadable)
-    return Features(str(backbone_file.absolute()), tap, names, values, side=side), unreadable
+    made = digest(backbone_file)
+    return Features(str(backbone_file.absolute()), tap, names, values, side=side, digest=made), unreadable
 
 
 def nearest(features: Features, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -222,12 +229,18 @@ def query_features(features: Features, queries: Sequence[Path]) -> np.ndarray:
         (M, D), in the order of the queries.
 
     Raises:
-        DataError: an image cannot be read.
+        DataError: an image cannot be read, or the backbone is not the one that made the features.
     """
     rows = {os.path.realpath(path): row for row, path in enumerate(features.paths)}
     new = [query for query in queries if os.path.realpath(query) not in rows]
     computed: dict[str, np.ndarray] = {}
     if new:
+        file = Path(features.backbone)
+        if features.digest and file.is_file() and digest(file) != features.digest:
+            raise DataError(
+                f"{file}: has changed since the features were computed, and new images would be compared with those of "
+                "another model: run rotnet-keras embed again"
+            )
         found, unreadable = embed(Path(features.backbone), features.tap, new, side=features.side)
         if unreadable:
             raise DataError(f"{unreadable[0][0]}: {unreadable[0][1]}")

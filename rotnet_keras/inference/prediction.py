@@ -1,7 +1,6 @@
 """Classes of image files, as a trained classifier predicts them, written to a table as they come."""
 
 import csv
-import hashlib
 import heapq
 import json
 from collections import Counter
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import MAX_LIST_BYTES, read_file, replacing
+from rotnet_keras.files import MAX_LIST_BYTES, digest, read_file, replacing
 from rotnet_keras.inference.calibration import at_temperature
 from rotnet_keras.inference.loading import (
     ImageBatch,
@@ -185,8 +184,7 @@ def load_classifier(file: Path, classes: list[str] | None = None, notify: Notify
     loader = image_loader(None, side, channels)
     if size and size > side:
         loader = ImageLoader(size, side, channels)
-    digest = hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
-    return Classifier(model, card.classes, activation, card.temperature or 1.0, card.uncalibrated, loader, digest)
+    return Classifier(model, card.classes, activation, card.temperature or 1.0, card.uncalibrated, loader, digest(file))
 
 
 def _last_activation(file: Path, model: Any) -> str:

@@ -10,6 +10,7 @@ from support.tiny import upright_images
 
 from rotnet_keras.cli.main import app
 from rotnet_keras.errors import DataError, RecipeError
+from rotnet_keras.files import digest
 from rotnet_keras.inference.embeddings import Features, load_features, nearest
 from rotnet_keras.inference.projections import group_by_folder
 
@@ -156,3 +157,21 @@ def test_mistakes_are_explained(finished, pictures):
     Features("backbone.keras", "conv2", ["a", "b", "c", "d"], np.ones((4, 2), np.float32)).save(file)
     error = invoke("plot", file, "--to", file.with_suffix(".png")).exception
     assert isinstance(error, DataError) and "images that differ" in str(error)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_features_are_not_compared_with_those_of_another_model(tmp_path, suffix):
+    backbone, file = tmp_path / "backbone.keras", tmp_path / f"features.{suffix}"
+    backbone.write_bytes(b"one model")
+    images = [tmp_path / f"{name}.png" for name in "ab"]
+    for image in images:
+        Image.new("RGB", (8, 8)).save(image)
+    values, paths = np.eye(2, dtype=np.float32), list(map(str, images))
+    Features(str(backbone), "conv2", ["a.png", "b.png"], values, paths, digest=digest(backbone)).save(file)
+    backbone.write_bytes(b"another one")
+    # What is among the features needs no model.
+    assert invoke("alike", file, images[0], "--json").exit_code == 0
+    new = tmp_path / "new.png"
+    Image.new("RGB", (8, 8)).save(new)
+    error = invoke("alike", file, new).exception
+    assert isinstance(error, DataError) and "has changed since the features were computed" in str(error)
