@@ -7,6 +7,7 @@ image and its mirror image, find the candidates, and the pixels decide.
 import base64
 import csv
 import io
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,9 +73,12 @@ def equal_files(files: Sequence[Path]) -> list[list[int]]:
     by_size: dict[int, list[int]] = defaultdict(list)
     for row, file in enumerate(files):
         try:
-            by_size[file.stat().st_size].append(row)
+            found = file.stat()
         except OSError:
             continue
+        # Opening a pipe would wait for its writer.
+        if stat.S_ISREG(found.st_mode):
+            by_size[found.st_size].append(row)
     by_content: dict[str, list[int]] = defaultdict(list)
     for rows in by_size.values():
         for row in rows if len(rows) > 1 else []:

@@ -1,6 +1,7 @@
 """Images that are the same but for small changes: how pixels agree, groups, and the command `duplicates`."""
 
 import csv
+import os
 import shutil
 
 import numpy as np
@@ -79,7 +80,9 @@ def test_equal_files_are_known_by_content(tmp_path):
     for name, content in (("a", b"xx"), ("b", b"xy"), ("c", b"xx"), ("d", b"x")):
         (tmp_path / name).write_bytes(content)
     files = [tmp_path / name for name in "abcd"]
-    assert equal_files([*files, tmp_path / "none"]) == [[0, 2]]
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "empty").touch()
+    assert equal_files([*files, tmp_path / "none", tmp_path / "pipe", tmp_path / "empty"]) == [[0, 2]]
 
 
 @pytest.fixture
