@@ -236,7 +236,8 @@ def first_kernels(backbone: keras.Model) -> np.ndarray:
     """
     convolution = next(layer for layer in backbone.layers if isinstance(layer, layers.Conv2D))
     kernels = np.asarray(convolution.kernel)
-    following = backbone.layers[backbone.layers.index(convolution) + 1]
+    # A backbone of others may end in its first convolution.
+    following = next(iter(backbone.layers[backbone.layers.index(convolution) + 1 :]), None)
     if isinstance(following, layers.BatchNormalization) and following.scale:
         variance = np.asarray(following.moving_variance)
         kernels = kernels * np.asarray(following.gamma) / np.sqrt(variance + following.epsilon)
