@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PROGRESS_WIDTH = 20
 
 # Where a command's words are kept as they were typed.
-TYPED_WORDS = "rotnet_keras.typed_words"
+TYPED_WORDS = "rotnet-keras typed words"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -189,7 +189,7 @@ def load_for_run(recipe: str, overrides: Sequence[str], runs_dir: Path) -> "tupl
 
 def warn(note: str) -> None:
     """Print a line of warning to standard error, once in a command."""
-    given: set[str] = click.get_current_context().find_root().meta.setdefault("rotnet_keras.warnings", set())
+    given: set[str] = click.get_current_context().find_root().meta.setdefault("rotnet-keras warnings", set())
     if note not in given:
         click.echo(printable(f"Warning: {note}"), err=True)
     given.add(note)
