@@ -5,7 +5,6 @@ and a short description can ask for any amount of memory. So a file may name the
 its weights must be as many as they are said to be.
 """
 
-import hashlib
 import json
 import subprocess
 import zipfile
@@ -16,6 +15,7 @@ from typing import Any
 
 from rotnet_keras.data.stores import cache_folder
 from rotnet_keras.errors import DataError
+from rotnet_keras.files import digest
 from rotnet_keras.host import LIMITS_HINT, check_unpacked, limits_apply, python_command
 from rotnet_keras.runs import weights_reader
 from rotnet_keras.runs.zoo import FOLDER
@@ -213,7 +213,7 @@ def is_checked(path: Path) -> bool:
     if path.resolve().is_relative_to(FOLDER.resolve()):
         return True
     try:
-        return _digest(path) in (cache_folder() / CHECKED).read_text(encoding="utf-8").split()
+        return digest(path) in (cache_folder() / CHECKED).read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         return False
 
@@ -223,12 +223,7 @@ def remember_checked(path: Path) -> None:
     with suppress(OSError):
         cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         with (cache_folder() / CHECKED).open("a", encoding="utf-8") as file:
-            file.write(f"{_digest(path)}\n")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            file.write(f"{digest(path)}\n")
 
 
 def _unsafe(path: Path, reason: str) -> DataError:
