@@ -140,8 +140,10 @@ def alike(features: Path, images: tuple[Path, ...], top: int, page: Path | None,
     """
     require_parent_folder(page)
     from rotnet_keras.inference.embeddings import find_similar, load_features
+    from rotnet_keras.inference.loading import check_values
 
     known = load_features(features)
+    check_values(images, warn)
     matches = find_similar(known, images, top)
     if page:
         from rotnet_keras.inference.pages import similar_page

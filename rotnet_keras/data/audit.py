@@ -6,7 +6,7 @@ import os
 import statistics
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -163,24 +163,14 @@ def _check_folder(source: FolderSource) -> list[tuple[str, str]]:
     Raises:
         DataError: 16-bit files use so few of their values that they would become nearly black.
     """
-    headers: list[Header] = []
-    deep: list[Path] = []
-    for files in source.splits.values():
-        for i in range(0, len(files), max(1, len(files) // SAMPLE)):
-            with suppress(UnreadableImage):
-                headers.append(read_header(files[i]))
-                if headers[-1].bits > 8:
-                    deep.append(files[i])
-    highest = 0
-    for file in deep:
-        with suppress(UnreadableImage):
-            highest = max(highest, highest_value(file))
-    if highest and highest.bit_length() <= FEW_BITS:
-        raise DataError(
-            f"data.name: the values of the 16-bit files in {source.root} go up to {highest:,} of 65,535, so they would "
-            f"become 0 to {highest // 257} of 255. Multiply them by {65535 // (2 ** highest.bit_length() - 1)}, or put "
-            "the images into an .npz file, whose values are scaled from their own range"
+    headers = [
+        header
+        for header, _ in check_depth(
+            source.splits.values(),
+            f"data.name: the values of the 16-bit files in {source.root}",
+            "or put the images into an .npz file, whose values are scaled from their own range",
         )
+    ]
     channels = Counter({1: "grey", 3: "colour"}[header.channels] for header in headers)
     bits = sorted({header.bits for header in headers})
     return [
@@ -189,6 +179,38 @@ def _check_folder(source: FolderSource) -> list[tuple[str, str]]:
         ("values", " and ".join(f"{each} bits" for each in bits) + (", 16 are divided by 257" if 16 in bits else "")),
         ("left out", "; ".join(source.left_out.lines()) or "nothing"),
     ]
+
+
+def check_depth(groups: Iterable[Sequence[Path]], what: str, otherwise: str) -> list[tuple[Header, Path]]:
+    """Check the values of a sample of the image files of each group, as they are there before they are scaled.
+
+    Args:
+        groups: the files, such as those of each split.
+        what: whose values they are, for the error.
+        otherwise: what to do instead of multiplying them, for the error.
+
+    Returns:
+        The header and the path of each file of the sample that can be read.
+
+    Raises:
+        DataError: 16-bit files use so few of their values that they would become nearly black.
+    """
+    found: list[tuple[Header, Path]] = []
+    for files in groups:
+        for i in range(0, len(files), max(1, len(files) // SAMPLE)):
+            with suppress(UnreadableImage):
+                found.append((read_header(files[i]), files[i]))
+    highest = 0
+    for header, file in found:
+        if header.bits > 8:
+            with suppress(UnreadableImage):
+                highest = max(highest, highest_value(file))
+    if highest and highest.bit_length() <= FEW_BITS:
+        raise DataError(
+            f"{what} go up to {highest:,} of 65,535, so they would become 0 to {highest // 257} of 255. Multiply them "
+            f"by {65535 // (2 ** highest.bit_length() - 1)}, {otherwise}"
+        )
+    return found
 
 
 def _audit_folder(source: FolderSource, progress: Progress) -> ImageAudit:

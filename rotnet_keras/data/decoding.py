@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from rotnet_keras.data.image_files import UnreadableImage as UnreadableImage
 from rotnet_keras.data.image_files import (
@@ -137,24 +137,35 @@ def read_header(source: Path | BytesIO) -> Header:
         UnreadableImage: the file is empty, too large or not an image.
     """
     with open_image(source) as image:
+        deep = _has_sixteen_bits(image)  # Looking for the orientation may decode the image.
         width, height = upright_size(image.size, orientation_of(image))
         return Header(
             int(width),
             int(height),
             1 if image.mode in GREY else 3,
             stored_orientation(image),
-            16 if image.mode.startswith("I") else 8,
+            16 if deep else 8,
         )
 
 
 def highest_value(source: Path | BytesIO) -> int:
-    """Return the highest value of a grey image file with more than 8 bits, before it is scaled.
+    """Return the highest value of an image file of 16 bits, before it is scaled.
+
+    Of colours Pillow reads the upper 8 bits: the highest value that the brightest pixel can have is returned.
 
     Raises:
         UnreadableImage: the file is damaged, or values are below 0 or above 65,535.
     """
     with open_image(source) as image, decoded(image):
-        return int(_sixteen_bits(image).max())
+        if image.mode.startswith("I"):
+            return int(_sixteen_bits(image).max())
+        upper = max(np.asarray(image.getchannel(band)).max() for band in image.getbands() if band != "A")
+        return 256 * int(upper) + 255 if upper else 0
+
+
+def _has_sixteen_bits(image: ImageFile.ImageFile) -> bool:
+    """Return whether the values in an open file that is not decoded yet have more than 8 bits."""
+    return image.mode.startswith("I") or any(";16" in str(tile.args) for tile in image.tile)
 
 
 def crop_and_resize(

@@ -17,7 +17,7 @@ from rotnet_keras.config.sections import Data
 from rotnet_keras.data.sources import FolderSource, find_source
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import MAX_LIST_BYTES, read_file
-from rotnet_keras.inference.loading import BATCH, Progress, check_any_readable, load_batches
+from rotnet_keras.inference.loading import BATCH, Progress, check_any_readable, check_values, load_batches
 from rotnet_keras.text import first_few
 
 # What may stand between the cells of a list of labels: the one that its first line has most.
@@ -67,7 +67,7 @@ def read_labels(source: Path, notify: Callable[[str], None] = lambda note: None)
     """Read the labelled image files of a probe, as `read_labelled_files` does: two classes or more, two images of each.
 
     Raises:
-        DataError: the source cannot be read, or a class has fewer than two images.
+        DataError: the source cannot be read, a class has fewer than two images, or as of `check_values`.
     """
     pairs = read_labelled_files(source, notify)
     counts = Counter(label for _, label in pairs)
@@ -76,6 +76,7 @@ def read_labels(source: Path, notify: Callable[[str], None] = lambda note: None)
     single = sorted(label for label, count in counts.items() if count < 2)
     if single:
         raise DataError(f"{source}: expected two images or more of each class; too few of {first_few(single)}")
+    check_values([file for file, _ in pairs], notify)
     return pairs
 
 

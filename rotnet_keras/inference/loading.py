@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rotnet_keras.config.schema import Recipe
+from rotnet_keras.data.audit import check_depth
 from rotnet_keras.data.decoding import UnreadableImage, read_center
 from rotnet_keras.data.layout import find_image_files
 from rotnet_keras.errors import DataError
@@ -148,10 +149,11 @@ def list_image_files(paths: Sequence[Path], notify: Callable[[str], None] = lamb
 
     Args:
         paths: files and folders.
-        notify: called with a sentence if paths were left out because their file is listed already.
+        notify: called with a sentence if paths were left out because their file is listed already, and if values are
+            scaled from 16 bits.
 
     Raises:
-        DataError: a path does not exist, or a folder holds no images.
+        DataError: a path does not exist, a folder holds no images, or as of `check_values`.
     """
     found: list[Path] = []
     for path in paths:
@@ -172,7 +174,25 @@ def list_image_files(paths: Sequence[Path], notify: Callable[[str], None] = lamb
             repeated.append(str(file))
     if repeated:
         notify(f"{len(repeated):,} of {len(found):,} paths name files that are listed already: {first_few(repeated)}")
-    return list(chosen.values())
+    files = list(chosen.values())
+    check_values(files, notify)
+    return files
+
+
+def check_values(files: Sequence[Path], notify: Callable[[str], None] = lambda note: None) -> None:
+    """Check that files with 16 bits use them, as training does: a sample of the files is looked at.
+
+    Args:
+        files: image files.
+        notify: called with a sentence if values are scaled from 16 bits.
+
+    Raises:
+        DataError: 16-bit files use so few of their values that they would become nearly black.
+    """
+    sample = check_depth([files], "the values of the 16-bit files among the images", "or save the images with 8 bits")
+    deep = [str(file) for header, file in sample if header.bits > 8]
+    if deep:
+        notify(f"values of 16 bits are divided by 257, as in training: {first_few(deep)}")
 
 
 def check_any_readable(files: Sequence[object], unreadable: Sequence[tuple[Path, str]]) -> None:

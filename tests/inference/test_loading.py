@@ -1,0 +1,109 @@
+"""Values of 16 bits in image files that a trained network is shown."""
+
+import struct
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.command_line import invoke
+
+from rotnet_keras.data.decoding import read_header
+from rotnet_keras.errors import DataError
+from rotnet_keras.inference.duplicates import WholeImages
+from rotnet_keras.inference.few_labels import read_labels
+from rotnet_keras.inference.loading import ImageLoader, list_image_files
+
+GREY = (np.arange(24 * 24) % 251).astype(np.uint8).reshape(24, 24)
+COLOUR = np.stack([GREY, GREY.T, 255 - GREY], axis=-1)
+
+
+def save(path, pixels):
+    """Save pixels of 16 bits; Pillow writes no colours of 16 bits."""
+    if pixels.ndim == 2:
+        Image.fromarray(pixels).save(path)
+        return path
+    height, width, bands = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[bands], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    packed = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("pixels", "suffix"), [(GREY, "png"), (GREY, "tif"), (COLOUR, "png")], ids=["grey-png", "grey-tif", "colour-png"]
+)
+@pytest.mark.parametrize("loader", [ImageLoader, WholeImages])
+def test_sixteen_bits_show_what_eight_do(tmp_path, pixels, suffix, loader):
+    deep = save(tmp_path / f"deep.{suffix}", pixels.astype(np.uint16) * 257)
+    twelve = save(tmp_path / f"twelve.{suffix}", (pixels.astype(np.uint16) * 257 // 16) * 16)
+    Image.fromarray(pixels).save(tmp_path / "eight.png")
+    channels = 3 if pixels.ndim == 3 else 1
+    notes = []
+    assert list_image_files([deep, twelve], notes.append) == [deep, twelve]
+    assert len(notes) == 1 and "16 bits are divided by 257" in notes[0] and deep.name in notes[0]
+    assert read_header(deep).bits == 16
+    expected = loader(24, 24, channels).load(tmp_path / "eight.png").astype(int)
+    assert (expected.squeeze() == pixels).all()
+    assert (loader(24, 24, channels).load(deep) == expected).all()
+    assert abs(loader(24, 24, channels).load(twelve) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("highest", [1023, 4095, 16383])
+@pytest.mark.parametrize("kind", ["grey.png", "grey.tif", "colour.png", "transparent.png"])
+def test_few_bits_in_sixteen_are_refused(tmp_path, kind, highest):
+    values = np.linspace(0, highest, 576).astype(np.uint16).reshape(24, 24)
+    if not kind.startswith("grey"):
+        values = np.stack([values, values.T, values], axis=-1)
+    if kind.startswith("transparent"):
+        values = np.concatenate([values, np.full((24, 24, 1), 65535, np.uint16)], axis=-1)
+    save(tmp_path / kind, values)
+    Image.fromarray(GREY).save(tmp_path / "eight.png")  # An image of other values hides nothing.
+    with pytest.raises(DataError, match=f"go up to {highest:,} of 65,535.* Multiply them by {65535 // highest},"):
+        list_image_files([tmp_path])
+    for name in ("a", "b"):
+        (tmp_path / "labelled" / name).mkdir(parents=True)
+        for number in range(2):
+            save(tmp_path / "labelled" / name / f"{number}-{kind}", values)
+    with pytest.raises(DataError, match=f"go up to {highest:,} of 65,535"):
+        read_labels(tmp_path / "labelled")
+
+
+def test_values_of_other_files_settle_whether_a_dark_one_is_dark(tmp_path):
+    save(tmp_path / "dark.png", GREY.astype(np.uint16) * 16)
+    save(tmp_path / "light.png", GREY.astype(np.uint16) * 257)
+    assert len(list_image_files([tmp_path])) == 2
+
+
+def test_signed_values_below_zero_are_no_image(tmp_path):
+    Image.fromarray(np.full((24, 24), -1000, np.int32)).save(tmp_path / "ct.tif")
+    with pytest.raises(Exception, match=r"its values go from -1,000 .*\.npz file"):
+        ImageLoader(24, 24, 1).load(tmp_path / "ct.tif")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("embed", "compact5_photos", "photos", "--to", "f.npz"),
+        ("upright", "photos"),
+        ("measure-upright", "photos", "--to", "m.json"),
+        ("anomalies", "compact5_photos", "photos"),
+        ("duplicates", "photos", "--to", "d.csv"),
+        ("probe", "compact5_photos", "--labels", "labels.csv"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_commands_refuse_them_before_tensorflow_is_loaded(tmp_path, monkeypatch, arguments):
+    monkeypatch.setitem(sys.modules, "rotnet_keras.engine", None)
+    (tmp_path / "photos").mkdir()
+    for number in range(4):
+        save(tmp_path / "photos" / f"{number}.png", GREY.astype(np.uint16) * 16)
+    rows = "".join(f"photos/{number}.png,{number // 2}\n" for number in range(4))
+    (tmp_path / "labels.csv").write_text("file,label\n" + rows)
+    result = invoke(*arguments, cwd=tmp_path)
+    assert result.returncode == 3 and "go up to 4,000 of 65,535" in result.stderr, result.stderr
+    assert "Multiply them by 16, or save the images with 8 bits" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
