@@ -15,9 +15,10 @@ import numpy as np
 
 from rotnet_keras.config.sections import AnnotatedData
 from rotnet_keras.data import decoding
-from rotnet_keras.data.boxes import Boxes
+from rotnet_keras.data.boxes import Boxes, check_objects
+from rotnet_keras.data.boxes import BrokenAnnotation as BrokenAnnotation
 from rotnet_keras.data.folders import FolderImages
-from rotnet_keras.data.image_files import SIDEWAYS, UnreadableImage, decoded, open_image, upright_corners
+from rotnet_keras.data.image_files import SIDEWAYS, UnreadableImage, decoded, open_image, transpose, upright_corners
 from rotnet_keras.data.layout import FileList
 from rotnet_keras.data.lazy_images import LazyImages
 from rotnet_keras.data.sources import TfdsSource, VocSource, find_annotated
@@ -33,10 +34,6 @@ VOID = 255
 MAX_XML_BYTES = 2**24
 
 
-class BrokenAnnotation(Exception):
-    """An image that cannot be used because of its annotation, or itself; the message says why."""
-
-
 @dataclass(frozen=True)
 class AnnotatedSplit:
     """Annotated images in a fixed order.
@@ -45,13 +42,13 @@ class AnnotatedSplit:
         store: the encoded images.
         rows: (n,) int, the rows of the store that belong to the split.
         objects: of each image; None if masks were loaded.
-        masks: the file of each image's mask; None if objects were loaded.
+        masks: the file of each image's mask, and the EXIF orientation to give it; None if objects were loaded.
     """
 
     store: LazyImages
     rows: np.ndarray
     objects: list[Boxes] | None
-    masks: list[Path] | None
+    masks: list[tuple[Path, int]] | None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,7 +65,7 @@ class AnnotatedSplit:
     def mask(self, position: int) -> np.ndarray:
         """Return the mask of an image: (H, W) uint8 with 0 for background, then the classes, and 255 for void."""
         assert self.masks is not None
-        return read_mask(self.masks[position])
+        return read_mask(*self.masks[position])
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,7 @@ def load_annotated(
 
 @dataclass
 class DrawnOn:
-    """How boxes were understood: how many images of each kind there were.
+    """How boxes and masks were understood: how many images of each kind there were.
 
     Attributes:
         first: what the kit calls its first pixel: 1 as VOC does, or 0 as some programs do.
@@ -144,6 +141,8 @@ class DrawnOn:
         unspecified: objects of which the kit does not say whether they are difficult.
         stored: the annotation's `<size>` is that of the unrotated pixels, so that its boxes are rotated.
         unclear: `<size>` fits both, or is missing; the boxes count on the upright image.
+        stored_masks: the mask has the size of the unrotated pixels, so that it is rotated.
+        unclear_masks: the size of the mask fits both; it counts on the upright image.
     """
 
     first: int = 1
@@ -152,6 +151,8 @@ class DrawnOn:
     unspecified: int = 0
     stored: int = 0
     unclear: int = 0
+    stored_masks: int = 0
+    unclear_masks: int = 0
 
     def notes(self) -> list[str]:
         """Return sentences for the user."""
@@ -160,6 +161,10 @@ class DrawnOn:
              "that they were drawn on unrotated ones"),
             (self.unclear, "the boxes of {} images with an EXIF orientation are taken as drawn on the upright image: "
              "<size> does not tell"),
+            (self.stored_masks, "the masks of {} images with an EXIF orientation are rotated with the pixels: their "
+             "size says that they were drawn on unrotated ones"),
+            (self.unclear_masks, "the masks of {} images with an EXIF orientation are taken as drawn on the upright "
+             "image: their size does not tell"),
             (self.unspecified, "{} objects are Unspecified as difficult or not, and count as not difficult"),
             (0 if self.first else self.zeros, "the boxes of {} images begin at 0, and none reaches an edge at the "
              "right or the bottom: pixels are counted from 0"),
@@ -228,35 +233,12 @@ def _is_difficult(text: str, name: str, drawn: DrawnOn | None) -> bool:
     return text == "1"
 
 
-def check_objects(
-    names: Sequence[str], corners: np.ndarray, difficult: np.ndarray, classes: Sequence[str], size: tuple[int, int]
-) -> Boxes:
-    """Return objects after checking that their classes are known and their boxes lie inside the image.
+def read_mask(file: Path, orientation: int = 1) -> np.ndarray:
+    """Read the class numbers of a mask from a palette PNG: (H, W) uint8.
 
     Args:
-        size: width and height of the image in pixels.
-
-    Raises:
-        BrokenAnnotation: a class is unknown, or a box is empty or outside the image.
-    """
-    for name, box in zip(names, corners, strict=True):
-        if name not in classes:
-            raise BrokenAnnotation(f"an object has the class {name!r}, which is not one of data.classes")
-        top, left, bottom, right = box
-        # Half a pixel beyond the edge is rounding.
-        inside = top >= -0.5 and left >= -0.5 and bottom <= size[1] + 0.5 and right <= size[0] + 0.5
-        if not (inside and top < bottom and left < right):
-            box_words = ", ".join(f"{value:g}" for value in box)
-            raise BrokenAnnotation(
-                f"the box of a {name!r} ({box_words}) is not inside the image of {size[0]} x {size[1]} pixels"
-            )
-    numbers = np.array([classes.index(name) for name in names], np.int64)
-    limits = np.array([size[1], size[0], size[1], size[0]])
-    return Boxes(np.clip(corners, 0, limits).astype(np.float64), numbers, difficult)
-
-
-def read_mask(file: Path) -> np.ndarray:
-    """Read the class numbers of a mask from a palette PNG: (H, W) uint8.
+        file: the mask.
+        orientation: EXIF's of the image if the mask was drawn on its unrotated pixels: it is transposed as they are.
 
     Raises:
         BrokenAnnotation: the file is missing, or has colours instead of class numbers.
@@ -265,7 +247,7 @@ def read_mask(file: Path) -> np.ndarray:
         with open_image(file) as image, decoded(image):
             if image.mode not in ("P", "L"):
                 raise BrokenAnnotation(f"its mask has colours ({image.mode}) instead of class numbers")
-            return np.asarray(image, np.uint8)
+            return np.asarray(transpose(image, orientation), np.uint8)
     except UnreadableImage as error:
         raise BrokenAnnotation(f"its mask {_why(file, error)}") from None
 
@@ -296,6 +278,21 @@ def check_mask(mask: np.ndarray, classes: int, size: tuple[int, int]) -> None:
         raise BrokenAnnotation(f"its mask has the value {unknown[0]}, but there are only {classes} classes")
 
 
+def _mask_orientation(file: Path, data: AnnotatedData, header: decoding.Header, drawn: DrawnOn) -> int:
+    """Return the EXIF orientation to give a mask: its image's if it has the size of the unrotated pixels, else 1.
+
+    Raises:
+        BrokenAnnotation: as of `read_mask` and `check_mask`.
+    """
+    mask, size, orientation = read_mask(file), (header.width, header.height), header.orientation
+    # Of pixels that are exchanged the rows are the columns; a square tells nothing.
+    on_stored = orientation in SIDEWAYS and size[0] != size[1] and mask.shape == size
+    check_mask(mask, len(data.classes), size[::-1] if on_stored else size)
+    drawn.stored_masks += on_stored
+    drawn.unclear_masks += orientation != 1 and (orientation not in SIDEWAYS or size[0] == size[1])
+    return orientation if on_stored else 1
+
+
 def _read_voc_folder(
     source: VocSource,
     data: AnnotatedData,
@@ -317,8 +314,7 @@ def _read_voc_folder(
                 size = header.width, header.height
                 if masks:
                     mask = source.root / "SegmentationClass" / f"{name}.png"
-                    check_mask(read_mask(mask), len(data.classes), size)
-                    mask_files.append(mask)
+                    mask_files.append((mask, _mask_orientation(mask, data, header, drawn)))
                 else:
                     file = source.root / "Annotations" / f"{name}.xml"
                     objects.append(read_objects(file, data.classes, size, header.orientation, drawn))

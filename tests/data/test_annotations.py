@@ -8,7 +8,7 @@ from support.voc_kit import OBJECT
 
 from rotnet_keras.config.sections import AnnotatedData, Splits
 from rotnet_keras.data.annotations import load_annotated
-from rotnet_keras.data.image_files import upright_corners
+from rotnet_keras.data.image_files import transpose, upright_corners
 from rotnet_keras.errors import DataError
 
 CAT = OBJECT.format("cat", 0, 1, 1, 30, 20)
@@ -178,6 +178,33 @@ def test_size_tells_which_pixels_the_boxes_were_drawn_on(kit, orientation, said)
         assert not notes
     else:
         assert len(notes) == 1 and ("upright image" if unclear else "are rotated with the pixels") in notes[0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("drawn", ["upright", "stored"])
+def test_masks_follow_the_pixels_that_they_were_drawn_on(kit, orientation, drawn):
+    """A red rectangle in a grey image: whichever pixels it was marked on, its class lies on it in the upright image."""
+    stored = np.full((20, 30, 3), 128, np.uint8)
+    stored[2:12, 4:10] = (255, 0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(kit / "JPEGImages" / "a.jpg", exif=exif, quality=100, subsampling=0)
+    mask = Image.fromarray(np.where(stored[..., 1] < 64, np.uint8(8), np.uint8(0)))
+    clear = orientation > 4
+    if drawn == "upright" or not clear:
+        mask = transpose(mask, orientation)
+    mask.putpalette([*range(256)] * 3)
+    mask.save(kit / "SegmentationClass" / "a.png")
+    dataset = read(kit, masks=True)
+    red = dataset.train.image(0)[..., 1] < 64
+    assert red.sum() == 60 and red.shape == ((30, 20) if clear else (20, 30))
+    np.testing.assert_array_equal(dataset.train.mask(0), np.where(red, 8, 0))
+    notes = [note for note in dataset.notes if "EXIF orientation" in note]
+    if orientation == 1 or (drawn == "upright" and clear):
+        assert not notes
+    else:
+        said = "masks of 1 images with an EXIF orientation are " + ("rotated with" if clear else "taken as drawn on")
+        assert len(notes) == 1 and said in notes[0]
 
 
 def write_boxes(kit, **boxes):
