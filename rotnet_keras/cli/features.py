@@ -8,6 +8,7 @@ import click
 
 from rotnet_keras.cli.options import (
     PATH,
+    any_size_option,
     argument,
     command,
     echo,
@@ -35,12 +36,6 @@ if TYPE_CHECKING:
 FEATURE_NAMES = {"pretrained": "pretrained", "random": "random weights", "pixels": "raw pixels"}
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
-any_size_option = option(
-    "--size",
-    metavar="PIXELS",
-    type=click.IntRange(8, 2048),
-    help="Side that images are resized to, for a model that takes any size.",
-)
 backbone_argument = argument("model", "MODEL", "A finished run, a pretrained model, or a backbone.keras file.")
 features_argument = argument("features", "FEATURES", "A file that `rotnet-keras embed` wrote.", type=PATH)
 

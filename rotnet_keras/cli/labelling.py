@@ -8,6 +8,7 @@ import click
 
 from rotnet_keras.cli.options import (
     PATH,
+    any_size_option,
     argument,
     command,
     counted_names,
@@ -129,7 +130,7 @@ def _duplicate_counts(groups: "list[list[Duplicate]]", count: int) -> str:
 @command(
     examples=(
         "rotnet-keras select features.npz --count 50 --to labels.csv --page select.html",
-        "rotnet-keras select features.npz --count 50 --labelled labels.csv --to more.csv",
+        "rotnet-keras select features.npz --count 50 --labelled labels.csv --to new.csv",
     )
 )
 @argument("features", "FEATURES", "A file that `rotnet-keras embed` wrote.", type=PATH)
@@ -183,8 +184,8 @@ def select(
 
 @command(
     examples=(
-        "rotnet-keras predict my_run photos --to predictions.csv --page predictions.html",
-        "rotnet-keras predict model.keras photos --classes classes.txt --to predictions.parquet",
+        "rotnet-keras predict my_run photos --to classes.csv --page classes.html",
+        "rotnet-keras predict model.keras photos --classes classes.txt --to out.parquet",
     )
 )
 @argument("classifier", "CLASSIFIER", "A run that trained a classifier, or a .keras file of a classifier.")
@@ -205,6 +206,7 @@ def select(
     type=PATH,
     help="Also write an HTML page with the surest, the most doubtful and the most unusual images.",
 )
+@any_size_option
 @runs_dir_option
 def predict(
     classifier: str,
@@ -214,6 +216,7 @@ def predict(
     min_confidence: float,
     classes: Path | None,
     page: Path | None,
+    size: int | None,
     runs_dir: Path,
 ) -> None:
     """Predict the classes of images with a trained classifier.
@@ -238,7 +241,7 @@ def predict(
         write_predictions,
     )
 
-    model, rotations, said_how = load_classifier(file, names, warn), None, ""
+    model, rotations, said_how = load_classifier(file, names, warn, size), None, ""
     if page:
         from rotnet_keras.inference.orientation import load_orientation_model
 
@@ -246,6 +249,8 @@ def predict(
         rotations = load_orientation_model(found) if found else None
         said_how = "" if found else "No rotation model belongs to this classifier: the page shows no unusual images."
     about = {"command": "predict", "model": model.fingerprint, "top": top, "unusual": rotations is not None}
+    if model.model.input_shape[1] is None:
+        about["size"] = model.loader.size
     with PartialResults(to, about) as kept:
         rest = kept.remaining(files)
         if kept.done:

@@ -151,6 +151,12 @@ tap_option = option(
     metavar="LAYER",
     help="Layer to read features from; the model's default tap otherwise. conv2+conv3 reads two side by side.",
 )
+any_size_option = option(
+    "--size",
+    metavar="PIXELS",
+    type=click.IntRange(8, 2048),
+    help="Side that images are resized to, for a model that takes any size.",
+)
 blocks_option = option(
     "--blocks", metavar="N", type=click.IntRange(2, 8), help="Number of blocks of nin and compact; 4 by default."
 )

@@ -21,6 +21,7 @@ from rotnet_keras.inference.loading import (
     Progress,
     check_any_readable,
     image_loader,
+    input_side,
     load_batches,
 )
 from rotnet_keras.inference.partial_results import PartialResults
@@ -139,16 +140,20 @@ def known_card(file: Path, classes: list[str] | None) -> ClassifierCard:
     return card
 
 
-def load_classifier(file: Path, classes: list[str] | None = None, notify: Notify = lambda note: None) -> Classifier:
+def load_classifier(
+    file: Path, classes: list[str] | None = None, notify: Notify = lambda note: None, size: int | None = None
+) -> Classifier:
     """Load a classifier: one that a run exported, or any Keras model from images to classes. Loads TensorFlow.
 
     Args:
         file: a .keras file.
         classes: names in the order of its outputs, for a model without a card.
         notify: called with a sentence about what is assumed of the model.
+        size: the side that images are resized to, for a model that takes any; by default `loading.ANY_SIDE`.
 
     Raises:
-        DataError: the file is no classifier of square images, or does not have these classes.
+        DataError: the file is no classifier of square images, does not have these classes, or takes other images than
+            of `size`.
 
     Example:
         ```python
@@ -162,13 +167,18 @@ def load_classifier(file: Path, classes: list[str] | None = None, notify: Notify
         ```
     """
     card = known_card(file, classes)
-    height, width, channels = read_backbone(file).shape
-    size, crop = (card.size, card.side) if card.side else sizes_of_maker(file)
-    side = crop or height or size
-    if side is None or channels is None or height != width:
+    found = read_backbone(file)
+    height, width, channels = found.shape
+    if card.side and (not {height, width} <= {None, card.side} or size not in (None, card.side)):
         raise DataError(
-            f"{file}: takes images of {read_backbone(file).takes}: expected a classifier of square images of one size"
+            f"{file} takes images of {found.takes}, and of {card.side} x {card.side} pixels as its card says: "
+            + (f"leave --size out, got {size}" if size else "train it again, or remove the card")
         )
+    asked = None if card.side else input_side(file, size, notify)
+    short, crop = (card.size, card.side) if card.side else sizes_of_maker(file)
+    side = asked or crop or height or short
+    if side is None or channels is None:
+        raise DataError(f"{file} takes images of {found.takes}: expected a number of channels")
     from rotnet_keras.models.export import load_backbone
 
     model = load_backbone(file)
@@ -182,8 +192,8 @@ def load_classifier(file: Path, classes: list[str] | None = None, notify: Notify
     if activation == LINEAR:
         notify(f"the last layer of {file} has no activation: its outputs are taken for logits")
     loader = image_loader(None, side, channels)
-    if size and size > side:
-        loader = ImageLoader(size, side, channels)
+    if short and short > side:
+        loader = ImageLoader(short, side, channels)
     return Classifier(model, card.classes, activation, card.temperature or 1.0, card.uncalibrated, loader, digest(file))
 
 

@@ -8,8 +8,10 @@ from PIL import Image
 from support.command_line import invoke
 from support.whole_runs import events_of, start
 
+from rotnet_keras.files import digest
 from rotnet_keras.inference.embeddings import load_features
 from rotnet_keras.models.export import load_backbone
+from rotnet_keras.runs.classifier_card import ClassifierCard, write_card
 
 PROBE = """\
 kind = "probe"
@@ -25,6 +27,21 @@ head = "linear"
 tap = "top"
 steps = 2
 baselines = ["random"]
+"""
+FINETUNE = """\
+kind = "classify"
+title = "foreign"
+[data]
+name = "{data}"
+validation = 0.2
+size = 20
+[pretrained]
+file = "{file}"
+[optimizer]
+learning_rate = 1e-6
+[train]
+steps = 2
+batch = 4
 """
 
 
@@ -92,3 +109,62 @@ def test_a_model_of_any_size_is_probed(tmp_path, pictures):
     result, run = start(recipe)
     assert result.returncode == 0, result.stdout + result.stderr
     assert [(e["weights"], e["tap"]) for e in events_of(run, "probe")] == [("rotnet", "top"), ("random", "top")]
+
+
+@pytest.mark.parametrize("kind", ["sequential", "any size"])
+def test_foreign_models_are_fine_tuned_to_classifiers(tmp_path, pictures, kind):
+    file, model = saved(tmp_path / "own.keras", kind)
+    recipe = tmp_path / "finetune.toml"
+    recipe.write_text(FINETUNE.format(data=pictures, file=file))
+    result, run = start(recipe)
+    assert result.returncode == 0, result.stdout + result.stderr
+    classifier = load_backbone(run.export / "classifier.keras")
+    assert classifier.input.shape[1:] == (20, 20, 3) and classifier.output.shape[1:] == (2,)
+    pixels = np.full((1, 20, 20, 3), 90, np.float32)
+    assert np.asarray(classifier(pixels)).sum() == pytest.approx(1, abs=1e-5)
+    # It began as the model of the file and was trained from there.
+    before, after = (each.get_layer("top").kernel for each in (model, load_backbone(run.backbone)))
+    assert 0 < np.abs(np.asarray(before) - np.asarray(after)).max() < 0.1
+
+
+def test_classes_are_predicted_by_a_model_of_any_size(tmp_path, pictures):
+    from rotnet_keras.engine import keras
+
+    layers = keras.layers
+    inputs = keras.Input((None, None, 3))
+    edges = layers.Conv2D(4, 3, strides=2, name="edges")
+    mean = layers.GlobalAveragePooling2D()(layers.ReLU()(edges(layers.Rescaling(1 / 255)(inputs))))
+    model = keras.Model(inputs, layers.Dense(2, activation="softmax")(mean))
+    model.save(tmp_path / "own.keras")
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    to = tmp_path / "out.jsonl"
+    arguments = ["predict", tmp_path / "own.keras", pictures, "--classes", tmp_path / "classes.txt", "--to", to]
+    for size, said in ((20, False), (None, True)):
+        result = invoke(*arguments, "--top", 2, *(["--size", size] if size else []))
+        assert result.returncode == 0, result.stderr
+        assert (
+            "takes images of any size: they are resized to 224 pixels; --size sets another" in result.stderr
+        ) == said
+        rows = [json.loads(line) for line in to.read_text().splitlines()]
+        images = [Image.open(row["file"]).resize((size or 224,) * 2, Image.Resampling.BILINEAR) for row in rows]
+        expected = np.asarray(model(np.stack([np.asarray(image, np.float32) for image in images])))
+        found = [[row[f"probability_{1 + (row['class_1'] != name)}"] for name in "ab"] for row in rows]
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    # What a stopped command left for one size is not mixed with another.
+    to.with_name("out.jsonl.partial").write_text(
+        json.dumps({"command": "predict", "model": digest(tmp_path / "own.keras"), "top": 2, "unusual": False})[:-1]
+        + ', "size": 32}\n'
+    )
+    result = invoke(*arguments, "--top", 2, "--size", 20)
+    assert result.returncode == 2 and "size 32 instead of 20" in result.stderr
+
+
+def test_a_classifier_of_one_size_takes_no_other(tmp_path, pictures):
+    file, _ = saved(tmp_path / "own.keras", "sequential")
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    arguments = ["predict", file, pictures, "--to", tmp_path / "out.csv", "--size", 24]
+    result = invoke(*arguments, "--classes", tmp_path / "classes.txt")
+    assert result.returncode == 3 and "takes images of 20 x 20 x 3: leave --size out, got 24" in result.stderr
+    write_card(file, ClassifierCard(["a", "b"], None, "why", 0, 24, 20))
+    result = invoke(*arguments)
+    assert result.returncode == 3 and "20 x 20 pixels as its card says: leave --size out, got 24" in result.stderr

@@ -77,7 +77,7 @@ def test_probabilities_are_those_of_the_model_in_every_format(tmp_path, images, 
         assert float(row["probability_2"]) == pytest.approx(values[2], abs=1e-5)
         assert (row["label"] or None) == ("bright" if values[3] >= 0.5 else None)
     assert not by_file["0.png"]["label"] and not by_file["text.png"]["class_1"]
-    assert "cannot identify" in by_file["text.png"]["error"]
+    assert by_file["text.png"]["error"].startswith("it is not an image, or damaged")
     assert "Unreadable: 1 files: " in result.stdout and "text.png" in result.stdout
     assert "not calibrated: there is no card beside it" in result.stdout
     assert not (tmp_path / f"out.{suffix}.partial").exists()
@@ -187,7 +187,7 @@ def test_partial_results_know_changed_images_and_other_writers(tmp_path):
         (b"a\nb\nc\nd\n", "tanh", "expected a classifier, whose last layer has a softmax"),
         (None, "softmax", "name a list with --classes"),
         (b"a\nb\nc\nd\n", "carded", "its classes are dark, dim, light, bright (4 of them), and --classes has a, b, c"),
-        (b"a\nb\nc\nd\n", "damaged", "not a .keras file"),
+        (b"a\nb\nc\nd\n", "damaged", "not a Keras model that can be loaded safely"),
         (b"a\nb\nc\nd\n", "nan", "outputs are not finite"),
         (b"a\nb\nc\nd\n", "empty folder", "the folder holds no images"),
         (b"a\nb\nc\nd\n", "unreadable", "none of the images can be read, for example"),
