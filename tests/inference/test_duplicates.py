@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from support.command_line import invoke
 
+from rotnet_keras.inference import duplicates
 from rotnet_keras.inference.alignment import agreement
 from rotnet_keras.inference.duplicates import Duplicate, equal_files, group_duplicates, near_pairs
 
@@ -63,6 +64,15 @@ def test_pairs_are_found_by_features_and_decided_by_pixels():
     across = near_pairs(vectors, greys, np.arange(50, 60), np.arange(50))
     assert [(first, second) for first, second, _ in across] == [(3, 50)]
     assert near_pairs(vectors, greys, np.arange(51, 60), np.arange(50)) == []
+
+
+def test_pixels_are_compared_from_a_cosine_of_a_half_on(monkeypatch):
+    angles = np.radians([0, 62, -58])
+    monkeypatch.setattr(duplicates, "_whitened", lambda vectors: vectors)
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    # Of three images with equal pixels the first is nearer than that to the last alone.
+    pairs = near_pairs(vectors, np.repeat(small(scene(0)), 3, axis=0))
+    assert [(first, second) for first, second, _ in pairs] == [(0, 2)]
 
 
 def test_pairs_join_to_groups():
@@ -135,7 +145,7 @@ def test_leaks_between_two_folders(finished, photos, tmp_path):
 
 
 def test_a_stopped_search_goes_on(finished, photos, tmp_path, monkeypatch):
-    from rotnet_keras.inference import duplicates, loading
+    from rotnet_keras.inference import loading
 
     monkeypatch.setattr(loading, "BATCH", 4)
     read, load = [], duplicates.WholeImages.load
