@@ -73,11 +73,10 @@ def status(run: str, runs_dir: Path, as_json: bool) -> None:
 
     Of a pretraining, it also says whether the model learns and whether rotation is a sensible task for the images.
     """
-    from rotnet_keras.runs.status import summary, summary_lines, unreadable_as_run_error, verdict_text
+    from rotnet_keras.runs.status import summary, summary_lines, verdict_text
 
     folder = find_run(run, runs_dir)
-    with unreadable_as_run_error(folder):
-        found = {**summary(folder), "verdict": verdict_text(folder)}
+    found = {**summary(folder), "verdict": verdict_text(folder)}
     if as_json:
         echo_json(found)
     else:
@@ -121,11 +120,10 @@ def compare(names: tuple[str, ...], runs_dir: Path, as_json: bool) -> None:
 
     Only recipe keys whose values differ are listed.
     """
-    from rotnet_keras.runs.status import comparison_table, unreadable_as_run_error
+    from rotnet_keras.runs.status import comparison_table
 
     folders = [find_run(name, runs_dir) for name in names]
-    with unreadable_as_run_error(*folders):
-        columns, rows = comparison_table(folders)
+    columns, rows = comparison_table(folders)
     if as_json:
         echo_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
@@ -141,11 +139,9 @@ def report(run: str, runs_dir: Path) -> None:
     A run writes them itself at its end; this shows how far an unfinished one has come.
     """
     from rotnet_keras.reports.report import write_report
-    from rotnet_keras.runs.status import unreadable_as_run_error
 
     folder = find_run(run, runs_dir)
-    with unreadable_as_run_error(folder):
-        write_report(folder)
+    write_report(folder)
     echo(folder.path / "report.html")
 
 
@@ -158,14 +154,12 @@ def report(run: str, runs_dir: Path) -> None:
 def collect(studies: tuple[str, ...], output: Path, name: str, title: str, runs_dir: Path) -> None:
     """Collect tables and figures of finished studies."""
     from rotnet_keras.reports.study_pages import collect as write
-    from rotnet_keras.runs.status import unreadable_as_run_error
     from rotnet_keras.runs.values import PLAIN_NAME
 
     if not PLAIN_NAME.fullmatch(name):
         raise RecipeError(f"--name: expected a plain file name without its ending, got {name!r}")
     folders = [find_run(study, runs_dir) for study in studies]
-    with unreadable_as_run_error(*folders):
-        page = write(folders, output, name, title)
+    page = write(folders, output, name, title)
     echo(page)
 
 
@@ -345,8 +339,8 @@ def _require_ended(folder: "RunFolder", stop_command: str) -> None:
 def _lost_steps(folder: "RunFolder") -> str:
     """How many steps are in no checkpoint yet, in words."""
     events = folder.events()
-    done = max((e["step"] for e in events if e["kind"] in ("step", "epoch")), default=0)
-    saved = max((e["step"] for e in events if e["kind"] == "checkpoint"), default=0)
+    done = max((e.get("step", 0) for e in events if e["kind"] in ("step", "epoch")), default=0)
+    saved = max((e.get("step", 0) for e in events if e["kind"] == "checkpoint"), default=0)
     if not saved:
         return f"all its {done} steps: it has no checkpoint yet" if done else "no step: it has done none yet"
     return f"{max(0, done - saved)} steps, those since its last checkpoint at step {saved}"

@@ -181,7 +181,7 @@ def _check_folder(source: FolderSource) -> list[tuple[str, str]]:
     ]
 
 
-def check_depth(groups: Iterable[Sequence[Path]], what: str, otherwise: str) -> list[tuple[Header, Path]]:
+def check_depth(groups: Iterable[FileList | Sequence[Path]], what: str, otherwise: str) -> list[tuple[Header, Path]]:
     """Check the values of a sample of the image files of each group, as they are there before they are scaled.
 
     Args:

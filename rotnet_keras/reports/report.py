@@ -17,6 +17,7 @@ from rotnet_keras.reports.study_results import picture_events, result_grids
 from rotnet_keras.reports.tables import HEAD_NAMES, MAX_LISTED_CLASSES, result_tables
 from rotnet_keras.runs import suitability
 from rotnet_keras.runs.backbone_file import best_probe, default_tap, read_backbone
+from rotnet_keras.runs.event_fields import check_events
 from rotnet_keras.runs.events import Event
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.task_labels import task_of
@@ -45,10 +46,11 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
         state: the state that the report shows; by default the run's own.
 
     Raises:
-        RunError: the folder holds something that is not its own, such as a link.
+        RunError: the folder holds something that is not its own, such as a link, or events lack fields.
     """
     run.require_own_files()
     events = run.events()
+    check_events(run.events_file, events)
     recipe = run.recipe_values()
     end = next((e for e in reversed(events) if e["kind"] == "end"), None)
     suitable = suitability.latest_suitability(events)
@@ -146,7 +148,10 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
         add("curves.png", "Curves", "Training values are averaged over a few steps; validation uses the whole split.")
     validated = [e for e in events if e["kind"] == "epoch" and "validation" in e]
     if validated and not task.score_name and len(task.classes) <= MAX_LISTED_CLASSES:
-        counts = validated[-1]["validation"]["confusion"]
+        counts = validated[-1]["validation"].get("confusion")
+    else:
+        counts = None
+    if counts and len(counts) == len(task.classes):
         figures.draw_confusion(counts, task.classes, "% of each true class", run.figures / "confusion.png")
         what = "Validation images; every rotated copy counts." if _rotates(run) else "Validation images."
         add("confusion.png", "Confusion matrix", what)
@@ -160,7 +165,7 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
         )
         add("samples.png", "Sample predictions", f"{caption}The last row shows the worst predictions.")
     suitable = suitability.latest_suitability(events)
-    if suitable and file_named(run.samples, suitable["file"]):
+    if suitable and {"tile", "tiles"} <= suitable.keys() and file_named(run.samples, suitable.get("file")):
         figures.draw_ambiguous(suitable, run.samples / suitable["file"], run.figures / "ambiguous.png")
         caption = "The two most probable rotations of each image as shown, from the predictions for all its copies."
         add("ambiguous.png", "The most ambiguous images", caption)
@@ -170,7 +175,8 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
     probe = best_probe(events)
     if probe:
         names = run.facts().get("data", {}).get("classes", [])
-        if len(names) <= MAX_LISTED_CLASSES:
+        # Of many classes no matrix is kept.
+        if probe.get("confusion") and len(probe["confusion"]) == len(names) <= MAX_LISTED_CLASSES:
             title = f"{HEAD_NAMES[probe['head']]} on {probe['tap']}"
             figures.draw_confusion(probe["confusion"], names, "% of each true class", run.figures / "classes.png")
             add("classes.png", f"Confusion matrix: {title}", "Test images. The probe is the best one on validation.")

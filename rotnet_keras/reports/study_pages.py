@@ -15,6 +15,7 @@ from rotnet_keras.errors import RunError
 from rotnet_keras.files import has_file, make_folder, open_file, replacing, write_atomically
 from rotnet_keras.reports.report import draw_run_figures, render, run_details, without_local_paths
 from rotnet_keras.reports.tables import result_tables
+from rotnet_keras.runs.event_fields import check_events
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.values import PLAIN_NAME
 
@@ -68,6 +69,7 @@ def collect(studies: Sequence[RunFolder], output: Path, name: str, title: str) -
 
 def _section(run: RunFolder, output: Path) -> Section:
     recipe, events = run.recipe_values(), run.events()
+    check_events(run.events_file, events)
     name = run.facts().get("recipe", run.name)
     if not PLAIN_NAME.fullmatch(name):
         raise RunError(f"{run.facts_file}: recipe: expected a plain name, which becomes that of a folder, got {name!r}")

@@ -1,12 +1,12 @@
 """How runs are doing: each in a row of a table, in a list of lines, and several side by side."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from rotnet_keras.errors import RunError
 from rotnet_keras.runs import suitability
+from rotnet_keras.runs.event_fields import check_events
 from rotnet_keras.runs.events import Event, describe_probe_data, median_step_interval, newest_probes
 from rotnet_keras.runs.folder import RunFolder, command_line
 from rotnet_keras.runs.processes import Process
@@ -25,28 +25,8 @@ LIVE_STATES = ("starting", "running", "stopping")
 # The columns of a table of runs.
 COLUMNS = ("run", "state", "recipe", "epoch", "rotation", "object", "left", "created")
 
-
-# What reading a folder raises whose files are damaged, or of another version or program.
-UNREADABLE = (ArithmeticError, AttributeError, KeyError, IndexError, TypeError, ValueError)
 # What TensorFlow, its devices and Python say when memory runs out.
 OUT_OF_MEMORY_SIGNS = ("ResourceExhausted", "OOM", "MemoryError", "out of memory", "Unable to allocate", "bad_alloc")
-
-
-@contextmanager
-def unreadable_as_run_error(*runs: RunFolder) -> Iterator[None]:
-    """Turn errors in reading run folders, whose files may be damaged or written by other programs, into a `RunError`.
-
-    Raises:
-        RunError: something in the block failed on a missing key or an unexpected value.
-    """
-    try:
-        yield
-    except UNREADABLE as error:
-        names = " or ".join(run.name for run in runs)
-        raise RunError(
-            f"{names} cannot be read by this version of rotnet-keras; the files are damaged or not written by it "
-            f"({type(error).__name__}: {error})"
-        ) from None
 
 
 def summary(run: RunFolder) -> dict[str, Any]:
@@ -58,8 +38,7 @@ def summary(run: RunFolder) -> dict[str, Any]:
     """
     known = {"name": run.name, "path": str(run.path)}
     try:
-        with unreadable_as_run_error(run):
-            found = _summary(run)
+        found = _summary(run)
     except RunError as error:
         facts = run.facts()
         found = {"recipe": facts.get("recipe"), "created": facts.get("created"), "state": "unknown", "message": error}
@@ -82,6 +61,7 @@ def _summary(run: RunFolder) -> dict[str, Any]:
     # Whether the process lives is read before its last events, which say how it ended.
     process = run.process()
     tail = run.newest_events(kinds)
+    check_events(run.events_file, tail)
     state = run.state(process, tail)
     steps = [e for e in tail if e["kind"] == "step"]
     epochs = [e for e in tail if e["kind"] == "epoch"]
@@ -122,7 +102,7 @@ def explanation(run: RunFolder, state: str, tail: Sequence[Event]) -> str:
     """Say why a run is not progressing and what to do about it; empty if there is nothing to explain."""
     last = tail[-1] if tail else None
     if last and last["kind"] == "end":
-        return str(last["message"])
+        return str(last.get("message", ""))
     if state == "killed":
         saved = [e["step"] for e in tail if e["kind"] == "checkpoint"]
         where = f"from step {saved[-1]}" if saved else "from its last checkpoint"
@@ -166,8 +146,13 @@ def smaller_batch_advice(run: RunFolder) -> str:
 
 
 def verdict_text(run: RunFolder) -> str | None:
-    """Say whether a pretraining is learning and whether rotation suits its images; None before the first step."""
+    """Say whether a pretraining is learning and whether rotation suits its images; None before the first step.
+
+    Raises:
+        RunError: events lack fields, or have others than expected.
+    """
     events = run.thinned_events()
+    check_events(run.events_file, events)
     if not any(e["kind"] == "step" for e in events):
         return None
     text = verdict(events, task_of(run).num_classes).text
@@ -210,10 +195,15 @@ def comparison_table(runs: Sequence[RunFolder]) -> tuple[list[str], list[list[st
     """Return the columns and rows of a comparison: a row for each result, and for each recipe key in which runs differ.
 
     The heading of a column is the name of its run, or the path if another run has the same name.
+
+    Raises:
+        RunError: events of a run lack fields, or have others than expected.
     """
     flat = [_flat(run.recipe_values()) for run in runs]
     keys = [key for key in dict.fromkeys(key for f in flat for key in f) if len({str(f.get(key)) for f in flat}) > 1]
     events = [run.events() for run in runs]
+    for run, found in zip(runs, events, strict=True):
+        check_events(run.events_file, found)
     rows = [["state", *(run.state() for run in runs)]]
     validated = [[e["validation"] for e in run if e["kind"] == "epoch" and "validation" in e] for run in events]
     accuracies = [[score_of(v) for v in run] for run in validated]
@@ -221,7 +211,7 @@ def comparison_table(runs: Sequence[RunFolder]) -> tuple[list[str], list[list[st
     name = names[0] if len(names) == 1 else "accuracy"
     rows.append([f"{name}, validation, last", *(percent(a[-1] if a else None) for a in accuracies)])
     rows.append([f"{name}, validation, best", *(percent(max(a, default=None)) for a in accuracies)])
-    rows.append(["loss, validation, last", *(f"{v[-1]['loss']:.3f}" if v else "" for v in validated)])
+    rows.append(["loss, validation, last", *(_loss(v[-1]["loss"] if v else None) for v in validated)])
     tested = [[score_of(e) for e in run if e["kind"] == "test"] for run in events]
     if any(tested):
         rows.append([f"{name}, test", *(percent(t[-1] if t else None) for t in tested)])
@@ -231,6 +221,11 @@ def comparison_table(runs: Sequence[RunFolder]) -> tuple[list[str], list[list[st
     rows += [[key, *(str(f.get(key, "")) for f in flat)] for key in keys]
     names = [run.name for run in runs]
     return ["", *(run.name if names.count(run.name) == 1 else str(run.path) for run in runs)], rows
+
+
+def _loss(value: float | None) -> str:
+    """Format a loss; empty where it is not known, or no finite number."""
+    return "" if value is None else f"{value:.3f}"
 
 
 def _seconds_left(steps: Sequence[Event], total: int | None) -> float | None:
@@ -255,7 +250,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
+        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
             for i, item in enumerate(value):
                 flat |= _flat(item, f"{prefix}{key}.{i}.")
         else:

@@ -83,7 +83,7 @@ def backbone_blocks(run: RunFolder) -> int | None:
         return section.get("blocks")
     read = run.facts().get("backbone")
     if read:
-        return len(read["taps"]) if read["name"] in BACKBONES_OF_BLOCKS else None
+        return len(read.get("taps", ())) if read.get("name") in BACKBONES_OF_BLOCKS else None
     maker = RunFolder(Path(section["file"]).absolute().parent.parent) if "file" in section else None
     return maker.recipe_values().get("backbone", {}).get("blocks") if maker else None
 

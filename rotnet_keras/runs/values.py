@@ -27,15 +27,26 @@ RECIPE_TYPES: Types = {
     **dict.fromkeys(("probe", "table", "finding", "run", "picture"), list),
 }
 
+# The same of entries of their tables.
+Entries = Mapping[str, Types]
+FACT_ENTRIES: Entries = {"data": {"classes": list, "name": str}, "backbone": {"name": str, "taps": (dict, list)}}
+RECIPE_ENTRIES: Entries = {
+    "train": {"batch": int},
+    "rotation": {"angles": list},
+    "backbone": {"name": str, "blocks": int, "file": str},
+    "pretrained": {"file": str},
+    "data": {"name": str},
+}
+
 
 def known_facts(facts: Any) -> dict[str, Any]:
     """Return what `run.json` says, without values of a wrong type."""
-    return _of_types(facts, FACT_TYPES)
+    return _without_wrong(_of_types(facts, FACT_TYPES), FACT_ENTRIES)
 
 
 def known_recipe_values(values: Any) -> dict[str, Any]:
     """Return what a recipe says, without values of a wrong type."""
-    return _of_types(values, RECIPE_TYPES)
+    return _without_wrong(_of_types(values, RECIPE_TYPES), RECIPE_ENTRIES)
 
 
 def outcome_of(end: Event) -> str:
@@ -53,6 +64,15 @@ def file_named(folder: Path, name: Any) -> Path | None:
 def _of_types(values: Any, types: Types) -> dict[str, Any]:
     known = values if isinstance(values, dict) else {}
     return {key: value for key, value in known.items() if key not in types or _is_of(value, types[key])}
+
+
+def _without_wrong(values: dict[str, Any], entries: Entries) -> dict[str, Any]:
+    """Return values without entries of tables that are of a wrong type; what may not be a table stays as it is."""
+    tables = {key: values[key] for key in entries if isinstance(values.get(key), dict)}
+    return values | {
+        key: {name: value for name, value in table.items() if isinstance(value, entries[key].get(name, object))}
+        for key, table in tables.items()
+    }
 
 
 def _is_of(value: Any, expected: type | tuple[type, ...]) -> bool:

@@ -19,7 +19,6 @@ from rotnet_keras.runs.status import (
     summary,
     summary_lines,
     summary_row,
-    unreadable_as_run_error,
     verdict_text,
 )
 
@@ -54,13 +53,13 @@ def make(tmp_path):
 
 
 def step(number, **values):
-    rates = {"learning_rate": 0.1, "images_per_s": 10.0}
+    rates = {"epoch": 0.1, "learning_rate": 0.1, "images_per_s": 10.0}
     return {"kind": "step", "step": number, "loss": 0.5, "accuracy": 0.5, **rates, **values}
 
 
 def epoch(number, accuracy, loss=1.0):
     validation = {"accuracy": accuracy, "loss": loss}
-    return {"kind": "epoch", "step": number, "accuracy": accuracy, "loss": loss, "validation": validation}
+    return {"kind": "epoch", "step": number, "epoch": 1.0, "accuracy": accuracy, "loss": loss, "validation": validation}
 
 
 def checkpoint(number):
@@ -173,9 +172,48 @@ def test_damaged_folders_are_listed_among_the_others_and_reported(make, tmp_path
     for arguments in (("status",), ("report",), ("compare", "a")):
         result = invoke(*arguments, "no keys", cwd=tmp_path)
         assert "Traceback" not in result.stderr
-        assert "no keys cannot be read by this version of rotnet-keras" in result.stdout + result.stderr
+        assert f"{good.path.with_name('no keys') / 'events.jsonl'}, line 1: step: " in result.stdout + result.stderr
     for name in ODD:
         run = RunFolder(good.path.with_name(name))
-        with suppress(RunError), unreadable_as_run_error(run):
+        with suppress(RunError):
             verdict_text(run)
         assert summary_lines(summary(run)) and summary_row(summary(run))
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (step(2, loss="x"), "step: loss: expected a number or null, got 'x'"),
+        ({"kind": "step", "step": 2}, "step: epoch: expected a number, got nothing"),
+        ({**epoch(2, 0.5), "validation": {"accuracy": [1], "loss": 1}}, "epoch: validation: expected an evaluation"),
+        ({"kind": "end", "outcome": "failed"}, "end: message: expected a text, got nothing"),
+    ],
+)
+def test_the_line_of_a_damaged_event_is_named(make, event, said):
+    run = make(step(1), {"kind": "warning", "message": "w"}, event)
+    for arguments in (("status",), ("compare", run.path), ("report",)):
+        result = invoke(*arguments, run.path)
+        assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
+        assert f"{run.events_file}, line 3: {said}" in result.stderr
+    listed = summary(run)
+    assert listed["state"] == "unknown" and f"line 3: {said}" in listed["message"]
+
+
+@pytest.mark.parametrize("error", [AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError])
+@pytest.mark.parametrize("command", ["status", "runs", "compare"])
+def test_a_mistake_of_the_program_is_not_blamed_on_the_files(make, monkeypatch, command, error):
+    run = make(step(1), epoch(1, 0.5))
+
+    def planted(*arguments):
+        raise error("planted")
+
+    monkeypatch.setattr("rotnet_keras.runs.status.score_of", planted)
+    arguments = {"status": [run.path], "runs": ["--runs-dir", run.path.parent], "compare": [run.path, run.path]}
+    with pytest.raises(error, match="planted"):
+        invoke(command, *arguments[command])
+
+
+def test_a_loss_that_is_no_number_is_compared_as_unknown(make):
+    run = make(step(1), epoch(1, 0.5, loss=None))
+    rows = {row[0]: row[1] for row in comparison_table([run])[1]}
+    assert rows["loss, validation, last"] == "" and rows["rotation accuracy, validation, last"] == "50.0 %"

@@ -170,3 +170,19 @@ async def test_a_study_shows_its_tables_and_where_its_runs_are(runs_dir):
         await pilot.press("4")
         await until(pilot, lambda: "What came out, %" in shown(app, "#probe-tables"))
         assert "91.5 (91.1)" in shown(app, "#probe-tables")
+
+
+async def test_a_mistake_of_the_program_is_said_in_a_line_and_its_traceback_kept(runs_dir, monkeypatch):
+    def planted(*arguments):
+        raise AttributeError("planted")
+
+    monkeypatch.setattr(run_screen.CurvesTab, "show", planted)
+    monkeypatch.setattr(run_screen, "verdict", planted)
+    app = RotnetApp(runs_dir, fake_run(runs_dir, "good", epochs=2, outcome="finished"))
+    async with app.run_test(size=(200, 36)) as pilot:
+        await until(pilot, lambda: any("This tab cannot be drawn" in n.message for n in app._notifications))
+        (said, *_) = [n.message for n in app._notifications if "This tab cannot be drawn" in n.message]
+        assert "by a mistake of rotnet-tui: AttributeError: planted; the traceback is in " in said
+        kept = Path(said.rpartition(" is in ")[2]).read_text(encoding="utf-8")
+        assert "in planted" in kept and kept.endswith("AttributeError: planted\n")
+        await until(pilot, lambda: "This run cannot be judged, by a mistake of rotnet-tui" in text_of(app, "#strip"))

@@ -4,11 +4,9 @@ import os
 import shlex
 import subprocess
 import time
-import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-import platformdirs
 from textual import on, work
 from textual.app import App, ScreenStackError, SuspendNotSupported, SystemCommand
 from textual.binding import Binding
@@ -20,7 +18,7 @@ from rotnet_tui.commands import Commands
 from rotnet_tui.messages import CompareRuns, EditFile, NewRun, OpenRun, Perform, Refresh
 from rotnet_tui.screens.base import ActionScreen
 from rotnet_tui.screens.home import HomeScreen
-from rotnet_tui.settings import load_keymap, load_settings, save_settings
+from rotnet_tui.settings import keep_traceback, load_keymap, load_settings, save_settings
 from rotnet_tui.state.index import RunIndex
 
 TICK_SECONDS = 1.0
@@ -181,13 +179,7 @@ class RotnetApp(App[None]):
 
     def _handle_exception(self, error: Exception) -> None:
         """Keep the traceback in a file; Textual restores the terminal."""
-        folder = platformdirs.user_state_path("rotnet-keras")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.crash_report = folder / time.strftime("tui-crash-%Y%m%d-%H%M%S.txt")
-            self.crash_report.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        except OSError:
-            self.crash_report = None
+        self.crash_report = keep_traceback(error)
         super()._handle_exception(error)
 
 

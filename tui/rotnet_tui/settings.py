@@ -1,7 +1,9 @@
 """What the UI remembers between two sessions, and the keys that users have assigned."""
 
 import json
+import time
 import tomllib
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -10,6 +12,9 @@ import platformdirs
 from pydantic import BaseModel, ValidationError
 
 from rotnet_keras.files import write_atomically
+
+# By the text of a traceback: the file that it is in.
+_kept: dict[str, Path] = {}
 
 
 class Settings(BaseModel):
@@ -25,6 +30,24 @@ class Settings(BaseModel):
     worst: bool = False
     follow: bool = True
     pinned: list[str] = []
+
+
+def keep_traceback(error: Exception) -> Path | None:
+    """Write the traceback of a mistake of ours into the user's folder of logs; the same one is written once.
+
+    Returns:
+        The file; None if it cannot be written.
+    """
+    text = "".join(traceback.format_exception(error))
+    if text not in _kept:
+        folder = platformdirs.user_state_path("rotnet-keras")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _kept[text] = folder / time.strftime("tui-crash-%Y%m%d-%H%M%S.txt")
+            _kept[text].write_text(text, encoding="utf-8")
+        except OSError:
+            return None
+    return _kept[text]
 
 
 def settings_file() -> Path:

@@ -11,7 +11,7 @@ from rotnet_keras.runs.processes import Process
 from rotnet_tui.commands import Commands
 from rotnet_tui.messages import NewRun, Perform, Refresh
 from rotnet_tui.screens.dialogs import ConfirmDialog
-from rotnet_tui.settings import Settings
+from rotnet_tui.settings import Settings, keep_traceback
 from rotnet_tui.state.words import LIVE
 
 
@@ -125,3 +125,15 @@ def _since_checkpoint(run: RunFolder) -> str:
     step = max((e["step"] for e in tail if e["kind"] == "step"), default=0)
     saved = max((e["step"] for e in tail if e["kind"] == "checkpoint"), default=0)
     return f": {step - saved} steps" if step > saved else ""
+
+
+def mistake(what: str, error: Exception) -> str:
+    """Say in a line that the program has made a mistake, and where its traceback is.
+
+    Args:
+        what: what does not work because of it.
+        error: whose traceback is kept.
+    """
+    file = keep_traceback(error)
+    where = f"; the traceback is in {file}" if file else ""
+    return f"{what}, by a mistake of rotnet-tui: {type(error).__name__}: {error}{where}"

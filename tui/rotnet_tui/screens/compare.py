@@ -7,11 +7,14 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, VerticalScroll
+from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
+from rotnet_keras.errors import RunError
 from rotnet_keras.runs.folder import RunFolder
-from rotnet_keras.runs.status import UNREADABLE, comparison_table
+from rotnet_keras.runs.status import comparison_table
+from rotnet_tui.screens.base import mistake
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
 from rotnet_tui.widgets.chart import SMOOTHING, Chart, Curve
@@ -66,10 +69,13 @@ runs differ.
     def _draw(self) -> None:
         try:
             self._draw_all()
-        except UNREADABLE as error:
+        except RunError as error:
             # Events of another version, or damaged ones: the screen keeps what it shows.
-            message = f"These runs cannot be compared: {type(error).__name__}: {error}"
-            self.notify(message, severity="warning", markup=False)
+            self.notify(f"These runs cannot be compared: {error}", severity="warning", markup=False)
+        except NoMatches:
+            raise  # The screen is being removed.
+        except Exception as error:
+            self.notify(mistake("This screen cannot be drawn", error), severity="error", markup=False)
 
     def _draw_all(self) -> None:
         settings = self.settings

@@ -8,15 +8,15 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
+from textual.css.query import NoMatches
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from rotnet_keras.runs.folder import RunFolder
-from rotnet_keras.runs.status import UNREADABLE
 from rotnet_keras.runs.suitability import check_results, latest_suitability
 from rotnet_keras.runs.suitability import summary as suitability_summary
 from rotnet_keras.runs.verdict import verdict
 from rotnet_tui.commands import Commands
-from rotnet_tui.screens.base import ActionScreen
+from rotnet_tui.screens.base import ActionScreen, mistake
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
 from rotnet_tui.state.index import printable_summary
@@ -180,11 +180,13 @@ unfolds tracebacks.
             return
         self._drawn_at, self._cpu_at_draw = now, cpu
         self._stale.discard(name)
+        tab = self.query_one(f"#{name}", RunTab)
         try:
-            self.query_one(f"#{name}", RunTab).show(self.history, self._state)
-        except UNREADABLE as error:
-            # Events of another version, or damaged ones: the tab keeps what it shows.
-            self.notify(f"This tab cannot be drawn: {type(error).__name__}: {error}", severity="warning", markup=False)
+            tab.show(self.history, self._state)
+        except NoMatches:
+            raise  # The screen is being removed.
+        except Exception as error:  # Events were checked when they were read: the tab keeps what it shows.
+            self.notify(mistake("This tab cannot be drawn", error), severity="error", markup=False)
 
     @property
     def _tab(self) -> str:
@@ -301,8 +303,8 @@ def _verdict(history: History) -> tuple[str, str]:
         if event and any(result.likely for result in check_results(event)):
             return "flat", suitability_summary(event)
         judged = verdict(history.verdict_events(), history.task.num_classes)
-    except UNREADABLE as error:
-        return "unknown", f"The events of this run cannot be judged ({type(error).__name__}: {error})."
+    except Exception as error:  # Events were checked when they were read.
+        return "unknown", mistake("This run cannot be judged", error)
     return judged.level, judged.text
 
 

@@ -5,6 +5,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+from rotnet_keras.runs.event_fields import event_problem
 from rotnet_keras.runs.events import NEWEST_STEPS, STEP_PREFIX, Event, EventReader, parse_event
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.task_labels import Task, task_of
@@ -14,7 +15,6 @@ COLUMNS = ("step", "epoch", "seconds", "loss", "accuracy", "learning_rate", "ima
 MAX_STEPS = 8000
 # The usual size of a step event in the file.
 STEP_BYTES = 200
-KINDS_WITH_STEP = ("step", "epoch", "samples", "probe", "checkpoint", "resume")
 KEPT_KINDS = ("epoch", "samples", "probe", "suitability", "warning", "resume", "run", "picture")
 
 
@@ -118,13 +118,15 @@ class History:
 
     def _set_latest(self, line: bytes) -> None:
         event = parse_event(line)
-        if event is not None and _is_valid(event):
+        if event is not None and event_problem(event) is None:
             self.latest = event
             self._count_time(event)
 
     def _add(self, line: bytes) -> None:
         event = parse_event(line)
-        if event is None or not _is_valid(event):
+        problem = event and event_problem(event)
+        # Of a step, a curve can do without what is missing.
+        if event is None or (problem and (event["kind"] != "step" or "step" not in event)):
             self.reader.unreadable += 1
             return
         kind = event["kind"]
@@ -132,7 +134,7 @@ class History:
             self.end = None
         self._count_time(event)
         if kind == "step":
-            self.latest = event
+            self.latest = self.latest if problem else event
             self._append(event)
         elif kind == "resume":
             self._rewind(event)
@@ -168,18 +170,6 @@ class History:
         self.columns = {name: column[:count] for name, column in self.columns.items()}
         if self.latest and self.latest.get("step", 0) > step:
             self.latest = None
-
-
-def _is_valid(event: Event) -> bool:
-    """Whether an event has the fields that are drawn. An event of another version may lack some."""
-    validation = event.get("validation", {"accuracy": 0, "loss": 0, "confusion": []})
-    if event["kind"] in KINDS_WITH_STEP and not isinstance(event.get("step"), (int, float)):
-        return False
-    if event["kind"] == "epoch" and not isinstance(event.get("epoch"), (int, float)):
-        return False
-    if not isinstance(validation, dict) or not {"accuracy", "loss", "confusion"} <= validation.keys():
-        return False
-    return event["kind"] != "samples" or (isinstance(event.get("tiles"), list) and {"file", "tile"} <= event.keys())
 
 
 def _size(path: Path) -> int:
