@@ -128,8 +128,8 @@ def default_shape(data: Data) -> tuple[int | None, int | None]:
             pixels, _ = array_names(list(arrays))["train"]
             _, height, width, *channels = read_array_header(archive, f"{pixels}.npy")[0]
         return (height if height == width else None), (channels or [1])[0]
-    height, width, known = _prepared_shape(source)
-    return (height if height == width else None), known
+    tall, wide, known = _prepared_shape(source)
+    return (tall if tall == wide else None), known
 
 
 def sampled_channels(source: FolderSource) -> int:

@@ -62,7 +62,13 @@ LOSS = _or_null(NUMBER)
 EVALUATION: Mapping[str, Field] = {
     "accuracy": NUMBER,
     "loss": LOSS,
-    "score": _optional(NUMBER),
+    **dict.fromkeys(
+        (
+            *("score", "score_area", "score_eleven_points", "score_area_one_crop", "score_one_crop"),
+            "score_coco",
+        ),
+        _optional(NUMBER),
+    ),
     "per_class": _optional(SCORES),
     "confusion": _optional(MATRIX),
 }
@@ -119,11 +125,7 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
             lambda value: value is MISSING or _is_table(value, EVALUATION),
         ),
     },
-    "test": {
-        "step": NUMBER,
-        **EVALUATION,
-        **{f"score_{key}": _optional(NUMBER) for key in ("area", "eleven_points", "area_one_crop", "coco", "one_crop")},
-    },
+    "test": {"step": NUMBER, **EVALUATION},
     "checkpoint": {"step": NUMBER},
     "probe": {
         **dict.fromkeys(("weights", "tap", "head"), TEXT),

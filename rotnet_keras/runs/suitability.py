@@ -71,9 +71,9 @@ def check_results(event: Event) -> list[CheckResult]:
             likely = found["share"] >= BARS_SHARE
         elif key in SIMPLE_MODEL_LIMITS:
             measured = f"from this alone, a simple model predicts {_simple_model_accuracy(key, found, chance, axes)}"
-            rescaled = [_above_chance(found["axis"], 1 / axes)] if "axis" in found else []
+            rescaled = [_above_chance(found["axis"], 1 / axes)] if "axis" in found and axes > 1 else []
             rescaled += [] if key == "sharpness" else [_above_chance(found["accuracy"], chance)]
-            likely = max(rescaled) >= SIMPLE_MODEL_LIMITS[key]
+            likely = max(rescaled, default=0.0) >= SIMPLE_MODEL_LIMITS[key]
         elif key == "finest":
             accuracy = rotation_accuracy(event)
             measured = f"accuracy with it smoothed away: {_percent(found['accuracy'])}; with it: {_percent(accuracy)}"

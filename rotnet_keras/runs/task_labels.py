@@ -53,7 +53,7 @@ def score_of(event: Event) -> float:
     Of classification on VOC it is the mean area under the curve. Earlier versions wrote eleven-point precision as its
     `score`, which is not what the paper reports, and the area beside it.
     """
-    if "score_one_crop" in event and "score_eleven_points" not in event:
+    if {"score_one_crop", "score_area"} <= event.keys() and "score_eleven_points" not in event:
         return float(event["score_area"])
     return float(event["score"] if "score" in event else event["accuracy"])
 
