@@ -10,7 +10,7 @@ from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 from rotnet_keras.config.sections import Augment, Data
 from rotnet_keras.data.batches import center_crop, load_augmented
 from rotnet_keras.data.datasets import load
-from rotnet_keras.data.decoding import box_in_pixels, read_header, read_image, read_whole
+from rotnet_keras.data.decoding import box_in_pixels, read_center, read_header, read_image, read_whole
 from rotnet_keras.data.image_files import TRANSPOSES, stored_corners, transpose, upright_corners, upright_size
 from rotnet_keras.inference.loading import ImageLoader
 
@@ -73,6 +73,21 @@ def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(monkeypatch):
     read_image(jpeg, 50, 3)
     read_image(jpeg, 512, 3, (0.0, 0.0, 512.0, 512.0), 100)
     assert (126, 101) in seen and (251, 201) in seen and (1001, 803) not in seen
+
+
+@pytest.mark.parametrize(("width", "height"), [(90, 60), (60, 90)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_the_central_square_is_what_is_read(width, height, kind):
+    """White in the middle and black beside it, and in the middle of that a grey square of a third of the side."""
+    pixels = np.zeros((height, width), np.uint8)
+    top, left = (height - 60) // 2, (width - 60) // 2
+    pixels[top : top + 60, left : left + 60] = 255
+    pixels[top + 20 : top + 40, left + 20 : left + 40] = 128
+    content = saved(Image.fromarray(pixels), kind, **({"quality": 100} if kind == "JPEG" else {}))
+    expected = np.full((60, 60, 1), 255)
+    expected[20:40, 20:40] = 128
+    np.testing.assert_allclose(read_image(content, 60, 1), expected, atol=3)
+    np.testing.assert_allclose(read_center(content, 60, 1, 20), np.full((20, 20, 1), 128), atol=3)
 
 
 def test_an_image_whose_parts_are_no_whole_pixels_is_not_shifted():

@@ -151,8 +151,10 @@ def test_the_default_tap_is_chosen_once_and_stands_in_the_card(tmp_path):
         "validation_top1": 0.9,
         "confusion": np.eye(10, dtype=int).tolist(),
     }
+    # A baseline that is better does not choose the layer.
+    baseline = newest | {"tap": "conv1", "weights": "random", "validation_top1": 0.95}
     with run.events_file.open("a") as file:
-        file.write(json.dumps(newest) + "\n")
+        file.write("".join(json.dumps(event) + "\n" for event in (newest, baseline)))
     run.export.mkdir(exist_ok=True)
     keras_file(run.backbone, (16, 16, 3))
     # Of a run of an earlier version, whose `run.json` does not say it.

@@ -153,6 +153,13 @@ def test_few_labels_are_the_first_of_each_class_or_drawn_at_random(tiny_data):
     assert (chosen("random") != chosen("random", 1)).any()
 
 
+def test_images_without_a_label_are_not_among_the_labelled(tmp_path):
+    images, labels = np.zeros((12, 8, 8, 3), np.uint8), np.array([0, 1, -1] * 4)
+    np.savez(tmp_path / "some.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    dataset = load(Data(name=str(tmp_path / "some.npz"), validation=0.0))
+    assert labelled_subset(dataset, Labels(), (3, 0)).tolist() == [0, 1, 3, 4, 6, 7, 9, 10]
+
+
 def test_a_class_without_images_is_reported_and_left_out(tmp_path):
     images, labels = np.zeros((40, 8, 8, 3), np.uint8), np.arange(40) % 4 * 2
     np.savez(tmp_path / "gaps.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
