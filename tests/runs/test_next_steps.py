@@ -57,6 +57,17 @@ def test_a_run_on_ones_own_images_proposes_commands_for_them(tmp_path, own, monk
     assert commands(unlabelled)[0][:4] == ["probe", "run", "--runs-dir", str(tmp_path / "others")]
 
 
+def test_a_fine_tuned_run_proposes_to_predict_classes(tmp_path, own):
+    run = finished_on(tmp_path / "elsewhere", own, ["cat", "dog"])
+    run.recipe.write_text(f'kind = "classify"\n[data]\nname = "{own}"\n')
+    place = ["--runs-dir", str(tmp_path / "elsewhere")]
+    assert [words[0] for words in commands(run)] == ["embed"]
+    (run.export / "classifier.keras").touch()
+    predict, embed = commands(run)
+    assert predict == ["predict", "run", *place, str(own), "--to", "predictions.csv"]
+    assert embed == ["embed", "run", *place, str(own), "--to", "features.npz"]
+
+
 def test_a_run_on_known_data_proposes_how_to_train_on_ones_own(tmp_path, own):
     run = finished_on(tmp_path / "elsewhere", "fashion_mini", ["a"], "quickstart")
     first, recipes = next_steps(run)
