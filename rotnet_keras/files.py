@@ -326,3 +326,8 @@ def _new_name_beside(name: str, folder: int | None) -> str:
         with suppress(FileExistsError):
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder))
             return temporary
+
+
+def cache_folder() -> Path:
+    """Return the folder of decoded images and indices: the environment's ROTNET_CACHE_DIR, or ~/.cache/rotnet-keras."""
+    return Path(os.environ.get("ROTNET_CACHE_DIR", "~/.cache/rotnet-keras")).expanduser().absolute()

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rotnet_keras.data.stores import Progress, cache_folder, read_index
+from rotnet_keras.data.stores import Progress, read_index
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import make_private_folder, write_atomically
+from rotnet_keras.files import cache_folder, make_private_folder, write_atomically
 
 # Bytes of a hash, and files that are read between two reports of progress.
 DIGEST_BYTES, CHUNK = 16, 256

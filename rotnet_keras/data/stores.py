@@ -11,7 +11,7 @@ import numpy as np
 
 from rotnet_keras.config.sections import Data
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import make_private_folder
+from rotnet_keras.files import cache_folder, make_private_folder
 
 # The most that "auto" keeps in memory, in bytes, and the largest share of the free disk that it takes.
 MEMORY_BYTES = 500_000_000
@@ -138,11 +138,6 @@ def known_places(facts: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(kept, dict):
         return {}
     return {split: kept[split] for split in SPLITS if kept.get(split) in PLACES}
-
-
-def cache_folder() -> Path:
-    """Return the folder of decoded images: the environment's ROTNET_CACHE_DIR, or ~/.cache/rotnet-keras."""
-    return Path(os.environ.get("ROTNET_CACHE_DIR", "~/.cache/rotnet-keras")).expanduser().absolute()
 
 
 def decode_and_store(

@@ -16,10 +16,10 @@ import numpy as np
 
 from rotnet_keras.data import decoding
 from rotnet_keras.data.lazy_images import LazyImages
-from rotnet_keras.data.stores import cache_folder, read_index
+from rotnet_keras.data.stores import read_index
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import make_private_folder, write_atomically
+from rotnet_keras.files import cache_folder, make_private_folder, write_atomically
 
 # A record is the length of its data (8 bytes), a checksum of the length (4), the data, and their checksum (4).
 HEADER, FOOTER = 12, 4

@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rotnet_keras.data.stores import cache_folder
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import digest
+from rotnet_keras.files import cache_folder, digest
 from rotnet_keras.host import LIMITS_HINT, check_unpacked, limits_apply, python_command
-from rotnet_keras.runs import weights_reader
 from rotnet_keras.runs.zoo import FOLDER
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+# A program of its own: to import it would load h5py and NumPy.
+READER = Path(__file__).with_name("weights_reader.py")
 MEMBERS = {CONFIG, WEIGHTS, "metadata.json"}
 # The description of ConvNeXt XLarge, one of the longest, has 300 kB.
 MAX_CONFIG_BYTES = 2**24
@@ -192,7 +192,7 @@ def check_weights(path: Path) -> int:
         size = archive.getinfo(WEIGHTS).file_size
     seconds = int(SECONDS + size * SECONDS_PER_BYTE) if limits_apply() else 0
     memory = MEMORY + 8 * size if limits_apply() else 0
-    words = (weights_reader.__file__, str(path.absolute()), WEIGHTS, str(memory), str(seconds))
+    words = (str(READER), str(path.absolute()), WEIGHTS, str(memory), str(seconds))
     command = python_command(*words, isolated=True)
     try:
         found = subprocess.run(

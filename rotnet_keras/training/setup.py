@@ -15,10 +15,9 @@ from rotnet_keras.engine import device_name, keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.reports.report import write_report
 from rotnet_keras.reports.tables import result_tables
-from rotnet_keras.runs.suitability import QUESTION, latest_suitability, summary
+from rotnet_keras.runs.backbone_file import DEFAULT_TAP, choose_tap, read_backbone
 from rotnet_keras.runs.next_steps import next_steps
 from rotnet_keras.runs.suitability import QUESTION, latest_suitability, summary
-from rotnet_keras.runs.backbone_file import DEFAULT_TAP, choose_tap, read_backbone
 from rotnet_keras.training.cluster import TrainingProcess
 from rotnet_keras.training.devices import broadcast_from_chief
 from rotnet_keras.training.session import Session
@@ -40,9 +39,9 @@ def prepare_data(session: Session, strategy: tf.distribute.Strategy | None = Non
     data, process = session.recipe.data, session.process
     for what, sentence in understand(data) if process.chief else []:
         session.say(f"  {what}: {sentence}")
-    kept = known_places(session.folder.facts())
     if process.chief and (derived := session.folder.facts().get("derived")):
         session.say(f"  backbone: {derived}")
+    kept = known_places(session.folder.facts())
     dataset = datasets.load(data, session.progress, kept)
     if strategy and process.count > 1:
         chosen = _chosen_by_chief(strategy, process, kept)

@@ -158,7 +158,14 @@ def test_transfers_without_their_images_are_planned_from_published_sizes(recipe,
 
 
 def test_the_cost_of_detection_includes_the_head_of_every_region(runs_dir):
-    smaller = {"backbone.name": "compact", "taps": ["conv2"], "after": "conv2", "canvas.side": 64}
+    smaller = {
+        "backbone.name": "compact",
+        "taps": ["conv2"],
+        "after": "conv2",
+        "canvas.side": 64,
+        "canvas.short": 64,
+        "dropout": 0.0,
+    }
     few, many = (cost_of("voc07_detection", runs_dir, **smaller, **{"cells": cells}).parts[0].flop for cells in (2, 4))
     assert many > 1.5 * few
 

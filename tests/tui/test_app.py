@@ -108,7 +108,9 @@ async def test_killing_asks_first(runs_dir):
     facts = run.facts() | process_identity(sleeper)
     run.facts_file.write_text(json.dumps(facts))
     with run.events_file.open("a") as file:
-        file.write('{"kind":"step","time":1,"step":125,"loss":1,"accuracy":1,"learning_rate":1,"images_per_s":1}\n')
+        file.write(
+            '{"kind":"step","time":1,"step":125,"epoch":1,"loss":1,"accuracy":1,"learning_rate":1,"images_per_s":1}\n'
+        )
     work_on(run)
     app = RotnetApp(runs_dir, run)
     async with app.run_test(size=(120, 36)) as pilot:

@@ -179,7 +179,7 @@ def study(runs_dir, recipe_name):
     )
     run.facts_file.write_text(json.dumps(run.facts() | {"recipe": recipe_name}))
     measures = [{"value": 0.5}]
-    event = {"kind": "run", "time": 1, "name": "r", "seed": 0, "folder": "f", "measures": measures}
+    event = {"kind": "run", "time": 1, "step": 1, "name": "r", "seed": 0, "folder": "f", "measures": measures}
     end = run.events_file.read_text().splitlines()[-1]
     run.events_file.write_text(f"{json.dumps(event)}\n{end}\n")
     return run

@@ -199,7 +199,7 @@ def test_weights_are_counted(tmp_path):
 def test_weights_that_end_or_hang_the_reader_end_in_one_message(tmp_path, monkeypatch, program, reason):
     reader = tmp_path / "reader.py"
     reader.write_text(program)
-    monkeypatch.setattr(model_files.weights_reader, "__file__", str(reader))
+    monkeypatch.setattr(model_files, "READER", reader)
     monkeypatch.setattr(model_files, "SECONDS", 1)
     with pytest.raises(DataError, match=reason):
         check_weights(written(tmp_path / "model.keras", model(DENSE)))
