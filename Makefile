@@ -8,17 +8,21 @@ LOWEST_TESTS := tests/config/test_recipes.py tests/data/test_datasets.py tests/m
 	tests/tui/test_history.py tests/tui/test_app.py::test_filter_marks_and_pins
 LOWEST_TOOLS := pytest pytest-asyncio hypothesis
 
-.PHONY: quickstart test test-lowest test-slow soak mutants lint docs wheel-check lock lock-lowest clean
+.PHONY: quickstart test test-long test-lowest test-slow soak mutants lint docs wheel-check lock lock-lowest clean
 
 quickstart: .venv/.installed
 	$(BIN)/rotnet-keras run quickstart
 
 test: .venv/.installed-dev build/keras-3.8/.installed
-	$(BIN)/pytest -m "not slow" -n 2 --dist loadgroup
+	$(BIN)/pytest -m "not slow and not long" -n 2 --dist loadgroup
+
+# Whole runs: trainings that are stopped, resumed, transferred and exported.
+test-long: .venv/.installed-dev
+	$(BIN)/pytest -m long -n 2 --dist loadgroup
 
 # A selection of the tests, with the lowest versions that pyproject.toml allows.
 test-lowest: build/lowest/.installed
-	build/lowest/bin/pytest -m "not slow" -p no:cacheprovider $(LOWEST_TESTS)
+	build/lowest/bin/pytest -m "not slow and not long" -p no:cacheprovider $(LOWEST_TESTS)
 
 test-slow: .venv/.installed-dev
 	$(BIN)/pytest -m slow

@@ -20,6 +20,7 @@ socket.socket.connect = socket.socket.connect_ex = socket.socket.listen = socket
 """
 
 
+@pytest.mark.long
 def test_a_run_needs_no_home_locale_terminal_or_network_and_its_folder_may_have_any_name(
     tmp_path, tiny_recipe, tiny_data
 ):

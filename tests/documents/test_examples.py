@@ -22,6 +22,7 @@ def test_fine_tuning_needs_keras_alone(finished, tiny_data):
     assert float(spread) == pytest.approx(abs(single[2] - single[3]) / 2**0.5, abs=0.15)
 
 
+@pytest.mark.long
 def test_the_notebook_runs_from_top_to_bottom(finished, tiny_data):
     """Its cells are plain Python: no kernel is needed to run them one after the other."""
     notebook = json.loads((EXAMPLES / "finetune.ipynb").read_text(encoding="utf-8"))

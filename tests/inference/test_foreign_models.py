@@ -102,6 +102,7 @@ def test_the_size_of_images_is_said_where_the_model_leaves_it_open(tmp_path, pic
     assert result.returncode == 3 and "takes images of 20 x 20 x 3: leave --size out, got 30" in result.stderr
 
 
+@pytest.mark.long
 def test_a_model_of_any_size_is_probed(tmp_path, pictures):
     file, _ = saved(tmp_path / "any.keras", "any size")
     recipe = tmp_path / "probe.toml"

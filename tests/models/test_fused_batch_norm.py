@@ -59,6 +59,7 @@ def test_the_moving_variance_is_the_unbiased_one(shape, axis, synchronized, prec
     assert type(norm_of(with_stock_layers(trained))) is keras.layers.BatchNormalization
 
 
+@pytest.mark.long
 def test_synchronised_replicas_have_the_unbiased_variance_of_the_whole_batch():
     run_python("""if True:
         import numpy as np

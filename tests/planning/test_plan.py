@@ -184,6 +184,7 @@ def test_a_plan_of_this_machine_times_transfers_with_and_without_their_backbone(
     assert found["pretrained-s0"].parts[0].flop == found["random-s0"].parts[0].flop > 0, "the same backbone"
 
 
+@pytest.mark.long
 def test_the_command_prints_phases_and_assumptions(runs_dir):
     result = run_cli("plan", "cifar_nin", "--devices", "2x8xH100", cwd=runs_dir.parent)
     assert result.returncode == 0, result.stderr

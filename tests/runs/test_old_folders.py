@@ -45,6 +45,7 @@ def test_they_are_found_by_the_recipe_that_they_were_made_with(old_runs):
     assert "old name" not in invoke("report", "finished", "--runs-dir", old_runs).stderr
 
 
+@pytest.mark.long
 def test_a_stopped_one_is_resumed_to_its_end(old_runs):
     run = RunFolder(old_runs / "stopped")
     before = events_of(run, "step")
@@ -61,6 +62,7 @@ def test_a_stopped_one_is_resumed_to_its_end(old_runs):
     }
 
 
+@pytest.mark.long
 def test_their_exports_are_converted_and_compute_what_they_did(old_runs):
     result = run_cli("export", "finished", "--to", "savedmodel", "--runs-dir", old_runs)
     assert result.returncode == 0, result.stderr

@@ -90,6 +90,7 @@ print("loaded")
     return [[float(value) for value in row] for row in rows]
 
 
+@pytest.mark.long
 def test_a_detector_trains_reports_and_exports(kit, tmp_path):
     # In 16 bits too: layers of keras-cv that make others do not work there.
     run, test = learned(tmp_path / "detection.toml", RECIPE, kit, "train.steps=16", "train.precision=mixed_bfloat16")

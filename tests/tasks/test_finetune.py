@@ -76,6 +76,7 @@ def test_semi_supervised_training_from_scratch_learns_reports_and_exports(recipe
     assert keras.models.load_model(run.backbone).layers[-1].name == "conv2"
 
 
+@pytest.mark.long
 def test_images_without_a_label_are_left_out_of_fine_tuning(finished, recipe, tiny_data):
     with np.load(tiny_data) as arrays:
         values = {name: arrays[name].astype(int) if name[0] == "y" else arrays[name] for name in arrays.files}
@@ -94,6 +95,7 @@ def test_images_without_a_label_are_left_out_of_fine_tuning(finished, recipe, ti
     assert "30 of 40 test images have the label -1" in said and "train images have the label -1" in said
 
 
+@pytest.mark.long
 def test_fine_tuning_changes_all_backbone_layers_and_a_probe_none(finished, recipe):
     _, pretraining = finished
     head = f'[pretrained]\nrun = "{pretraining.path}"\nlearning_rate = 1e-5\n[head]\nname = "mlp"\ntap = "conv1"\n'

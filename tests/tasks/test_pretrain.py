@@ -56,6 +56,7 @@ def test_the_report_is_one_file_with_tables_and_figures(finished):
     assert "![Curves](figures/curves.png)" in (run.path / "report.md").read_text()
 
 
+@pytest.mark.long
 def test_a_diverging_loss_stops_the_run_and_says_how_to_go_on(tiny_recipe):
     result, run = start(tiny_recipe, "optimizer.learning_rate=1e30", "schedule.name=constant")
     assert result.returncode == 1 and run.state() == "failed"
@@ -96,6 +97,7 @@ def test_the_variants_train_and_export(tiny_recipe, options):
     assert (run.path / "tensorboard").is_dir() == ("train.tensorboard=true" in options)
 
 
+@pytest.mark.long
 def test_a_folder_with_broken_images_trains_and_names_them(tmp_path, tiny_recipe):
     from PIL import Image
 
@@ -121,6 +123,7 @@ def test_a_folder_with_broken_images_trains_and_names_them(tmp_path, tiny_recipe
     assert all("\x1b" not in (run.path / name).read_text() for name in ("report.md", "report.html"))
 
 
+@pytest.mark.long
 def test_from_python(tmp_path, tiny_recipe):
     code = """
 import sys, rotnet_keras

@@ -104,6 +104,7 @@ def test_probes_between_epochs_do_not_change_the_training(finished, tiny_recipe)
     assert [e["step"] for e in events_of(run, "probe")] == [10, 10, 20, 20, 30, 30]
 
 
+@pytest.mark.long
 def test_a_probe_recipe_finds_the_run_and_gives_the_same_result(finished, tmp_path, tiny_data):
     _, run = finished
     recipe = tmp_path / "probe.toml"
@@ -155,6 +156,7 @@ def probed(finished, tmp_path_factory, tiny_data):
     return result, run
 
 
+@pytest.mark.long
 def test_repeats_differ_with_all_labels_and_for_knn_with_drawn_labels(probed):
     result, run = probed
     linear, drawn, whole = ([e for e in events_of(run, "probe") if e["probe"] == i] for i in range(3))
@@ -166,6 +168,7 @@ def test_repeats_differ_with_all_labels_and_for_knn_with_drawn_labels(probed):
     assert result.stdout.count("k-NN on labels that are not drawn is the same 5 times: it is done once") == 1
 
 
+@pytest.mark.long
 def test_a_probe_killed_between_the_results_of_two_layers_writes_the_missing_ones(probed):
     _, whole = probed
     run = run_of(whole.path.parent.parent, "killed")

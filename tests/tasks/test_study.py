@@ -44,6 +44,7 @@ def study(tmp_path, tiny_data):
     return path
 
 
+@pytest.mark.long
 def test_a_study_makes_missing_runs_and_fills_its_tables(study):
     result = run_cli("run", study, "scale=cpu", "--name", "study", cwd=study.parent)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -66,6 +66,7 @@ def kit(tmp_path_factory):
     return make_kit(tmp_path_factory.mktemp("kit"), 20)
 
 
+@pytest.mark.long
 def test_classification_overfits_twenty_images_and_its_export_classifies_them(kit, tmp_path):
     recipe = tmp_path / "classification.toml"
     recipe.write_text(CLASSIFICATION.format(kit=kit, classes=list(COLOURS)))
@@ -90,6 +91,7 @@ assert not any("rotnet" in name for name in sys.modules)
     assert bus > 0.8 > max(others) >= 0
 
 
+@pytest.mark.long
 def test_segmentation_overfits_twenty_images_and_its_export_segments_them(kit, tmp_path):
     recipe = tmp_path / "segmentation.toml"
     recipe.write_text(SEGMENTATION.format(kit=kit, classes=list(COLOURS)))
@@ -135,6 +137,7 @@ def test_deeplab_combines_two_feature_maps_of_any_sizes(kit, tmp_path):
     assert "score" in names and not any(name.startswith("block") for name in names)
 
 
+@pytest.mark.long
 def test_a_broken_annotation_is_reported_before_training(kit, tmp_path):
     broken = make_kit(tmp_path / "broken", 8)
     (broken / "Annotations" / "000003.xml").write_text("")

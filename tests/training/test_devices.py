@@ -91,6 +91,7 @@ def test_two_replicas_learn_what_one_device_learns(alone, tiny_recipe):
     )
 
 
+@pytest.mark.long
 def test_two_processes_learn_what_one_learns(alone, tiny_recipe):
     folder = tiny_recipe.parent
     results = ends(start_workers("run", tiny_recipe, "--name", "run", *WHOLE_BATCH, cwd=folder))
@@ -133,6 +134,7 @@ def test_when_one_process_dies_the_others_end_and_all_resume(tiny_recipe):
     assert_same_end(run, run_of(folder, "whole"))
 
 
+@pytest.mark.long
 def test_a_batch_that_is_no_multiple_of_the_devices_is_refused(tiny_recipe):
     result = run_cli("run", tiny_recipe, "train.batch=15", "devices.replicas=2", cwd=tiny_recipe.parent)
     assert result.returncode == 2

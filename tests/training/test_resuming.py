@@ -15,6 +15,7 @@ from support.tiny import shared_data
 from support.whole_runs import assert_same_end, events_of, run_of, start, wait_for_step
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
@@ -45,6 +46,7 @@ def test_a_run_stopped_killed_and_resumed_ends_with_the_same_weights(finished, t
     assert invoke("resume", "run", cwd=folder).returncode == 1
 
 
+@pytest.mark.long
 def test_a_run_of_the_resolved_recipe_gives_the_same_weights_though_its_terminal_is_closed(finished, tmp_path):
     _, whole = finished
     process, terminal = pty.fork()

@@ -52,6 +52,7 @@ async def test_the_form_explains_mistakes_beside_the_field(runs_dir):
     assert not list_runs(runs_dir)
 
 
+@pytest.mark.long
 async def test_the_form_opens_for_every_shipped_recipe(runs_dir):
     """Its fields hold the values of the recipe, and an untouched form overrides none of them."""
     app = RotnetApp(runs_dir)

@@ -166,6 +166,7 @@ def lifetime(run):
     return next(e["time"] for e in events if e["kind"] == "start"), events[-1]["time"]
 
 
+@pytest.mark.long
 def test_a_session(terminal, tmp_path, tiny_recipe):
     terminal.start()
     terminal.wait_for("quickstart takes a few minutes")
