@@ -34,7 +34,8 @@ def process():
 def worked_on_by(process, runs_dir, steps=(), saved=None):
     facts = process_identity(process) | {"host": os.uname().nodename}
     run = create_run(runs_dir, "a", "", facts)
-    events = [{"kind": "step", "time": time.time(), "step": step} for step in steps]
+    figures = dict.fromkeys(("epoch", "loss", "accuracy", "learning_rate", "images_per_s"), 1.0)
+    events = [{"kind": "step", "time": time.time(), "step": step, **figures} for step in steps]
     if saved:
         events.append({"kind": "checkpoint", "time": time.time(), "step": saved})
     run.events_file.write_text("".join(json.dumps(event) + "\n" for event in events))
@@ -96,7 +97,7 @@ def started_elsewhere(runs_dir, age=5.0, kinds=("start", "step"), **facts):
     """A run of this moment whose process was started on another machine."""
     facts = {"pid": os.getpid(), "since_boot": 1.0, "host": "far", "machine": "m", "boot": "b"} | facts
     run = create_run(runs_dir, "a", "", {"created": time.time() - age, **facts})
-    values = {"step": 1, "loss": 1.0, "accuracy": 0.5, "learning_rate": 0.1, "images_per_s": 1.0}
+    values = {"step": 1, "epoch": 0.1, "loss": 1.0, "accuracy": 0.5, "learning_rate": 0.1, "images_per_s": 1.0}
     events = [{"kind": kind, "time": time.time() - age, **values} for kind in kinds]
     run.events_file.write_text("".join(json.dumps(event) + "\n" for event in events))
     for file in (run.events_file, run.facts_file):

@@ -27,7 +27,8 @@ def writer(tmp_path):
 
 def write_training(writer, steps=60, loss=0.5):
     for step in range(10, steps + 1, 10):
-        writer.write("step", step=step, loss=loss, accuracy=0.5, learning_rate=0.1, images_per_s=10.0, data_wait=0.0)
+        rates = {"learning_rate": 0.1, "images_per_s": 10.0, "data_wait": 0.0}
+        writer.write("step", step=step, epoch=step / 20, loss=loss, accuracy=0.5, **rates)
         if step % 20 == 0:
             writer.write("epoch", step=step, epoch=step / 20, loss=loss, accuracy=0.5,
                          validation={"loss": loss, "accuracy": step / 100, "confusion": []})  # fmt: skip

@@ -177,7 +177,15 @@ def test_findings_may_compare_the_first_and_the_last_value_of_a_row(study):
     run.recipe.write_text(f"{run.recipe.read_text()}\n{claim}")
     # By their numbers, not by how they are written.
     measured = [{"epoch": epoch, "value": value} for epoch, value in ((10.0, 0.7), (9.0, 0.8), (1.0, 0.5))]
-    line = {"kind": "run", "time": 1.0, "name": "rotnet", "seed": 0, "folder": "rotnet", "measures": measured}
+    line = {
+        "kind": "run",
+        "time": 1.0,
+        "step": 1,
+        "name": "rotnet",
+        "seed": 0,
+        "folder": "rotnet",
+        "measures": measured,
+    }
     run.events_file.write_text(json.dumps(line) + "\n")
     assert invoke("report", "study", cwd=study.parent).returncode == 0
     told = "| It learns | holds | rotation, last over rotation, first: +20.0 |"
