@@ -6,7 +6,7 @@ BIN := .venv/bin
 LOWEST_TESTS := tests/config/test_recipes.py tests/data/test_datasets.py tests/models/test_export.py \
 	tests/models/hostile tests/runs/test_zoo.py tests/tasks/test_pretrain.py tests/inference/test_embeddings.py \
 	tests/tui/test_history.py tests/tui/test_app.py::test_filter_marks_and_pins
-LOWEST_TOOLS := pytest pytest-asyncio hypothesis
+LOWEST_TOOLS := pytest pytest-asyncio pytest-xdist hypothesis
 
 .PHONY: quickstart test test-long test-lowest test-slow soak mutants lint docs wheel-check lock lock-lowest clean
 
@@ -22,7 +22,7 @@ test-long: .venv/.installed-dev
 
 # A selection of the tests, with the lowest versions that pyproject.toml allows.
 test-lowest: build/lowest/.installed
-	build/lowest/bin/pytest -m "not slow and not long" -p no:cacheprovider $(LOWEST_TESTS)
+	build/lowest/bin/pytest -m "not slow and not long" -n 2 --dist loadgroup -p no:cacheprovider $(LOWEST_TESTS)
 
 test-slow: .venv/.installed-dev
 	$(BIN)/pytest -m slow
