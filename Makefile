@@ -76,7 +76,7 @@ clean:
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch .venv/.installed $@
 
-build/lowest/.installed: pyproject.toml constraints-lowest.txt
+build/lowest/.installed: pyproject.toml constraints-lowest.txt Makefile
 	rm -rf build/lowest && $(PYTHON) -m venv build/lowest
 	build/lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable . $(LOWEST_TOOLS)
 	touch $@
