@@ -76,9 +76,9 @@ class PartialResults:
             raise DataError(f"{self.path}: not the partial results of this command: remove it, or write another file")
         changed = [key for key in self._about if found.get(key) != self._about[key]]
         if changed:
-            told = [f"{key} {found.get(key)!r} instead of {self._about[key]!r}" for key in changed]
+            values = [f"{key} {found.get(key)!r} instead of {self._about[key]!r}" for key in changed]
             raise RecipeError(
-                f"{self.path} has the results of a command that was stopped, with {first_few(told)}: repeat that "
+                f"{self.path} has the results of a command that was stopped, with {first_few(values)}: repeat that "
                 "command to finish it, or remove the file to begin anew"
             )
 

@@ -1,4 +1,4 @@
-"""The terminal UI as a web page for whoever has its address: other pages, users and machines are turned away."""
+"""The terminal UI as a web page for whoever has its address; other pages, users and machines are refused."""
 
 import hmac
 import re
