@@ -22,9 +22,13 @@ SLEEP = "import time; time.sleep(300)"
 @pytest.fixture
 def process(request):
     """A process of this user; a test can give the word that its command line ends with."""
-    with subprocess.Popen([sys.executable, "-c", SLEEP, getattr(request, "param", "mine")]) as process:
-        yield psutil.Process(process.pid)
-        process.kill()
+    with subprocess.Popen([sys.executable, "-c", SLEEP, getattr(request, "param", "mine")]) as child:
+        process = psutil.Process(child.pid)
+        # A process that the kernel is still starting has no command line yet.
+        while not process.cmdline():
+            time.sleep(0.001)
+        yield process
+        child.kill()
 
 
 def naming(process, runs_dir, locked):
