@@ -5,6 +5,7 @@ and a short description can ask for any amount of memory. So a file may name the
 its weights must be as many as they are said to be.
 """
 
+import hashlib
 import json
 import subprocess
 import zipfile
@@ -32,7 +33,7 @@ MAX_VALUES = 2**29
 MAX_DEPTH = 100
 # For reading weights: seconds, seconds per byte, and the memory of Python with h5py beside the weights.
 SECONDS, SECONDS_PER_BYTE, MEMORY = 60, 1 / 20e6, 2**30
-# Digests of the files that were written or checked here, one a line.
+# Files that were written or checked here, one a line: a digest of the content, and one of what the file system tells.
 CHECKED = "checked_models.txt"
 
 MODELS = {"Functional", "Model", "Sequential"}
@@ -209,21 +210,38 @@ def check_weights(path: Path) -> int:
 
 
 def is_checked(path: Path) -> bool:
-    """Whether this file ships with the package, was written by it, or was checked before, with just this content."""
+    """Whether this file ships with the package, was written by it, or was checked before, with just this content.
+
+    A large file that nobody has changed since then is not read again.
+    """
     if path.resolve().is_relative_to(FOLDER.resolve()):
         return True
     try:
-        return digest(path) in (cache_folder() / CHECKED).read_text(encoding="utf-8").split()
+        known = (cache_folder() / CHECKED).read_text(encoding="utf-8").split()
+        if _unchanged(path) in known:
+            return True
+        if digest(path) not in known:
+            return False
     except (OSError, ValueError):
         return False
+    remember_checked(path)
+    return True
 
 
 def remember_checked(path: Path) -> None:
     """Note that a file needs no check, where the cache folder can be written to."""
     with suppress(OSError):
         cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+        unchanged = _unchanged(path)
         with (cache_folder() / CHECKED).open("a", encoding="utf-8") as file:
-            file.write(f"{digest(path)}\n")
+            file.write(f"{digest(path)} {unchanged}\n")
+
+
+def _unchanged(path: Path) -> str:
+    """Return a digest of what changes whenever a file does: its time of change is set by the kernel alone."""
+    found = path.stat()
+    told = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
 
 
 def _unsafe(path: Path, reason: str) -> DataError:

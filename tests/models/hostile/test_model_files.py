@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import resource
 import time
 import zipfile
@@ -254,9 +255,19 @@ def test_a_model_of_others_is_checked_once_and_computes_the_same(tmp_path, monke
     assert is_checked(path)
     monkeypatch.setattr(export, "check_weights", lambda path: pytest.fail("checked twice"))
     export.load_backbone(path)
-    with path.open("ab") as file:
+    with monkeypatch.context() as patch:
+        patch.setattr(model_files, "digest", lambda path: pytest.fail("an unchanged file was read"))
+        assert is_checked(path)
+    copy = tmp_path / "copy.keras"
+    copy.write_bytes(path.read_bytes())
+    assert is_checked(copy)
+    # The same name, size and time of modification, and another content.
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
         file.write(b"x")
-    assert not is_checked(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size and not is_checked(path)
 
 
 def test_what_ships_and_what_is_written_needs_no_check(tmp_path, monkeypatch):
