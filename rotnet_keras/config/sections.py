@@ -284,6 +284,11 @@ class Devices(Section):
     sync_batch_norm: bool = Field(
         False, description="Normalise over the whole batch instead of each replica's share of it; this is slower."
     )
+    deterministic: bool = Field(
+        True,
+        description="Let operations sum in a fixed order, so that a run repeats on the same device. false: a GPU may "
+        "take its fastest kernels and compile steps with XLA, and runs differ in their last bits; never on a TPU.",
+    )
 
     @model_validator(mode="after")
     def _check_replicas(self) -> "Devices":

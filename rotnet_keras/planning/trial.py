@@ -23,7 +23,7 @@ from rotnet_keras.models.rotnet import Classifier
 from rotnet_keras.planning.transfers import build_transfer_model, evaluate_one_image, passes_per_image, transfer_batches
 from rotnet_keras.planning.workload import TRAINING_FORWARD_PASSES, probe_rounds
 from rotnet_keras.tasks.finetune import build_classifier
-from rotnet_keras.tasks.pretrain import build_rotnet
+from rotnet_keras.tasks.pretrain import build_rotnet, initial_backbone
 from rotnet_keras.training.setup import backbone_input_shape
 from rotnet_keras.training.trainer import compile_model
 
@@ -80,17 +80,17 @@ def _key(trial: Trial) -> str:
 def _time_task(trial: Trial) -> list[float]:
     recipe, dataset = trial.recipe, trial.dataset
     if isinstance(recipe, PretrainRecipe):
-        engine.configure(recipe.seed, engine.resolve_precision(recipe.train.precision))
+        engine.configure(recipe.seed, engine.resolve_precision(recipe.train.precision), recipe.devices.deterministic)
         training = _time_training(recipe, dataset, build_rotnet(recipe, dataset), labelled=False)
         with engine.dtype_policy("float32"):
-            backbone = _build_backbone(recipe.backbone, dataset, recipe.augment)
+            backbone = initial_backbone(recipe, dataset, backbone_input_shape(dataset, recipe.augment))
             probes = [
                 probe_rounds(p, recipe, dataset) * _time_probe(p, backbone, dataset, recipe.augment)
                 for p in recipe.probe
             ]
         return [*training, *probes]
     if isinstance(recipe, ClassifyRecipe):
-        engine.configure(recipe.seed, engine.resolve_precision(recipe.train.precision))
+        engine.configure(recipe.seed, engine.resolve_precision(recipe.train.precision), recipe.devices.deterministic)
         spec = recipe.backbone or trial.spec
         with (
             engine.dtype_policy("float32")
@@ -100,7 +100,7 @@ def _time_task(trial: Trial) -> list[float]:
             backbone = _build_backbone(spec, dataset, recipe.augment) if spec else _load_backbone(recipe.pretrained)
         return _time_training(recipe, dataset, build_classifier(recipe, dataset, backbone), labelled=True)
     if isinstance(recipe, TransferRecipe):
-        engine.configure(recipe.seed, engine.resolve_precision(recipe.train.precision))
+        engine.configure(recipe.seed, engine.resolve_precision(recipe.train.precision), recipe.devices.deterministic)
         return _time_transfer(recipe, dataset)
     assert isinstance(recipe, ProbeRecipe)
     engine.configure(recipe.seed, "float32")

@@ -52,51 +52,72 @@ class AfterStep(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+# The loss is read for the progress line no more often. Reading it waits for the device, which else works ahead.
+READ_SECONDS = 0.5
+
+
 class StepEvents(keras.callbacks.Callback):
     """Reports the metrics averaged over every few steps, and ends a training whose loss is not finite.
 
+    The loss is read when an event is due, and for the progress line twice a second at most: a GPU waits for nobody in
+    the other steps. A loss that is not finite stays so in the average, and is seen at the next reading.
+
     Args:
         write: called with step, loss, accuracy, learning_rate, images_per_s, steps (how many were averaged) and
-            data_wait (the share of the time, 0 to 1, in which the steps waited for their images).
+            data_wait (the share of the time, 0 to 1, in which the process waited for images; a GPU may have been at
+            work meanwhile).
         first: the step at which the next `fit` starts.
         every: the number of steps that are averaged.
         batch: images per step.
 
     Attributes:
-        latest: loss and accuracy of the present average.
+        latest: loss and accuracy of the present average, as last read; empty before the first reading.
     """
 
     def __init__(self, write: Callable[..., None], first: int, every: int, batch: int) -> None:
         super().__init__()
         self.write, self.first, self.every, self.batch = write, first, every, batch
         self.latest: dict[str, float] = {}
-        self._pending = 0
+        self._logs: dict[str, Any] = {}
+        self._pending, self._last_read = 0, -math.inf
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start the clock."""
         self._since, self._wait = time.perf_counter(), self.model.input_wait
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Check the loss, and write an event if one is due.
+        """Write an event if one is due.
 
         Raises:
             DivergedError: the loss is infinite or NaN.
         """
         self.step = self.first + batch + 1
-        self.latest = {key: float((logs or {})[key]) for key in ("loss", "accuracy")}
+        self._logs = logs or {}
         self._pending += 1
+        if self.step % self.every == 0:
+            self.flush()
+        elif time.perf_counter() - self._last_read >= READ_SECONDS:
+            self._read()
+
+    def _read(self) -> None:
+        """Read the metrics from the device, which waits until it has done the step."""
+        self.latest = {key: float(self._logs[key]) for key in ("loss", "accuracy")}
+        self._last_read = time.perf_counter()
         if not math.isfinite(self.latest["loss"]):
             rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
             raise DivergedError(
-                f"the loss became {self.latest['loss']} in step {self.step} at learning rate {rate:.4g}"
+                f"the loss became {self.latest['loss']} by step {self.step} at learning rate {rate:.4g}"
             )
-        if self.step % self.every == 0:
-            self.flush()
 
     def flush(self) -> None:
-        """Write an event for the steps since the last one, and start a new average."""
+        """Write an event for the steps since the last one, and start a new average.
+
+        Raises:
+            DivergedError: the loss is infinite or NaN.
+        """
         if not self._pending:
             return
+        self._read()
         now = time.perf_counter()
         self.write(
             step=self.step,

@@ -63,7 +63,7 @@ def configure_tensorflow(session: Session, recipe: TrainingRecipe) -> tf.distrib
         RecipeError: the devices that the recipe asks for are not available.
     """
     precision = run_precision(session, recipe)
-    engine.configure(recipe.seed, precision, deterministic=recipe.devices.strategy != "tpu")
+    engine.configure(recipe.seed, precision, recipe.devices.deterministic and recipe.devices.strategy != "tpu")
     strategy = strategy_for(recipe.devices)
     session.stop.listen()
     return strategy
@@ -72,6 +72,9 @@ def configure_tensorflow(session: Session, recipe: TrainingRecipe) -> tf.distrib
 def compile_model(model: TrainingModel, recipe: TrainingRecipe) -> None:
     """Compile a model with the optimizer and the label smoothing of a recipe."""
     model.compile_for(build_optimizer(recipe.optimizer), recipe.train.label_smoothing)
+    # Keras leaves XLA off where operations are deterministic. On a CPU, XLA's convolutions are slow.
+    if not (tf.config.list_physical_devices("GPU") or recipe.devices.strategy == "tpu"):
+        model.jit_compile = False
     model.optimizer.build(model.trainable_variables)
 
 
@@ -262,6 +265,7 @@ class Trainer(ABC, Generic[DatasetT]):
                 shuffle=False,
                 callbacks=[rate, events, AfterStep(after_step)],
             )
+            events.flush()
         except DivergedError as error:
             raise DivergedError(f"{error}; {self._divergence_advice()}") from None
         except LOST_PROCESS_ERRORS:
@@ -272,7 +276,6 @@ class Trainer(ABC, Generic[DatasetT]):
                 "another process of this training has ended or cannot be reached. Start all processes again with "
                 f"rotnet-keras resume; they continue from the last checkpoint. Details are in {self.session.folder.log}"
             ) from None
-        events.flush()
         self.position.step = events.step
 
     def _write_step(self, step: int, steps: int, loss: float, accuracy: float, **values: float) -> None:
