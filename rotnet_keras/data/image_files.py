@@ -37,7 +37,7 @@ MAX_SCANS = 100
 # Images with more pixels are decoded one after another, so that several cores do not need several times their memory.
 LARGE_PIXELS = 20_000_000
 # Bytes of a file that are searched at once.
-PIECE = 1 << 20
+PIECE = 1 << 16
 
 # EXIF orientations, and how Pillow transposes the stored pixels of each into the upright ones.
 TRANSPOSES = {
@@ -71,7 +71,10 @@ def _budget(variable: str, default: int) -> int:
     Raises:
         DataError: the environment's is no whole number above 0.
     """
-    text = os.environ.get(variable, str(default)).replace("_", "").replace(",", "")
+    text = os.environ.get(variable)
+    if text is None:
+        return default
+    text = text.replace("_", "").replace(",", "")
     if not text.isascii() or not text.isdigit() or not int(text):
         raise DataError(f"{variable}: expected a whole number above 0, got {os.environ[variable]!r}")
     return int(text)
