@@ -1,6 +1,7 @@
 """The command init: inspect images of one's own, and write a recipe that fits them."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +15,18 @@ from rotnet_keras.cli.options import (
     echo,
     echo_json,
     echo_table,
+    find_model,
     json_option,
     option,
     require_parent_folder,
+    runs_dir_option,
     show_progress,
 )
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.files import write_atomically
 
 if TYPE_CHECKING:
+    from rotnet_keras.config.schema import BackboneSource
     from rotnet_keras.data.audit import ImageAudit
 
 
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     examples=(
         "rotnet-keras init photos",
         "rotnet-keras run photos.toml",
+        "rotnet-keras init photos --from compact5_photos",
     )
 )
 @argument("images", "IMAGES", "A folder of images, or an .npz file of arrays.")
@@ -41,8 +46,15 @@ if TYPE_CHECKING:
     default=60,
     help="How long training may take on this machine.",
 )
+@option(
+    "--from",
+    "model",
+    metavar="MODEL",
+    help="Go on from the weights of this pretrained model, run or .keras file, instead of from scratch.",
+)
+@runs_dir_option
 @json_option
-def init(images: str, output: Path | None, minutes: float, as_json: bool) -> None:
+def init(images: str, output: Path | None, minutes: float, model: str | None, runs_dir: Path, as_json: bool) -> None:
     """Inspect your images and write a recipe for them.
 
     Lists sizes, classes, duplicates and unreadable files, times a few training steps, and chooses backbone, image size,
@@ -55,6 +67,7 @@ def init(images: str, output: Path | None, minutes: float, as_json: bool) -> Non
     if file.exists():
         raise RecipeError(f"{file} exists already: move it away, or choose another name with --output FILE")
     require_parent_folder(file)
+    source = _source(model, runs_dir) if model else None
     try:
         images.encode()
     except UnicodeEncodeError:
@@ -67,17 +80,32 @@ def init(images: str, output: Path | None, minutes: float, as_json: bool) -> Non
         echo("Timing a few training steps; this takes half a minute.")
     from rotnet_keras.planning.proposal import propose_recipe
 
-    proposal = propose_recipe(found, file, minutes)
+    proposal = propose_recipe(found, file, minutes, source, runs_dir)
     write_atomically(file, proposal.text.encode())
     if as_json:
-        echo_json({**found.json_values(), "recipe": str(file), "epochs": proposal.epochs, "advice": proposal.advice})
+        proposed = {"epochs": proposal.epochs, "advice": proposal.advice, "pretrained": proposal.pretrained}
+        echo_json({**found.json_values(), "recipe": str(file), **proposed})
         return
     length = f"{proposal.epochs} epochs in batches of {proposal.batch} images"
     echo(f"Wrote {file}: {length}. Start it: rotnet-keras run {file}")
     if proposal.advice:
         echo(proposal.advice)
+    if proposal.pretrained:
+        echo(
+            f"{proposal.pretrained} comes with the package and takes such images. To go on from its weights: "
+            f"rotnet-keras init {shlex.quote(images)} --from {proposal.pretrained}"
+        )
     echo("For a short trial, add train.epochs=2.")
     echo("The report of the run says whether rotation is a sensible task for these images.")
+
+
+def _source(model: str, runs_dir: Path) -> "BackboneSource":
+    """Where a backbone to go on from is, as a recipe says it."""
+    from rotnet_keras.config.schema import BackboneSource
+
+    if isinstance(found := find_model(model, runs_dir), Path):
+        return BackboneSource(file=str(found.absolute()))
+    return BackboneSource(run=model if model == found.name else str(found.path.absolute()))
 
 
 def _audit_rows(found: "ImageAudit") -> list[list[str]]:

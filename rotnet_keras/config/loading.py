@@ -22,6 +22,8 @@ from rotnet_keras.files import MAX_TOML_BYTES, parse_toml, read_file
 MAX_LISTED_NAMES = 5
 # Sections that say where a backbone comes from.
 BACKBONE_SECTIONS = ("backbone", "pretrained")
+# Kinds of recipe with one of these sections: a backbone from scratch, or a pretrained one.
+TRAINING_KINDS = ("pretrain", "classify", "transfer")
 
 
 def load_recipe(
@@ -210,10 +212,9 @@ def _required_choice(key: str, values: Mapping[str, Any], known: list[str], line
 def _drop_replaced_backbone(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
     """Remove what a recipe says about its backbone's origin where an override names another one.
 
-    Recipes that train from scratch or fine-tune have either `backbone` or `pretrained`: an override of one removes the
-    other.
+    Recipes that train have either `backbone` or `pretrained`: an override of one removes the other.
     """
-    if values.get("kind") in ("classify", "transfer"):
+    if values.get("kind") in TRAINING_KINDS:
         if "backbone.name" in overrides:
             values.pop("pretrained", None)
         elif any(f"pretrained.{way}" in overrides for way in BackboneSource.WAYS):

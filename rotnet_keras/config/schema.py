@@ -51,20 +51,6 @@ class RunRecipe(SeededRecipe):
     data: Data
 
 
-class PretrainRecipe(RunRecipe):
-    """Learns features without labels by predicting rotations, and then measures them with probes."""
-
-    kind: Literal["pretrain"] = Field(description="The kind of recipe.")
-    augment: Augment = Augment()
-    rotation: Rotation = Rotation()
-    backbone: Backbone
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    train: Train
-    devices: Devices = Devices()
-    probe: list[Probe] = Field([], description="The probes, each in a section [[probe]].")
-
-
 class BackboneSource(Section):
     """Where a pretrained backbone comes from: a run, the newest run of a recipe, or a file; exactly one of them."""
 
@@ -108,6 +94,31 @@ class Pretrained(BackboneSource):
         description="Last layer that is not trained: it and all layers before it are frozen, with batch normalisation "
         "in inference mode.",
     )
+
+
+class Start(Pretrained):
+    """The pretrained backbone that pretraining goes on from, with a new head for the rotations."""
+
+    statistics: Literal["model", "images"] = Field(
+        "model",
+        description="The mean and standard deviation that pixels are scaled by: those that the backbone was trained "
+        "with, or those of these images.",
+    )
+
+
+class PretrainRecipe(RunRecipe):
+    """Learns features without labels by predicting rotations, and then measures them with probes."""
+
+    kind: Literal["pretrain"] = Field(description="The kind of recipe.")
+    augment: Augment = Augment()
+    rotation: Rotation = Rotation()
+    backbone: Backbone | None = None
+    pretrained: Start | None = None
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    train: Train
+    devices: Devices = Devices()
+    probe: list[Probe] = Field([], description="The probes, each in a section [[probe]].")
 
 
 class Auxiliary(Section):

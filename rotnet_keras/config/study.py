@@ -18,7 +18,9 @@ class StudyRun(Section):
         None, description="Earlier run of the study whose architecture is used, with random weights."
     )
     set: dict[str, Any] = Field({}, description="Overrides of its recipe.")
-    once: bool = Field(False, description="Make the run with the first seed only.")
+    once: bool = Field(
+        False, description="Make the run with the first seed only; runs of other seeds that start from it share it."
+    )
 
     @model_validator(mode="after")
     def _check_of_and_like(self) -> "StudyRun":

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from rotnet_keras.config.renamed_keys import Location
-from rotnet_keras.config.schema import Head
+from rotnet_keras.config.schema import Head, Start
 from rotnet_keras.config.sections import AnnotatedData, Augment, Backbone, Data, Section
 from rotnet_keras.config.study import StudyRecipe
 
@@ -44,6 +44,8 @@ def cross_section_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str
     if values.get("kind") == "study":
         yield from _study_errors(values)
         return
+    if values.get("kind") == "pretrain":
+        yield from _pretraining_errors(values)
     if values.get("kind") in ("classify", "transfer"):
         yield from _classifier_errors(values, backbone)
     augment = _section(Augment, values.get("augment", {}))
@@ -58,6 +60,19 @@ def cross_section_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str
     if augment and data and augment.crop and data.size and augment.crop > data.size + 2 * augment.pad:
         largest = data.size + 2 * augment.pad
         yield ("augment", "crop"), f"crop: expected at most data.size + 2 * augment.pad = {largest}, got {augment.crop}"
+
+
+def _pretraining_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
+    if ("backbone" in values) == ("pretrained" in values):
+        yield (
+            ("backbone",),
+            "expected one of [backbone], to train from scratch, and [pretrained], to go on from weights",
+        )
+        return
+    start, data = _section(Start, values.get("pretrained")), values.get("data")
+    for key in ("mean", "std"):
+        if start and start.statistics == "model" and isinstance(data, dict) and key in data:
+            yield ("data", key), f"{key}: the pretrained backbone keeps its own; leave it out (pretrained.statistics)"
 
 
 def _classifier_errors(values: dict[str, Any], backbone: Backbone | None) -> Iterator[tuple[Location, str]]:
@@ -88,8 +103,6 @@ def _study_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
         for key, other in (("of", run.of), ("like", run.like)):
             if other is not None and other not in names[:i]:
                 yield ("run", i, key), f"{key}: no earlier run is called {other!r}"
-            elif other is not None and study.run[names.index(other)].once and not run.once:
-                yield ("run", i, key), f"{key}: {other!r} is made once; set once = true for this run too"
     for name, scale in study.scales.items():
         for run_name in scale.set:
             if run_name not in names:

@@ -123,7 +123,7 @@ def finished_runs(planned: list[PlannedRun], runs_dir: Path) -> dict[tuple[str, 
     runs = list_runs(runs_dir)
     found: dict[tuple[str, int], RunFolder] = {}
     for run in planned:
-        source = found.get((run.source.name, run.seed)) if run.source else None
+        source = found.get((run.source.name, run.source.seed)) if run.source else None
         if run.source and source is None:
             continue
         try:
@@ -175,6 +175,8 @@ def _cost(
 
     if isinstance(recipe, TransferRecipe) and spec:
         recipe = recipe.model_copy(update={"backbone": spec})
+    if isinstance(recipe, PretrainRecipe) and spec:
+        recipe = recipe.model_copy(update={"backbone": spec, "pretrained": None})
     dataset, available = _dataset(recipe)
     work = workload(recipe, dataset, spec)
     cluster, cores = machines

@@ -8,8 +8,12 @@ from pathlib import Path
 import psutil
 import tomlkit
 
+from rotnet_keras.config.schema import BackboneSource
 from rotnet_keras.data.audit import ImageAudit
 from rotnet_keras.planning.costs import RunCost, costs_in_subprocess
+from rotnet_keras.runs.backbone_file import read_backbone, sizes_of_maker
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.launch import find_backbone, load_for_run
 from rotnet_keras.runs.zoo import list_pretrained, load_card
 from rotnet_keras.text import printable
 
@@ -24,6 +28,8 @@ CROP_AREA = [0.35, 1.0]
 # The most images held out for validation.
 MAX_VALIDATION_IMAGES = 5000
 BATCH = 64
+# From random weights, and from those of a pretrained model.
+LEARNING_RATE, LEARNING_RATE_FROM_WEIGHTS = 0.1, 0.03
 # The epochs if the trial fails.
 DEFAULT_EPOCHS = 30
 MAX_EPOCHS = 300
@@ -58,14 +64,10 @@ flip = true
 [rotation]
 angles = [0, 90, 180, 270]
 
-# More blocks, or a larger `width`, learn better features and take longer.
-[backbone]
-name = "compact"
-blocks = {blocks}
-
+{backbone}
 [optimizer]
 name = "sgd"
-learning_rate = 0.1
+learning_rate = {rate}
 momentum = 0.9
 nesterov = true
 weight_decay = 5e-4
@@ -78,6 +80,25 @@ name = "one_cycle"
 epochs = {epochs}
 batch = {batch}
 {probe}"""
+
+BACKBONE = """\
+# More blocks, or a larger `width`, learn better features and take longer.
+[backbone]
+name = "compact"
+blocks = {blocks}
+"""
+
+PRETRAINED = """\
+# Goes on from the weights of this model, with a new head for the rotations, and scales pixels by the mean and standard
+# deviation that it was trained with. For those of these images, set statistics = "images".
+[pretrained]
+{key} = {value}
+"""
+
+SIZED = """\
+# The central square of each image is resized to this many pixels, as where the model was trained.
+size = {side}
+"""
 
 RESIZED = """\
 # The short sides of the images have {extent} pixels. The central square of each is resized to this many.
@@ -112,6 +133,7 @@ class Proposal:
         batch: its images per step.
         cost: the cost of one epoch on this machine; None if the trial failed.
         advice: what is better than so short a training; empty where it is long enough.
+        pretrained: the name of a pretrained model for such images to go on from; empty without one.
     """
 
     text: str
@@ -119,9 +141,12 @@ class Proposal:
     batch: int
     cost: RunCost | None
     advice: str = ""
+    pretrained: str = ""
 
 
-def propose_recipe(found: ImageAudit, file: Path, minutes: float) -> Proposal:
+def propose_recipe(
+    found: ImageAudit, file: Path, minutes: float, source: BackboneSource | None = None, runs_dir: Path = Path("runs")
+) -> Proposal:
     """Propose a recipe for images, with as many epochs as fit into the time on this machine.
 
     A short trial measures the time of an epoch and the memory.
@@ -130,35 +155,48 @@ def propose_recipe(found: ImageAudit, file: Path, minutes: float) -> Proposal:
         found: the audit of the images.
         file: where the recipe will be written; its first comment names it.
         minutes: how long the run may take.
+        source: a pretrained backbone to go on from; by default the training is from scratch.
+        runs_dir: the folder in which its run is looked for.
+
+    Raises:
+        RotnetError: there is no such pretrained backbone, or it does not take such images.
     """
     batch = trial_batch = min(BATCH, max(1, found.images["train"] // 2))
-    cost = _run_trial(_recipe_text(found, file, 1, trial_batch, ""))
+    start = find_backbone(source, runs_dir) if source else None
+    cost = _run_trial(_recipe_text(found, file, 1, trial_batch, "", source, start), runs_dir)
     free = MEMORY_SHARE * psutil.virtual_memory().available
     while cost and cost.memory_bytes and batch > 1 and cost.memory_bytes * batch / trial_batch > free:
         batch //= 2
     if cost is None:
         timing = "# The trial run failed, so the number of epochs is a default and the time is unknown."
-        return Proposal(_recipe_text(found, file, DEFAULT_EPOCHS, batch, timing), DEFAULT_EPOCHS, batch, None)
+        text = _recipe_text(found, file, DEFAULT_EPOCHS, batch, timing, source, start)
+        return Proposal(text, DEFAULT_EPOCHS, batch, None)
     epoch = sum(part.seconds for part in cost.parts if part.name in EPOCH_PHASES)
     rest = cost.seconds - epoch
     epochs = min(MAX_EPOCHS, max(1, math.floor((60 * minutes - rest) / max(epoch, 1e-3))))
     takes = (rest + epochs * epoch) / 60
     timing = f"# Takes about {takes:.0f} minutes on the machine where it was written, estimated from a short trial."
-    advice = _advice(found, epochs, epoch, rest)
-    return Proposal(_recipe_text(found, file, epochs, batch, timing), epochs, batch, cost, advice)
+    text = _recipe_text(found, file, epochs, batch, timing, source, start)
+    model = None if source else _model_for(found)
+    advice = _advice(found, epochs, epoch, rest, model) if model else ""
+    return Proposal(text, epochs, batch, cost, advice, model.name if model else "")
 
 
-def _advice(found: ImageAudit, epochs: int, epoch_seconds: float, other_seconds: float) -> str:
+def _model_for(found: ImageAudit) -> RunFolder | None:
+    """Return the pretrained model for images of this size, if they are in colour."""
+    name = PHOTOS_MODEL if found.short_sides[1] > SMALL_SIDE else SMALL_MODEL
+    return list_pretrained().get(name) if found.channels == 3 else None
+
+
+def _advice(found: ImageAudit, epochs: int, epoch_seconds: float, other_seconds: float, model: RunFolder) -> str:
     """Say what is better than a training that sees fewer images than that of the pretrained model for such images.
 
     Args:
         epochs: of the proposed training.
         epoch_seconds: the time of each.
         other_seconds: the time of the rest of the run.
+        model: the pretrained model.
     """
-    model = list_pretrained().get(PHOTOS_MODEL if found.short_sides[1] > SMALL_SIDE else SMALL_MODEL)
-    if model is None or found.channels != 3:
-        return ""
     card, count = load_card(model), found.images["train"]
     seen = card["made"]["steps"] * card["made"]["inputs_per_step"] // len(card["rotation"]["angles"])
     if epochs * count >= seen:
@@ -172,17 +210,34 @@ def _advice(found: ImageAudit, epochs: int, epoch_seconds: float, other_seconds:
     )
 
 
-def _run_trial(text: str) -> RunCost | None:
+def _run_trial(text: str, runs_dir: Path) -> RunCost | None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "recipe.toml"
         file.write_text(text, encoding="utf-8")
-        found = costs_in_subprocess(file, Path(folder))
+        load_for_run(str(file), {}, runs_dir)
+        found = costs_in_subprocess(file, runs_dir)
     return found[0] if found else None
 
 
-def _recipe_text(found: ImageAudit, file: Path, epochs: int, batch: int, timing: str) -> str:
+def _recipe_text(
+    found: ImageAudit,
+    file: Path,
+    epochs: int,
+    batch: int,
+    timing: str,
+    source: BackboneSource | None,
+    start: Path | None,
+) -> str:
     count, short = found.images["train"], found.short_sides[1]
-    if short > SMALL_SIDE:
+    backbone, rate = BACKBONE.format(blocks=4 if short <= SMALL_SIDE else 5), LEARNING_RATE
+    if source and start:
+        key, value = ("run", source.run) if source.run else ("file", str(start.absolute()))
+        backbone, rate = PRETRAINED.format(key=key, value=_quoted(str(value))), LEARNING_RATE_FROM_WEIGHTS
+        resized, cropped = sizes_of_maker(start)
+        side = read_backbone(start).shape[0] or cropped or CROP_SIDE
+        size = SIZED.format(side=max(resized or side, side))
+        crop = CROPPED.format(side=side, area=CROP_AREA)
+    elif short > SMALL_SIDE:
         size = RESIZED.format(extent=found.side_range, side=RESIZED_SIDE)
         crop = CROPPED.format(side=CROP_SIDE, area=CROP_AREA)
     else:
@@ -199,7 +254,8 @@ def _recipe_text(found: ImageAudit, file: Path, epochs: int, batch: int, timing:
         size=size,
         crop=crop,
         validation=0.1 if count <= 10 * MAX_VALIDATION_IMAGES else round(MAX_VALIDATION_IMAGES / count, 4),
-        blocks=4 if short <= SMALL_SIDE else 5,
+        backbone=backbone,
+        rate=rate,
         inputs=4 * batch,
         epochs=epochs,
         batch=batch,

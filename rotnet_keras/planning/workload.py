@@ -19,7 +19,7 @@ from rotnet_keras.models.export import load_backbone
 from rotnet_keras.models.flops import LayerWork, layer_work
 from rotnet_keras.planning.transfers import build_transfer_model, passes_per_image
 from rotnet_keras.tasks.finetune import build_classifier
-from rotnet_keras.tasks.pretrain import build_rotnet
+from rotnet_keras.tasks.pretrain import build_rotnet, initial_backbone
 from rotnet_keras.training.setup import backbone_input_shape
 
 # The cost of a training step in forward passes: for each product of the forward pass, the backward pass computes two,
@@ -138,7 +138,7 @@ def workload(recipe: RunRecipe | TransferRecipe, dataset: Any, spec: Backbone | 
             inputs = read * len(recipe.auxiliary.angles)
     phases = _training(recipe, dataset, model, inputs, read, passes)
     if isinstance(recipe, PretrainRecipe):
-        backbone = _build_backbone(recipe.backbone, recipe, dataset)
+        backbone = initial_backbone(recipe, dataset, backbone_input_shape(dataset, recipe.augment))
         phases += [_probe(number, probe, backbone, recipe, dataset) for number, probe in enumerate(recipe.probe)]
     state_bytes = 4 * phases[0].parameters * (2 + _variables_per_weight(recipe.optimizer))
     layers = [(times, work) for network, times in _networks(model) for work in network]

@@ -15,6 +15,8 @@ from rotnet_keras.runs.zoo import load_card
 
 # The key of the default tap in `run.json`, and in the card of a pretrained model.
 DEFAULT_TAP = "default_tap"
+# The layer that scales pixels in the backbones of this package.
+NORMALIZATION = "normalization"
 
 # Height, width and channels of a model's input; None for what the model leaves open.
 InputShape = tuple[int | None, int | None, int | None]

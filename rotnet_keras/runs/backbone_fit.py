@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rotnet_keras.config.schema import ClassifyRecipe, ProbeRecipe, RunRecipe, SeededRecipe
+from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, RunRecipe, SeededRecipe
 from rotnet_keras.config.sections import Augment, Data
 from rotnet_keras.config.transfer import TransferRecipe
 from rotnet_keras.errors import DataError
-from rotnet_keras.runs.backbone_file import BackboneFile, read_backbone, sizes_of_maker
+from rotnet_keras.runs.backbone_file import NORMALIZATION, BackboneFile, maker_of, read_backbone, sizes_of_maker
 
 R = TypeVar("R", bound=SeededRecipe)
 
@@ -19,14 +19,15 @@ def fit_to_backbone(recipe: R) -> tuple[R, str]:
     derived only where the recipe says nothing of it.
 
     Returns:
-        The recipe, and a sentence about the keys that were derived; empty if there are none.
+        The recipe, and a sentence about what a pretraining goes on from and the keys that were derived; empty if there
+        is neither.
 
     Raises:
         DataError: what the recipe says does not fit the backbone; the message names every key.
     """
     if isinstance(recipe, ProbeRecipe):
         file = Path(str(recipe.backbone.file))
-    elif isinstance(recipe, ClassifyRecipe | TransferRecipe) and recipe.pretrained:
+    elif isinstance(recipe, PretrainRecipe | ClassifyRecipe | TransferRecipe) and recipe.pretrained:
         file = Path(str(recipe.pretrained.file))
     else:
         return recipe, ""
@@ -42,22 +43,54 @@ def fit_to_backbone(recipe: R) -> tuple[R, str]:
     if isinstance(recipe, ProbeRecipe):
         sizes, unfit = _sizes(recipe.data, recipe.augment, found, side, sizes_of_maker(file))
         derived, problems = sizes | derived, unfit + problems + _taps(recipe, found)
-    elif isinstance(recipe, ClassifyRecipe) and recipe.data.size is None and recipe.augment.crop is None:
-        derived = _sizes(recipe.data, recipe.augment, found, side, sizes_of_maker(file))[0] | derived
+    elif isinstance(recipe, PretrainRecipe | ClassifyRecipe):
+        if recipe.data.size is None and recipe.augment.crop is None:
+            derived = _sizes(recipe.data, recipe.augment, found, side, sizes_of_maker(file))[0] | derived
+        if isinstance(recipe, PretrainRecipe):
+            problems += _taps(recipe, found) + _start(recipe, found)
     if problems:
         raise DataError(f"{file} takes images of {found.takes}: {'; '.join(problems)}")
+    begun = _beginning(recipe, file, found)
     if not derived:
-        return recipe, ""
+        return recipe, begun
     data = {key.removeprefix("data."): value for key, value in derived.items() if key.startswith("data.")}
     update: dict[str, Any] = {"data": recipe.data.model_copy(update=data)}
     if "augment.crop" in derived:
-        assert isinstance(recipe, ProbeRecipe | ClassifyRecipe)
+        assert isinstance(recipe, PretrainRecipe | ProbeRecipe | ClassifyRecipe)
         update["augment"] = recipe.augment.model_copy(update={"crop": derived["augment.crop"]})
     keys = ", ".join(f"{key} = {value}" for key, value in derived.items())
-    return recipe.model_copy(update=update), f"takes images of {found.takes}, hence {keys}"
+    sentence = f"takes images of {found.takes}, hence {keys}"
+    return recipe.model_copy(update=update), f"{begun}; {sentence}" if begun else sentence
 
 
-def _taps(recipe: ProbeRecipe, found: BackboneFile) -> list[str]:
+def _beginning(recipe: SeededRecipe, file: Path, found: BackboneFile) -> str:
+    """Say what a pretraining takes from the file that it goes on from; nothing for other recipes."""
+    if not isinstance(recipe, PretrainRecipe) or recipe.pretrained is None:
+        return ""
+    maker = maker_of(file)
+    if recipe.pretrained.statistics == "images":
+        scaled = "pixels are scaled by the mean and standard deviation of these images"
+    elif found.scales_pixels:
+        scaled = "pixels are scaled by the model's own mean and standard deviation"
+    else:
+        scaled = "pixels are not scaled, as the model has no layer for that: it gets 0 to 255"
+    return f"goes on from the weights of {maker.name if maker else file}, with a new head; {scaled}"
+
+
+def _start(recipe: PretrainRecipe, found: BackboneFile) -> list[str]:
+    """Return what is wrong with what a pretraining asks of the layers that it goes on from."""
+    start, problems = recipe.pretrained, []
+    if start and start.frozen and start.frozen not in found.layers:
+        problems.append(f"pretrained.frozen: it has no layer {start.frozen}; its layers end in {found.last}")
+    if start and start.statistics == "images" and NORMALIZATION not in found.layers:
+        problems.append(
+            f"pretrained.statistics: it has no layer {NORMALIZATION!r} to take those of the images, as models of this "
+            "package have; leave it out"
+        )
+    return problems
+
+
+def _taps(recipe: ProbeRecipe | PretrainRecipe, found: BackboneFile) -> list[str]:
     """Return what is wrong with the layers that the probes read."""
     problems = []
     for number, probe in enumerate(recipe.probe):

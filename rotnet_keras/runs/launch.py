@@ -94,7 +94,7 @@ def _resolve(
         loaded = loaded.model_copy(update={"data": pin_paths(loaded.data)})
     if isinstance(loaded, ProbeRecipe):
         loaded = loaded.model_copy(update={"backbone": _pinned_backbone(loaded.backbone, runs_dir)})
-    if isinstance(loaded, ClassifyRecipe | TransferRecipe) and loaded.pretrained:
+    if isinstance(loaded, PretrainRecipe | ClassifyRecipe | TransferRecipe) and loaded.pretrained:
         loaded = loaded.model_copy(update={"pretrained": _pinned_backbone(loaded.pretrained, runs_dir)})
     loaded, derived = fit_to_backbone(loaded)
     if derived:

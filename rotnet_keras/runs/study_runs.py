@@ -57,8 +57,8 @@ def planned_runs(study: StudyRecipe) -> list[PlannedRun]:
     scale = study.scales[study.scale]
     planned: list[PlannedRun] = []
     complaints = []
+    by_name: dict[str, PlannedRun] = {}  # The newest of each name: a run that is made once serves all seeds.
     for seed in scale.seeds:
-        by_name: dict[str, PlannedRun] = {}
         for run in study.run:
             if run.once and seed != scale.seeds[0]:
                 continue
@@ -68,7 +68,7 @@ def planned_runs(study: StudyRecipe) -> list[PlannedRun]:
             changes |= {"seed": seed} | (_architecture(by_name[run.like]) if run.like else {})
             source = by_name[run.of] if run.of else None
             by_name[run.name] = PlannedRun(run.name, seed, scale.recipes[run.recipe], changes, source)
-        planned += by_name.values()
+            planned.append(by_name[run.name])
     for first in planned[: len(study.run)]:
         try:
             load_recipe(first.recipe, first.overrides())

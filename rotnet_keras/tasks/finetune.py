@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rotnet_keras.config.schema import ClassifyRecipe
+from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe
 from rotnet_keras.config.transfer import ClassificationRecipe
 from rotnet_keras.data.batches import center_crop, evaluation_batches, training_batches
 from rotnet_keras.data.datasets import Dataset, labelled_subset
@@ -163,7 +163,7 @@ class FinetuneTrainer(ClassifierTrainer):
         return with_softmax(self.evaluation_model.backbone, self.evaluation_model.head, "classifier")
 
 
-def scale_learning_rates(model: Classifier, recipe: ClassifyRecipe | ClassificationRecipe) -> None:
+def scale_learning_rates(model: Classifier, recipe: PretrainRecipe | ClassifyRecipe | ClassificationRecipe) -> None:
     """Set the learning rates of the backbone's variables and of the biases, if the recipe gives them some."""
     rate = recipe.optimizer.learning_rate
     of_backbone = (recipe.pretrained.learning_rate if recipe.pretrained else None) or rate

@@ -1,5 +1,8 @@
 """The kind `pretrain`: train a RotNet, evaluate and export it, and run its probes."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from rotnet_keras import engine
@@ -9,13 +12,15 @@ from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.evaluation.suitability.suitability import measure_suitability
-from rotnet_keras.models.backbones.registry import build_backbone
-from rotnet_keras.models.export import first_kernels, save_model, with_softmax
+from rotnet_keras.models.backbones import registry
+from rotnet_keras.models.backbones.registry import build_backbone, freeze_up_to, with_input_shape, with_statistics
+from rotnet_keras.models.export import first_kernels, load_backbone, save_model, with_softmax
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 from rotnet_keras.models.rotation import rotate_batch, rotated_size
 from rotnet_keras.models.rotnet import RotNet
 from rotnet_keras.reports.figures import draw_filters
 from rotnet_keras.reports.samples import FIXED_SAMPLES, SEARCHED_SAMPLES, write_samples
+from rotnet_keras.tasks.finetune import scale_learning_rates
 from rotnet_keras.tasks.probe import check_probes, run_missing_probes
 from rotnet_keras.training.classifier_trainer import ClassifierTrainer
 from rotnet_keras.training.session import Session
@@ -49,10 +54,15 @@ def build_rotnet(recipe: PretrainRecipe, dataset: Dataset) -> RotNet:
     """Build the model that a recipe trains, with random weights."""
     rotation = recipe.rotation
     side = rotated_size(crop_size(recipe.augment, dataset.image_shape[0]), rotation.angles)
-    backbone = build_backbone(recipe.backbone, (side, side, dataset.image_shape[2]), dataset.mean, dataset.std)
+    backbone = initial_backbone(recipe, dataset, (side, side, dataset.image_shape[2]))
     synchronized = recipe.devices.sync_batch_norm
+    # The file of a pretrained backbone is float32; here it gets the precision of the training.
+    precision = keras.config.dtype_policy().name if recipe.pretrained else None
+    backbone = with_fused_batch_norm(backbone, precision, synchronized)
+    if recipe.pretrained and recipe.pretrained.frozen:
+        freeze_up_to(backbone, recipe.pretrained.frozen)
     return RotNet(
-        with_fused_batch_norm(backbone, synchronized=synchronized),
+        backbone,
         rotation.angles,
         rotation.copies,
         rotation.hidden,
@@ -60,6 +70,26 @@ def build_rotnet(recipe: PretrainRecipe, dataset: Dataset) -> RotNet:
         recipe.seed,
         synchronized,
     )
+
+
+def initial_backbone(recipe: PretrainRecipe, dataset: Dataset, shape: Sequence[int]) -> keras.Model:
+    """Build the backbone that a recipe starts from, or load it where that is a pretrained one.
+
+    Args:
+        recipe: the recipe.
+        dataset: whose mean and standard deviation pixels are scaled by, unless a pretrained backbone keeps its own.
+        shape: (H, W, C) of the images.
+
+    Raises:
+        DataError: the file is no model that can be loaded safely, or it cannot take such images.
+    """
+    if recipe.backbone:
+        return build_backbone(recipe.backbone, shape, dataset.mean, dataset.std)
+    assert recipe.pretrained is not None
+    backbone = with_input_shape(load_backbone(Path(str(recipe.pretrained.file))), shape)
+    if recipe.pretrained.statistics == "model":
+        return backbone
+    return with_statistics(backbone, dataset.mean, dataset.std)
 
 
 class RotNetTrainer(ClassifierTrainer):
@@ -84,6 +114,11 @@ class RotNetTrainer(ClassifierTrainer):
             inputs_per_step,
         )
         self.copies = len(rotation.angles)
+        if recipe.pretrained:
+            scale_learning_rates(self.model, recipe)
+            # A report compares a NIN with the paper's of as many blocks.
+            backbone = self.model.backbone
+            session.record(backbone={"name": backbone.name, "taps": registry.taps(backbone)})
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
         """Return batches of augmented, unrotated images (N, T, T, C) uint8; the model rotates them."""
@@ -136,9 +171,8 @@ class RotNetTrainer(ClassifierTrainer):
 
         With angles that are not multiples of 90 degrees, training sees a smaller square from the middle of each crop.
         """
-        dataset = self.dataset
-        shape = backbone_input_shape(dataset, self.recipe.augment)
-        backbone = build_backbone(self.recipe.backbone, shape, dataset.mean, dataset.std)
+        shape = backbone_input_shape(self.dataset, self.recipe.augment)
+        backbone = initial_backbone(self.recipe, self.dataset, shape)
         backbone.set_weights(self.evaluation_model.backbone.get_weights())
         return backbone
 

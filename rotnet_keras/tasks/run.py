@@ -9,15 +9,16 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
 
 from rotnet_keras.config.kinds import kind_name, kind_of
 from rotnet_keras.config.loading import load_recipe
-from rotnet_keras.config.schema import Recipe
-from rotnet_keras.errors import RotnetError, RunError, RunStopped
-from rotnet_keras.files import TEMPORARY
+from rotnet_keras.config.schema import ProbeRecipe, Recipe
+from rotnet_keras.errors import DataError, RotnetError, RunError, RunStopped
+from rotnet_keras.files import TEMPORARY, digest
 from rotnet_keras.host import processor
 from rotnet_keras.runs import processes
 from rotnet_keras.runs.events import EventWriter
@@ -30,6 +31,8 @@ from rotnet_keras.training.stopping import Stop
 
 # Packages whose versions are written to run.json.
 RECORDED_PACKAGES = ("rotnet-keras", "keras", "tensorflow", "numpy")
+# The key in run.json of the model file that a run starts from.
+MODEL_FILE = "model_file"
 
 
 # One function for each kind of recipe. It imports its task when it is called, because most tasks load TensorFlow.
@@ -193,6 +196,7 @@ def _run_task(session: Session, before: Callable[[Session], None]) -> tuple[str,
         if kind_of(session.recipe).trains:
             session.say("Starting TensorFlow. The first step takes longer, because it traces the graph.")
         before(session)
+        _pin_model_file(session)
         TASKS[kind_name(session.recipe)](session)
     except RunStopped as stopped:
         message = f"Stopped. Resume with: {resume_command}" if session.process.chief else "Stopped."
@@ -212,6 +216,26 @@ def _run_task(session: Session, before: Callable[[Session], None]) -> tuple[str,
             text = f"{text}. The run is out of memory. {smaller_batch_advice(session.folder)}"
         return "failed", 1, text
     return "finished", 0, ""
+
+
+def _pin_model_file(session: Session) -> None:
+    """Record the content of the model file that a run starts from, and make sure that a resumed run finds the same.
+
+    Raises:
+        DataError: the file is missing, or has changed since the run began.
+    """
+    recipe = session.recipe
+    source = recipe.backbone if isinstance(recipe, ProbeRecipe) else getattr(recipe, "pretrained", None)
+    if source is None:
+        return
+    file, before = Path(str(source.file)), session.folder.facts().get(MODEL_FILE, {})
+    try:
+        content = digest(file)
+    except OSError as error:
+        raise DataError(f"the run starts from {file}, which cannot be read: {error.strerror}") from None
+    if isinstance(before, dict) and before.get("digest", content) != content:
+        raise DataError(f"{file} has changed since this run began. Put the old file back, or start a new run")
+    session.record(**{MODEL_FILE: {"file": str(file), "digest": content}})
 
 
 def _process_facts() -> dict[str, Any]:

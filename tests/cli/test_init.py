@@ -136,7 +136,7 @@ def test_small_arrays_are_seen_whole_and_a_trial_tells_the_time(tmp_path):
     found = json.loads(result.stdout)
     file = tmp_path / found["recipe"]
     recipe = load_recipe(str(file))
-    assert found["channels"] == 2 and found["epochs"] == recipe.train.epochs and "by a short trial" in file.read_text()
+    assert found["channels"] == 2 and found["epochs"] == recipe.train.epochs and "from a short trial" in file.read_text()
     assert recipe.data.size is None and recipe.augment.pad == 2 and not recipe.augment.crop and not recipe.probe
 
 

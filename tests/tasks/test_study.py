@@ -231,7 +231,6 @@ def test_random_starts_have_the_architecture_of_another_run():
             ("run.1.like=rotnet",),
             "expected either `of`, for a run's trained backbone, or `like`, for random weights",
         ),
-        (("run.0.once=true",), "of: 'rotnet' is made once; set once = true"),
         (("scales.cpu.set={prob={seed=1}}",), "set: no run is called 'prob'"),
         (("run.0.recipe=pretrian",), "recipe: expected one of 'pretrain', 'probe', got 'pretrian'"),
         (("run.0.set.train.stesp=3",), "unknown key 'train.stesp'; did you mean 'steps'?"),

@@ -13,10 +13,11 @@ from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.models.backbones.alexnet import alexnet
 from rotnet_keras.models.backbones.applications import application
+from rotnet_keras.models.backbones.blocks import normalization
 from rotnet_keras.models.backbones.compact import compact
 from rotnet_keras.models.backbones.nin import nin
 from rotnet_keras.models.backbones.resnet import resnet50, resnet50v2
-from rotnet_keras.runs.backbone_file import tap_names
+from rotnet_keras.runs.backbone_file import NORMALIZATION, tap_names
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "nin": nin,
@@ -136,6 +137,31 @@ def with_input_shape(model: keras.Model, shape: Sequence[int]) -> keras.Model:
             "take others: set data.size, data.channels and augment.crop, or read an earlier layer"
         ) from None
     return resized
+
+
+def with_statistics(model: keras.Model, mean: Sequence[float], std: Sequence[float]) -> keras.Model:
+    """The same model with equal weights, whose layer `normalization` scales pixels by other statistics.
+
+    Args:
+        model: a backbone of this package.
+        mean: of the pixels, for each channel, 0 to 255.
+        std: of the pixels, for each channel.
+
+    Raises:
+        DataError: it has no such layer.
+    """
+    if not any(type(layer) is keras.layers.Rescaling and layer.name == NORMALIZATION for layer in model.layers):
+        raise DataError(
+            f"pretrained.statistics: the model has no Rescaling layer {NORMALIZATION!r} that could take those of the "
+            "images; leave it out"
+        )
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return normalization(mean, std) if layer.name == NORMALIZATION else type(layer).from_config(layer.get_config())
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def freeze_up_to(model: keras.Model, name: str) -> None:

@@ -52,7 +52,7 @@ def _find_or_prepare(
     run: PlannedRun, folders: dict[tuple[str, int], RunFolder], runs_dir: Path
 ) -> tuple[RunFolder, bool]:
     """Return the folder of a planned run and whether it is finished; a new folder if no run has this recipe yet."""
-    backbone = folders[run.source.name, run.seed].backbone if run.source else None
+    backbone = folders[run.source.name, run.source.seed].backbone if run.source else None
     recipe, facts = load_for_run(run.recipe, run.overrides(backbone), runs_dir)
     found = find_matching_run(recipe, list_runs(runs_dir))
     if found:
