@@ -126,7 +126,7 @@ class StudyRecipe(Recipe):
     """Makes several runs that belong together, and fills tables and figures with their results."""
 
     kind: Literal["study"] = Field(description="The kind of recipe.")
-    paper: str = Field(description="Table or figure of the paper that the study repeats.")
+    paper: str = Field("", description="Table or figure of the paper that the study repeats; empty if it repeats none.")
     scale: str = Field("full", description="The scale, from `scales`, at which the runs are made.")
     set: dict[str, Any] = Field({}, description="Overrides of the recipes of all runs.")
     scales: dict[str, Scale] = Field(description="The scales at which the study can be made, by name.")

@@ -13,7 +13,7 @@ import tomlkit
 from rotnet_keras.config.finder import shipped_recipes
 from rotnet_keras.errors import RunError
 from rotnet_keras.files import has_file, make_folder, open_file, replacing, write_atomically
-from rotnet_keras.reports.report import draw_run_figures, render, run_details, without_local_paths
+from rotnet_keras.reports.report import check_recipe, draw_run_figures, render, run_details, without_local_paths
 from rotnet_keras.reports.tables import result_tables
 from rotnet_keras.runs.event_fields import check_events
 from rotnet_keras.runs.folder import RunFolder
@@ -53,10 +53,12 @@ def collect(studies: Sequence[RunFolder], output: Path, name: str, title: str) -
         The path of the HTML page.
 
     Raises:
-        RunError: a run is not a study, or not finished, its recipe's name is no plain name, or its folder holds a link.
+        RunError: a run is not a study, or not finished, its recipe makes no sense or its name is no plain name, or its
+            folder holds a link.
     """
     for run in studies:
         run.require_own_files()
+        check_recipe(run)
         if run.recipe_values().get("kind") != "study" or run.state() != "finished":
             raise RunError(f"{run.name} is not a finished study; only finished studies can be collected")
     output.mkdir(parents=True, exist_ok=True)
@@ -87,7 +89,7 @@ def _section(run: RunFolder, output: Path) -> Section:
         write_atomically(target.facts_file, json.dumps(facts, indent=2).encode(), output)
     command = f"rotnet-keras run {_recipe_argument(name)} {shlex.quote('scale=' + recipe['scale'])}"
     return Section(
-        name, recipe["title"], recipe["paper"], command, result_tables(run), figures, run_details(run, events)
+        name, recipe["title"], recipe.get("paper", ""), command, result_tables(run), figures, run_details(run, events)
     )
 
 

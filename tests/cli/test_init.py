@@ -88,6 +88,29 @@ def test_a_recipe_is_written_that_fits(photos, monkeypatch):
     assert Path("my-photos.toml").read_text() == before
 
 
+def test_a_recipe_goes_on_from_the_pretrained_model_that_init_names(photos, monkeypatch):
+    part = PhaseCost("pretraining", 2, 24, 1e9, 12, 20.0)
+    monkeypatch.setattr(
+        "rotnet_keras.planning.proposal.costs_in_subprocess", lambda *_: [RunCost("a", None, 30.0, (part,), 0.0, 1e6)]
+    )
+    folder = photos.parent
+    said = invoke("init", "my photos", cwd=folder).stdout
+    assert "To go on from its weights: rotnet-keras init 'my photos' --from compact5_photos" in said
+    result = invoke("init", "my photos", "--from", "compact5_photos", "--output", "on.toml", cwd=folder)
+    assert result.returncode == 0 and "--from" not in result.stdout, result.stderr
+    recipe = load_recipe(folder / "on.toml")
+    assert recipe.backbone is None and recipe.pretrained.run == "compact5_photos"
+    assert (recipe.data.size, recipe.augment.crop, recipe.optimizer.learning_rate) == (72, 64, 0.03)
+    dry = invoke("run", "on.toml", "--dry-run", cwd=folder)
+    assert dry.returncode == 0 and "goes on from the weights of compact5_photos" in " ".join(dry.stdout.split())
+    own = invoke("init", "my photos", "--from", "compact5_potos", "--output", "b.toml", cwd=folder)
+    assert own.returncode == 1 and "did you mean 'compact5_photos'" in own.stderr
+    np.savez(folder / "five.npz", images=np.zeros((12, 60, 60, 5), np.uint8))
+    other = invoke("init", "five.npz", "--from", "compact5_photos", cwd=folder)
+    assert other.returncode == 3 and "the images have 5 channels, which cannot be converted to 3" in other.stderr
+    assert "--from" not in invoke("init", "five.npz", cwd=folder).stdout
+
+
 @pytest.mark.parametrize(("channels", "side", "minutes", "advice"), [
     # 12 images, an epoch of 1 s: 60 epochs a minute. The models were trained on 3081 * 64 and 4500 * 64 images.
     (3, 60, 2, "sees 1,080 images. compact5_photos, which comes with the package, saw 197,184"),
@@ -136,7 +159,9 @@ def test_small_arrays_are_seen_whole_and_a_trial_tells_the_time(tmp_path):
     found = json.loads(result.stdout)
     file = tmp_path / found["recipe"]
     recipe = load_recipe(str(file))
-    assert found["channels"] == 2 and found["epochs"] == recipe.train.epochs and "from a short trial" in file.read_text()
+    assert (
+        found["channels"] == 2 and found["epochs"] == recipe.train.epochs and "from a short trial" in file.read_text()
+    )
     assert recipe.data.size is None and recipe.augment.pad == 2 and not recipe.augment.crop and not recipe.probe
 
 

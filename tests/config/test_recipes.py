@@ -113,6 +113,22 @@ def test_a_backbone_from_scratch_takes_the_place_of_a_pretrained_one_and_the_oth
         load_recipe("voc07_classification", {"backbone.name": "alexnet", "pretrained.frozen": "pool5"})
 
 
+def test_pretraining_is_from_scratch_or_goes_on_from_weights():
+    recipe = load_recipe("quickstart", {"pretrained.run": "compact4_cifar10"})
+    assert recipe.backbone is None and recipe.pretrained.statistics == "model"
+    assert load_recipe("quickstart", {"backbone.name": "nin"}).pretrained is None
+    for overrides, complaint in (
+        ({"pretrained.run": "a", "backbone.width": 0.5}, r"expected one of \[backbone\], to train from scratch"),
+        ({"pretrained.run": "a", "pretrained.file": "b.keras"}, "expected exactly one of run, recipe and file"),
+        ({"pretrained.run": "a", "pretrained.statistics": "old"}, "expected 'model' or 'images'"),
+        ({"pretrained.run": "a", "data.mean": [1.0]}, "mean: the pretrained backbone keeps its own"),
+    ):
+        with pytest.raises(RecipeError, match=complaint):
+            load_recipe("quickstart", overrides)
+    with_own = {"pretrained.run": "a", "pretrained.statistics": "images", "data.mean": [1.0]}
+    assert load_recipe("quickstart", with_own).data.mean == [1.0]
+
+
 def test_each_mistake_has_its_location(written):
     with pytest.raises(RecipeError) as caught:
         load_recipe(written(FIVE_MISTAKES))

@@ -138,6 +138,25 @@ def test_finetuning_derives_a_size_only_where_none_is_said(recipe, tmp_path):
     assert dry_run(source, "data.size=48") == "data.channels = 1"
 
 
+def test_what_a_pretraining_goes_on_from_is_said_and_what_does_not_fit(recipe, tmp_path):
+    file = keras_file(tmp_path / "own.keras", (32, 32, 3), ["stem", "conv1"])
+    source = recipe(f'file = "{file}"')
+    text = source.read_text().replace('"probe"', '"pretrain"').replace("[backbone]", "[pretrained]")
+    source.write_text(text.replace('[[probe]]\nhead = "linear"', "[train]\nsteps = 2"))
+    assert dry_run(source) == "data.size = 32" == dry_run(source, "data.channels=3")
+    printed = " ".join(invoke("run", source, "--dry-run").stdout.split())
+    assert f"goes on from the weights of {file}, with a new head; pixels are not scaled" in printed
+    printed = " ".join(invoke("run", source, "pretrained.run=compact5_photos", "--dry-run").stdout.split())
+    assert "goes on from the weights of compact5_photos, with a new head; pixels are scaled by the model's" in printed
+    assert "hence data.size = 72, augment.crop = 64" in printed
+    said = dry_run(source, "pretrained.frozen=conv9", "pretrained.statistics=images", "data.channels=1")
+    assert "pretrained.frozen: it has no layer conv9; its layers end in input, stem, conv1" in said
+    assert "pretrained.statistics: it has no layer 'normalization' to take those of the images" in said
+    assert "set data.channels = 3, or leave it out (it is 1)" in said
+    assert "has no layer conv2;" in dry_run(source, 'probe=[{head="linear", tap="conv2"}]')
+    assert "no file" in dry_run(source, f"pretrained.file={tmp_path}/none.keras")
+
+
 def test_the_default_tap_is_chosen_once_and_stands_in_the_card(tmp_path):
     for name, model in list_pretrained().items():
         found = read_backbone(model.backbone)

@@ -209,6 +209,16 @@ def test_runs_that_are_made_once_have_the_first_seed():
     assert not planned & {("conv-first20", 1), ("supervised-first1000", 2)} and len(planned) == 41
 
 
+def test_runs_of_all_seeds_start_from_a_run_that_is_made_once():
+    planned = {(run.name, run.seed): run for run in planned_runs(load_recipe("studies/from_weights"))}
+    assert len(planned) == 10 and {seed for name, seed in planned if name == "photos"} == {0}
+    later = planned["from-photos", 2]
+    assert later.source == planned["photos", 0]
+    overrides = later.overrides(Path("b.keras"))
+    assert overrides["pretrained.file"] == "b.keras" and overrides["seed"] == 2
+    assert load_recipe(later.recipe, overrides).backbone is None
+
+
 def test_random_starts_have_the_architecture_of_another_run():
     study = load_recipe("studies/table7_voc", {"scale": "cpu"})
     planned = {run.name: run for run in planned_runs(study)}
