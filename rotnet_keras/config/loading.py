@@ -118,6 +118,26 @@ def _types_at(annotation: Any, path: Location) -> list[Any]:
     return [found for each in inner for found in _types_at(each, path)]
 
 
+def type_problem(values: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the type of a value in a recipe that may be of another version; None if nothing is.
+
+    Keys that this version does not know, and words that it does not accept, are no problem here: a report shows them.
+    """
+    kind, task = values.get("kind"), values.get("task")
+    schema = KINDS.get(f"{kind} {task}" if kind == "transfer" else str(kind))
+    if schema is None:
+        return f"kind: expected one of {', '.join(map(repr, KINDS))}, got {kind!r:.80}"
+    try:
+        schema.schema.model_validate(with_current_keys(values)[0])
+    except ValidationError as error:
+        for each in error.errors():
+            missing = each["type"] == "missing" and len(each["loc"]) == 1
+            word = each["type"] == "literal_error" and isinstance(each["input"], str)
+            if not missing and not word and each["type"] not in ("extra_forbidden", "value_error"):
+                return _message(schema.schema, each)
+    return None
+
+
 def to_toml(recipe: Recipe) -> str:
     """Return the recipe with every default written out, as TOML that loads to an equal recipe."""
     return tomlkit.dumps(recipe.model_dump(exclude_none=True))

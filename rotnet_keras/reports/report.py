@@ -11,7 +11,8 @@ from typing import Any
 import tomlkit
 
 from rotnet_keras.config.finder import PACKAGE
-from rotnet_keras.errors import DataError
+from rotnet_keras.config.loading import type_problem
+from rotnet_keras.errors import DataError, RunError
 from rotnet_keras.files import make_folder, read_file, write_atomically
 from rotnet_keras.reports.study_results import picture_events, result_grids
 from rotnet_keras.reports.tables import HEAD_NAMES, MAX_LISTED_CLASSES, result_tables
@@ -51,6 +52,7 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
     run.require_own_files()
     events = run.events()
     check_events(run.events_file, events)
+    check_recipe(run)
     recipe = run.recipe_values()
     end = next((e for e in reversed(events) if e["kind"] == "end"), None)
     suitable = suitability.latest_suitability(events)
@@ -69,6 +71,17 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
     }
     for name in ("report.html", "report.md"):
         write_atomically(run.path / name, render(name, values).encode(), run.path)
+
+
+def check_recipe(run: RunFolder) -> None:
+    """Check that what a run's recipe says has the types that are read; a missing recipe says nothing.
+
+    Raises:
+        RunError: something has not; the message names the first.
+    """
+    values = run.all_recipe_values()
+    if values and (problem := type_problem(values)):
+        raise RunError(f"{run.recipe}: {problem}. The file is damaged, or another program wrote it")
 
 
 def _snippet(run: RunFolder) -> str:

@@ -93,11 +93,14 @@ class RunFolder:
 
     def recipe_values(self) -> dict[str, Any]:
         """Return what `recipe.toml` says, without values of a wrong type; empty if it is missing or unreadable."""
+        return known_recipe_values(self.all_recipe_values())
+
+    def all_recipe_values(self) -> dict[str, Any]:
+        """Return what `recipe.toml` says, of any type; empty if it is missing or unreadable."""
         try:
-            values = read_toml(self.recipe, self.path)
+            return read_toml(self.recipe, self.path)
         except (OSError, ValueError):
             return {}
-        return known_recipe_values(values)
 
     def has_newer_format(self) -> bool:
         """Return whether a newer version of rotnet-keras wrote the folder, in a format unknown to this version."""

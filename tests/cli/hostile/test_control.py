@@ -219,3 +219,23 @@ def test_collect_refuses_a_folder_with_a_link_and_follows_none_in_its_output(tmp
         "table-0.png",
         "table-0.svg",
     ]
+
+
+@pytest.mark.parametrize(
+    ("whole", "damaged", "problem"),
+    [
+        ('run = "r", column = "1"', 'run = [], column = "1"', "table.0.entry.0.run: expected a string, got []"),
+        ("recipes = {}", "recipes = {a = 0.5}", "recipes.a: expected a string, got 0.5"),
+        ('note = "n"', "note = 1", "note: expected a string, got 1"),
+        ('kind = "study"', 'kind = "stud"', "kind: expected one of 'pretrain', 'classify'"),
+    ],
+)
+def test_reports_of_a_recipe_that_makes_no_sense_end_in_one_message(tmp_path, whole, damaged, problem):
+    run = study(tmp_path / "runs", "mine")
+    text = run.recipe.read_text()
+    assert whole in text
+    run.recipe.write_text(text.replace(whole, damaged))
+    for words in (("report", "study"), ("collect", "study", "--output", tmp_path / "results")):
+        result = invoke(*words, "--runs-dir", tmp_path / "runs")
+        assert result.returncode == 1 and problem in result.stderr and str(run.recipe) in result.stderr
+    assert not (run.path / "report.html").exists() and not (tmp_path / "results").exists()
