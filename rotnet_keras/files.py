@@ -152,11 +152,21 @@ def open_to_append(path: Path, inside: Path | None = None) -> BinaryIO:
         inside: as of `open_file`.
 
     Raises:
-        OSError: as of `open_file`, or it cannot be written.
+        OSError: as of `open_file`, or it cannot be written; or, given `inside`, it has another name elsewhere, under
+            which it would change too.
     """
     with _within(path, inside) as (name, folder):
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-        return os.fdopen(_open_regular(path, name, folder, flags, inside is not None), "ab")
+        descriptor = _open_regular(path, name, folder, flags, inside is not None)
+        if inside is not None and os.fstat(descriptor).st_nlink > 1:
+            os.close(descriptor)
+            raise OSError(
+                errno.EMLINK,
+                "the file has another name elsewhere (a hard link), under which it would change too; copy it, and "
+                "rename the copy to this name",
+                str(path),
+            )
+        return os.fdopen(descriptor, "ab")
 
 
 def make_folder(path: Path, inside: Path | None = None) -> None:

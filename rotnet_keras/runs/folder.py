@@ -121,7 +121,7 @@ class RunFolder:
         """Refuse a folder in which something is not a file or folder of its own: writing there could write elsewhere.
 
         Raises:
-            RunError: it holds a link, a pipe or a device, or a folder that may not be read.
+            RunError: it holds a link, a hard link, a pipe or a device, or a folder that may not be read.
         """
 
         def refuse(error: OSError) -> None:
@@ -130,9 +130,12 @@ class RunFolder:
 
         for folder, folders, files in os.walk(self.path, onerror=refuse):
             for name in (*folders, *files):
-                mode = os.lstat(os.path.join(folder, name)).st_mode  # noqa: PTH118 - a folder may hold many files
-                if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                found = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - a folder may hold many files
+                mode = found.st_mode
+                shared = stat.S_ISREG(mode) and found.st_nlink > 1
+                if shared or not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
                     what = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
+                    what = "a hard link, a file with another name elsewhere," if shared else what
                     raise RunError(
                         f"{Path(folder, name)} is {what}, and a run folder holds only files and folders of its own: "
                         "replace it by a copy of what it stands for, or delete it"

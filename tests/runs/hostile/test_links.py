@@ -55,6 +55,21 @@ def test_a_run_folder_with_a_link_is_neither_reported_nor_run(run, secret, name,
     assert {path: path.read_bytes() for path in secret.parent.iterdir()} == before
 
 
+@pytest.mark.parametrize("name", ["events.jsonl", "log.txt", "figures/curves.png", "export/backbone.keras"])
+def test_a_file_with_another_name_elsewhere_is_not_written_to(run, secret, name):
+    """A hard link: what is written to it would change the other file too."""
+    path = run.path / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.hardlink_to(secret)
+    for use in (write_report, start_detached, task.run):
+        with pytest.raises(RunError, match=f"{name} is a hard link, a file with another name elsewhere"):
+            use(run)
+    with pytest.raises(OSError, match="another name elsewhere"):
+        open_to_append(path, run.path)
+    assert secret.read_text() == "mine\n" and secret.stat().st_nlink == 2
+
+
 def test_what_is_opened_in_a_run_folder_is_not_behind_a_link(run, secret):
     """Also where a folder has a link only after it was looked through."""
     linked(run, "log.txt", secret)
