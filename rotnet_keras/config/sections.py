@@ -185,10 +185,21 @@ class Backbone(Section):
 
 
 class Optimizer(Section):
-    """The optimizer. SGD adds the weight decay to the gradient, as PyTorch does; AdamW decouples it."""
+    """The optimizer. SGD adds the weight decay to the gradient, as PyTorch does; AdamW decouples it.
 
-    name: Literal["sgd", "adamw"] = Field("sgd", description="The optimizer's name.")
+    Muon makes the steps of the kernels of convolutions orthogonal, and leaves all other variables to SGD.
+    """
+
+    name: Literal["sgd", "adamw", "muon"] = Field("sgd", description="The optimizer's name.")
     learning_rate: PositiveFloat = Field(0.1, description="Peak learning rate; `schedule` says how it changes.")
+    kernel_rate: PositiveFloat | None = Field(
+        None,
+        description="Peak learning rate of muon's kernels: the share of a kernel's norm that a step changes; 0.05 by "
+        "default. It changes as `learning_rate` does.",
+    )
+    kernel_momentum: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Momentum of muon's kernels; 0.6 by default."
+    )
     momentum: Fraction = Field(0.9, description="Momentum of sgd.")
     nesterov: bool = Field(True, description="Use Nesterov momentum with sgd.")
     weight_decay: NonNegativeFloat = Field(5e-4, description="Strength of the weight decay.")
@@ -205,6 +216,15 @@ class Optimizer(Section):
         description="Momentum of an exponential moving average (EMA) of the weights, which is what is evaluated and "
         "exported; 0 for none.",
     )
+
+    @model_validator(mode="after")
+    def _check_keys_of_muon(self) -> "Optimizer":
+        kernels = [key for key in ("kernel_rate", "kernel_momentum") if getattr(self, key) is not None]
+        if self.name != "muon" and kernels:
+            raise ValueError(f"{' and '.join(kernels)}: for 'muon' only, not for {self.name!r}")
+        if self.name == "muon" and not self.momentum:
+            raise ValueError("momentum: muon needs one above 0")
+        return self
 
 
 class Schedule(Section):

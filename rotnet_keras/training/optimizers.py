@@ -1,4 +1,4 @@
-"""Optimizers: SGD with PyTorch's weight decay, AdamW, and a learning-rate factor for each variable."""
+"""Optimizers: SGD with PyTorch's weight decay, Muon, AdamW, and a learning-rate factor for each variable."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +8,12 @@ import numpy as np
 from rotnet_keras.config.sections import Optimizer
 from rotnet_keras.engine import keras, tf
 
+# Kernels between no more channels than this are updated by SGD also where others are by Muon.
+PIXEL_CHANNELS = 4
+# Muon's rate and momentum of kernels, where a recipe says none.
+KERNEL_RATE, KERNEL_MOMENTUM = 0.05, 0.6
+# Coefficients and number of Jordan's iterations a x + b x^3 + c x^5, which bring singular values near 1 fast.
+NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS = (3.4445, -4.7750, 2.0315), 4
 # The names of variables without weight decay, where not all decay.
 UNDECAYED = ("bias", "gamma", "beta")
 
@@ -84,6 +90,70 @@ class TorchSGD(RatePerVariable, keras.optimizers.SGD):
         return {**super().get_config(), "coupled_decay": self.coupled_decay, "kernels_only": self.kernels_only}
 
 
+class Muon(TorchSGD):
+    """SGD, and for the kernels of convolutions Muon: each step goes along an orthogonal matrix.
+
+    With gradient g, kernel w as a matrix (height * width * inputs, outputs), velocity v, momentum m and rate r:
+
+        v <- m * v + g;  w <- w * sqrt(k) / |w| - r * O(g + m * v)
+
+    O(x) is roughly U V^T of the singular value decomposition x = U S V^T, and k is the smaller side of w, so that a
+    step changes a kernel by the share r of its norm. The scale of a kernel before a batch normalisation has no effect
+    on the outputs, and fixing it makes weight decay superfluous. All other variables, and the kernels of inputs of up
+    to four channels, are updated by SGD. (Jordan et al., Muon, 2024; the fixed norm is that of airbench.) Keras's own
+    Muon leaves the kernels of convolutions to AdamW, which is why this class exists.
+
+    Args:
+        kernel_factor: r over the learning rate.
+        kernel_momentum: m.
+        **options: arguments of `TorchSGD`, for the other variables.
+    """
+
+    def __init__(self, kernel_factor: float, kernel_momentum: float, **options: object) -> None:
+        super().__init__(**options)
+        self.kernel_factor, self.kernel_momentum = kernel_factor, kernel_momentum
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        """Update one variable."""
+        if len(variable.shape) != 4 or min(variable.shape[2:]) <= PIXEL_CHANNELS:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        velocity = self.momentums[self._get_variable_index(variable)]
+        gradient = tf.cast(gradient, variable.dtype)
+        moved = self.kernel_momentum * tf.convert_to_tensor(velocity) + gradient
+        self.assign(velocity, moved)
+        direction = orthogonal(tf.reshape(gradient + self.kernel_momentum * moved, [-1, variable.shape[3]]))
+        kernel = tf.convert_to_tensor(variable)
+        kernel *= min(direction.shape) ** 0.5 / tf.norm(kernel)
+        rate = tf.cast(learning_rate, variable.dtype) * self.kernel_factor * self.rate_factor(variable)
+        self.assign(variable, kernel - rate * tf.reshape(direction, variable.shape))
+
+    def get_config(self) -> dict[str, object]:
+        """The configuration, as Keras saves it."""
+        factors = {"kernel_factor": self.kernel_factor, "kernel_momentum": self.kernel_momentum}
+        return {**super().get_config(), **factors}
+
+
+def orthogonal(matrix: tf.Tensor) -> tf.Tensor:
+    """Return a matrix with the singular vectors of this one and singular values near 1, by Newton-Schulz iterations.
+
+    Args:
+        matrix: (M, N) float32.
+
+    Returns:
+        (M, N) float32, with singular values between 0.6 and 1.2 where those of `matrix` do not differ by more than a
+        factor of 100. It is computed in the precision of the layers, and in float32 where that is float16.
+    """
+    precision = keras.config.dtype_policy().compute_dtype
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = tf.cast(matrix / (tf.norm(matrix) + 1e-7), "float32" if precision == "float16" else precision)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        square = tf.matmul(x, x, transpose_a=tall, transpose_b=not tall)
+        polynomial = NEWTON_SCHULZ[1] * square + NEWTON_SCHULZ[2] * tf.matmul(square, square)
+        x = NEWTON_SCHULZ[0] * x + (tf.matmul(x, polynomial) if tall else tf.matmul(polynomial, x))
+    return tf.cast(x, tf.float32)
+
+
 class AdamW(RatePerVariable, keras.optimizers.Adam):
     """Adam with the weight decay of Loshchilov and Hutter, outside the gradient: w <- w - lr * d * w.
 
@@ -123,8 +193,8 @@ def build_optimizer(spec: Optimizer) -> keras.optimizers.Optimizer:
         spec: the recipe's section `optimizer`.
 
     Returns:
-        A `TorchSGD` or an `AdamW` with the section's peak learning rate; the `LearningRate` callback sets the rate of
-        every step.
+        A `TorchSGD`, a `Muon` or an `AdamW` with the section's peak learning rate; the `LearningRate` callback sets the
+        rate of every step.
 
     Example:
         >>> from rotnet_keras.config.sections import Optimizer
@@ -138,13 +208,12 @@ def build_optimizer(spec: Optimizer) -> keras.optimizers.Optimizer:
         options |= {"use_ema": True, "ema_momentum": spec.ema}
     if spec.name == "adamw":
         return AdamW(decay=spec.weight_decay, beta_1=spec.momentum, **options)
-    return TorchSGD(
-        coupled_decay=spec.weight_decay,
-        kernels_only=spec.decay == "kernels",
-        momentum=spec.momentum,
-        nesterov=spec.nesterov,
-        **options,
-    )
+    options |= {"coupled_decay": spec.weight_decay, "kernels_only": spec.decay == "kernels"}
+    options |= {"momentum": spec.momentum, "nesterov": spec.nesterov}
+    if spec.name == "muon":
+        factor = (spec.kernel_rate or KERNEL_RATE) / spec.learning_rate
+        return Muon(factor, spec.kernel_momentum or KERNEL_MOMENTUM, **options)
+    return TorchSGD(**options)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from rotnet_keras.engine import dtype_policy, keras, tf
 from rotnet_keras.training.optimizers import (
     assign_averaged_weights,
     build_optimizer,
+    orthogonal,
     scale_learning_rate,
     using_averaged_weights,
 )
@@ -138,3 +139,60 @@ def test_the_ema_is_evaluated_and_training_continues_with_the_newest_weights():
     model.optimizer.apply([tf.constant([[0.0]])])
     assign_averaged_weights(model, spec)
     assert float(weight[0, 0]) == 3.375
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (5, 12), (8, 8)])
+def test_the_orthogonal_matrix_has_the_singular_vectors_of_the_other(shape):
+    rng = np.random.default_rng(0)
+    u, v = (np.linalg.qr(rng.normal(size=(side, side)))[0] for side in shape)
+    rank = min(shape)
+    matrix = (u[:, :rank] * np.geomspace(0.05, 1, rank)) @ v[:rank]
+    values = u[:, :rank].T @ orthogonal(tf.constant(matrix, tf.float32)).numpy() @ v[:rank].T
+    np.testing.assert_allclose(values - np.diag(np.diag(values)), 0, atol=1e-5)
+    assert ((np.diag(values) > 0.6) & (np.diag(values) < 1.25)).all()
+
+
+def test_muon_moves_kernels_of_convolutions_by_a_share_of_their_norm_and_all_else_by_sgd():
+    spec = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+    muon = build_optimizer(Optimizer(name="muon", kernel_rate=0.2, kernel_momentum=0.6, **spec))
+    sgd = build_optimizer(Optimizer(**spec))
+    rng = np.random.default_rng(0)
+    shapes = [(3, 3, 8, 6), (3, 3, 3, 6), (7, 4), (6,)]
+    weights, gradients = ([rng.normal(size=s).astype(np.float32) for s in shapes] for _ in range(2))
+    after = []
+    for optimizer in (muon, sgd):
+        variables = [keras.Variable(weight, name="kernel") for weight in weights]
+        optimizer.build(variables)
+        for rate in (0.1, 0.05):
+            optimizer.learning_rate = rate
+            optimizer.apply([tf.constant(gradient) for gradient in gradients])
+        after.append([np.asarray(variable) for variable in variables])
+    for by_muon, by_sgd in zip(after[0][1:], after[1][1:], strict=True):
+        np.testing.assert_array_equal(by_muon, by_sgd)
+    # A gradient that stays the same has the same direction in both steps; the rates are twice the learning rates.
+    direction = orthogonal(tf.constant(gradients[0].reshape(72, 6))).numpy()
+    expected = weights[0].reshape(72, 6)
+    for rate in (0.2, 0.1):
+        expected = expected * 6**0.5 / np.linalg.norm(expected) - rate * direction
+    np.testing.assert_allclose(after[0][0].reshape(72, 6), expected, atol=2e-5)
+
+
+def test_a_kernel_of_a_pretrained_part_has_its_own_rate_with_muon():
+    optimizer = build_optimizer(Optimizer(name="muon", learning_rate=0.1))
+    rng = np.random.default_rng(0)
+    weight, gradient = (rng.normal(size=(3, 3, 8, 8)).astype(np.float32) for _ in range(2))
+    kernels = [keras.Variable(weight, name="kernel") for _ in range(2)]
+    optimizer.build(kernels)
+    optimizer.rate_factors = [0.01, 1.0]
+    optimizer.apply([tf.constant(gradient)] * 2)
+    start = weight * 8**0.5 / np.linalg.norm(weight)
+    slow, fast = (np.asarray(kernel) - start for kernel in kernels)
+    np.testing.assert_allclose(100 * slow, fast, atol=1e-4)
+    assert 0.04 < np.linalg.norm(fast) / 8**0.5 < 0.06
+
+
+def test_keys_of_muon_are_refused_for_others():
+    with pytest.raises(ValueError, match="kernel_rate: for 'muon' only, not for 'adamw'"):
+        Optimizer(name="adamw", kernel_rate=0.1)
+    with pytest.raises(ValueError, match="momentum: muon needs one above 0"):
+        Optimizer(name="muon", momentum=0)

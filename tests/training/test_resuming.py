@@ -80,6 +80,19 @@ def test_a_detached_run_is_watched_and_stopped_from_elsewhere(tiny_recipe):
     assert "stopped" in invoke("runs", cwd=folder).stdout
 
 
+@pytest.mark.long
+def test_a_run_with_muon_in_mixed_precision_resumes_to_the_bit(tiny_recipe):
+    options = ("optimizer.name=muon", "train.precision=mixed_bfloat16", "train.steps=30", "probe=[]")
+    _, whole = start(tiny_recipe, *options, name="whole")
+    _, run = start(tiny_recipe, *options, "--detach")
+    wait_for_step(run, 4)
+    assert invoke("stop", "run", cwd=tiny_recipe.parent).returncode == 0
+    invoke("logs", "-f", "run", cwd=tiny_recipe.parent)
+    assert run.state() == "stopped" and max(e["step"] for e in events_of(run, "checkpoint")) < 30
+    assert run_cli("resume", "run", cwd=tiny_recipe.parent).returncode == 0
+    assert_same_end(run, whole)
+
+
 @pytest.mark.slow
 def test_resuming_with_changed_data_is_refused(tiny_recipe, tiny_data, tmp_path):
     mine = tmp_path / "mine.npz"
