@@ -8,13 +8,15 @@ from textual.widgets import Static
 
 
 def text_of(app, selector):
-    return str(app.screen.query_one(selector, Static).render())
+    """The text of a widget; empty as long as it is not there."""
+    return "".join(str(widget.render()) for widget in app.screen.query(selector).results(Static))
 
 
 def shown(app, selector):
-    """What a widget draws, as plain text."""
+    """What a widget draws, as plain text; empty as long as it is not there."""
     console = Console(width=100, file=io.StringIO())
-    console.print(app.screen.query_one(selector, Static).content)
+    for widget in app.screen.query(selector).results(Static):
+        console.print(widget.content)
     return console.file.getvalue()
 
 

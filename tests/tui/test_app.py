@@ -67,14 +67,24 @@ async def test_a_chart_is_maximised_and_the_log_searched(runs_dir):
     run = fake_run(runs_dir, "one", epochs=2, outcome="finished")
     app = RotnetApp(runs_dir, run)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: "finished" in text_of(app, "#strip"))
-        await pilot.press("right_square_bracket", "z")
-        await until(pilot, lambda: app.screen.maximized is app.screen.query_one("#accuracy"))
-        assert app.screen.query_one("#accuracy").size.height > 18
+        await until(pilot, lambda: "chart 1 of 4" in text_of(app, "#curves-hint"))
+        await pilot.press("right_square_bracket")
+        await until(pilot, lambda: "chart 2 of 4" in text_of(app, "#curves-hint"))
+        await pilot.press("z")
+        await until(pilot, lambda: app.screen.maximized is app.screen.query_one("#chart-1"))
+        chart = app.screen.query_one("#chart-1")
+        assert chart.size.height > 18 and str(chart.border_title) == "rotation accuracy, %"
         await pilot.press("escape")
         await until(pilot, lambda: app.screen.maximized is None)
         await pilot.press("6")
         await until(pilot, lambda: "4 of 6 lines" in text_of(app, "#log-head"))
+        # Long lines are not cut in two: they are scrolled, or wrapped on demand.
+        log = app.screen.query_one("#log-lines")
+        assert len(log.lines) == 4
+        await pilot.press("right")
+        await until(pilot, lambda: log.scroll_offset.x > 0)
+        await pilot.press("v")
+        await until(pilot, lambda: len(log.lines) > 4)
         await pilot.press("u")
         await until(pilot, lambda: "6 of 6 lines" in text_of(app, "#log-head"))
         await pilot.press("l", "l")
@@ -168,7 +178,7 @@ async def test_below_60_by_16_it_shows_the_state_in_four_lines(runs_dir):
         await pilot.resize_terminal(1, 1)
         await until(pilot, lambda: app.screen.size == (1, 1))
         await pilot.resize_terminal(100, 30)
-        await until(pilot, lambda: app.screen.query_one("#loss").region.height > 3)
+        await until(pilot, lambda: app.screen.query_one("#chart-1").region.height > 3)
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
 from rotnet_tui.app import RotnetApp
+from rotnet_tui.screens import new_run
 from rotnet_tui.screens.new_run import _shape
 from rotnet_tui.widgets.form_fields import form_fields
 from support.screen_words import text_of, until
@@ -112,3 +114,33 @@ async def test_the_form_of_a_transfer_counts_its_steps(runs_dir, tmp_path):
         rows["train.steps"].query_one(Input).value = "3"
         await until(pilot, lambda: "3 steps of 16 images" in text_of(app, "#form-steps"))
         assert "3 steps of 16 images" in text_of(app, "#form-steps")
+
+
+async def test_keys_are_answered_while_the_form_is_being_read(runs_dir, monkeypatch):
+    """Its frame comes at once, and a slow disk holds up neither typing nor leaving."""
+    read, go_on = threading.Event(), threading.Event()
+
+    def slowly(*arguments):
+        read.set()
+        go_on.wait(20)
+        return load_recipe(*arguments)
+
+    monkeypatch.setattr(new_run, "load_recipe", slowly)
+    app = RotnetApp(runs_dir)
+    try:
+        async with app.run_test(size=(120, 36)) as pilot:
+            await pilot.press("n")
+            await until(pilot, read.is_set)
+            await until(pilot, lambda: "Reading the recipe" in text_of(app, "#form-steps"))
+            assert not app.screen.query("FieldRow")
+            await pilot.press("tab", *"mine")
+            assert app.screen.query_one("#run-name", Input).value == "mine"
+            await pilot.press("f2")
+            await until(pilot, lambda: any("still being read" in n.message for n in app._notifications))
+            await pilot.press("escape")
+            await until(pilot, lambda: bool(app.screen.query("#run-table")))
+            go_on.set()
+            await pilot.pause(0.2)
+            assert app.is_running and not list_runs(runs_dir)
+    finally:
+        go_on.set()

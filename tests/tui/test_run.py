@@ -40,8 +40,8 @@ async def test_a_live_run_is_followed(runs_dir):
             file.write('{"kind":"step","time":1,"st')
         await until(pilot, lambda: "step 140/480" in text_of(app, "#strip"))
         assert "data wait 50.0 %" in text_of(app, "#strip")
-        assert app.screen.history.columns["step"][-1] == 140
-        loss = app.screen.query_one("#loss")
+        await until(pilot, lambda: app.screen.history.columns["step"][-1] == 140)
+        loss = app.screen.query_one("#chart-1")
         before = str(loss.border_subtitle)
         await pilot.press("m")
         await until(pilot, lambda: str(loss.border_subtitle) != before)

@@ -1,11 +1,14 @@
 """The application: it opens screens, runs the clock, and carries out what screens ask for."""
 
+import asyncio
+import importlib
 import os
 import shlex
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from textual import on, work
 from textual.app import App, ScreenStackError, SuspendNotSupported, SystemCommand
@@ -18,8 +21,10 @@ from rotnet_tui.commands import Commands
 from rotnet_tui.messages import CompareRuns, EditFile, NewRun, OpenRun, Perform, Refresh
 from rotnet_tui.screens.base import ActionScreen
 from rotnet_tui.screens.home import HomeScreen
+from rotnet_tui.screens.opening import OpeningScreen
 from rotnet_tui.settings import keep_traceback, load_keymap, load_settings, save_settings
 from rotnet_tui.state.index import RunIndex
+from rotnet_tui.state.words import screen_text
 
 TICK_SECONDS = 1.0
 
@@ -45,6 +50,7 @@ class RotnetApp(App[None]):
         self.crash_report: Path | None = None
         self._first_run = open_run
         self._paused = False
+        self._imported: dict[str, Any] = {}
         self._parent_pid = os.getppid()
 
     def on_mount(self) -> None:
@@ -78,25 +84,46 @@ class RotnetApp(App[None]):
 
     # What screens ask for
 
-    @on(OpenRun)
-    def _open_run(self, message: OpenRun) -> None:
-        # Imported late: its charts need NumPy, which the first screen does without.
-        from rotnet_tui.screens.run import RunScreen
+    # Their charts need NumPy, and the form all of recipes, which the first screen does without.
 
-        self.push_screen(RunScreen(message.run, self.settings, self.commands))
-        self.tick()
+    @on(OpenRun)
+    async def _open_run(self, message: OpenRun) -> None:
+        def make(module: Any) -> Screen:
+            return module.RunScreen(message.run, self.settings, self.commands)
+
+        await self._open("rotnet_tui.screens.run", make, message.run.name)
 
     @on(CompareRuns)
-    def _compare_runs(self, message: CompareRuns) -> None:
-        from rotnet_tui.screens.compare import CompareScreen
+    async def _compare_runs(self, message: CompareRuns) -> None:
+        def make(module: Any) -> Screen:
+            return module.CompareScreen(message.runs, self.settings)
 
-        self.push_screen(CompareScreen(message.runs, self.settings))
+        await self._open("rotnet_tui.screens.compare", make, "the comparison")
 
     @on(NewRun)
-    def _new_run(self, message: NewRun) -> None:
-        from rotnet_tui.screens.new_run import NewRunScreen
+    async def _new_run(self, message: NewRun) -> None:
+        def make(module: Any) -> Screen:
+            return module.NewRunScreen(message.recipe, self.commands, self.index)
 
-        self.push_screen(NewRunScreen(message.recipe, self.commands, self.index))
+        await self._open("rotnet_tui.screens.new_run", make, "the form")
+
+    async def _open(self, module: str, make: Callable[[Any], Screen], what: str) -> None:
+        """Open a screen; while its module is being imported, a line says so, and keys are answered."""
+        if module in self._imported:
+            self.push_screen(make(self._imported[module]))
+            self.tick()
+            return
+        opening = OpeningScreen(screen_text(what))
+        self.push_screen(opening)
+        self._import_and_open(module, make, opening)
+
+    @work(group="open")
+    async def _import_and_open(self, name: str, make: Callable[[Any], Screen], opening: OpeningScreen) -> None:
+        module = await asyncio.to_thread(importlib.import_module, name)
+        self._imported[name] = module
+        if self.screen is opening:
+            self.switch_screen(make(module))
+            self.tick()
 
     @on(Perform)
     @work

@@ -26,6 +26,11 @@ class Settings(BaseModel):
     smoothing: Literal[0, 1, 2] = 1
     log_axis: bool = False
     x_axis: Literal["epoch", "step", "time"] = "epoch"
+    grid: str = "2x2"
+    charts: list[str] = ["loss+validation_loss", "accuracy+validation_accuracy", "learning_rate", "accuracy_*"]
+    compare_grid: str = "2x1"
+    compare_charts: list[str] = ["validation_accuracy", "loss", "run_cpu", "run_memory"]
+    wrap_log: bool = False
     percent: bool = True
     worst: bool = False
     follow: bool = True

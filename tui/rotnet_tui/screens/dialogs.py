@@ -1,10 +1,14 @@
-"""A question before something is lost, with the equivalent command line."""
+"""Questions: before something is lost, and which charts to show."""
+
+from collections.abc import Sequence
 
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Static
+from textual.widgets import Button, Input, Static
+
+from rotnet_tui.state.metrics import layout_problem
 
 
 class ConfirmDialog(ModalScreen[bool]):
@@ -34,3 +38,53 @@ class ConfirmDialog(ModalScreen[bool]):
     @on(Button.Pressed)
     def _pressed(self, event: Button.Pressed) -> None:
         self.dismiss(event.button.id == "yes")
+
+
+class ChartsDialog(ModalScreen[tuple[str, list[str]] | None]):
+    """Asks for a grid and the metrics of its charts; the result is both, or None if nothing shall change.
+
+    Args:
+        grid: columns and rows, such as "2x2".
+        charts: the patterns of the charts.
+        names: the metrics that there are.
+    """
+
+    BINDINGS = [("escape", "dismiss(None)", "Cancel")]
+    AUTO_FOCUS = "#charts-patterns"
+
+    def __init__(self, grid: str, charts: Sequence[str], names: Sequence[str]) -> None:
+        super().__init__()
+        self._grid, self._charts, self._names = grid, charts, names
+
+    def compose(self) -> ComposeResult:
+        """Two fields, what is wrong with them, and the metrics to choose from."""
+        with Vertical(classes="dialog", id="charts-dialog"):
+            yield Static("Arrange the charts", classes="question")
+            with Horizontal(classes="field"):
+                yield Static("charts", classes="label")
+                yield Input(", ".join(self._charts), id="charts-patterns", compact=True)
+            with Horizontal(classes="field"):
+                yield Static("grid", classes="label")
+                yield Input(self._grid, id="charts-grid", compact=True)
+            yield Static(
+                "A comma separates charts, + the metrics of one chart; * stands for any letters. The grid is columns x "
+                "rows, 1x1 to 3x3; more charts than cells make pages. enter accepts, esc cancels.",
+                classes="help",
+            )
+            yield Static(id="charts-problem", classes="error", markup=False)
+            with VerticalScroll(can_focus=False):
+                yield Static(f"metrics: {', '.join(self._names) or 'none yet'}", markup=False)
+
+    def _values(self) -> tuple[str, list[str]]:
+        patterns = self.query_one("#charts-patterns", Input).value.split(",")
+        return self.query_one("#charts-grid", Input).value.strip(), [p.strip() for p in patterns if p.strip()]
+
+    @on(Input.Changed)
+    def _check(self) -> None:
+        problem = layout_problem(*self._values(), self._names)
+        self.query_one("#charts-problem", Static).update(problem)
+
+    @on(Input.Submitted)
+    def _accept(self) -> None:
+        if not layout_problem(*self._values(), self._names):
+            self.dismiss(self._values())

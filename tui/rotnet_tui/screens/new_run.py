@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from textual import on, work
@@ -10,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
+from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Button, Footer, Input, Select, Static
@@ -32,6 +34,9 @@ from rotnet_tui.widgets.form_fields import FormField, form_fields
 
 # Validation begins so long after the last key.
 TYPING_PAUSE_SECONDS = 0.15
+# Fields that are mounted without looking at keys in between.
+MOUNTED_AT_ONCE = 8
+READING = "Reading the recipe …"
 
 
 class FieldRow(Horizontal):
@@ -117,17 +122,17 @@ started.
         self._timer: Any = None
         self._data: Data | AnnotatedData | None = None
         self._images: int | None = None
+        # Whether all fields of the recipe are there.
+        self._complete = False
 
     def compose(self) -> ComposeResult:
         """Recipe and name, the fields, the summary, and the buttons."""
-        entries = list_recipes()
         with Horizontal(id="form-head"):
             yield Static("recipe", classes="label")
-            options = [(Content(screen_text(entry.name)), entry.argument) for entry in entries]
-            known = [argument for _, argument in options]
+            # Its options come once the recipes have been read.
             yield Select(
-                options,
-                value=self._recipe if self._recipe in known else known[0],
+                [(Content(screen_text(self._recipe)), self._recipe)],
+                value=self._recipe,
                 allow_blank=False,
                 id="recipe-choice",
                 compact=True,
@@ -150,27 +155,62 @@ started.
         """Set the titles."""
         self.query_one("#form-head").border_title = "new run"
         self.query_one("#form-summary").border_title = "summary"
+        self.query_one("#form-steps", Static).update(READING)
+        self.call_after_refresh(self._offer_recipes)
+
+    @work
+    async def _offer_recipes(self) -> None:
+        """Read what recipes there are, and let people choose one."""
+        entries = await asyncio.to_thread(list_recipes)
+        if not self.is_current:
+            return
+        choice = self.query_one("#recipe-choice", Select)
+        known = [entry.argument for entry in entries]
+        if self._recipe not in known:
+            self._recipe = known[0]
+        with choice.prevent(Select.Changed):
+            choice.set_options([(Content(screen_text(entry.name)), entry.argument) for entry in entries])
+            choice.value = self._recipe
+        self._show_recipe()
 
     @on(Select.Changed, "#recipe-choice")
-    async def _recipe_chosen(self, event: Select.Changed) -> None:
+    def _recipe_chosen(self, event: Select.Changed) -> None:
         """Show the fields of the chosen recipe."""
-        self._recipe = str(event.value)
+        if str(event.value) != self._recipe:
+            self._recipe = str(event.value)
+            self._show_recipe()
+
+    @work(exclusive=True, group="recipe")
+    async def _show_recipe(self) -> None:
+        """Read the recipe in a thread, then show its fields, a few at a time, so that keys are answered meanwhile."""
         fields = self.query_one("#fields", VerticalScroll)
+        self._complete = False
         try:
-            new = list(form_fields(load_recipe(self._recipe)))
+            recipe = await asyncio.to_thread(load_recipe, self._recipe)
         except RotnetError as error:
             self._problem = str(error)
             await fields.remove_children()
             await fields.mount(Static(self._problem, classes="error", markup=False))
             return
+        if self not in self.app.screen_stack:
+            return
+        new = list(form_fields(recipe))
         rows = list(fields.query(FieldRow))
-        async with fields.batch():
-            if [_shape(row.field) for row in rows] == [_shape(field) for field in new]:
+        if [_shape(row.field) for row in rows] == [_shape(field) for field in new]:
+            async with fields.batch():
                 for row, field in zip(rows, new, strict=True):
                     row.set_field(field)
-            else:
-                await fields.remove_children()
-                await fields.mount_all(_form_widgets(new))
+        else:
+            await fields.remove_children()
+            section = None
+            for first in range(0, len(new), MOUNTED_AT_ONCE):
+                if self not in self.app.screen_stack:
+                    return
+                part = new[first : first + MOUNTED_AT_ONCE]
+                await fields.mount_all(_form_widgets(part, section))
+                section = part[-1].section
+                await asyncio.sleep(0)
+        self._complete = True
         await self._check()
 
     def on_descendant_focus(self, event: Any) -> None:
@@ -210,6 +250,11 @@ started.
 
     async def _check(self) -> None:
         """Validate the form; show errors at their fields, and a summary of the run."""
+        if self._complete:
+            with suppress(NoMatches):  # The screen may be closed while recipes and data are being read.
+                await self._validate()
+
+    async def _validate(self) -> None:
         problems: dict[tuple, str] = {}
         self._problem, size = "", ""
         overrides: dict[str, Any] = {}
@@ -225,7 +270,7 @@ started.
                 problems[tuple(row.field.key.split("."))] = f"a value is required; the recipe has {row.field.value}"
                 overrides.pop(row.field.key, None)
         try:
-            recipe = load_recipe(self._recipe, overrides)
+            recipe = await asyncio.to_thread(load_recipe, self._recipe, overrides)
             if isinstance(recipe, RunRecipe) and recipe.data != self._data:
                 # In a thread, since a folder may hold a million files.
                 self._data, self._images = recipe.data, None
@@ -236,7 +281,7 @@ started.
                 self._images = await asyncio.to_thread(count_annotated_images, recipe.data, masks)
             source = recipe.backbone if isinstance(recipe, ProbeRecipe) else getattr(recipe, "pretrained", None)
             if source:
-                find_backbone(source, self.commands.runs_dir)
+                await asyncio.to_thread(find_backbone, source, self.commands.runs_dir)
             size = _run_size(recipe, self._images)
         except RecipeError as error:
             problems |= {tuple(map(str, location)): message for location, message in error.problems}
@@ -281,6 +326,9 @@ started.
 
     async def _submit(self, how: str, *flags: str) -> None:
         await self._check()
+        if not self._complete:
+            self.notify("The recipe is still being read.")
+            return
         if self._problem:
             self.notify("Correct the marked fields first. Nothing was started.", severity="warning")
             return
@@ -316,10 +364,13 @@ def _shape(field: FormField) -> tuple:
     return field.key, field.choices, bool(field.choices and not field.value)
 
 
-def _form_widgets(fields: Iterable[FormField]) -> list[Widget]:
-    """A row for each field; above each section its name, and a line for an error of the whole section."""
+def _form_widgets(fields: Iterable[FormField], section: str | None) -> list[Widget]:
+    """A row for each field; above each section its name, and a line for an error of the whole section.
+
+    Args:
+        section: that of the field before the first one; None if there is none.
+    """
     widgets: list[Widget] = []
-    section = None
     for field in fields:
         if field.section != section:
             section = field.section

@@ -5,11 +5,11 @@ import os
 import time
 
 from rich.text import Text
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.css.query import NoMatches
-from textual.widgets import Footer, Static, TabbedContent, TabPane
+from textual.widgets import Footer, Static, TabbedContent, TabPane, Tabs
 
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.suitability import check_results, latest_suitability
@@ -17,9 +17,11 @@ from rotnet_keras.runs.suitability import summary as suitability_summary
 from rotnet_keras.runs.verdict import verdict
 from rotnet_tui.commands import Commands
 from rotnet_tui.screens.base import ActionScreen, mistake
+from rotnet_tui.screens.dialogs import ChartsDialog
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
 from rotnet_tui.state.index import printable_summary
+from rotnet_tui.state.metrics import metrics_of
 from rotnet_tui.state.words import status_strip
 from rotnet_tui.tabs.base import RunTab
 from rotnet_tui.tabs.confusion import ConfusionTab
@@ -29,7 +31,7 @@ from rotnet_tui.tabs.log import LogTab
 from rotnet_tui.tabs.recipe import RecipeTab
 from rotnet_tui.tabs.samples import SamplesTab
 from rotnet_tui.tabs.system import SystemTab
-from rotnet_tui.widgets.chart import SMOOTHING
+from rotnet_tui.widgets.curves import SMOOTHING
 
 TABS: dict[str, tuple[str, type[RunTab]]] = {
     "curves": ("Curves", CurvesTab),
@@ -48,6 +50,7 @@ STATE_SECONDS = 3.0
 # How often the screen is drawn while a long file of events is being read.
 CATCH_UP_SECONDS = 0.5
 CORES = os.cpu_count() or 1
+SCROLLS = {"pageup": "page_up", "pagedown": "page_down"}
 X_AXES = ("epoch", "step", "time")
 # Tabs that change without new events of the run.
 ALWAYS_STALE = ("system", "log")
@@ -55,6 +58,8 @@ ALWAYS_STALE = ("system", "log")
 
 class RunScreen(ActionScreen):
     """Status strip and tabs of one run."""
+
+    AUTO_FOCUS = ""
 
     BINDINGS = [
         Binding("escape", "back", "Back", id="back"),
@@ -65,20 +70,25 @@ class RunScreen(ActionScreen):
         Binding("z", "zoom", "Maximise", id="zoom"),
         Binding("left_square_bracket", "chart(-1)", "Previous chart", show=False),
         Binding("right_square_bracket", "chart(1)", "Next chart", show=False),
-        Binding("left", "scrub(-1)", "Previous epoch", show=False),
-        Binding("right", "scrub(1)", "Next epoch", show=False),
+        Binding("left", "sideways(-1)", "Cursor to the left, previous epoch", show=False),
+        Binding("right", "sideways(1)", "Cursor to the right, next epoch", show=False),
+        *(Binding(key, f"vertical('{key}')", "Scroll", show=False) for key in ("up", "down", "pageup", "pagedown")),
+        *(Binding(key, f"vertical('{key}')", "Scroll", show=False) for key in ("home", "end")),
+        Binding("g", "arrange", "Arrange the charts", id="arrange", show=False),
         Binding("o", "worst", "Hardest or same samples", id="worst", show=False),
         Binding("percent_sign", "percent", "Percent or counts", id="percent", show=False),
         Binding("f", "follow", "Follow the log", id="follow", show=False),
         Binding("l", "level", "Log level", id="level", show=False),
+        Binding("v", "wrap", "Wrap the log", id="wrap", show=False),
         Binding("u", "fold", "Fold tracebacks", id="fold", show=False),
         Binding("slash", "search", "Search the log", id="search", show=False),
     ]
     HELP = """\
-`1` to `7` switch tabs. **Curves**: `x` and `y` change the axes, `m` the smoothing; `z` maximises a chart, `[` `]`
-switch charts, `+` `-` `0` zoom. **Samples**: `←` `→` go through the epochs, `o` shows the hardest images.
-**Confusion**: `%` switches between percent and counts. **Log**: `f` follows, `/` searches, `l` filters by level, `u`
-unfolds tracebacks.
+`1` to `7` switch tabs. **Curves**: `←` `→` move a cursor over all charts, `esc` removes it; `g` arranges the charts;
+`x` and `y` change the axes, `m` the smoothing; `z` maximises a chart, `[` `]` switch pages, `+` `-` `0` zoom.
+**Samples**: `←` `→` go through the epochs, `o` shows the hardest images. **Confusion**: `%` switches between percent
+and counts. **Log**: `f` follows, `/` searches, `l` filters by level, `u` unfolds tracebacks, `←` `→` scroll long lines,
+`v` wraps them.
 
 `.` pauses the display; training goes on. To select text with the mouse, hold shift while dragging.
 """
@@ -92,6 +102,7 @@ unfolds tracebacks.
         self._drawn_at = self._cpu_at_draw = self._state_read_at = 0.0
         self._strip_text = Text()
         self._catching_up = False
+        self._building = asyncio.Lock()
 
     def compose(self) -> ComposeResult:
         """The status strip, the tabs, and the footer."""
@@ -106,6 +117,8 @@ unfolds tracebacks.
 
     def on_mount(self) -> None:
         """Title the status strip, and follow changes of the theme."""
+        # Its arrow keys belong to what is in the tabs.
+        self.query_one("#run-tabs Tabs", Tabs).can_focus = False
         self.query_one("#strip").border_title = "run"
         self.app.theme_changed_signal.subscribe(self, lambda theme: self.on_resize())
 
@@ -181,12 +194,31 @@ unfolds tracebacks.
         self._drawn_at, self._cpu_at_draw = now, cpu
         self._stale.discard(name)
         tab = self.query_one(f"#{name}", RunTab)
+        if not tab.built:
+            self._build(tab)
+            return
         try:
             tab.show(self.history, self._state)
         except NoMatches:
             raise  # The screen is being removed.
         except Exception as error:  # Events were checked when they were read: the tab keeps what it shows.
             self.notify(mistake("This tab cannot be drawn", error), severity="error", markup=False)
+
+    @work(group="build")
+    async def _build(self, tab: RunTab) -> None:
+        """Make the widgets of a tab that is opened for the first time, then draw it."""
+        async with self._building:
+            await tab.build()
+        # It has its size only after the next layout.
+        self.call_after_refresh(self._draw, at_once=True)
+
+    async def _opened(self, name: str) -> RunTab:
+        """Switch to a tab, and return it when it has its widgets."""
+        self.action_tab(name)
+        tab = self.query_one(f"#{name}", RunTab)
+        async with self._building:
+            await tab.build()
+        return tab
 
     @property
     def _tab(self) -> str:
@@ -209,10 +241,13 @@ unfolds tracebacks.
     # What the keys do
 
     def action_back(self) -> None:
-        """Close the maximised chart or the search, else go back to the home screen."""
+        """Close the maximised chart, the search or the cursor, else go back to the home screen."""
+        tab = self.query_one(f"#{self._tab}", RunTab)
         if self.maximized is not None:
             self.minimize()
-        elif not (self._tab == "log" and self.query_one(LogTab).clear_search()):
+        elif not (isinstance(tab, LogTab) and tab.clear_search()) and not (
+            isinstance(tab, CurvesTab) and tab.clear_cursor()
+        ):
             self.dismiss()
 
     def action_tab(self, name: str) -> None:
@@ -240,19 +275,50 @@ unfolds tracebacks.
         """Maximise a chart, or restore it."""
         if self.maximized is not None:
             self.minimize()
-        elif self._tab == "curves":
-            self.maximize(self.query_one(CurvesTab).current_chart(), container=False)
+        elif self._tab == "curves" and self._front_tab():
+            self.maximize(self.query_one(CurvesTab).charts.current(), container=False)
 
     def action_chart(self, by: int) -> None:
-        """Bring another chart to the front."""
-        self.query_one(CurvesTab).next_chart(by)
-        self.call_after_refresh(self._draw, at_once=True)
+        """Bring another page of charts to the front."""
+        tab = self._front_tab()
+        if isinstance(tab, CurvesTab):
+            tab.next_chart(by)
+            self.call_after_refresh(self._draw, at_once=True)
 
-    def action_scrub(self, by: int) -> None:
-        """Show the samples of another epoch."""
-        if self._tab == "samples":
-            self.query_one(SamplesTab).scrub(by)
+    def action_sideways(self, by: int) -> None:
+        """Move the cursor of the charts, show the samples of another epoch, or scroll the log."""
+        tab = self._front_tab()
+        if isinstance(tab, CurvesTab):
+            tab.move_cursor(by)
+        elif isinstance(tab, SamplesTab):
+            tab.scrub(by)
             self._draw(at_once=True)
+        elif isinstance(tab, LogTab):
+            tab.scroll_sideways(by)
+
+    def action_vertical(self, key: str) -> None:
+        """Scroll the tab in front by a key."""
+        tab = self._front_tab()
+        scrolled = list(tab.query("VerticalScroll, RichLog")) if tab else []
+        if scrolled:
+            getattr(scrolled[0], f"scroll_{SCROLLS.get(key, key)}")(animate=False)
+
+    @work
+    async def action_arrange(self) -> None:
+        """Choose the metrics of the charts and their grid."""
+        tab = await self._opened("curves")
+        assert isinstance(tab, CurvesTab)
+        names = list(metrics_of(self.history))
+        answer = await self.app.push_screen_wait(ChartsDialog(self.settings.grid, self.settings.charts, names))
+        if answer:
+            self.settings.grid, self.settings.charts = answer
+            tab.next_chart(0)
+            self.call_after_refresh(self._draw, at_once=True)
+
+    def _front_tab(self) -> RunTab | None:
+        """The tab in front, None as long as it is not built."""
+        tab = self.query_one(f"#{self._tab}", RunTab)
+        return tab if tab.built else None
 
     def action_worst(self) -> None:
         """Switch between the hardest images and the same images every epoch."""
@@ -266,23 +332,30 @@ unfolds tracebacks.
 
     def action_follow(self) -> None:
         """Follow the end of the log, or stop following."""
-        if self._tab == "log":
-            self.query_one(LogTab).toggle_follow()
+        if isinstance(tab := self._front_tab(), LogTab):
+            tab.toggle_follow()
 
     def action_level(self) -> None:
         """Next level of the log filter."""
-        if self._tab == "log":
-            self.query_one(LogTab).next_level()
+        if isinstance(tab := self._front_tab(), LogTab):
+            tab.next_level()
+
+    def action_wrap(self) -> None:
+        """Wrap the lines of the log, or let them be scrolled."""
+        if isinstance(tab := self._front_tab(), LogTab):
+            tab.toggle_wrap()
 
     def action_fold(self) -> None:
         """Fold or unfold tracebacks."""
-        if self._tab == "log":
-            self.query_one(LogTab).toggle_fold()
+        if isinstance(tab := self._front_tab(), LogTab):
+            tab.toggle_fold()
 
-    def action_search(self) -> None:
+    @work
+    async def action_search(self) -> None:
         """Search the log."""
-        self.action_tab("log")
-        self.query_one(LogTab).search()
+        tab = await self._opened("log")
+        assert isinstance(tab, LogTab)
+        tab.search()
 
     def run_deleted(self, run: RunFolder) -> None:
         """Close the screen: there is nothing left to show."""

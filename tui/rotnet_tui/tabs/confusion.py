@@ -1,12 +1,14 @@
 """The confusion matrix of the last validation."""
 
+from collections.abc import Iterable
+
 from rich.console import Group
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.color import Color
 from textual.containers import VerticalScroll
+from textual.widget import Widget
 from textual.widgets import Static
 
 from rotnet_keras.runs.task_labels import MAX_CONFUSION_CLASSES, per_class_recall
@@ -25,7 +27,7 @@ MARGINS = 6
 class ConfusionTab(RunTab):
     """A heat map of true against predicted classes, and the recall of each class by epoch."""
 
-    def compose(self) -> ComposeResult:
+    def contents(self) -> Iterable[Widget]:
         """The heat map and the recalls, in one widget."""
         with VerticalScroll():
             yield Static(id="confusion-table")

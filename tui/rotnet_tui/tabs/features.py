@@ -1,10 +1,12 @@
 """The learned features: probe results of each tap, and the filters of the first layer."""
 
+from collections.abc import Iterable
+
 from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
+from textual.widget import Widget
 from textual.widgets import Static
 
 from rotnet_keras.reports.tables import Table, probe_tables, result_tables
@@ -22,7 +24,7 @@ class FeaturesTab(RunTab):
         super().__init__(settings, id=id)
         self._drawn: tuple | None = None
 
-    def compose(self) -> ComposeResult:
+    def contents(self) -> Iterable[Widget]:
         """Tables on the left, filters on the right."""
         with Horizontal():
             with VerticalScroll(id="probes"):

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from rich.text import Text
 from textual import on
-from textual.app import ComposeResult
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import Input, RichLog, Static
 
 from rotnet_keras.files import open_file
@@ -24,6 +24,8 @@ FIRST_READ = 512 * 1024
 MAX_READ = 16 * FIRST_READ
 # Bytes of a line that are shown.
 MAX_LINE = 4096
+# Columns that a key scrolls to the side.
+SIDE_STEP = 20
 LEVELS = ("all", "warnings", "errors")
 WARNING = re.compile(r"warning|\bW\d{4}\b|^W0000|stopped", re.IGNORECASE)
 ERROR = re.compile(r"error|exception|traceback|\bE\d{4}\b|killed", re.IGNORECASE)
@@ -42,15 +44,13 @@ class LogTab(RunTab):
         self._folded = True
         self._history: History | None = None
 
-    def compose(self) -> ComposeResult:
+    def contents(self) -> Iterable[Widget]:
         """A headline, the lines, and a search field that is hidden at first."""
         yield Static(id="log-head")
-        yield RichLog(id="log-lines", max_lines=MAX_LINES, wrap=True, min_width=20)
-        yield Input(placeholder="search; esc clears", id="log-search", compact=True)
-
-    def on_mount(self) -> None:
-        """Hide the search field."""
-        self.query_one("#log-search").display = False
+        yield RichLog(id="log-lines", max_lines=MAX_LINES, wrap=False, min_width=0)
+        search = Input(placeholder="search; esc clears", id="log-search", compact=True)
+        search.display = False
+        yield search
 
     def show(self, history: History, state: str) -> None:
         """Add the lines that are new since the last call."""
@@ -75,6 +75,16 @@ class LogTab(RunTab):
         """Fold tracebacks to their last line, or unfold them."""
         self._folded = not self._folded
         self._refill()
+
+    def toggle_wrap(self) -> None:
+        """Wrap long lines, or leave them on one row, where they can be scrolled and selected."""
+        self.settings.wrap_log = not self.settings.wrap_log
+        self._refill()
+
+    def scroll_sideways(self, by: int) -> None:
+        """Scroll long lines."""
+        log = self.query_one("#log-lines", RichLog)
+        log.scroll_relative(x=by * SIDE_STEP, animate=False)
 
     def search(self) -> None:
         """Open the search field."""
@@ -126,8 +136,8 @@ class LogTab(RunTab):
         wanted = self.query_one("#log-search", Input).value.lower()
         colors = self.app.theme_variables
         shown = [line for line in self._filtered_lines() if wanted in line.lower()]
-        log.auto_scroll = self.settings.follow
-        top, width = log.scroll_offset.y, max(20, log.scrollable_content_region.width)
+        log.auto_scroll, log.wrap = self.settings.follow, self.settings.wrap_log
+        left, top, width = log.scroll_offset.x, log.scroll_offset.y, max(20, log.scrollable_content_region.width)
         log.clear()
         for line in shown:
             style = (
@@ -136,12 +146,12 @@ class LogTab(RunTab):
             text = Text(line, style=style)
             if wanted:
                 text.highlight_regex(re.compile(re.escape(wanted), re.IGNORECASE), f"reverse {colors['text-accent']}")
-            log.write(text, width=width, scroll_end=self.settings.follow)
-        if not self.settings.follow:
-            log.scroll_to(y=top, animate=False)
+            log.write(text, width=width if log.wrap else None, scroll_end=self.settings.follow)
+        log.scroll_to(x=left, y=None if self.settings.follow else top, animate=False)
         words = [f"{len(shown)} of {len(self._lines)} lines", f"[b]l[/] level: {LEVELS[self._level]}"]
         words.append(f"[b]f[/] {'following' if self.settings.follow else 'not following'}")
         words += ["[b]/[/] search", f"[b]u[/] tracebacks {'folded' if self._folded else 'unfolded'}"]
+        words.append("[b]v[/] wrapped" if log.wrap else "[b]← →[/] scroll   [b]v[/] wrap")
         unreadable = self._history.reader.unreadable if self._history else 0
         if unreadable:
             words.append(f"{unreadable} unreadable lines in events.jsonl")

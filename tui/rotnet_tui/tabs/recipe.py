@@ -1,9 +1,11 @@
 """The resolved recipe of a run, with the overrides marked."""
 
+from collections.abc import Iterable
+
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import Static
 
 from rotnet_keras.files import MAX_TOML_BYTES, read_file
@@ -16,7 +18,7 @@ from rotnet_tui.tabs.base import RunTab
 class RecipeTab(RunTab):
     """The recipe with every default written out."""
 
-    def compose(self) -> ComposeResult:
+    def contents(self) -> Iterable[Widget]:
         """The text."""
         with VerticalScroll():
             yield Static(id="recipe-text")

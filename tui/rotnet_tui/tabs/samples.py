@@ -1,10 +1,12 @@
 """Rotated validation images as the model sees them, with its predictions."""
 
+from collections.abc import Iterable
+
 from rich.console import Group
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.containers import ItemGrid, VerticalScroll
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import Static
 
 from rotnet_keras.runs.events import Event
@@ -31,7 +33,7 @@ class SamplesTab(RunTab):
         self._epochs_back = 0
         self._drawn: tuple | None = None
 
-    def compose(self) -> ComposeResult:
+    def contents(self) -> Iterable[Widget]:
         """A headline and the tiles."""
         yield Static(id="samples-head")
         with VerticalScroll(), ItemGrid(id="tiles", min_column_width=16):

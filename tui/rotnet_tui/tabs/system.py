@@ -2,13 +2,14 @@
 
 import shutil
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
 from rich.table import Table
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.containers import VerticalScroll
+from textual.widget import Widget
 from textual.widgets import Static
 
 from rotnet_keras.text import percent
@@ -32,7 +33,7 @@ class SystemTab(RunTab):
         self._past: dict[str, deque[float]] = {}
         self._processes: dict[int, psutil.Process] = {}
 
-    def compose(self) -> ComposeResult:
+    def contents(self) -> Iterable[Widget]:
         """The table."""
         with VerticalScroll():
             yield Static(id="system-table")

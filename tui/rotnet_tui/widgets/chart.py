@@ -1,117 +1,75 @@
-"""A chart of curves in braille dots, with a line at chance level, vertical marks and a logarithmic axis."""
+"""A chart of curves in braille dots, with a line at chance level, vertical marks, a cursor and a logarithmic axis."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
-from textual.app import ComposeResult
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
 from textual.binding import Binding
 from textual.color import Color
-from textual.containers import Grid
 from textual.content import Content
+from textual.message import Message
 from textual.strip import Strip
-from textual_hires_canvas import Canvas
-from textual_plot import HiResMode, NumericAxisFormatter, PlotWidget
-from textual_plot.plot_widget import Legend
+from textual.widget import Widget
 
-# Weights of the past in the exponential moving average of a curve; the first means no smoothing.
-SMOOTHING = (0.0, 0.8, 0.95)
+from rotnet_tui.widgets.axes import labels, ticks
+from rotnet_tui.widgets.braille import DotCanvas
+from rotnet_tui.widgets.curves import DASHES, SMOOTHING, Curve, decimated, finite, smoothed, value_at
 
-
-@dataclass(frozen=True)
-class Curve:
-    """One curve of a chart.
-
-    Attributes:
-        color: a colour of Textual's themes, such as "$text-primary".
-        smooth: whether the curve may be smoothed.
-    """
-
-    name: str
-    x: Sequence[float] | np.ndarray
-    y: Sequence[float] | np.ndarray
-    color: str
-    smooth: bool = False
+GREY = "$text-muted"
+# The part of the axis that a key moves, and that zooming in leaves.
+PAN, ZOOM = 0.1, 0.8
 
 
-class ShortFormatter(NumericAxisFormatter):
-    """Short tick labels: 20k instead of 20000, 1e-3 instead of 0.001."""
-
-    def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
-        """Round positions; a single one in the middle if the curve is constant."""
-        if max_ - min_ <= 1e-4 * max(abs(min_), abs(max_)):
-            return [(min_ + max_) / 2]
-        # Rounding noise around zero would be labelled "-0.00".
-        return [0.0 if abs(t) < 1e-9 * (max_ - min_) else t for t in super().get_ticks(min_, max_, max_ticks)]
-
-    def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
-        """One short label per tick."""
-        if len(ticks) == 1:
-            return [f"{ticks[0]:.3g}"]
-        if ticks and max(map(abs, ticks)) >= 10_000 and all(t == int(t) for t in ticks):
-            return [f"{t / 1000:g}k" for t in ticks]
-        if ticks and 0 < max(map(abs, ticks)) < 0.01:
-            return [f"{t:.2g}" for t in ticks]
-        return super().get_labels_for_ticks(ticks)
-
-
-class LogFormatter(ShortFormatter):
-    """Labels for an axis of decimal logarithms."""
-
-    def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
-        """Logarithms of 1, 2 and 5 times powers of ten; of the powers alone if these are too many."""
-        powers = range(math.floor(min_), math.ceil(max_) + 1)
-        fine = [p + math.log10(m) for p in powers for m in (1, 2, 5)]
-        inside = [t for t in fine if min_ <= t <= max_]
-        if len(inside) > max_ticks:
-            return [float(p) for p in powers if min_ <= p <= max_]
-        return inside if len(inside) > 1 else super().get_ticks(min_, max_, max_ticks)
-
-    def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
-        """The values themselves."""
-        return [f"{10**t:.3g}" for t in ticks]
-
-
-class StyledCanvas(Canvas):
-    """A canvas whose empty lines have no cells: Textual's filter for NO_COLOR fails on cells without a style."""
-
-    def render_line(self, y: int) -> Strip:
-        """One line; without cells if nothing has been drawn yet."""
-        line = super().render_line(y)
-        return line if line.cell_length else Strip([])
-
-
-class Chart(PlotWidget, inherit_bindings=False):
-    """A chart whose border holds the legend and the last values."""
+class Chart(Widget, can_focus=True):
+    """A chart whose border holds the legend and the last values, or those at the cursor."""
 
     BINDINGS = [
-        Binding("+", "zoom_in", "Zoom in", show=False),
-        Binding("-", "zoom_out", "Zoom out", show=False),
-        Binding("left", "pan_left", "Pan left", show=False),
-        Binding("right", "pan_right", "Pan right", show=False),
-        Binding("up", "pan_up", "Pan up", show=False),
-        Binding("down", "pan_down", "Pan down", show=False),
-        Binding("0", "reset_scales", "Whole curve", show=False),
+        Binding("+", "zoom(1)", "Zoom in", show=False),
+        Binding("-", "zoom(-1)", "Zoom out", show=False),
+        Binding("shift+left", "pan(-1, 0)", "Pan left", show=False),
+        Binding("shift+right", "pan(1, 0)", "Pan right", show=False),
+        Binding("shift+up", "pan(0, 1)", "Pan up", show=False),
+        Binding("shift+down", "pan(0, -1)", "Pan down", show=False),
+        Binding("0", "whole", "Whole curve", show=False),
     ]
-    HELP = "`+` `-` or the mouse wheel zoom, arrows or dragging move, `0` shows the whole curve, `z` maximises."
+    HELP = (
+        "`←` `→` or a click move the cursor, `+` `-` or the mouse wheel zoom, `shift` with an arrow or dragging moves, "
+        "`0` shows the whole curve, `z` maximises."
+    )
+
+    class CursorMoved(Message):
+        """The cursor was set with the mouse.
+
+        Attributes:
+            x: where, on the x axis.
+        """
+
+        def __init__(self, x: float) -> None:
+            super().__init__()
+            self.x = x
 
     def __init__(self, title: str, *, id: str) -> None:
         super().__init__(id=id)
         self.border_title = title
-
-    def compose(self) -> ComposeResult:
-        """The canvas between its margins, and the legend of the base class, which stays hidden."""
-        with Grid():
-            for name in ("margin-top", "margin-left", "plot", "margin-bottom"):
-                yield StyledCanvas(1, 1, id=name)
-        yield Legend(id="legend")
-
-    def on_mount(self) -> None:
-        """Make the margins small."""
-        super().on_mount()
-        self.margin_top, self.margin_bottom, self.margin_left = 0, 1, 8
+        self._curves: list[Curve] = []
+        self._chance: float | None = None
+        self._log = False
+        self._marks: Sequence[float] = ()
+        self._format = ".3f"
+        self._relative = False
+        self._cursor: float | None = None
+        # What the keys and the mouse have chosen: left, right, lower and upper end; None for all there is.
+        self._view: tuple[float, float, float, float] | None = None
+        self._strips: list[Strip] = []
+        self._painted: tuple | None = None
+        self._plot_left, self._plot_width = 0, 1
+        self._pressed: tuple[int, int] | None = None
+        self._dragged = False
 
     def show(
         self,
@@ -122,6 +80,8 @@ class Chart(PlotWidget, inherit_bindings=False):
         smoothing: int = 0,
         marks: Sequence[float] = (),
         format: str = ".3f",
+        cursor: float | None = None,
+        relative: bool = False,
     ) -> None:
         """Draw curves.
 
@@ -131,72 +91,198 @@ class Chart(PlotWidget, inherit_bindings=False):
             smoothing: index into `SMOOTHING`, for the curves that may be smoothed.
             marks: x positions of vertical lines.
             format: format of the last values in the border.
+            cursor: x position of the cursor; None for no cursor.
+            relative: whether the legend says, at the cursor, how the other curves differ from the first.
         """
-        self.clear()
-        formatter = LogFormatter() if log else ShortFormatter()
-        self.set_y_formatter(formatter)
-        self.set_x_formatter(ShortFormatter())
-        legend, ends = [], []
+        if log != self._log:
+            self._view = None
+        self._curves = []
         for curve in curves:
-            x, y = _finite(curve.x, curve.y, positive=log)
-            if not len(x):
-                continue
-            smooth = _smoothed(y, SMOOTHING[smoothing]) if curve.smooth else y
-            ends += [x[0], x[-1]]
-            legend.append(Content.styled(f"{curve.name} {smooth[-1]:{format}}", curve.color))
-            x, y = _decimated(x, smooth, max(10, self.size.width))
-            if len(x) == 1:
-                # A line needs two points; a single one would be invisible.
-                x, y = np.repeat(x, 2), np.repeat(y, 2)
-            self.plot(x, np.log10(y) if log else y, line_style=self._hex(curve.color), hires_mode=HiResMode.BRAILLE)
-        if chance is not None and ends:
-            edge = np.linspace(min(ends), max(ends), 40)
-            level = math.log10(chance) if log else chance
-            for start in range(0, 40, 4):
-                part = edge[start : start + 2]
-                grey = self._hex("$text-muted")
-                self.plot(part, np.full(len(part), level), line_style=grey, hires_mode=HiResMode.BRAILLE)
-        for mark in marks:
-            self.add_v_line(mark, line_style=self._hex("$text-muted"))
-        self.border_subtitle = Content("  ").join(legend)
+            x, y = finite(curve.x, curve.y, positive=log)
+            if len(x):
+                self._curves.append(replace(curve, x=x, y=smoothed(y, SMOOTHING[smoothing]) if curve.smooth else y))
+        self._chance, self._log, self._marks, self._format = chance, log, marks, format
+        self._relative = relative
+        self.move_cursor(cursor)
+
+    def move_cursor(self, x: float | None) -> None:
+        """Put the cursor elsewhere, or take it away."""
+        self._cursor = x
+        self.border_subtitle = Content("  ").join(self._legend())
+        self._repaint()
+
+    # What the keys and the mouse do
+
+    def action_zoom(self, direction: int) -> None:
+        """Zoom in (1) or out (-1) around the middle."""
+        self._zoom(ZOOM**direction, 0.5, 0.5)
+
+    def action_pan(self, right: int, up: int) -> None:
+        """Move the visible part."""
+        x0, x1, y0, y1 = self._limits()
+        x, y = PAN * right * (x1 - x0), PAN * up * (y1 - y0)
+        self._see((x0 + x, x1 + x, y0 + y, y1 + y))
+
+    def action_whole(self) -> None:
+        """Show the whole curves."""
+        self._see(None)
+
+    def _zoom(self, factor: float, across: float, up: float) -> None:
+        """Change the visible part by a factor around a point, given as shares of width and height."""
+        x0, x1, y0, y1 = self._limits()
+        x, y = x0 + across * (x1 - x0), y0 + up * (y1 - y0)
+        self._see((*(x + factor * (end - x) for end in (x0, x1)), *(y + factor * (end - y) for end in (y0, y1))))  # type: ignore[arg-type]
+
+    def _see(self, view: tuple[float, float, float, float] | None) -> None:
+        self._view = view
+        self._repaint()
+
+    def _repaint(self) -> None:
+        self._painted = None
+        self.refresh()
+
+    def _on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        self._zoom_at(event, ZOOM)
+
+    def _on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        self._zoom_at(event, 1 / ZOOM)
+
+    def _zoom_at(self, event: events.MouseEvent, factor: float) -> None:
+        event.stop()
+        height = max(1, self.size.height - 1)
+        across = (event.x - 1 - self._plot_left) / self._plot_width
+        self._zoom(factor, min(1.0, max(0.0, across)), min(1.0, max(0.0, 1 - (event.y - 1) / height)))
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        """Begin to drag."""
+        self._pressed, self._dragged = (event.x, event.y), False
+        self.capture_mouse()
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """Move what is shown with the mouse."""
+        if self._pressed is None or (event.x, event.y) == self._pressed:
+            return
+        x0, x1, y0, y1 = self._limits()
+        right = (self._pressed[0] - event.x) / self._plot_width * (x1 - x0)
+        up = (event.y - self._pressed[1]) / max(1, self.size.height - 1) * (y1 - y0)
+        self._pressed, self._dragged = (event.x, event.y), True
+        self._see((x0 + right, x1 + right, y0 + up, y1 + up))
+
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        """End a drag; without one, put the cursor here."""
+        self.release_mouse()
+        if self._pressed is not None and not self._dragged and self._curves:
+            x0, x1, _, _ = self._limits()
+            across = (event.x - 1 - self._plot_left + 0.5) / self._plot_width
+            self.post_message(self.CursorMoved(x0 + min(1.0, max(0.0, across)) * (x1 - x0)))
+        self._pressed = None
+
+    # How it is drawn
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the chart."""
+        key = (self.size, self.app.theme, self.rich_style)
+        if key != self._painted:
+            self._strips = self._paint()
+            self._painted = key
+        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width, self.rich_style)
+
+    def _limits(self) -> tuple[float, float, float, float]:
+        """The ends of both axes; of a logarithmic one, their decimal logarithms."""
+        if self._view:
+            return self._view
+        if not self._curves:
+            return 0.0, 1.0, 0.0, 1.0
+        ys = [self._on_axis(curve.y) for curve in self._curves]
+        x0, x1 = min(c.x[0] for c in self._curves), max(c.x[-1] for c in self._curves)
+        low, high = min(float(y.min()) for y in ys), max(float(y.max()) for y in ys)
+        if self._chance:
+            chance = math.log10(self._chance) if self._log else self._chance
+            low, high = min(low, chance), max(high, chance)
+        return float(x0), float(x1), low, high
+
+    def _on_axis(self, y: Sequence[float] | np.ndarray) -> np.ndarray:
+        return np.log10(y) if self._log else np.asarray(y)
+
+    def _paint(self) -> list[Strip]:
+        width, height = self.size.width, self.size.height - 1
+        base = self.rich_style
+        if width < 8 or height < 1:
+            return []
+        x0, x1, y0, y1 = self._limits()
+        if not self._curves:
+            return [Strip.blank(width, base)] * (height + 1)
+        y_ticks = ticks(y0, y1, max(2, height // 3 + 1), self._log)
+        y_labels = labels(y_ticks, self._log)
+        left = min(max(map(len, y_labels)) + 1, width // 3)
+        self._plot_left, self._plot_width = left, width - left
+        canvas = DotCanvas(width - left, height)
+        x_dots, y_dots = 2 * (width - left) - 1, 4 * height - 1
+
+        def across(x: np.ndarray) -> np.ndarray:
+            return (x - x0) / (x1 - x0) * x_dots if x1 > x0 else np.full(len(x), x_dots / 2)
+
+        def down(y: np.ndarray) -> np.ndarray:
+            return (y1 - y) / (y1 - y0) * y_dots if y1 > y0 else np.full(len(y), y_dots / 2)
+
+        if self._chance:
+            level = down(np.full(2, math.log10(self._chance) if self._log else self._chance))
+            canvas.line(np.array([0.0, x_dots]), level, len(self._curves), (2, 6))
+        for number, curve in enumerate(self._curves):
+            first, last = np.searchsorted(np.asarray(curve.x), (x0, x1))
+            seen = slice(max(0, first - 1), last + 1)
+            x, y = decimated(np.asarray(curve.x)[seen], self._on_axis(curve.y[seen]), width)
+            canvas.line(across(x), down(y), number, DASHES[curve.dash % len(DASHES)][1])
+        styles = [base + Style(color=self._hex(curve.color)) for curve in self._curves]
+        grey = base + Style(color=self._hex(GREY))
+        styles.append(grey)
+        columns = {round(c) // 2 for c in across(np.asarray(self._marks, float)) if 0 <= round(c) // 2 < width - left}
+        cursor = -1 if self._cursor is None else round(across(np.array([self._cursor]))[0]) // 2
+        at = {min(height - 1, max(0, round(down(np.array([t]))[0]) // 4)): w for t, w in zip(y_ticks, y_labels)}
+        strips = []
+        for row in range(height):
+            axis = at.get(row, "")[: left - 1].rjust(left - 1) + ("┤" if row in at else "│")
+            cells = list(zip(canvas.characters(row), canvas.owners[row]))
+            drawn = [(character, styles[owner] if owner >= 0 else base) for character, owner in cells]
+            for column in columns:
+                if drawn[column][0] == " ":
+                    drawn[column] = ("┆", grey)
+            if 0 <= cursor < len(drawn):
+                character, style = drawn[cursor]
+                drawn[cursor] = ("│", base) if character in " ┆" else (character, style + Style(reverse=True))
+            parts = [Segment(axis, grey)]
+            for style, run in groupby(drawn, key=lambda cell: cell[1]):
+                parts.append(Segment("".join(character for character, _ in run), style))
+            strips.append(Strip(parts, width))
+        return [*strips, self._x_axis(x0, x1, left, width, base)]
+
+    def _x_axis(self, x0: float, x1: float, left: int, width: int, base: Style) -> Strip:
+        positions = ticks(x0, x1, max(2, (width - left) // 10))
+        line, end = " " * width, 0
+        for position, label in zip(positions, labels(positions)):
+            share = (position - x0) / (x1 - x0) if x1 > x0 else 0.5
+            middle = left + round(share * (width - left - 1))
+            start = min(max(0, middle - len(label) // 2), width - len(label))
+            if start > end or not end:
+                line, end = line[:start] + label + line[start + len(label) :], start + len(label)
+        return Strip([Segment(line, base + Style(color=self._hex(GREY)))], width)
+
+    def _legend(self) -> list[Content]:
+        words: list[Content] = []
+        first: float | None = None
+        for curve in self._curves:
+            value = float(curve.y[-1]) if self._cursor is None else value_at(curve, self._cursor)
+            text = f"{DASHES[curve.dash % len(DASHES)][0]} {curve.name} {value:{self._format}}"
+            if self._relative and self._cursor is not None:
+                text += "" if first is None else f" ({value - first:+{self._format}})"
+                first = value if first is None else first
+            words.append(Content.styled(text, curve.color))
+        return words
 
     def _hex(self, color: str) -> str:
-        """A colour of the theme in hexadecimal form, which the canvas needs; a grey for Textual's automatic colours."""
-        value = self.app.theme_variables[color.removeprefix("$")]
+        """A colour of the theme in hexadecimal form; a grey for Textual's automatic colours."""
+        variables = self.app.theme_variables
+        value = variables[color.removeprefix("$")]
         if value.startswith("#"):
             return value[:7]
-        variables = self.app.theme_variables
         return Color.parse(variables["background"]).blend(Color.parse(variables["foreground"]), 0.5).hex6
-
-
-def _finite(
-    x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, positive: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    xs, ys = np.asarray(x, float), np.asarray(y, float)
-    good = np.isfinite(xs) & np.isfinite(ys)
-    if positive:
-        good[good] = ys[good] > 0
-    return xs[good], ys[good]
-
-
-def _smoothed(values: np.ndarray, weight: float) -> np.ndarray:
-    """Exponential moving average, corrected for the bias at its start."""
-    if not weight:
-        return values
-    smooth = np.empty_like(values)
-    average = total = 0.0
-    for i, value in enumerate(values):
-        average = weight * average + (1 - weight) * value
-        total = weight * total + (1 - weight)
-        smooth[i] = average / total
-    return smooth
-
-
-def _decimated(x: np.ndarray, y: np.ndarray, buckets: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most two points per bucket, the lowest and the highest, so that spikes stay visible."""
-    if len(x) <= 2 * buckets:
-        return x, y
-    cuts = np.linspace(0, len(x), buckets + 1).astype(int)
-    keep = {start + int(pick(y[start:end])) for start, end in pairwise(cuts) for pick in (np.argmin, np.argmax)}
-    chosen = sorted(keep | {0, len(x) - 1})
-    return x[chosen], y[chosen]
