@@ -10,6 +10,7 @@ from rotnet_keras.cli.options import (
     PATH,
     any_size_option,
     argument,
+    average_option,
     command,
     echo,
     echo_json,
@@ -31,6 +32,7 @@ from rotnet_keras.files import write_atomically
 from rotnet_keras.text import percent
 
 if TYPE_CHECKING:
+    from rotnet_keras.config.sections import Averaging
     from rotnet_keras.inference.few_labels import Estimate
 
 FEATURE_NAMES = {"pretrained": "pretrained", "random": "random weights", "pixels": "raw pixels"}
@@ -50,6 +52,7 @@ features_argument = argument("features", "FEATURES", "A file that `rotnet-keras 
     help="A CSV file with the columns file,label, or a folder with a subfolder for each class.",
 )
 @tap_option
+@average_option
 @any_size_option
 @option(
     "--seed", metavar="N", type=click.IntRange(min=0), default=0, help="Seed of the folds and of the random weights."
@@ -57,7 +60,14 @@ features_argument = argument("features", "FEATURES", "A file that `rotnet-keras 
 @runs_dir_option
 @json_option
 def probe(
-    model: str, labels: Path, tap: str | None, size: int | None, seed: int, runs_dir: Path, as_json: bool
+    model: str,
+    labels: Path,
+    tap: str | None,
+    average: "Averaging",
+    size: int | None,
+    seed: int,
+    runs_dir: Path,
+    as_json: bool,
 ) -> None:
     """Test with a few labels whether pretraining helped.
 
@@ -70,7 +80,7 @@ def probe(
     file = _backbone_file(model, runs_dir)
     side = input_side(file, size, warn)
     label_of = dict(read_labels(labels, warn))
-    features, layer, unreadable = compute_features(file, tap, list(label_of), seed, show_progress, side)
+    features, layer, unreadable = compute_features(file, tap, list(label_of), seed, show_progress, side, average)
     skipped = {path for path, _ in unreadable}
     classes = [label for path, label in label_of.items() if path not in skipped]
     found = compare_features(features, classes, seed)
@@ -98,9 +108,18 @@ def probe(
 @images_argument
 @option("--to", metavar="FILE", type=PATH, required=True, help="File to write: .npz or .parquet.")
 @tap_option
+@average_option
 @any_size_option
 @runs_dir_option
-def embed(model: str, images: tuple[Path, ...], to: Path, tap: str | None, size: int | None, runs_dir: Path) -> None:
+def embed(
+    model: str,
+    images: tuple[Path, ...],
+    to: Path,
+    tap: str | None,
+    average: "Averaging",
+    size: int | None,
+    runs_dir: Path,
+) -> None:
     """Write the features of images to a file.
 
     The file serves `rotnet-keras alike` and `rotnet-keras plot`, and classifiers of your own.
@@ -113,7 +132,7 @@ def embed(model: str, images: tuple[Path, ...], to: Path, tap: str | None, size:
     require_parent_folder(to)
     file = _backbone_file(model, runs_dir)
     side = input_side(file, size, warn)
-    features, unreadable = compute_features(file, tap, list_image_files(images, warn), show_progress, side)
+    features, unreadable = compute_features(file, tap, list_image_files(images, warn), show_progress, side, average)
     features.save(to)
     count, length = features.values.shape
     echo(f"Wrote {to}: {count:,} images with {length:,} features each, from the layer {features.tap}.")

@@ -10,6 +10,7 @@ from rotnet_keras.cli.options import (
     PATH,
     any_size_option,
     argument,
+    average_option,
     command,
     counted_names,
     echo,
@@ -31,6 +32,7 @@ from rotnet_keras.files import write_atomically
 from rotnet_keras.text import percent
 
 if TYPE_CHECKING:
+    from rotnet_keras.config.sections import Averaging
     from rotnet_keras.inference.duplicates import Duplicate
     from rotnet_keras.inference.pages import Section
     from rotnet_keras.inference.prediction import Predicted
@@ -206,6 +208,7 @@ def select(
     type=PATH,
     help="Also write an HTML page with the surest, the most doubtful and the most unusual images.",
 )
+@average_option
 @any_size_option
 @runs_dir_option
 def predict(
@@ -216,6 +219,7 @@ def predict(
     min_confidence: float,
     classes: Path | None,
     page: Path | None,
+    average: "Averaging",
     size: int | None,
     runs_dir: Path,
 ) -> None:
@@ -241,7 +245,7 @@ def predict(
         write_predictions,
     )
 
-    model, rotations, said_how = load_classifier(file, names, warn, size), None, ""
+    model, rotations, said_how = load_classifier(file, names, warn, size, average), None, ""
     if page:
         from rotnet_keras.inference.orientation import load_orientation_model
 
@@ -249,7 +253,9 @@ def predict(
         rotations = load_orientation_model(found) if found else None
         said_how = "" if found else "No rotation model belongs to this classifier: the page shows no unusual images."
     about = {"command": "predict", "model": model.fingerprint, "top": top, "unusual": rotations is not None}
-    if model.model.input_shape[1] is None:
+    if average != "none":
+        about["average"] = average
+    if size is not None or model.model.input_shape[1] is None:
         about["size"] = model.loader.size
     with PartialResults(to, about) as kept:
         rest = kept.remaining(files)

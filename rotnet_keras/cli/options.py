@@ -151,6 +151,13 @@ tap_option = option(
     metavar="LAYER",
     help="Layer to read features from; the model's default tap otherwise. conv2+conv3 reads two side by side.",
 )
+average_option = option(
+    "--average",
+    metavar="OVER",
+    type=click.Choice(["none", "mirror", "crops"]),
+    default="none",
+    help="Average over mirror (an image and its mirror image) or over ten crops; none by default.",
+)
 any_size_option = option(
     "--size",
     metavar="PIXELS",

@@ -370,6 +370,10 @@ class Labels(Section):
 Baseline = Literal["random", "random_identity", "pixels"]
 
 
+# What an image's features or predictions are averaged over: nothing, its mirror image, or ten crops.
+Averaging = Literal["none", "mirror", "crops"]
+
+
 class Probe(Length, Labels):
     """A classifier on frozen features: its accuracy says how well they separate the classes."""
 
@@ -397,6 +401,11 @@ class Probe(Length, Labels):
         description="With `augment`: number of crops of each image whose features are computed once and then used in "
         "turn, which is far faster.",
     )
+    average: Averaging = Field(
+        "none",
+        description="What the features of an image are averaged over: its mirror image, which takes twice the time, or "
+        "five shifted crops and their mirror images, ten times. The exported classifier averages too.",
+    )
     every: int | None = Field(
         None, ge=1, description="Epochs of pretraining between probes; only at the end by default."
     )
@@ -404,6 +413,11 @@ class Probe(Length, Labels):
     neighbours: int = Field(20, ge=1, description="knn: number of neighbours that vote.")
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule(name="cosine")
+
+    @property
+    def looks(self) -> int:
+        """How often the backbone looks at an image whose features are averaged."""
+        return {"none": 1, "mirror": 2, "crops": 10}[self.average]
 
     @property
     def draws(self) -> int:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from rotnet_keras.config.renamed_keys import Location
 from rotnet_keras.config.schema import Head, Start
-from rotnet_keras.config.sections import AnnotatedData, Augment, Backbone, Data, Section
+from rotnet_keras.config.sections import AnnotatedData, Augment, Backbone, Data, Devices, Section, Train
 from rotnet_keras.config.study import StudyRecipe
 
 S = TypeVar("S", bound=Section)
@@ -41,6 +41,12 @@ def cross_section_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str
             yield ("probe", i, "augment"), "augment: k-NN compares stored features and cannot augment; leave it out"
         if isinstance(raw, dict) and raw.get("views") is not None and raw.get("augment") is not True:
             yield ("probe", i, "views"), "views: only augmented images have views; set augment = true"
+        averages = isinstance(raw, dict) and raw.get("average") in ("mirror", "crops")
+        if averages and raw.get("augment") is True and raw.get("views") is None:
+            yield (
+                ("probe", i, "average"),
+                "average: features that are computed anew in every step are not averaged; set views, or leave it out",
+            )
     if values.get("kind") == "study":
         yield from _study_errors(values)
         return
@@ -48,6 +54,12 @@ def cross_section_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str
         yield from _pretraining_errors(values)
     if values.get("kind") in ("classify", "transfer"):
         yield from _classifier_errors(values, backbone)
+    train, devices = _section(Train, values.get("train")), _section(Devices, values.get("devices", {}))
+    if train and devices and train.accumulate > 1 and devices.strategy == "tpu":
+        yield (
+            ("train", "accumulate"),
+            "accumulate: the parts of a batch cannot be compiled for a TPU; leave it out, or use a smaller batch",
+        )
     augment = _section(Augment, values.get("augment", {}))
     data: AnnotatedData | Data | None
     if values.get("kind") == "transfer":

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from rotnet_keras.config.sections import Averaging
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import digest, open_file, write_atomically
 from rotnet_keras.inference.loading import (
@@ -39,6 +40,7 @@ class Features:
         paths: their absolute paths; by default those of `files` from the present folder.
         side: that images are resized to, in pixels, for a backbone that takes any size; else None.
         digest: of the backbone's file, see `files.digest`; empty for features of earlier versions.
+        average: what each image's features are averaged over, see `models.averaging.averaged`.
     """
 
     backbone: str
@@ -48,6 +50,7 @@ class Features:
     paths: list[str] = field(default_factory=list)
     side: int | None = None
     digest: str = ""
+    average: Averaging = "none"
 
     def __post_init__(self) -> None:
         """Complete the paths."""
@@ -67,13 +70,14 @@ class Features:
             files, paths = np.array(self.files, dtype=np.str_), np.array(self.paths, dtype=np.str_)
             side = {} if self.side is None else {"side": np.array(self.side)}
             about: dict[str, Any] = {"backbone": np.array(self.backbone), "tap": np.array(self.tap), **side}
-            about["digest"] = np.array(self.digest)
+            about |= {"digest": np.array(self.digest), "average": np.array(self.average)}
             np.savez(written, features=self.values, files=files, paths=paths, **about)
         else:
             from pyarrow import parquet, table
 
             columns = {f"feature_{number}": self.values[:, number] for number in range(self.values.shape[1])}
             values = {"backbone": self.backbone, "tap": self.tap, "side": self.side, "digest": self.digest}
+            values["average"] = self.average
             names, places = (
                 [name.encode("utf-8", "replace").decode() for name in given] for given in (self.files, self.paths)
             )
@@ -113,8 +117,9 @@ def load_features(file: Path) -> Features:
                 paths = [str(path) for path in arrays["paths"]] if "paths" in arrays else []
                 side = int(arrays["side"]) if "side" in arrays else None
                 made = str(arrays["digest"]) if "digest" in arrays else ""
+                average = _averaging(str(arrays["average"]) if "average" in arrays else "none")
                 backbone, tap = str(arrays["backbone"]), str(arrays["tap"])
-                return Features(backbone, tap, files, arrays["features"], paths, side, made)
+                return Features(backbone, tap, files, arrays["features"], paths, side, made, average)
         from pyarrow import parquet
 
         with open_file(file) as opened:
@@ -124,9 +129,17 @@ def load_features(file: Path) -> Features:
         values = np.stack([rows[name].to_numpy() for name in names if name.startswith("feature_")], axis=1)
         paths = rows["path"].to_pylist() if "path" in names else []
         side, made, files = about.get("side"), str(about.get("digest", "")), rows["file"].to_pylist()
-        return Features(about["backbone"], about["tap"], files, values, paths, side, made)
+        average = _averaging(about.get("average", "none"))
+        return Features(about["backbone"], about["tap"], files, values, paths, side, made, average)
     except Exception as error:  # zip, zlib, Arrow, key and value errors.
         raise DataError(f"{file}: not a file that `rotnet-keras embed` wrote: {error}") from None
+
+
+def _averaging(text: str) -> Averaging:
+    for known in get_args(Averaging):
+        if text == known:
+            return known  # type: ignore[no-any-return]
+    raise ValueError(f"averaged over {text!r:.40}, which this version does not know")
 
 
 def embed(
@@ -135,6 +148,7 @@ def embed(
     files: Sequence[Path],
     progress: Progress = lambda what, done, total: None,
     side: int | None = None,
+    average: Averaging = "none",
 ) -> tuple[Features, list[tuple[Path, str]]]:
     """Compute the features of image files with a backbone. Loads TensorFlow.
 
@@ -144,6 +158,7 @@ def embed(
         files: images of any size.
         progress: called after each batch.
         side: that images are resized to, in pixels, for a backbone that takes any size; 224 for None.
+        average: what the features of an image are averaged over, see `models.averaging.averaged`.
 
     Returns:
         The features of the files that can be read, and the other files with the reason.
@@ -169,10 +184,11 @@ def embed(
     backbone = load_backbone(backbone_file)
     tap = tap or default_tap(backbone_file, [layer.name for layer in backbone.layers])
     loader = loader_for(backbone_file, backbone, side)
-    names, values, unreadable = pooled_features(backbone, tap, loader, files, progress)
+    names, values, unreadable = pooled_features(backbone, tap, loader, files, progress, average)
     check_any_readable(names, unreadable)
     made = digest(backbone_file)
-    return Features(str(backbone_file.absolute()), tap, names, values, side=side, digest=made), unreadable
+    found = Features(str(backbone_file.absolute()), tap, names, values, side=side, digest=made, average=average)
+    return found, unreadable
 
 
 def nearest(features: Features, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -241,7 +257,8 @@ def query_features(features: Features, queries: Sequence[Path]) -> np.ndarray:
                 f"{file}: has changed since the features were computed, and new images would be compared with those of "
                 "another model: run rotnet-keras embed again"
             )
-        found, unreadable = embed(Path(features.backbone), features.tap, new, side=features.side)
+        side, average = features.side, features.average
+        found, unreadable = embed(Path(features.backbone), features.tap, new, side=side, average=average)
         if unreadable:
             raise DataError(f"{unreadable[0][0]}: {unreadable[0][1]}")
         computed = dict(zip(found.files, found.values, strict=True))
@@ -266,9 +283,14 @@ def loader_for(backbone_file: Path, backbone: Any, side: int | None = None) -> I
 
 
 def pooled_features(
-    backbone: Any, tap: str, loader: ImageLoader, files: Sequence[Path], progress: Progress
+    backbone: Any,
+    tap: str,
+    loader: ImageLoader,
+    files: Sequence[Path],
+    progress: Progress,
+    average: Averaging = "none",
 ) -> tuple[list[str], np.ndarray, list[tuple[Path, str]]]:
-    """The features of a tap, averaged over height and width.
+    """The features of a tap, averaged over height and width, and over views of the image.
 
     Returns:
         The names of the N files that can be read, their features (N, D), and the other files with the reason.
@@ -277,10 +299,14 @@ def pooled_features(
         DataError: the backbone has no such layer.
     """
     from rotnet_keras.engine import keras, tf
-    from rotnet_keras.models.backbones.registry import layer_outputs
+    from rotnet_keras.models.averaging import averaged
+    from rotnet_keras.models.backbones.registry import layer_outputs, with_input_shape
 
+    if average != "none":
+        backbone = with_input_shape(backbone, (loader.side, loader.side, loader.channels))
     output = layer_outputs(backbone, [tap])[tap]
-    extractor, spatial_axes = keras.Model(backbone.input, output), list(range(1, len(output.shape) - 1))
+    extractor = averaged(keras.Model(backbone.input, output), average)
+    spatial_axes = list(range(1, len(output.shape) - 1))
     compute = tf.function(lambda pixels: tf.reduce_mean(extractor(pixels, training=False), spatial_axes))
     names: list[str] = []
     unreadable: list[tuple[Path, str]] = []

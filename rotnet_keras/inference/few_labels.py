@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras.config.sections import Data
+from rotnet_keras.config.sections import Averaging, Data
 from rotnet_keras.data.sources import FolderSource, find_source
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import MAX_LIST_BYTES, read_file
@@ -200,7 +200,13 @@ def _listed_file(folder: Path, name: str) -> Path | None:
 
 
 def compute_features(
-    backbone_file: Path, tap: str | None, files: list[Path], seed: int, progress: Progress, side: int | None = None
+    backbone_file: Path,
+    tap: str | None,
+    files: list[Path],
+    seed: int,
+    progress: Progress,
+    side: int | None = None,
+    average: Averaging = "none",
 ) -> tuple[dict[str, np.ndarray], str, list[tuple[Path, str]]]:
     """Features of images from a backbone, from the same architecture with random weights, and raw pixels.
 
@@ -213,6 +219,7 @@ def compute_features(
         seed: of the random weights.
         progress: called after each batch of the first features.
         side: that images are resized to, in pixels, for a backbone that takes any size; 224 for None.
+        average: what the features of an image are averaged over, see `models.averaging.averaged`; pixels are not.
 
     Returns:
         Arrays (N, D) under "pretrained", "random" and "pixels"; the name of the layer; the files that cannot be read,
@@ -230,12 +237,12 @@ def compute_features(
     backbone = load_backbone(backbone_file)
     tap = tap or default_tap(backbone_file, [layer.name for layer in backbone.layers])
     loader = loader_for(backbone_file, backbone, side)
-    names, pretrained, unreadable = pooled_features(backbone, tap, loader, files, progress)
+    names, pretrained, unreadable = pooled_features(backbone, tap, loader, files, progress, average)
     check_any_readable(names, unreadable)
     readable = [Path(name) for name in names]
     baseline = random_backbone(backbone, seed)
     set_batch_norm_statistics(baseline, np.stack([loader.load(file) for file in readable[:BATCH]]))
-    _, random, _ = pooled_features(baseline, tap, loader, readable, progress)
+    _, random, _ = pooled_features(baseline, tap, loader, readable, progress, average)
     small = replace(loader, size=max(PIXELS, round(PIXELS * loader.size / loader.side)), side=PIXELS)
     pixels = [image.reshape(-1) / 255.0 for batch in load_batches(small, readable) for image in batch.images]
     return {"pretrained": pretrained, "random": random, "pixels": np.stack(pixels)}, tap, unreadable

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from rotnet_keras.config.sections import Averaging
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import MAX_LIST_BYTES, digest, read_file, replacing
 from rotnet_keras.inference.calibration import at_temperature
@@ -141,7 +142,11 @@ def known_card(file: Path, classes: list[str] | None) -> ClassifierCard:
 
 
 def load_classifier(
-    file: Path, classes: list[str] | None = None, notify: Notify = lambda note: None, size: int | None = None
+    file: Path,
+    classes: list[str] | None = None,
+    notify: Notify = lambda note: None,
+    size: int | None = None,
+    average: Averaging = "none",
 ) -> Classifier:
     """Load a classifier: one that a run exported, or any Keras model from images to classes. Loads TensorFlow.
 
@@ -150,6 +155,7 @@ def load_classifier(
         classes: names in the order of its outputs, for a model without a card.
         notify: called with a sentence about what is assumed of the model.
         size: the side that images are resized to, for a model that takes any; by default `loading.ANY_SIDE`.
+        average: what the outputs for an image are averaged over, see `models.averaging.averaged`.
 
     Raises:
         DataError: the file is no classifier of square images, does not have these classes, or takes other images than
@@ -191,6 +197,13 @@ def load_classifier(
         )
     if activation == LINEAR:
         notify(f"the last layer of {file} has no activation: its outputs are taken for logits")
+    if average != "none":
+        from rotnet_keras.models.averaging import averaged
+        from rotnet_keras.models.backbones.registry import with_input_shape
+
+        model = averaged(with_input_shape(model, (side, side, channels)), average)
+        if card.temperature:
+            notify("the probabilities were calibrated without --average, and may be too low or too high with it")
     loader = image_loader(None, side, channels)
     if short and short > side:
         loader = ImageLoader(short, side, channels)

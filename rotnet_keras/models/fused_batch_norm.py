@@ -98,6 +98,9 @@ def with_stock_layers(model: keras.Model) -> keras.Model:
     """Copy a functional model for export: built-in layers in float32, with the same names and equal weights."""
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if not isinstance(layer, keras.layers.Layer):
+            # An operation on tensors, such as those that average over views.
+            return type(layer).from_config(layer.get_config())
         config = layer.get_config() | {"dtype": "float32"}
         if isinstance(layer, keras.layers.BatchNormalization):
             return keras.layers.BatchNormalization.from_config(config | {"synchronized": False})

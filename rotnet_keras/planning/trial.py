@@ -160,7 +160,8 @@ def _time_probe(probe: Probe, backbone: keras.Model, dataset: Dataset, augment: 
     # The images of all splits, or the views of the training images and the images of the other splits.
     splits = {name: len(split) for name, split in labelled_splits(dataset).items()}
     held_out = sum(count for name, count in splits.items() if name != "train")
-    images = held_out + (0 if recomputes_features(probe) else splits["train"] * (probe.views or 1))
+    images = probe.looks * held_out
+    images += 0 if recomputes_features(probe) else splits["train"] * (probe.views or probe.looks)
     frozen = feature_extractor(backbone, taps)
     extraction = images * _seconds_per_image(frozen, dataset, augment)
     if probe.head == "knn":

@@ -200,14 +200,15 @@ def _probe(
     held_out = sum(count for name, count in splits.items() if name != "train")
     name = f"{probe.head} probe" if number == 0 else f"{probe.head} probe {number + 1}"
     if probe.head == "knn":
-        read = rounds * backbones * (held_out + splits["train"])
+        read = rounds * backbones * probe.looks * (held_out + splits["train"])
         return Phase(name, 0, 0, (Pass(backbone_layers, read, False, "float32"),), read, False, 0)
     _, heads = build_probe_model(backbone, probe, taps, len(dataset.class_names))
     steps = rounds * backbones * probe.draws * probe.total_steps(len(labelled_subset(dataset, probe, (0, 0))))
-    read = rounds * backbones * held_out
-    read += (
-        steps * probe.batch if recomputes_features(probe) else rounds * backbones * splits["train"] * (probe.views or 1)
-    )
+    read = rounds * backbones * probe.looks * held_out
+    if recomputes_features(probe):
+        read += steps * probe.batch
+    else:
+        read += rounds * backbones * splits["train"] * (probe.views or probe.looks)
     passes = (
         Pass(backbone_layers, read, False, "float32"),
         Pass(

@@ -62,7 +62,7 @@ INITIALIZERS = """
 """
 # Operations on tensors, as `x + 1` writes them; those that take a function are not among them.
 OPERATIONS = """
-    Absolute Add Any Cast Clip Concatenate Divide Einsum Elu Exp ExpandDims Gelu GetItem Greater HardSigmoid
+    Absolute Add Any Cast Clip Concatenate Divide Einsum Elu Exp ExpandDims Flip Gelu GetItem Greater HardSigmoid
     HardSilu LeakyRelu Log Matmul Max Maximum Mean Min Minimum Multiply Negative Pad Power Relu Relu6 Reshape Rsqrt
     Sigmoid Silu Softmax Softplus Sqrt Square Squeeze Stack StopGradient Subtract Sum TakeAlongAxis Tanh TopK
     Transpose TrueDivide

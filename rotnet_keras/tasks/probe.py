@@ -10,7 +10,7 @@ import numpy as np
 
 from rotnet_keras import engine
 from rotnet_keras.config.schema import ProbeRecipe
-from rotnet_keras.config.sections import Augment, Probe
+from rotnet_keras.config.sections import Augment, Averaging, Probe
 from rotnet_keras.data.batches import crop_size
 from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.data.stores import Split
@@ -33,6 +33,7 @@ from rotnet_keras.evaluation.head_training import (
     top1,
 )
 from rotnet_keras.inference.calibration import describe_classifier
+from rotnet_keras.models.averaging import averaged
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.export import load_backbone, save_model, with_softmax
 from rotnet_keras.runs.classifier_card import write_card
@@ -124,14 +125,16 @@ def _probe_weights(
     with _features_folder(session) as folder:
         features = _extract_features(session, dataset, probed, augment, asked, folder)
         for index, probe, missing in probes:
+            own = {name: found for (name, average), found in features.items() if average == probe.average}
+            own |= {name: found for (name, average), found in features.items() if average == "none" and name not in own}
             taps, precision = _taps(probed.model, weights, probe), "float32"
             if weights == "rotnet" and probe.draws < probe.repeats:
                 session.warn(f"k-NN on labels that are not drawn is the same {probe.repeats} times: it is done once")
             with session.timed() as took:
                 if probe.head == "knn":
-                    scores = [evaluate_knn(probe, taps, dataset, features, seed, draw) for draw in range(probe.draws)]
+                    scores = [evaluate_knn(probe, taps, dataset, own, seed, draw) for draw in range(probe.draws)]
                 else:
-                    trained = HeadTraining(session, dataset, probed, probe, taps, augment, features)
+                    trained = HeadTraining(session, dataset, probed, probe, taps, augment, own)
                     precision = trained.precision
                     scores = [trained.train(draw) for draw in range(probe.draws)]
                     if exports and weights == "rotnet" and probe.labels_per_class is None:
@@ -155,27 +158,33 @@ def _probe_weights(
 
 def _extract_features(
     session: Session, dataset: Dataset, probed: FrozenBackbone, augment: Augment, probes: list[Probe], folder: Path
-) -> dict[str, Features]:
-    """Compute the features of each split and each view of the training images, of the taps that some probe reads."""
+) -> dict[tuple[str, Averaging], Features]:
+    """Compute the features of each split and each view of the training images, of the taps that some probe reads.
+
+    Returns:
+        The features by the name of the split or view, and by what they are averaged over; views are not averaged.
+    """
     plain, viewed = [p for p in probes if not p.augment], [p for p in probes if p.views]
-    wanted: list[tuple[str, Split, tuple[int, int] | None, list[Probe]]] = []
+    wanted: list[tuple[str, Averaging, Split, tuple[int, int] | None, list[Probe]]] = []
     for name, split in labelled_splits(dataset).items():
-        wanted.append((name, split, None, plain if name == "train" else plain + viewed))
+        readers = plain if name == "train" else plain + viewed
+        for average in dict.fromkeys(probe.average for probe in readers):
+            wanted.append((name, average, split, None, [probe for probe in readers if probe.average == average]))
     for view in range(max((p.views or 0 for p in viewed), default=0)):
         readers = [p for p in viewed if (p.views or 0) > view]
-        wanted.append((f"view-{view}", dataset.train, (session.seed, view), readers))
+        wanted.append((f"view-{view}", "none", dataset.train, (session.seed, view), readers))
     jobs = [
-        (name, split, view, feature_extractor(probed.model, _all_taps(probed, readers)))
-        for name, split, view, readers in wanted
+        (name, average, split, view, averaged(feature_extractor(probed.model, _all_taps(probed, readers)), average))
+        for name, average, split, view, readers in wanted
         if readers
     ]
-    check_disk_space([(frozen, len(split)) for _, split, _, frozen in jobs], folder)
+    check_disk_space([(frozen, len(split)) for _, _, split, _, frozen in jobs], folder)
     what = f"features ({probed.weights}, {{}})"
     return {
-        name: extract_features(
-            frozen, split, augment, folder / name, session.progress, what.format(name), view, session.warn
+        (name, average): extract_features(
+            frozen, split, augment, folder / average / name, session.progress, what.format(name), view, session.warn
         )
-        for name, split, view, frozen in jobs
+        for name, average, split, view, frozen in jobs
     }
 
 
@@ -264,6 +273,7 @@ def _export_classifier(
     if saved.get("step", 0) == step and best <= float(saved.get("validation_top1", -1)):
         return
     features = keras.Model(backbone.input, registry.layer_outputs(backbone, [tap])[tap], name="features")
+    features = averaged(features, probe.average)
     model, path = with_softmax(features, heads[tap], "classifier"), session.folder.export / "classifier.keras"
     validation = labelled_splits(dataset).get("validation")
     card = describe_classifier(model, dataset.class_names, validation, augment, dataset.image_shape)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -109,7 +110,7 @@ class Muon(TorchSGD):
         **options: arguments of `TorchSGD`, for the other variables.
     """
 
-    def __init__(self, kernel_factor: float, kernel_momentum: float, **options: object) -> None:
+    def __init__(self, kernel_factor: float, kernel_momentum: float, **options: Any) -> None:
         super().__init__(**options)
         self.kernel_factor, self.kernel_momentum = kernel_factor, kernel_momentum
 
@@ -201,7 +202,7 @@ def build_optimizer(spec: Optimizer) -> keras.optimizers.Optimizer:
         >>> build_optimizer(Optimizer(learning_rate=0.1, momentum=0.9, weight_decay=5e-4)).coupled_decay
         0.0005
     """
-    options: dict[str, object] = {"learning_rate": spec.learning_rate}
+    options: dict[str, Any] = {"learning_rate": spec.learning_rate}
     if spec.clip:
         options["global_clipnorm"] = spec.clip
     if spec.ema:

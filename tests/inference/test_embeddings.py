@@ -1,6 +1,7 @@
 """Embeddings of image files, similar images, and their projections."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from support.tiny import upright_images
 from rotnet_keras.cli.main import app
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.files import digest
-from rotnet_keras.inference.embeddings import Features, load_features, nearest
+from rotnet_keras.inference.embeddings import Features, embed, find_similar, load_features, nearest
 from rotnet_keras.inference.projections import group_by_folder
 
 
@@ -47,6 +48,25 @@ def test_features_are_those_of_the_backbone(finished, pictures, suffix):
     expected = np.asarray(trunk(pixels.astype("float32"))).mean(axis=(1, 2))
     np.testing.assert_allclose(found.values, expected, rtol=1e-5, atol=1e-6)
     assert found.tap == "conv2" and found.backbone == str(run.backbone)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_features_are_averaged_over_mirror_images_and_so_are_those_of_queries(finished, pictures, suffix):
+    run, file = finished[1], pictures.parent / f"features.{suffix}"
+    (pictures / "text.png").unlink()
+    result = invoke("embed", run.path, pictures, "--to", file, "--tap", "conv2", "--average", "mirror")
+    assert result.exit_code == 0, result.output
+    plain, both = embed(run.backbone, "conv2", sorted(pictures.iterdir()))[0], load_features(file)
+    mirrored = pictures.parent / "mirrored"
+    mirrored.mkdir()
+    for path in pictures.iterdir():
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored / path.name)
+    others = embed(run.backbone, "conv2", sorted(mirrored.iterdir()))[0]
+    assert both.average == "mirror" and plain.average == "none"
+    np.testing.assert_allclose(both.values, (plain.values + others.values) / 2, rtol=1e-4, atol=1e-5)
+    query = sorted(mirrored.iterdir())[0]
+    (matches,) = find_similar(both, [query], 1)
+    assert Path(matches[0].file).name == query.name and matches[0].similarity == 1.0
 
 
 def test_similar_images_are_found_and_shown(finished, pictures):

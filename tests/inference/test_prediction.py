@@ -83,6 +83,29 @@ def test_probabilities_are_those_of_the_model_in_every_format(tmp_path, images, 
     assert not (tmp_path / f"out.{suffix}.partial").exists()
 
 
+def test_predictions_are_averaged_over_mirror_images(tmp_path, images):
+    from rotnet_keras.engine import keras
+    from rotnet_keras.inference.prediction import load_classifier
+
+    inputs = keras.Input((None, None, 3))
+    left = keras.layers.Cropping2D(((0, 0), (0, 15)))(inputs)
+    mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(left))
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="scores")(mean))
+    model.save(tmp_path / "model.keras")
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3))
+    said = []
+    plain, both = (
+        load_classifier(tmp_path / "model.keras", ["a", "b"], said.append, 16, average)
+        for average in ("none", "mirror")
+    )
+    expected = (plain.probabilities(pixels) + plain.probabilities(pixels[:, :, ::-1])) / 2
+    np.testing.assert_allclose(both.probabilities(pixels), expected, atol=1e-6)
+    assert np.abs(plain.probabilities(pixels) - expected).max() > 1e-4
+    write_card(tmp_path / "model.keras", ClassifierCard(["a", "b"], 2.0, "", 50, 16, 16))
+    load_classifier(tmp_path / "model.keras", None, said.append, None, "mirror")
+    assert "calibrated without --average" in said[-1]
+
+
 def test_logits_and_single_sigmoids_become_probabilities(tmp_path, images):
     from rotnet_keras.inference.prediction import load_classifier
 

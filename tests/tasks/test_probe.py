@@ -18,6 +18,7 @@ from rotnet_keras.data.datasets import load
 from rotnet_keras.errors import DataError
 from rotnet_keras.evaluation.head_training import long_probe_note
 from rotnet_keras.models.backbones.registry import backbone as build_backbone
+from rotnet_keras.models.export import load_backbone
 from rotnet_keras.tasks.probe import check_probes, run_missing_probes
 
 REPEATS = """\
@@ -196,6 +197,22 @@ def test_only_the_exported_backbone_gets_a_classifier(exports, written, tmp_path
     assert (session.folder.export / "classifier.keras").is_file() == written
     # The better one of an earlier step does not count.
     assert session.folder.facts()["classifier"]["step"] == (20 if written else 10)
+
+
+@pytest.mark.parametrize("average", ["mirror", "crops"])
+def test_the_classifier_of_averaged_features_averages_too(average, tmp_path, tiny_data):
+    session = FakeSession(tmp_path, {})
+    dataset = load(Data(name=str(tiny_data), validation=0.2))
+    model = build_backbone("compact", dataset.image_shape, blocks=2, width=0.25)
+    probes = [Probe(head="linear", tap="conv1", steps=2, average=each) for each in (average, "none")]
+    run_missing_probes(session, dataset, model, Augment(), list(enumerate(probes[:1])), step=0)
+    exported = load_backbone(session.folder.export / "classifier.keras")
+    predicted = np.asarray(exported(dataset.test.images(np.arange(len(dataset.test))))).argmax(axis=1)
+    (event,) = session.events
+    assert event["top1"] == np.mean(predicted == dataset.test.labels)
+    run_missing_probes(session, dataset, model, Augment(), [(0, probes[0]), (1, probes[1])], step=1, exports=False)
+    first, averaged, plain = [np.array(found["confusion"]) for found in session.events]
+    assert (first == averaged).all() and (averaged != plain).any()
 
 
 def test_images_without_a_label_neither_train_nor_count(tmp_path, tiny_data):
