@@ -12,6 +12,7 @@ from rotnet_keras.config.sections import Devices
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.training.cluster import TrainingProcess, spans_machines
+from rotnet_keras.training.gpu_claims import check_processes_here, claim_gpus, visible_gpus
 
 SLURM_PORT = 8470
 
@@ -22,7 +23,8 @@ def strategy_for(devices: Devices) -> tf.distribute.Strategy:
     Call it before TensorFlow has computed anything: devices are configured then.
 
     Raises:
-        RecipeError: there are fewer GPUs than `devices.replicas`, or no TPU can be reached.
+        RecipeError: there are fewer GPUs than `devices.replicas`, no TPU can be reached, or two processes of this
+            training would use the same GPU.
     """
     if spans_machines(devices):
         return _multi_worker()
@@ -41,7 +43,10 @@ def strategy_for(devices: Devices) -> tf.distribute.Strategy:
 
 
 def _multi_worker() -> tf.distribute.Strategy:
+    mine = visible_gpus()
     if "TF_CONFIG" in os.environ:
+        check_processes_here(len(mine), os.environ["TF_CONFIG"])
+        claim_gpus(mine)
         return tf.distribute.MultiWorkerMirroredStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
     # The resolver expects one GPU per task. Where Slurm has not assigned GPUs to tasks, it is done below.
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
@@ -54,7 +59,10 @@ def _multi_worker() -> tf.distribute.Strategy:
     gpus = tf.config.list_physical_devices("GPU")
     tasks_here = int(re.findall(r"\d+", os.environ["SLURM_STEP_TASKS_PER_NODE"])[0])
     if 1 < tasks_here <= len(gpus):
-        tf.config.set_visible_devices(gpus[int(os.environ["SLURM_LOCALID"]) :: tasks_here], "GPU")
+        share = slice(int(os.environ["SLURM_LOCALID"]), None, tasks_here)
+        tf.config.set_visible_devices(gpus[share], "GPU")
+        mine = mine[share]
+    claim_gpus(mine)
     return tf.distribute.MultiWorkerMirroredStrategy(resolver)
 
 

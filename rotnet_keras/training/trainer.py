@@ -72,8 +72,9 @@ def configure_tensorflow(session: Session, recipe: TrainingRecipe) -> tf.distrib
 def compile_model(model: TrainingModel, recipe: TrainingRecipe) -> None:
     """Compile a model with the optimizer and the label smoothing of a recipe."""
     model.compile_for(build_optimizer(recipe.optimizer), recipe.train.label_smoothing)
-    # Keras leaves XLA off where operations are deterministic. On a CPU, XLA's convolutions are slow.
-    if not (tf.config.list_physical_devices("GPU") or recipe.devices.strategy == "tpu"):
+    # Keras leaves XLA off where operations are deterministic. On a CPU, XLA's convolutions are slow. It cannot compile
+    # the parts of a batch, whose sizes depend on the batch.
+    if recipe.devices.strategy != "tpu" and (recipe.train.accumulate > 1 or not tf.config.list_physical_devices("GPU")):
         model.jit_compile = False
     model.optimizer.build(model.trainable_variables)
 

@@ -1,0 +1,1 @@
+"""A check of a machine with a GPU: `scripts/gpu_check.sh --help`."""
