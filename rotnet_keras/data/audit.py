@@ -1,7 +1,6 @@
 """Auditing a folder of images or a file of arrays before training: counts, sizes, damage and duplicates."""
 
 import hashlib
-import json
 import os
 import statistics
 import zipfile
@@ -10,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from rotnet_keras.data.layout import FileList
 from rotnet_keras.data.npz import UNLABELLED, array_names, check_arrays, read_array_header
 from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, FolderSource, TfdsSource, find_source
 from rotnet_keras.data.stores import Progress
+from rotnet_keras.data.tfds_metadata import MOST_BYTES
 from rotnet_keras.errors import DataError
+from rotnet_keras.files import parse_json, read_file
+from rotnet_keras.text import first_few
 
 # Damage behind a file's header shows only in decoding, which is tried on about this many evenly spaced files.
 DECODED_FILES = 2000
@@ -102,8 +105,7 @@ def understand(data: Data) -> list[tuple[str, str]]:
     """Check the images of a recipe's `[data]` before anything is started, and say how they are understood.
 
     Returns:
-        (what, sentence): the layout, the splits, the classes, the values, and what is left out. Nothing for a data set
-        of TensorFlow Datasets, which says all of that itself.
+        (what, sentence): the layout, the splits, the classes, the values, and what is left out.
 
     Raises:
         DataError: there are no training images, or the values of the splits do not fit together.
@@ -111,7 +113,7 @@ def understand(data: Data) -> list[tuple[str, str]]:
     source = find_source(data)
     if isinstance(source, ArraySource):
         return check_arrays(source)
-    return _check_folder(source) if isinstance(source, FolderSource) else []
+    return _check_folder(source) if isinstance(source, FolderSource) else _describe_prepared(source, data)
 
 
 def default_shape(data: Data) -> tuple[int | None, int | None]:
@@ -142,11 +144,47 @@ def sampled_channels(source: FolderSource) -> int:
     return max(found, default=1)
 
 
+def _describe_prepared(source: TfdsSource, data: Data) -> list[tuple[str, str]]:
+    """Return what the metadata of a data set of TensorFlow Datasets say, as `understand` does."""
+    folder = _prepared_folder(source)
+    if folder is None:
+        return [("data set", f"{source.name} of TensorFlow Datasets, to be downloaded to {source.data_dir}")]
+    rows = [("data set", f"{folder.relative_to(source.data_dir)} of TensorFlow Datasets, in {source.data_dir}")]
+    with suppress(OSError, ValueError, KeyError, TypeError):  # By another version; it is read at the start.
+        splits = parse_json(read_file(folder / "dataset_info.json", MOST_BYTES))["splits"]
+        counts = [f"{split['name']} {sum(map(int, split['shardLengths'])):,} images" for split in splits]
+        rows.append(("splits", ", ".join(counts)))
+    taken = [f"{use} = {name}" for use, name in data.splits.model_dump(exclude_none=True).items()]
+    rows += [("used", ", ".join(taken))] if taken else []
+    height, width, channels = _prepared_shape(source)
+    if channels:
+        size = f"{height} x {width} pixels" if height and width else "any size"
+        rows.append(("images", f"{size}, {channels} channel{'s' if channels > 1 else ''}"))
+    with suppress(OSError, UnicodeDecodeError):
+        names = read_file(folder / "label.labels.txt", MOST_BYTES).decode().split("\n")
+        classes = [name for name in names if name]
+        rows.append(("classes", f"{len(classes):,}: {first_few(classes)}"))
+    return rows
+
+
+def _prepared_folder(source: TfdsSource) -> Path | None:
+    """Return the folder of the newest version of a prepared data set, or of the one that is asked for."""
+    name, _, version = source.name.partition(":")
+    infos = [info for depth in ("*", "*/*") for info in source.data_dir.glob(f"{name}/{depth}/dataset_info.json")]
+    folders = [info.parent for info in infos if fnmatchcase(info.parent.name, version or "*")]
+
+    def order(folder: Path) -> tuple[list[int], str]:
+        return [int(part) for part in folder.name.split(".") if part.isdigit()], folder.name
+
+    return max(folders, key=order, default=None)
+
+
 def _prepared_shape(source: TfdsSource) -> tuple[int | None, int | None, int | None]:
     """Return height, width and channels of the images of a prepared data set; None for what it does not say."""
-    files = sorted(source.data_dir.glob(f"{source.name.split(':')[0]}/**/features.json"))
+    folder = _prepared_folder(source)
     try:
-        features = json.loads(files[0].read_text(encoding="utf-8"))["featuresDict"]["features"]
+        content = read_file(folder / "features.json", MOST_BYTES) if folder else b""
+        features = parse_json(content)["featuresDict"]["features"]
         shapes = [each["image"]["shape"]["dimensions"] for each in features.values() if "image" in each]
         height, width, channels = (int(length) if int(length) > 0 else None for length in shapes[0])
     except (OSError, ValueError, KeyError, TypeError, IndexError):  # Not prepared, or by another version.

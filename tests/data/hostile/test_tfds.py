@@ -62,6 +62,29 @@ def test_a_data_set_as_it_should_be_is_found(tmp_path):
         assert find_source(Data(name=name, data_dir=str(tmp_path))) == TfdsSource(name, tmp_path, False)
 
 
+def test_what_is_understood_of_a_prepared_data_set_is_told_without_tensorflow(tmp_path):
+    write(tmp_path)
+    write(
+        tmp_path,
+        "dataset_info.json",
+        info(splits=[{"name": "train", "shardLengths": ["3", "1500"]}]),
+        "pictures/1.10.0",
+    )
+    (tmp_path / "pictures" / "1.10.0" / "label.labels.txt").write_text("cat\ndog\n")
+    arguments = ("run", "cifar_nin", "probe=[]", f"data.data_dir={tmp_path}", "--dry-run")
+    result = invoke(*arguments, "data.name=pictures", "data.splits.test=train[:10]", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    lines = [line.split("  ", 1) for line in result.stdout.splitlines()]
+    found = {line[0]: line[1].strip() for line in lines if len(line) == 2}
+    assert found["data set"] == f"pictures/1.10.0 of TensorFlow Datasets, in {tmp_path}"
+    assert (found["splits"], found["used"]) == ("train 1,503 images", "test = train[:10]")
+    assert (found["images"], found["classes"]) == ("16 x 16 pixels, 3 channels", "2: cat, dog")
+    older = invoke(*arguments, "data.name=pictures:1.0.*", cwd=tmp_path)
+    assert "pictures/1.0.0 of TensorFlow Datasets" in older.stdout and "train 4 images" in older.stdout
+    missing = invoke(*arguments, "data.name=pictures2", "data.download=true", cwd=tmp_path)
+    assert f"pictures2 of TensorFlow Datasets, to be downloaded to {tmp_path}" in missing.stdout
+
+
 @pytest.mark.parametrize(
     ("file", "wrap"),
     [
