@@ -30,6 +30,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "logs": ("runs", "Print the log of a run."),
         "compare": ("runs", "Compare the results and recipes of runs."),
         "report": ("runs", "Write report.html and report.md of a run."),
+        "tag": ("runs", "Add tags to a run, remove or print them."),
+        "note": ("runs", "Write a note on a run, or print it."),
         "collect": ("runs", "Collect tables and figures of finished studies."),
         "resume": ("runs", "Continue a run from its last checkpoint."),
         "stop": ("runs", "Stop a run after its current step, with a checkpoint."),

@@ -21,8 +21,12 @@ from rotnet_keras.cli.options import (
     flag,
     json_option,
     option,
+    require_submission,
     run_argument,
     runs_dir_option,
+    submit_and_tell,
+    submit_option,
+    submit_options_option,
     warn,
     yes_option,
 )
@@ -30,6 +34,7 @@ from rotnet_keras.errors import RecipeError, RotnetError
 from rotnet_keras.text import duration, printable
 
 if TYPE_CHECKING:
+    from rotnet_keras.config.submit_options import Cluster
     from rotnet_keras.runs.folder import RunFolder
 
 # A killed process is given this long to disappear.
@@ -44,24 +49,78 @@ FOLLOW_SECONDS = 0.5
 LOG_BLOCK = 1 << 20
 
 
-@command()
+@command(examples=("rotnet-keras runs 'rot>90 -state:failed'",))
+@argument(
+    "query",
+    "[QUERY]",
+    "Which runs, as in the filter of the terminal UI: 'cifar state:running rot>90 -tag:old'.",
+    default="",
+)
 @runs_dir_option
 @json_option
-def runs(runs_dir: Path, as_json: bool) -> None:
+def runs(query: str, runs_dir: Path, as_json: bool) -> None:
     """List the runs with their state and accuracy."""
     from rotnet_keras.runs.folder import list_runs
+    from rotnet_keras.runs.queries import parse_query
     from rotnet_keras.runs.status import COLUMNS, summary, summary_row
 
+    wanted = parse_query(query)
     closed: list[Path] = []
-    found = [summary(folder) for folder in list_runs(runs_dir, closed)]
+    every = [summary(folder) for folder in list_runs(runs_dir, closed)]
+    found = [each for each in every if wanted.matches(each)]
     if closed:
         warn(f"{counted_names([path.name for path in closed], 'folders')} in {runs_dir} may not be read by this user")
     if as_json:
         echo_json(found)
-    elif not found:
+    elif not every:
         echo(f"No runs in {runs_dir}. Start one: rotnet-keras run quickstart")
+    elif not found:
+        echo(f"None of the {len(every)} runs in {runs_dir} matches {query!r}.")
     else:
-        echo_table(list(COLUMNS), [summary_row(each) for each in found])
+        columns, rows = list(COLUMNS), [summary_row(each) for each in found]
+        if any(each["job"] for each in found):
+            columns, rows = (
+                [*columns, "job"],
+                [[*row, each["job"] or ""] for row, each in zip(rows, found, strict=True)],
+            )
+        echo_table(columns, rows)
+
+
+@command(examples=("rotnet-keras tag my_run paper baseline", "rotnet-keras tag my_run old --remove"))
+@run_argument
+@argument("tags", "[TAG...]", "Tags to add; none prints those that the run has.", nargs=-1)
+@flag("--remove", description="Remove these tags instead of adding them.")
+@runs_dir_option
+def tag(run: str, tags: tuple[str, ...], remove: bool, runs_dir: Path) -> None:
+    """Add tags to a run, remove or print them.
+
+    Tags are found by queries (`tag:paper`), and shown in lists, comparisons and reports. A run's recipe stays as it is.
+    """
+    from rotnet_keras.runs.tags import change_tags, read_labels
+
+    folder = find_run(run, runs_dir)
+    if remove and not tags:
+        raise RecipeError("--remove: expected the tags to remove")
+    known = read_labels(folder).tags
+    if remove and (unknown := [word for word in tags if word not in known]):
+        raise RecipeError(f"{folder.name} has no tag {', '.join(unknown)}; it has: {', '.join(known) or 'none'}")
+    if tags:
+        known = change_tags(folder, () if remove else tags, tags if remove else ())
+    echo(f"{folder.name}: {' '.join(known) or 'no tags'}")
+
+
+@command(examples=("rotnet-keras note my_run 'the first run with the new crops'",))
+@run_argument
+@argument("text", "[TEXT]", "The new note; an empty text removes it. Without one the note is printed.", required=False)
+@runs_dir_option
+def note(run: str, text: str | None, runs_dir: Path) -> None:
+    """Write a note on a run, or print it."""
+    from rotnet_keras.runs.tags import read_labels, write_note
+
+    folder = find_run(run, runs_dir)
+    if text is not None:
+        write_note(folder, " ".join(text.split()))
+    echo(f"{folder.name}: {read_labels(folder).note or 'no note'}")
 
 
 @command()
@@ -167,7 +226,9 @@ def collect(studies: tuple[str, ...], output: Path, name: str, title: str, runs_
 @run_argument
 @runs_dir_option
 @detach_option
-def resume(run: str, runs_dir: Path, detach: bool) -> None:
+@submit_option
+@submit_options_option
+def resume(run: str, runs_dir: Path, detach: bool, submit: "Cluster | None", submit_options: str | None) -> None:
     """Continue a run from its last checkpoint.
 
     The result is the same as that of a run that was never stopped.
@@ -175,14 +236,18 @@ def resume(run: str, runs_dir: Path, detach: bool) -> None:
     from rotnet_keras.config.loading import load_recipe
     from rotnet_keras.host import check_backend
     from rotnet_keras.planning.costs import announce_study_cost
+    from rotnet_keras.runs.folder import command_line
     from rotnet_keras.runs.launch import start_detached
     from rotnet_keras.tasks.run import follow, run_and_exit
     from rotnet_keras.training.cluster import training_process
 
     check_backend()
+    options = require_submission(submit, submit_options)
     folder = find_run(run, runs_dir)
     folder.require_known_format()
     recipe = load_recipe(folder.recipe)
+    if submit and recipe.kind == "study":
+        raise RecipeError("--submit: a study's jobs are as they were first submitted; resume it without this option")
     if not training_process(recipe).chief:
         raise click.exceptions.Exit(follow(recipe))
     _wait_for_exit(folder)
@@ -191,6 +256,12 @@ def resume(run: str, runs_dir: Path, detach: bool) -> None:
         raise RotnetError(f"{folder.name} is {state} already, as process {folder.facts()['pid']}")
     if state == "finished":
         raise RotnetError(f"{folder.name} is finished; its results are in {folder.path / 'report.html'}")
+    job = folder.job()
+    if job and job.state == "pending":
+        raise RotnetError(f"{folder.name} is pending: {job}. Cancel it first: {command_line('stop', folder)}")
+    if submit:
+        submit_and_tell(folder, submit, options)
+        return
     if detach:
         echo(f"Resumed {folder.name} as process {start_detached(folder).pid}.")
         return
@@ -212,6 +283,12 @@ def stop(run: str, runs_dir: Path) -> None:
     folder = find_run(run, runs_dir)
     if folder.queued_since() is not None:
         raise RotnetError(f"{folder.name} has not started; remove it with: {command_line('queue remove', folder)}")
+    if folder.state() == "pending":
+        from rotnet_keras.runs.jobs import cancel_pending
+
+        cancel_pending(folder.path)
+        echo(f"Cancelled the job of {folder.name}. Start it again with: {command_line('resume', folder)}")
+        return
     if folder.process() is Process.ELSEWHERE:
         _ask_elsewhere(folder)
         return
@@ -235,6 +312,16 @@ def kill(run: str, runs_dir: Path, yes: bool) -> None:
     from rotnet_keras.runs.folder import command_line
 
     folder = find_run(run, runs_dir)
+    job = folder.job()
+    if job and job.state == "running" and not folder.alive():
+        from rotnet_keras.runs.jobs import kill_job
+
+        echo(f"Killing {folder.name}, {job}, loses {_lost_steps(folder)}.")
+        echo(f"To lose nothing: {command_line('stop', folder)}")
+        _confirm(yes, f"Kill {folder.name}?")
+        kill_job(folder.path)
+        echo(f"Killed {folder.name}. Continue from its last checkpoint with: {command_line('resume', folder)}")
+        return
     _require_alive(folder)
     find_process(folder)
     echo(f"Killing {folder.name} loses {_lost_steps(folder)}. To lose nothing: {command_line('stop', folder)}")
@@ -326,8 +413,8 @@ def _require_ended(folder: "RunFolder", stop_command: str) -> None:
     from rotnet_keras.runs.processes import Process
 
     state = folder.state()
-    if folder.alive() or state in ("starting", "running", "stopping"):
-        if folder.process() is Process.ELSEWHERE:
+    if folder.alive() or state in ("pending", "starting", "running", "stopping"):
+        if folder.process() is Process.ELSEWHERE and state != "pending":
             raise RotnetError(
                 f"{folder.name} is {state} on {folder.host()} and wrote {duration(folder.silence())} ago, so nothing "
                 f"was deleted. Stop it first: {stop_command}. If its process is gone, it can be deleted once it has "

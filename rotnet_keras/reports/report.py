@@ -21,6 +21,8 @@ from rotnet_keras.runs.backbone_file import best_probe, default_tap, read_backbo
 from rotnet_keras.runs.event_fields import check_events
 from rotnet_keras.runs.events import Event
 from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.machine_load import system_summary
+from rotnet_keras.runs.tags import read_labels
 from rotnet_keras.runs.task_labels import task_of
 from rotnet_keras.runs.values import file_named
 from rotnet_keras.text import duration, printable
@@ -85,6 +87,21 @@ def check_recipe(run: RunFolder) -> None:
 
 
 def _snippet(run: RunFolder) -> str:
+def _features(events: Sequence[Event]) -> dict[str, Any] | None:
+    """Return what the report says about the features without labels; None if nothing was measured."""
+    curves = feature_quality.tap_curves(events)
+    if not curves:
+        return None
+    columns, rows = feature_quality.rows(curves)
+    return {
+        "question": feature_quality.QUESTION,
+        "advice": feature_quality.advice(events),
+        "trust": feature_quality.TRUST,
+        "columns": columns,
+        "rows": rows,
+    }
+
+
     """Return Python code that reads features from the backbone of a run; empty if there is none."""
     if not run.backbone.is_file():
         return ""
@@ -127,6 +144,7 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
 
     from rotnet_keras.reports import figures
 
+    from rotnet_keras.reports.system_figures import draw_system
     make_folder(run.figures, run.path)
     found: list[dict[str, Any]] = []
 
@@ -188,6 +206,9 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
     probe = best_probe(events)
     if probe:
         names = run.facts().get("data", {}).get("classes", [])
+    if draw_system(events, run.figures / "system.png"):
+        caption = "Measured by the run itself. Pauses between a stop and the next start are left out."
+        add("system.png", "Machine", caption)
         # Of many classes no matrix is kept.
         if probe.get("confusion") and len(probe["confusion"]) == len(names) <= MAX_LISTED_CLASSES:
             title = f"{HEAD_NAMES[probe['head']]} on {probe['tap']}"
@@ -208,7 +229,10 @@ def run_details(run: RunFolder, events: Sequence[Event]) -> list[tuple[str, str]
         ("runs", ", ".join(seconds)),
         ("data", _data(facts["data"]) if "data" in facts else ""),
         ("trainable parameters", f"{facts['parameters']:,}" if "parameters" in facts else ""),
+    labels = read_labels(run)
         ("steps", f"{max(steps):,} of {facts.get('steps', 0):,}" if steps else ""),
+        ("tags", " ".join(labels.tags)),
+        ("note", labels.note),
         ("training inputs", f"{max(steps) * facts.get('inputs_per_step', 0):,}" if steps else ""),
         ("time of all runs", _time(sum(seconds.values()))),
         ("time", "" if seconds else _time(working_seconds(events))),
@@ -221,6 +245,7 @@ def run_details(run: RunFolder, events: Sequence[Event]) -> list[tuple[str, str]
     return [(key, value) for key, value in rows if value]
 
 
+        *system_summary(events).items(),
 def _data(data: dict[str, Any]) -> str:
     counts = ", ".join(f"{data.get(split)} {split}" for split in ("train", "validation", "test"))
     return f"{Path(data.get('name', '')).name}: {counts}, {data.get('image_shape')} ({data.get('fingerprint')})"

@@ -88,6 +88,15 @@ TURNS: Field = (
         ),
     ),
 )
+GPUS: Field = (
+    "a list of GPUs with an index and numbers",
+    lambda value: _is_list(
+        value,
+        lambda gpu: _is_table(
+            gpu, {"index": INDEX, **dict.fromkeys(("load", "memory", "temperature", "power"), _optional(LOSS))}
+        ),
+    ),
+)
 MEASURES: Field = (
     "a list of measures with a value",
     lambda value: _is_list(value, lambda each: _is_table(each, {"value": NUMBER, "weights": _optional(TEXT)})),
@@ -115,7 +124,7 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
     "step": {
         **dict.fromkeys(("step", "epoch", "accuracy", "learning_rate", "images_per_s"), NUMBER),
         "loss": LOSS,
-        "data_wait": _optional(LOSS),
+        **dict.fromkeys(("data_wait", "gradient_norm", "weight_norm"), _optional(LOSS)),
     },
     "epoch": {
         **dict.fromkeys(("step", "epoch", "accuracy"), NUMBER),
@@ -178,6 +187,10 @@ def event_problem(event: Event) -> str | None:
     fields = FIELDS.get(event["kind"])
     return None if fields is None else _problem(event, fields)
 
+    "system": {
+        **dict.fromkeys(("cpu", "memory", "machine_cpu", "machine_memory", "disk_free"), _optional(LOSS)),
+        "gpus": _optional(GPUS),
+    },
 
 def check_events(file: Path, events: Iterable[Event]) -> None:
     """Check that events have the fields that are read.

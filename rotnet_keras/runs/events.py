@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ MAX_LINE_BYTES = 1 << 23
 KIND_PREFIX = re.compile(rb'\{"kind":"(\w+)"')
 # How the line of a step event begins. Millions of them can be skipped without parsing their JSON.
 STEP_PREFIX = b'{"kind":"step"'
+# Events that say nothing about how far a run has come; they go on while it hangs.
+SIDE_KIND = "system"
+SIDE_PREFIX = b'{"kind":"system"'
 # For so long a lock is tried, so many times: whoever only looks at it is done by then.
 LOCK_SECONDS, LOCK_TRIES = 0.1, 5
 # How many step events a verdict needs.
@@ -112,13 +116,15 @@ class EventWriter:
             self._file.close()
             raise
         self._drop_torn_line(path)
+        self._writing = threading.Lock()
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append one event. Infinite numbers and NaN, which JSON does not have, become null."""
+        """Append one event, from any thread. Infinite numbers and NaN, which JSON does not have, become null."""
         event = {"kind": kind, "time": round(time.time(), 3), **values}
         line = json.dumps(_finite(event), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        self._file.write(line.encode("utf-8", "replace") + b"\n")
-        self._file.flush()
+        with self._writing:
+            self._file.write(line.encode("utf-8", "replace") + b"\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file and release the lock."""

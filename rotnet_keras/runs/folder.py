@@ -22,6 +22,8 @@ from rotnet_keras.runs import processes
 from rotnet_keras.runs.events import (
     KIND_PREFIX,
     NEWEST_STEPS,
+    SIDE_KIND,
+    SIDE_PREFIX,
     STEP_PREFIX,
     TAIL_BYTES,
     Event,
@@ -31,6 +33,7 @@ from rotnet_keras.runs.events import (
     median_step_interval,
     parse_event,
 )
+from rotnet_keras.runs.jobs import Job, job_of
 from rotnet_keras.runs.values import MAX_FACTS_BYTES, PLAIN_NAME, known_facts, known_recipe_values, outcome_of
 
 # Raised when the format of run folders changes in a way that older versions would misread.
@@ -42,6 +45,8 @@ STALL_INTERVALS = 10
 STALL_SECONDS = 120.0
 # A run whose process cannot be seen from here counts as stalled after so many seconds in which it wrote nothing.
 ELSEWHERE_SECONDS = 600.0
+# What a process on another machine has written is seen here after so many seconds at the latest.
+GONE_SECONDS = 60.0
 
 
 def default_runs_dir() -> Path:
@@ -61,6 +66,7 @@ class RunFolder:
         facts_file: `run.json`, what was fixed at the start.
         events_file: `events.jsonl`.
         log: `log.txt`, standard output and error.
+        tags_file: `tags.jsonl`, tags and a note that people gave to the run.
         stop_file: a file whose presence asks the run to stop.
         checkpoints: folder of checkpoints.
         samples: folder of small images.
@@ -76,6 +82,7 @@ class RunFolder:
         self.facts_file = path / "run.json"
         self.events_file = path / "events.jsonl"
         self.log = path / "log.txt"
+        self.tags_file = path / "tags.jsonl"
         self.stop_file = path / "stop"
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
@@ -156,7 +163,7 @@ class RunFolder:
         return events
 
     def thinned_events(self) -> list[Event]:
-        """Return the last few step events, followed by all events of other kinds.
+        """Return the last few step events, followed by all events of other kinds but `system`.
 
         This is enough for a verdict, and stays small however long the run is.
         """
@@ -165,6 +172,8 @@ class RunFolder:
         for line in EventReader(self.events_file).new_lines():
             if line.startswith(STEP_PREFIX):
                 steps.append(line)
+            elif line.startswith(SIDE_PREFIX):
+                continue
             elif event := parse_event(line):
                 if event["kind"] == "resume":
                     steps = deque((step for step in steps if _is_kept(parse_event(step), event)), NEWEST_STEPS)
@@ -173,11 +182,16 @@ class RunFolder:
         return [*filter(None, map(parse_event, steps)), *others]
 
     def last_events(self) -> list[Event]:
-        """Return the events in the last 64 KiB of the file, at least one: enough for the state of any run."""
+        """Return the events in the last 64 KiB of the file, at least one: enough for the state of any run.
+
+        Those of the kind `system` are left out: they go on while a run hangs.
+        """
         events: list[Event] = []
         read = 0
         for line in lines_from_end(self.events_file):
-            if event := parse_event(line):
+            if line.startswith(SIDE_PREFIX):
+                continue
+            if (event := parse_event(line)) and event["kind"] != SIDE_KIND:
                 events.append(event)
             read += len(line) + 1
             if events and read >= TAIL_BYTES:
@@ -200,6 +214,8 @@ class RunFolder:
         for line in lines_from_end(self.events_file):
             if found and "step" not in missing and line.startswith(STEP_PREFIX):
                 continue  # Of a long run these are nearly all lines.
+            if line.startswith(SIDE_PREFIX):
+                continue
             known = KIND_PREFIX.match(line)
             kind = known[1].decode() if known else ""
             if known and found and kind != "resume" and kind not in missing:
@@ -208,6 +224,8 @@ class RunFolder:
             if event is None:
                 continue
             kind, step = event["kind"], event.get("step", 0)
+            if kind == SIDE_KIND:
+                continue
             if kind == "resume":
                 resumed_at = min(resumed_at, step)
             if step > resumed_at or (found and kind not in missing):
@@ -244,6 +262,10 @@ class RunFolder:
         """Return the name of the host on which the run's process was started, for messages."""
         return str(self.facts().get("host") or "another machine")
 
+    def job(self) -> Job | None:
+        """Return the run's job on a cluster; None if it was not submitted to one."""
+        return job_of(self.path)
+
     def silence(self) -> float:
         """Return the seconds since anything was written to the events or the log; infinite if there are none."""
         written = [-math.inf]
@@ -253,20 +275,25 @@ class RunFolder:
         return time.time() - max(written)
 
     def state(self, process: processes.Process | None = None, tail: list[Event] | None = None) -> str:
-        """Return one of: queued, starting, running, stopping, stopped, finished, failed, killed, stalled.
+        """Return one of: queued, pending, starting, running, stopping, stopped, finished, failed, killed, stalled.
 
-        A process that cannot be seen from here counts as running as long as it writes.
+        A process that cannot be seen from here counts as running as long as it writes. A run that is a job of a
+        cluster is pending before its job begins, and again when the job has made room for another one.
 
         Args:
             process: what `process` returned before `tail` was read; a run that ends between the two has an end event.
             tail: what `last_events` returns; both are read when not given.
         """
-        facts = self.facts()
+        facts, job = self.facts(), self.job()
         if process is None or tail is None:
             process, tail = self.process(), self.last_events()
+        if job and job.state == "pending" and process is not processes.Process.RUNNING and not _has_ended(tail):
+            return "pending"
         if "pid" not in facts:
             if tail and tail[-1]["kind"] == "end":
                 return outcome_of(tail[-1])  # Collected results, published without the facts of a process.
+            if job:
+                return _state_of_job(job, facts)
             if "queued" in facts:
                 return "queued"
             return "starting" if time.time() - _number(facts.get("created"), 0.0) < START_SECONDS else "killed"
@@ -277,6 +304,8 @@ class RunFolder:
             # Another process may have resumed the run since its facts were read.
             now = self.facts()
             return "killed" if processes.same(now, facts) else self.state()
+        if job and job.state == "gone" and process is processes.Process.ELSEWHERE and self.silence() > GONE_SECONDS:
+            return "killed"
         if process is processes.Process.ELSEWHERE and self.silence() > ELSEWHERE_SECONDS:
             return "stalled"
         if last and _stalled(tail):
@@ -377,6 +406,21 @@ def runs_dir_option(runs_dir: Path) -> str:
 def _is_kept(event: Event | None, resume: Event) -> bool:
     """Return whether an event precedes the checkpoint from which the run resumed."""
     return event is not None and event.get("step", 0) <= resume.get("step", 0)
+
+
+def _has_ended(tail: list[Event]) -> bool:
+    """Return whether a run has come to an end that a job does not go on from."""
+    return bool(tail) and tail[-1]["kind"] == "end" and outcome_of(tail[-1]) != "stopped"
+
+
+def _state_of_job(job: Job, facts: Mapping[str, Any]) -> str:
+    """Return the state of a run that has no process yet, by its job."""
+    if job.cancelled:
+        return "stopped"
+    if job.state in ("pending", "unknown"):
+        return "pending"
+    young = time.time() - _number(facts.get("created"), 0.0) < START_SECONDS
+    return "starting" if job.state == "running" or young else "killed"
 
 
 def _stalled(tail: list[Event]) -> bool:

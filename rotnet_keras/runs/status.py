@@ -9,7 +9,9 @@ from rotnet_keras.runs import suitability
 from rotnet_keras.runs.event_fields import check_events
 from rotnet_keras.runs.events import Event, describe_probe_data, median_step_interval, newest_probes
 from rotnet_keras.runs.folder import RunFolder, command_line
+from rotnet_keras.runs.machine_load import system_summary
 from rotnet_keras.runs.processes import Process
+from rotnet_keras.runs.tags import read_labels
 from rotnet_keras.runs.task_labels import score_of, task_of
 from rotnet_keras.runs.verdict import verdict
 from rotnet_keras.text import duration, percent
@@ -19,7 +21,7 @@ NUMBER_KEYS = (
     *("step", "steps", "epoch", "epochs", "loss", "rotation_accuracy", "object_accuracy", "images_per_s"),
     *("seconds_left", "data_wait", "learning_rate", "created"),
 )
-TEXT_KEYS = ("recipe", "device", "process", "message")
+TEXT_KEYS = ("recipe", "device", "process", "job", "message")
 # The states of a run whose process does something, as far as is known.
 LIVE_STATES = ("starting", "running", "stopping")
 # The columns of a table of runs.
@@ -44,7 +46,8 @@ def summary(run: RunFolder) -> dict[str, Any]:
         found = {"recipe": facts.get("recipe"), "created": facts.get("created"), "state": "unknown", "message": error}
     numbers = {key: found[key] if _is_number(found.get(key)) else None for key in NUMBER_KEYS}
     words = {key: None if found.get(key) is None else str(found[key]) for key in TEXT_KEYS}
-    return {**known, "state": str(found["state"]), **numbers, **words}
+    labels = read_labels(run)
+    return {**known, "state": str(found["state"]), **numbers, **words, "tags": list(labels.tags), "note": labels.note}
 
 
 def _is_number(value: Any) -> bool:
@@ -89,6 +92,7 @@ def _summary(run: RunFolder) -> dict[str, Any]:
         "learning_rate": steps[-1]["learning_rate"] if steps else None,
         "device": facts.get("device"),
         "process": _process_elsewhere(run) if process is Process.ELSEWHERE and state in LIVE_STATES else None,
+        "job": run.job() if state in (*LIVE_STATES, "pending") else None,
         "created": facts.get("created"),
         "message": explanation(run, state, tail),
     }
@@ -101,8 +105,13 @@ def _process_elsewhere(run: RunFolder) -> str:
 def explanation(run: RunFolder, state: str, tail: Sequence[Event]) -> str:
     """Say why a run is not progressing and what to do about it; empty if there is nothing to explain."""
     last = tail[-1] if tail else None
+    if state == "pending":
+        done = "It goes on from its last checkpoint when its job begins again" if last else "Its job has not begun"
+        return f"{done}. To cancel it: {command_line('stop', run)}"
     if last and last["kind"] == "end":
         return str(last.get("message", ""))
+    if state == "stopped":
+        return f"Its job was cancelled before it began. Start it with: {command_line('resume', run)}"
     if state == "killed":
         saved = [e["step"] for e in tail if e["kind"] == "checkpoint"]
         where = f"from step {saved[-1]}" if saved else "from its last checkpoint"
@@ -186,6 +195,7 @@ def summary_lines(found: dict[str, Any]) -> str:
         "data_wait": percent(found["data_wait"]),
         **{key: f"{found[key]:.4g}" for key in ("loss", "learning_rate") if found[key] is not None},
         "time_left": duration(found["seconds_left"]),
+        "tags": " ".join(found["tags"]),
         "created": time.ctime(found["created"]) if found["created"] else None,
     }
     return "\n".join(f"{key.replace('_', ' ')}: {value}" for key, value in shown.items() if value not in (None, ""))
@@ -205,6 +215,9 @@ def comparison_table(runs: Sequence[RunFolder]) -> tuple[list[str], list[list[st
     for run, found in zip(runs, events, strict=True):
         check_events(run.events_file, found)
     rows = [["state", *(run.state() for run in runs)]]
+    labels = [read_labels(run) for run in runs]
+    rows += [["tags", *(" ".join(each.tags) for each in labels)]] if any(each.tags for each in labels) else []
+    rows += [["note", *(each.note for each in labels)]] if any(each.note for each in labels) else []
     validated = [[e["validation"] for e in run if e["kind"] == "epoch" and "validation" in e] for run in events]
     accuracies = [[score_of(v) for v in run] for run in validated]
     names = list(dict.fromkeys(task_of(run).score_name or task_of(run).accuracy_name for run in runs))
@@ -218,6 +231,8 @@ def comparison_table(runs: Sequence[RunFolder]) -> tuple[list[str], list[list[st
     results = [_probe_results(e, run.recipe_values()) for e, run in zip(events, runs, strict=True)]
     for result in dict.fromkeys(result for r in results for result in r):
         rows.append([result, *(r.get(result, "") for r in results)])
+    used = [system_summary(e) for e in events]
+    rows += [[key, *(u.get(key, "") for u in used)] for key in dict.fromkeys(key for u in used for key in u)]
     rows += [[key, *(str(f.get(key, "")) for f in flat)] for key in keys]
     names = [run.name for run in runs]
     return ["", *(run.name if names.count(run.name) == 1 else str(run.path) for run in runs)], rows

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,13 +22,14 @@ from rotnet_keras.errors import DataError, RotnetError, RunError, RunStopped
 from rotnet_keras.files import TEMPORARY, digest
 from rotnet_keras.host import processor
 from rotnet_keras.runs import processes
-from rotnet_keras.runs.events import EventWriter
+from rotnet_keras.runs.events import Event, EventWriter
 from rotnet_keras.runs.folder import RunFolder, command_line
 from rotnet_keras.runs.status import is_out_of_memory, smaller_batch_advice
 from rotnet_keras.training.cluster import training_process, worker_folder
 from rotnet_keras.training.console import Console
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.stopping import Stop
+from rotnet_keras.training.system_events import SystemEvents
 
 # Packages whose versions are written to run.json.
 RECORDED_PACKAGES = ("rotnet-keras", "keras", "tensorflow", "numpy")
@@ -117,8 +119,12 @@ def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: N
     console = session.console
     try:
         outcome, code, message = _run_task(session, before)
+    measured = SystemEvents(partial(session.event, "system"), folder.path, _count(session.earlier, "system"))
         if message:
+        if session.process.chief:
+            measured.start()
             session.say(message)
+        measured.stop()
         # The disk may be full. Without an end event the run counts as killed, and can be resumed.
         with suppress(OSError):
             session.event("end", outcome=outcome, exit_code=code, message=message)
@@ -129,10 +135,15 @@ def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: N
     finally:
         console.close()
         events.close()
+        measured.stop()
 
 
 def _begin(folder: RunFolder, recipe: Recipe, events: EventWriter, stop: Stop) -> Session:
     """Begin a session: record this process in `run.json`, then let what is printed go to the log.
+def _count(events: list[Event], kind: str) -> int:
+    return sum(event["kind"] == kind for event in events)
+
+
 
     Raises:
         RunError: a file cannot be written, for example on a full disk; it is said where the command was typed.

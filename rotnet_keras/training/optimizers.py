@@ -25,9 +25,25 @@ class RatePerVariable(keras.optimizers.Optimizer):
     Attributes:
         rate_factors: one factor for each trainable variable, in the order of `build`; 1 for all where empty. Set them
             with `scale_learning_rate`.
+        gradient_norm: float32, the Euclidean norm of the last step's gradient over all variables, before clipping and
+            weight decay; None before `build`, and where several replicas have a gradient each.
     """
 
     rate_factors: Sequence[float] = ()
+    gradient_norm: tf.Variable | None = None
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Create the variables of the optimizer."""
+        super().build(variables)
+        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            # No variable of Keras: a checkpoint does not hold it.
+            self.gradient_norm = tf.Variable(0.0, trainable=False, name="gradient_norm")
+
+    def apply(self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
+        """Update the variables by their gradients."""
+        if self.gradient_norm is not None:
+            self.gradient_norm.assign(tf.linalg.global_norm([tf.cast(g, "float32") for g in grads if g is not None]))
+        super().apply(grads, trainable_variables)
 
     def rate_factor(self, variable: tf.Variable) -> float:
         """The factor of one variable."""

@@ -29,7 +29,7 @@ from rotnet_keras.training.devices import (
     local_replicas,
     strategy_for,
 )
-from rotnet_keras.training.optimizers import build_optimizer, using_averaged_weights
+from rotnet_keras.training.optimizers import build_optimizer, updating_optimizer, using_averaged_weights
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import finish
 from rotnet_keras.training.tensorboard import TensorBoard
@@ -132,6 +132,8 @@ class Trainer(ABC, Generic[DatasetT]):
             compile_model(self.evaluation_model, recipe)
         of_networks = [variable for network in model.networks for variable in network.variables]
         self.variables = [*of_networks, *model.optimizer.variables]
+        weights = [variable.value for variable in model.trainable_variables]
+        self._weight_norm = tf.function(lambda: tf.linalg.global_norm([tf.cast(w, "float32") for w in weights]))
         self.position = Position()
         self.tensorboard = TensorBoard(session.folder.path / "tensorboard") if recipe.train.tensorboard else None
         session.record(
@@ -282,10 +284,17 @@ class Trainer(ABC, Generic[DatasetT]):
     def _write_step(self, step: int, steps: int, loss: float, accuracy: float, **values: float) -> None:
         for key, value in {"loss": loss, "accuracy": accuracy, "steps": 1.0}.items():
             self.position.sums[key] = self.position.sums.get(key, 0.0) + steps * value
-        values |= {"loss": loss, "accuracy": accuracy}
+        values |= {"loss": loss, "accuracy": accuracy, **self._norms()}
         self.session.event("step", step=step, epoch=round(step / self.steps_per_epoch, 4), **values)
         if self.tensorboard:
             self.tensorboard.write(step, "train", values)
+
+    def _norms(self) -> dict[str, float]:
+        """The Euclidean norms of the last step's gradient, where it is known, and of all trainable weights."""
+        gradient = updating_optimizer(self.model).gradient_norm
+        found = {} if gradient is None else {"gradient_norm": float(gradient.numpy())}
+        found["weight_norm"] = float(self._weight_norm())
+        return {name: float(f"{value:.6g}") for name, value in found.items()}
 
     def _end_epoch(self) -> None:
         """Validate, write samples, write the epoch's event, and save a checkpoint, in this order.

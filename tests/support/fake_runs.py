@@ -83,8 +83,11 @@ def _step(run, step, now, reach, rng):
         **{"kind": "step", "time": now, "step": step, "epoch": epoch, "learning_rate": rate},
         **{"images_per_s": 640.0, "data_wait": 0.012, "loss": loss + noise, "accuracy": accuracy - noise},
     }
+    if step % (PER_EPOCH // 2) == 0:
+        yield _system(now, share)
     if step % PER_EPOCH:
         return
+    yield {"kind": "features", "time": now, "step": step, "images": 512, "taps": _taps(share), "seconds": 0.2}
     confusion = [[round(250 * (accuracy if i == j else (1 - accuracy) / 3)) for j in range(4)] for i in range(4)]
     validation = {"loss": loss, "accuracy": accuracy, "confusion": confusion}
     yield {
@@ -93,6 +96,24 @@ def _step(run, step, now, reach, rng):
     }
     yield {"kind": "samples", "time": now, "step": step, **_samples(run, step, accuracy)}
     yield {"kind": "checkpoint", "time": now, "step": step, "file": f"step-{step:08d}.npz", "best": True}
+
+
+def _system(now, share):
+    """The figures of a machine with one GPU, whose memory fills up as the run goes on."""
+    gpu = {"index": 0, "load": 80.0 + 10 * share, "memory": 2**33, "temperature": 60, "power": 250.0}
+    return {
+        **{"kind": "system", "time": now, "seconds": 30.0, "cpu": 150.0 + 20 * share, "memory": 2**30 * (1 + share)},
+        **{"machine_cpu": 90.0, "machine_memory": 2**32, "disk_free": 2**36, "gpus": [gpu]},
+    }
+
+
+def _taps(share):
+    """Effective ranks that rise with the share of the run, each in its own way."""
+    ranks = (20 + 4 * share, 40 + 25 * share, 45 + 30 * share, 30 + 6 * share)
+    return [
+        {"tap": f"conv{number}", "channels": 96, "rank": round(rank, 2), "dead": 0.01 * number}
+        for number, rank in enumerate(ranks, 1)
+    ]
 
 
 def _samples(run, step, accuracy):

@@ -12,10 +12,11 @@ from rotnet_tui import settings
 from rotnet_tui.app import RotnetApp
 from support.command_line import run_python
 from support.fake_runs import fake_run, work_on, write_steps
-from support.screen_words import text_of, until
-from textual.widgets import DataTable
+from support.screen_words import drawn, text_of, until
+from textual.widgets import DataTable, Input
 
 from rotnet_keras.runs.processes import process_identity
+from rotnet_keras.runs.tags import change_tags, read_labels
 
 START = """
 import asyncio, sys
@@ -44,7 +45,8 @@ def test_it_starts_without_heavy_imports_and_says_how_to_begin(tmp_path):
 
 async def test_filter_marks_and_pins(runs_dir):
     for name in ("apple", "banana", "cherry"):
-        fake_run(runs_dir, name, epochs=1, outcome="finished")
+        run = fake_run(runs_dir, name, epochs=1, outcome="finished")
+    change_tags(run, ["paper"])
     app = RotnetApp(runs_dir)
     async with app.run_test(size=(120, 36)) as pilot:
         table = app.screen.query_one("#run-table", DataTable)
@@ -55,6 +57,15 @@ async def test_filter_marks_and_pins(runs_dir):
         await until(pilot, lambda: "No run matches 'ban[yz'" in text_of(app, "#runs-empty"))
         await pilot.press("escape")
         await until(pilot, lambda: table.row_count == 3)
+        await pilot.press("slash", *"rott>9")
+        await until(pilot, lambda: "did you mean 'rot'?" in text_of(app, "#filter-problem"))
+        assert table.row_count == 3
+        await pilot.press("ctrl+u", *"-tag:pap", "right")
+        await until(pilot, lambda: table.row_count == 2)
+        assert app.screen.query_one("#filter", Input).value == "-tag:paper"
+        await pilot.press("escape")
+        await until(pilot, lambda: table.row_count == 3)
+        assert not app.screen.query_one("#filter-problem").display
         await pilot.press("end", "p", "q")
     app = RotnetApp(runs_dir)
     async with app.run_test(size=(120, 36)) as pilot:
@@ -110,6 +121,24 @@ async def test_deleting_asks_first(runs_dir):
         await until(pilot, lambda: bool(app.screen.query(".command")))
         await pilot.press("y")
         await until(pilot, lambda: not run.path.exists())
+
+
+async def test_tags_and_notes_are_written_in_a_dialog(runs_dir):
+    run = fake_run(runs_dir, "one", epochs=1, outcome="finished")
+    change_tags(run, ["old"])
+    app = RotnetApp(runs_dir)
+    async with app.run_test(size=(150, 36)) as pilot:
+        await until(pilot, lambda: "one #old" in drawn(app))
+        await pilot.press("T")
+        await until(pilot, lambda: bool(app.screen.query("#dialog-text")))
+        assert "rotnet-keras tag one ..." in text_of(app, ".command")
+        await pilot.press("ctrl+u", *"new paper", "enter")
+        await until(pilot, lambda: "one #new #paper" in drawn(app))
+        await pilot.press("N")
+        await until(pilot, lambda: bool(app.screen.query("#dialog-text")))
+        await pilot.press(*"-worth it", "enter")
+        await until(pilot, lambda: "note  -worth it" in drawn(app))
+    assert read_labels(run) == (("new", "paper"), "-worth it")
 
 
 async def test_killing_asks_first(runs_dir):

@@ -186,3 +186,20 @@ async def test_a_mistake_of_the_program_is_said_in_a_line_and_its_traceback_kept
         kept = Path(said.rpartition(" is in ")[2]).read_text(encoding="utf-8")
         assert "in planted" in kept and kept.endswith("AttributeError: planted\n")
         await until(pilot, lambda: "This run cannot be judged, by a mistake of rotnet-tui" in text_of(app, "#strip"))
+
+
+async def test_a_finished_run_shows_what_it_used_of_the_machine(runs_dir):
+    run = fake_run(runs_dir, "one", epochs=4, outcome="finished")
+    app = RotnetApp(runs_dir, run)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await until(pilot, lambda: bool(app.screen.query("#run-tabs")))
+        await pilot.press("5")
+        await until(pilot, lambda: "156 % of a core on average" in shown(app, "#system-table"))
+        assert "load average" not in shown(app, "#system-table")
+        titles = {str(chart.border_title) for chart in app.screen.query("#system-charts Chart") if chart.display}
+        assert {"CPU of the run, % of a core", "memory, GB", "GPU load, %"} <= titles
+        await pilot.press("left")
+        await until(pilot, lambda: "cursor 4.0 min" in text_of(app, "#system-hint"))
+        await pilot.press("right_square_bracket", "escape")
+        await until(pilot, lambda: "charts 2 of 2" in text_of(app, "#system-hint"))
+        assert "← → cursor" in text_of(app, "#system-hint")

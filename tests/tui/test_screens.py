@@ -17,12 +17,13 @@ SCREENS = {
     "hardest": [("enter", "smoothing 0.8"), ("2", "same images every epoch"), ("o", "hardest images")],
     "confusion": [("enter", "smoothing 0.8"), ("3", "Recall by epoch")],
     "features": [("down", "finished  second"), ("enter", "smoothing 0.8"), ("4", "conv4")],
+    "system": [("down", "finished  second"), ("enter", "smoothing 0.8"), ("5", "minutes of work")],
     "log": [("enter", "smoothing 0.8"), ("6", "6 lines")],
     "recipe": [("enter", "smoothing 0.8"), ("7", "Recipe quickstart")],
     "failed": [("down", "finished  second"), ("down", "failed  first"), ("enter", "smoothing 0.8")],
     "form": [("n", "steps of 64 images")],
-    "help": [("question_mark", "Quitting never stops a run")],
-    "compare": [("down", "finished  second"), ("space", "◆"), ("space", "◆"), ("c", "optimizer.learning_rate")],
+    "help": [("question_mark", "lists the newest run first")],
+    "compare": [("down", "finished  second"), ("space", "◆"), ("space", "◆"), ("c", "rotation accuracy, validation")],
     "delete": [("down", "finished  second"), ("d", "Same as")],
 }
 LARGE, SMALL = (120, 36), (80, 24)

@@ -8,9 +8,10 @@ from textual.screen import Screen
 
 from rotnet_keras.runs.folder import RunFolder, run_argument
 from rotnet_keras.runs.processes import Process
+from rotnet_keras.runs.tags import read_labels
 from rotnet_tui.commands import Commands
 from rotnet_tui.messages import NewRun, Perform, Refresh
-from rotnet_tui.screens.dialogs import ConfirmDialog
+from rotnet_tui.screens.dialogs import ConfirmDialog, TextDialog
 from rotnet_tui.settings import Settings, keep_traceback
 from rotnet_tui.state.words import LIVE
 
@@ -27,6 +28,8 @@ class ActionScreen(Screen[None]):
         Binding("K", "kill", "Kill", id="kill", show=False),
         Binding("d", "delete", "Delete", id="delete", show=False),
         Binding("w", "report", "Write report", id="report", show=False),
+        Binding("T", "tag", "Tags", id="tag", show=False),
+        Binding("N", "note", "Note", id="note", show=False),
         Binding("Y", "copy", "Copy path", id="copy", show=False),
     ]
 
@@ -105,6 +108,36 @@ class ActionScreen(Screen[None]):
             command = ("queue", "remove", name) if run.state() == "queued" else ("delete", name, "--yes")
             if await self._confirm_and_perform(f"Delete {run.name}?", loss, *command):
                 self.run_deleted(run)
+        self.refresh_soon()
+
+    @work
+    async def action_tag(self) -> None:
+        """Change the tags of the run, or of each marked run."""
+        for run in self.targets():
+            before = read_labels(run).tags
+            name = run_argument(run)
+            dialog = TextDialog(f"Tags of {run.name}", " ".join(before), "Words apart by blanks.", f"tag {name} ...")
+            typed = await self.app.push_screen_wait(dialog)
+            if typed is None:
+                continue
+            now = typed.split()
+            gone, new = [tag for tag in before if tag not in now], [tag for tag in now if tag not in before]
+            if new and not await self.perform("tag", name, *new):
+                continue
+            if gone:
+                await self.perform("tag", name, *gone, "--remove")
+        self.refresh_soon()
+
+    @work
+    async def action_note(self) -> None:
+        """Write the note of the run, or of each marked run."""
+        for run in self.targets():
+            name, before = run_argument(run), read_labels(run).note
+            dialog = TextDialog(f"Note on {run.name}", before, "An empty note removes it.", f"note {name} ...")
+            typed = await self.app.push_screen_wait(dialog)
+            if typed is not None and typed != before:
+                # A blank before a hyphen: it begins no option.
+                await self.perform("note", name, f" {typed}" if typed.startswith("-") else typed)
         self.refresh_soon()
 
     def action_copy(self) -> None:

@@ -40,6 +40,28 @@ class ConfirmDialog(ModalScreen[bool]):
         self.dismiss(event.button.id == "yes")
 
 
+class TextDialog(ModalScreen[str | None]):
+    """Asks for a text; the result is None if nothing shall change."""
+
+    BINDINGS = [("escape", "dismiss(None)", "Cancel")]
+
+    def __init__(self, title: str, value: str, explanation: str, command: str) -> None:
+        super().__init__()
+        self._title, self._value, self._explanation, self._command = title, value, explanation, command
+
+    def compose(self) -> ComposeResult:
+        """Title, field, explanation and command line."""
+        with Vertical(classes="dialog"):
+            yield Static(self._title, classes="question", markup=False)
+            yield Input(self._value, id="dialog-text", select_on_focus=False, compact=True)
+            yield Static(f"{self._explanation} enter accepts, esc cancels.", classes="help", markup=False)
+            yield Static(f"Same as: rotnet-keras {self._command}", classes="command", markup=False)
+
+    @on(Input.Submitted)
+    def _accept(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value.strip())
+
+
 class ChartsDialog(ModalScreen[tuple[str, list[str]] | None]):
     """Asks for a grid and the metrics of its charts; the result is both, or None if nothing shall change.
 

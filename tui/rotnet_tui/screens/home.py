@@ -9,9 +9,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
+from textual.suggester import Suggester
 from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, TabPane
 
+from rotnet_keras.errors import RecipeError
 from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.queries import completion, parse_query
 from rotnet_keras.runs.queue import queued_runs, worker_pid
 from rotnet_keras.text import duration, percent
 from rotnet_tui.commands import Commands
@@ -26,6 +29,19 @@ from rotnet_tui.widgets.run_table import RunTable, highlighted
 
 # Lines of the summary that replaces the tables in a very small terminal.
 TINY_LINES = 4
+FILTER_HINT = "words, state:running, tag:paper, rot>90, -recipe:cifar*; → completes, esc clears"
+
+
+class QuerySuggester(Suggester):
+    """Completes the last term of a filter to a field, or to a value that some run has."""
+
+    def __init__(self, index: RunIndex) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+        self._index = index
+
+    async def get_suggestion(self, value: str) -> str | None:
+        """The completed filter; None if there is nothing to complete."""
+        return completion(value, list(self._index.summaries.values()))
 
 
 class HomeScreen(ActionScreen):
@@ -49,7 +65,10 @@ class HomeScreen(ActionScreen):
     HELP = """\
 **Runs** lists the newest run first, below the pinned ones. `enter` opens the highlighted run, `n` starts a new one,
 `space` marks runs, `c` compares the marked ones. Keys act on the marked runs, or on the highlighted one if none is
-marked.
+marked. `T` changes their tags, `N` their note.
+
+`/` filters: words, and `state:running`, `recipe:cifar*`, `tag:paper`, `rot>90`, `loss<0.5`, `age<2d`; a minus sign
+excludes: `-state:failed`. `→` completes a field.
 
 Quitting never stops a run. To select text with the mouse, hold shift while dragging.
 """
@@ -59,6 +78,7 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         self.index = index
         self._marked: set[str] = set()
         self._recipes: list[recipes.RecipeEntry] = []
+        self._query = parse_query("")
 
     def compose(self) -> ComposeResult:
         """Tables, the preview, and the filter below."""
@@ -74,13 +94,15 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
                     yield DataTable(id="queue-table", cursor_type="row")
             with VerticalScroll(id="preview", can_focus=False):
                 yield Static(id="preview-text", markup=False)
-        yield Input(placeholder="filter by name, recipe or state; esc clears", id="filter", compact=True)
+        yield Static(id="filter-problem", classes="error", markup=False)
+        suggester = QuerySuggester(self.index)
+        yield Input(placeholder=FILTER_HINT, id="filter", compact=True, suggester=suggester, select_on_focus=False)
         yield Static(id="tiny")
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
         """Set up the tables."""
-        self.query_one("#filter").display = False
+        self.query_one("#filter").display = self.query_one("#filter-problem").display = False
         self.query_one("#preview").border_title = "preview"
         self.query_one("#recipe-table", DataTable).add_columns("recipe", "kind", "time", "title")
         self.query_one("#queue-table", DataTable).add_columns("position", "run", "recipe", "queued for")
@@ -109,9 +131,17 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         return self.query_one(f"#{self._tab}", TabPane).query_one(DataTable)
 
     def _filtered_runs(self) -> list[dict[str, Any]]:
-        words = self.query_one("#filter", Input).value.lower().split()
-        runs = self.index.newest_first()
-        matching = [r for r in runs if all(w in f"{r['name']} {r['recipe']} {r['state']}".lower() for w in words)]
+        """The runs that the filter chooses, by those of its terms that are understood."""
+        typed = self.query_one("#filter", Input).value
+        problem = ""
+        try:
+            self._query = parse_query(typed)
+        except RecipeError as error:
+            problem, self._query = str(error), parse_query(typed, strict=False)
+        target = self.query_one("#filter-problem", Static)
+        target.update(problem)
+        target.display = bool(problem)
+        matching = [run for run in self.index.newest_first() if self._query.matches(run)]
         return sorted(matching, key=lambda run: run["name"] not in self.settings.pinned)
 
     def _fill_runs(self) -> None:
@@ -121,9 +151,8 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         table.display = bool(runs)
         empty = self.query_one("#runs-empty", Static)
         empty.display = not runs
-        wanted = self.query_one("#filter", Input).value
-        if wanted:
-            empty.update(Content(f"No run matches {wanted!r}. Press esc to clear the filter."))
+        if self._query.text:
+            empty.update(Content(f"No run matches {self._query.text!r}. Press esc to clear the filter."))
         elif self.index.ready:
             hint = (
                 " yet.\n\nPress [b]n[/] to start one. The recipe quickstart takes a few minutes on a CPU and needs no "

@@ -31,6 +31,7 @@ from rotnet_tui.tabs.log import LogTab
 from rotnet_tui.tabs.recipe import RecipeTab
 from rotnet_tui.tabs.samples import SamplesTab
 from rotnet_tui.tabs.system import SystemTab
+from rotnet_tui.widgets.chart_grid import ChartGrid
 from rotnet_tui.widgets.curves import SMOOTHING
 
 TABS: dict[str, tuple[str, type[RunTab]]] = {
@@ -246,7 +247,7 @@ and counts. **Log**: `f` follows, `/` searches, `l` filters by level, `u` unfold
         if self.maximized is not None:
             self.minimize()
         elif not (isinstance(tab, LogTab) and tab.clear_search()) and not (
-            isinstance(tab, CurvesTab) and tab.clear_cursor()
+            isinstance(tab, CurvesTab | SystemTab) and tab.clear_cursor()
         ):
             self.dismiss()
 
@@ -275,20 +276,20 @@ and counts. **Log**: `f` follows, `/` searches, `l` filters by level, `u` unfold
         """Maximise a chart, or restore it."""
         if self.maximized is not None:
             self.minimize()
-        elif self._tab == "curves" and self._front_tab():
-            self.maximize(self.query_one(CurvesTab).charts.current(), container=False)
+        elif isinstance(tab := self._front_tab(), CurvesTab | SystemTab):
+            self.maximize(tab.query_one(ChartGrid).current(), container=False)
 
     def action_chart(self, by: int) -> None:
         """Bring another page of charts to the front."""
         tab = self._front_tab()
-        if isinstance(tab, CurvesTab):
+        if isinstance(tab, CurvesTab | SystemTab):
             tab.next_chart(by)
             self.call_after_refresh(self._draw, at_once=True)
 
     def action_sideways(self, by: int) -> None:
         """Move the cursor of the charts, show the samples of another epoch, or scroll the log."""
         tab = self._front_tab()
-        if isinstance(tab, CurvesTab):
+        if isinstance(tab, CurvesTab | SystemTab):
             tab.move_cursor(by)
         elif isinstance(tab, SamplesTab):
             tab.scrub(by)

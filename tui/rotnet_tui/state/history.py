@@ -10,12 +10,22 @@ from rotnet_keras.runs.events import NEWEST_STEPS, STEP_PREFIX, Event, EventRead
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.task_labels import Task, task_of
 
-COLUMNS = ("step", "epoch", "seconds", "loss", "accuracy", "learning_rate", "images_per_s", "data_wait")
+COLUMNS = (
+    *("step", "epoch", "seconds", "loss", "accuracy", "learning_rate", "images_per_s", "data_wait"),
+    *("gradient_norm", "weight_norm"),
+)
 # The most step events that are kept. When there are more, every second one is dropped, now and from then on.
 MAX_STEPS = 8000
+# The most `system` events that are kept; the run itself writes fewer and fewer.
+MAX_SYSTEM = 4000
+SYSTEM_FIGURES = (
+    *(("run_cpu", "cpu", 1), ("run_memory", "memory", 2**30), ("machine_cpu", "machine_cpu", 1)),
+    *(("machine_memory", "machine_memory", 2**30), ("disk_free", "disk_free", 2**30)),
+)
+GPU_FIGURES = (("load", 1), ("memory", 2**30), ("power", 1), ("temperature", 1))
 # The usual size of a step event in the file.
 STEP_BYTES = 200
-KEPT_KINDS = ("epoch", "samples", "probe", "suitability", "warning", "resume", "run", "picture")
+KEPT_KINDS = ("epoch", "samples", "probe", "features", "suitability", "warning", "resume", "run", "picture")
 
 
 class History:
@@ -26,6 +36,7 @@ class History:
             "seconds" is the time spent training, without the pauses between a stop and a resume.
         stride: one of this many step events is kept.
         latest: the newest step event.
+        system: the `system` events, thinned, each with the "step" and the training "at" seconds at its time.
         events: lists of all events of each of `KEPT_KINDS`.
         checkpoint: the newest checkpoint event.
         end: the end event; None while the run continues.
@@ -47,6 +58,7 @@ class History:
         self.checkpoint: Event | None = None
         self.end: Event | None = None
         self.events: dict[str, list[Event]] = {kind: [] for kind in KEPT_KINDS}
+        self.system: list[Event] = []
         self._step_count = 0
         self._training_seconds = 0.0
         self._last_time = 0.0
@@ -136,6 +148,8 @@ class History:
         if kind == "step":
             self.latest = self.latest if problem else event
             self._append(event)
+        elif kind == "system":
+            self._append_system(event)
         elif kind == "resume":
             self._rewind(event)
             self.events[kind].append(event)
@@ -159,10 +173,25 @@ class History:
             self.columns = {name: column[1::2] for name, column in self.columns.items()}
             self.stride *= 2
 
+    def _append_system(self, event: Event) -> None:
+        step = self.latest["step"] if self.latest else 0
+        self.system.append(event | {"step": step, "at": self._training_seconds})
+        if len(self.system) > MAX_SYSTEM:
+            self.system = self.system[1::2]
+
+    def system_figures(self) -> dict[str, list[float]]:
+        """The figures of the `system` events by name: "run_cpu" in percent, "run_memory" in GB, "gpu0_load"."""
+        found = {name: [_number(e.get(key)) / unit for e in self.system] for name, key, unit in SYSTEM_FIGURES}
+        for index in sorted({gpu["index"] for e in self.system for gpu in e.get("gpus", ())}):
+            own: list[Event] = [next((g for g in e.get("gpus", ()) if g["index"] == index), {}) for e in self.system]
+            for key, unit in GPU_FIGURES:
+                found[f"gpu{index}_{key}"] = [_number(gpu.get(key)) / unit for gpu in own]
+        return found
+
     def _rewind(self, event: Event) -> None:
         """Drop the events after the checkpoint from which the run was resumed."""
         step = event.get("step", 0)
-        for kind in ("epoch", "samples", "probe"):
+        for kind in ("epoch", "samples", "probe", "features"):
             self.events[kind] = [e for e in self.events[kind] if e.get("step", 0) <= step]
         count = len(self.columns["step"])
         while count and self.columns["step"][count - 1] > step:

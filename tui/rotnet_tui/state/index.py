@@ -59,13 +59,13 @@ class RunIndex:
 def printable_summary(run: RunFolder) -> dict[str, Any]:
     """The summary of a run, its text made safe for the screen."""
     found = summary(run)
-    return {**found, **{key: screen_text(found[key] or "") for key in TEXT_KEYS}, "step": found["step"] or 0}
+    return {**found, **{key: screen_text(found[key] or "") for key in (*TEXT_KEYS, "note")}, "step": found["step"] or 0}
 
 
 def _signature(run: RunFolder) -> tuple:
     """A value that changes with the run's events or facts."""
     signature: list[int] = []
-    for path in (run.events_file, run.facts_file, run.stop_file):
+    for path in (run.events_file, run.facts_file, run.stop_file, run.tags_file):
         try:
             status = path.stat()
             signature += [status.st_mtime_ns, status.st_size]

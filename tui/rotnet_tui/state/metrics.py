@@ -15,6 +15,7 @@ MAX_CLASSES = 12
 PERCENT = "%"
 # Metrics of step events that are shown in percent.
 SHARES = ("accuracy", "data_wait")
+SYSTEM_UNITS = {"memory": "GB", "free": "GB", "cpu": PERCENT, "load": PERCENT, "power": "W", "temperature": "°C"}
 # How a chart without a wildcard is called, and its curves.
 NAMED = {
     "loss+validation_loss": ("loss", ("train", "validation")),
@@ -31,6 +32,7 @@ class Series:
         chance: its value at chance level; None if it has none.
         format: of its values.
         unit: of its values, empty if they have none.
+        seconds: of training before each value; None where they follow from the steps.
     """
 
     steps: Sequence[float]
@@ -39,6 +41,7 @@ class Series:
     chance: float | None = None
     format: str = ".3g"
     unit: str = ""
+    seconds: Sequence[float] | None = None
 
 
 Metrics = dict[str, Callable[[], Series]]
@@ -68,6 +71,13 @@ def metrics_of(history: History) -> Metrics:
         if probe["weights"] == "rotnet" and not probe["labels_per_class"]:
             what = (probe["tap"], probe["head"])
             found["_".join(("probe", *what))] = lambda what=what: _of_probe(history.events["probe"], what)  # type: ignore[misc]
+    for event in history.events["features"]:
+        for tap in event["taps"]:
+            name = tap["tap"]
+            found[f"rank_{name}"] = lambda name=name: _of_features(history.events["features"], name)  # type: ignore[misc]
+    for name, values in history.system_figures().items():
+        if any(value == value for value in values):
+            found[name] = lambda name=name, values=values: _of_system(history, name, values)  # type: ignore[misc]
     return found
 
 
@@ -98,6 +108,8 @@ def x_at(history: History, series: Series | None, axis: str) -> Sequence[float]:
     x = [second / 60 for second in columns["seconds"]] if axis == "time" else columns[axis]
     if series is None or series.steps is columns["step"]:
         return x
+    if series.seconds is not None and axis == "time":
+        return [second / 60 for second in series.seconds]
     return between(columns["step"], x, series.steps)
 
 
@@ -160,6 +172,18 @@ def _of_probe(events: Sequence[Event], key: tuple[str, str]) -> Series:
         if (e["tap"], e["head"]) == key and e["weights"] == "rotnet" and not e["labels_per_class"]
     }
     return Series(list(results), list(results.values()), False, None, ".1f", PERCENT)
+
+
+def _of_features(events: Sequence[Event], name: str) -> Series:
+    taps = [(e["step"], tap["rank"]) for e in events for tap in e["taps"] if tap["tap"] == name]
+    known = [(step, rank) for step, rank in taps if rank is not None]
+    return Series([step for step, _ in known], [rank for _, rank in known], False, None, ".1f")
+
+
+def _of_system(history: History, name: str, values: Sequence[float]) -> Series:
+    unit = next((unit for ending, unit in SYSTEM_UNITS.items() if name.endswith(ending)), "")
+    steps, seconds = [e["step"] for e in history.system], [e["at"] for e in history.system]
+    return Series(steps, values, False, None, ".1f", unit, seconds)
 
 
 def _format(name: str) -> str:

@@ -257,7 +257,7 @@ class Chart(Widget, can_focus=True):
         return [*strips, self._x_axis(x0, x1, left, width, base)]
 
     def _x_axis(self, x0: float, x1: float, left: int, width: int, base: Style) -> Strip:
-        positions = ticks(x0, x1, max(2, (width - left) // 10))
+        positions = ticks(x0, x1, max(3, (width - left) // 9))
         line, end = " " * width, 0
         for position, label in zip(positions, labels(positions)):
             share = (position - x0) / (x1 - x0) if x1 > x0 else 0.5

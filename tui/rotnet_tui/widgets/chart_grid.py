@@ -24,7 +24,7 @@ class ChartGrid(Grid):
     def compose(self) -> ComposeResult:
         """The charts, of which as many are shown as are needed."""
         for number in range(1, MOST + 1):
-            chart = Chart("", id=f"chart-{number}")
+            chart = Chart("", id=f"{'' if self.id == 'charts' else f'{self.id}-'}chart-{number}")
             chart.display = False
             yield chart
 
@@ -39,7 +39,7 @@ class ChartGrid(Grid):
         if self._front >= len(patterns):
             self._front = 0
         page = patterns[self._front : self._front + columns * rows]
-        used = min(columns, len(page))
+        used = max(1, min(columns, len(page)))
         self.styles.grid_size_columns, self.styles.grid_size_rows = used, -(-len(page) // used)
         charts = list(self.query(Chart))
         for number, chart in enumerate(charts):
@@ -62,9 +62,9 @@ class ChartGrid(Grid):
         return f"[b]\\[ ][/] {what} {self._front // per_page + 1} of {-(-len(patterns) // per_page)}"
 
     def current(self) -> Chart:
-        """The chart that has the focus, else the first one."""
+        """The chart of this grid that has the focus, else the first one."""
         focused = self.screen.focused
-        return focused if isinstance(focused, Chart) else self.query(Chart).first()
+        return focused if isinstance(focused, Chart) and focused in self.children else self.query(Chart).first()
 
     def _fitting(self, grid: str) -> tuple[int, int]:
         columns, rows = grid_size(grid) or (2, 2)

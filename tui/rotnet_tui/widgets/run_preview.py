@@ -24,6 +24,8 @@ def run_preview(summary: dict[str, Any], colors: dict[str, str]) -> Text:
         "images/s": summary["images_per_s"] and thousands(summary["images_per_s"]),
         "ETA": duration(summary["seconds_left"]),
         "started": summary["created"] and f"{age(summary['created'])} ago",
+        "tags": " ".join(f"#{tag}" for tag in summary["tags"]),
+        "note": summary["note"],
         "folder": summary["path"],
     }
     for key, value in rows.items():

@@ -56,7 +56,7 @@ class RunTable(DataTable[Any]):
     def _cells(self, summary: dict[str, Any], marked: set[str], pinned: Sequence[str]) -> dict[str, Any]:
         name = summary["name"]
         mark = "◆" if name in marked else "▴" if name in pinned else " "
-        left = {"mark": mark, "state": state_text(summary["state"], self.app.theme_variables), "name": Text(name)}
+        left = {"mark": mark, "state": state_text(summary["state"], self.app.theme_variables), "name": _name(summary)}
         right = {
             "epoch": epoch_progress(summary),
             "rotation": percent(summary["rotation_accuracy"], sign=""),
@@ -66,6 +66,14 @@ class RunTable(DataTable[Any]):
         }
         recipe = {"recipe": Text(summary["recipe"] or "")}
         return left | recipe | {key: Text(value, justify="right") for key, value in right.items()}
+
+
+def _name(summary: dict[str, Any]) -> Text:
+    """The name of a run with its tags."""
+    text = Text(summary["name"])
+    for tag in summary["tags"]:
+        text.append(f" #{tag}", style="italic dim")
+    return text
 
 
 def highlighted(table: DataTable) -> str | None:
