@@ -106,6 +106,29 @@ class Start(Pretrained):
     )
 
 
+class FeatureMeasures(Section):
+    """What is measured of the features of each tap after every epoch of pretraining, without training anything."""
+
+    images: int = Field(
+        512,
+        ge=0,
+        le=25_600,
+        description="Number of training images for the effective rank (RankMe) and the share of dead channels, which "
+        "need no labels; 0 for none.",
+    )
+    knn: bool = Field(
+        False,
+        description="Measure the k-NN accuracy too: of at most 4,000 labelled training images, the 20 nearest vote on "
+        "each of at most 1,000 validation images.",
+    )
+
+    @model_validator(mode="after")
+    def _check_images(self) -> "FeatureMeasures":
+        if self.knn and not self.images:
+            raise ValueError("knn: it is measured together with the effective rank; set images above 0")
+        return self
+
+
 class PretrainRecipe(RunRecipe):
     """Learns features without labels by predicting rotations, and then measures them with probes."""
 
@@ -118,6 +141,7 @@ class PretrainRecipe(RunRecipe):
     schedule: Schedule = Schedule()
     train: Train
     devices: Devices = Devices()
+    features: FeatureMeasures = FeatureMeasures()
     probe: list[Probe] = Field([], description="The probes, each in a section [[probe]].")
 
 

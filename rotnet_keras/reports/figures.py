@@ -11,6 +11,7 @@ from PIL import Image
 
 from rotnet_keras.reports.samples import read_strip
 from rotnet_keras.reports.study_results import ResultGrid
+from rotnet_keras.runs.feature_quality import TapCurve
 from rotnet_keras.text import printable
 
 matplotlib.use("Agg")
@@ -75,6 +76,24 @@ def draw_curves(events: Sequence[Event], classes: int | None, accuracy_name: str
         figure.savefig(path)
         plt.close(figure)
     return True
+
+
+def draw_feature_curves(curves: Sequence[TapCurve], steps_per_epoch: int, path: Path) -> None:
+    """Draw the effective rank, the share of dead channels and any k-NN accuracy of each tap over epochs."""
+    plots = [("effective rank", 1, "ranks"), ("dead channels, %", 100, "dead")]
+    if any(curve.knn for curve in curves):
+        plots.append(("k-NN accuracy on validation, %", 100, "knn"))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(plots), figsize=(4 * len(plots), 3.4), layout="constrained")
+        for axis, (title, factor, key) in zip(axes, plots, strict=True):
+            for curve, color in zip(curves, itertools.cycle(CYCLE)):
+                values = [factor * value for value in getattr(curve, key)]
+                epochs = [step / steps_per_epoch for step in curve.steps[-len(values) :]] if values else []
+                axis.plot(epochs, values, "o-", color=color, ms=3, label=_short(curve.tap))
+            axis.set(title=title, xlabel="epoch", ylim=(0, None))
+        axes[0].legend(loc="best", fontsize=8)
+        figure.savefig(path)
+        plt.close(figure)
 
 
 def draw_result_grid(grid: ResultGrid, path: Path) -> None:

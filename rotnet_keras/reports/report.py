@@ -16,7 +16,7 @@ from rotnet_keras.errors import DataError, RunError
 from rotnet_keras.files import make_folder, read_file, write_atomically
 from rotnet_keras.reports.study_results import picture_events, result_grids
 from rotnet_keras.reports.tables import HEAD_NAMES, MAX_LISTED_CLASSES, result_tables
-from rotnet_keras.runs import suitability
+from rotnet_keras.runs import feature_quality, suitability
 from rotnet_keras.runs.backbone_file import best_probe, default_tap, read_backbone
 from rotnet_keras.runs.event_fields import check_events
 from rotnet_keras.runs.events import Event
@@ -65,6 +65,7 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
         "message": end["message"] if end and not state else "",
         "warnings": [e["message"] for e in events if e["kind"] == "warning"],
         "tables": result_tables(run),
+        "features": _features(events),
         "suitability": suitability.report_section(suitable) if suitable else None,
         "figures": draw_run_figures(run, events),
         "snippet": _snippet(run),
@@ -86,7 +87,6 @@ def check_recipe(run: RunFolder) -> None:
         raise RunError(f"{run.recipe}: {problem}. The file is damaged, or another program wrote it")
 
 
-def _snippet(run: RunFolder) -> str:
 def _features(events: Sequence[Event]) -> dict[str, Any] | None:
     """Return what the report says about the features without labels; None if nothing was measured."""
     curves = feature_quality.tap_curves(events)
@@ -102,6 +102,7 @@ def _features(events: Sequence[Event]) -> dict[str, Any] | None:
     }
 
 
+def _snippet(run: RunFolder) -> str:
     """Return Python code that reads features from the backbone of a run; empty if there is none."""
     if not run.backbone.is_file():
         return ""
@@ -143,8 +144,8 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
     from PIL import Image
 
     from rotnet_keras.reports import figures
-
     from rotnet_keras.reports.system_figures import draw_system
+
     make_folder(run.figures, run.path)
     found: list[dict[str, Any]] = []
 
@@ -177,6 +178,11 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
     chance_classes = None if task.score_name else task.num_classes
     if figures.draw_curves(events, chance_classes, task.accuracy_name, run.figures / "curves.png"):
         add("curves.png", "Curves", "Training values are averaged over a few steps; validation uses the whole split.")
+    curves = feature_quality.tap_curves(events)
+    if curves:
+        per_epoch = max(1, run.facts().get("steps_per_epoch", 1))
+        figures.draw_feature_curves(curves, per_epoch, run.figures / "features.png")
+        add("features.png", "Features by epoch", f"Of each tap, on the same images. {feature_quality.TRUST}")
     validated = [e for e in events if e["kind"] == "epoch" and "validation" in e]
     if validated and not task.score_name and len(task.classes) <= MAX_LISTED_CLASSES:
         counts = validated[-1]["validation"].get("confusion")
@@ -200,15 +206,15 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
         figures.draw_ambiguous(suitable, run.samples / suitable["file"], run.figures / "ambiguous.png")
         caption = "The two most probable rotations of each image as shown, from the predictions for all its copies."
         add("ambiguous.png", "The most ambiguous images", caption)
+    if draw_system(events, run.figures / "system.png"):
+        caption = "Measured by the run itself. Pauses between a stop and the next start are left out."
+        add("system.png", "Machine", caption)
     if file_named(run.figures, "filters.png"):
         caption = "Kernels of the first convolution, scaled by its batch normalisation; grey is zero."
         add("filters.png", "First-layer filters", caption, True)
     probe = best_probe(events)
     if probe:
         names = run.facts().get("data", {}).get("classes", [])
-    if draw_system(events, run.figures / "system.png"):
-        caption = "Measured by the run itself. Pauses between a stop and the next start are left out."
-        add("system.png", "Machine", caption)
         # Of many classes no matrix is kept.
         if probe.get("confusion") and len(probe["confusion"]) == len(names) <= MAX_LISTED_CLASSES:
             title = f"{HEAD_NAMES[probe['head']]} on {probe['tap']}"
@@ -223,29 +229,29 @@ def run_details(run: RunFolder, events: Sequence[Event]) -> list[tuple[str, str]
     steps = [e["step"] for e in events if e["kind"] == "step"]
     scale = run.recipe_values().get("scales", {}).get(facts.get("scale"), {})
     seconds = {e["folder"]: e.get("seconds", 0.0) for e in events if e["kind"] == "run"}
+    labels = read_labels(run)
     rows = [
+        ("tags", " ".join(labels.tags)),
+        ("note", labels.note),
         ("scale", scale.get("note", "")),
         ("remark", " ".join(scale.get("remark", "").split())),
         ("runs", ", ".join(seconds)),
         ("data", _data(facts["data"]) if "data" in facts else ""),
         ("trainable parameters", f"{facts['parameters']:,}" if "parameters" in facts else ""),
-    labels = read_labels(run)
         ("steps", f"{max(steps):,} of {facts.get('steps', 0):,}" if steps else ""),
-        ("tags", " ".join(labels.tags)),
-        ("note", labels.note),
         ("training inputs", f"{max(steps) * facts.get('inputs_per_step', 0):,}" if steps else ""),
         ("time of all runs", _time(sum(seconds.values()))),
         ("time", "" if seconds else _time(working_seconds(events))),
         ("time of pretraining", _time(pretraining_seconds(events)) if _rotates(run) else ""),
         ("hardware", ", ".join([*(str(facts[key]) for key in ("device", "processor") if key in facts),
                                 f"{facts.get('cpus')} cores"])),
+        *system_summary(events).items(),
         ("versions", ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())),
         ("finished", time.strftime("%Y-%m-%d", time.localtime(events[-1]["time"])) if events else ""),
     ]  # fmt: skip
     return [(key, value) for key, value in rows if value]
 
 
-        *system_summary(events).items(),
 def _data(data: dict[str, Any]) -> str:
     counts = ", ".join(f"{data.get(split)} {split}" for split in ("train", "validation", "test"))
     return f"{Path(data.get('name', '')).name}: {counts}, {data.get('image_shape')} ({data.get('fingerprint')})"

@@ -11,6 +11,7 @@ from rotnet_keras.data.batches import crop_size, evaluation_batches, training_ba
 from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
+from rotnet_keras.evaluation.feature_meter import FeatureMeter
 from rotnet_keras.evaluation.suitability.suitability import measure_suitability
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.backbones.registry import build_backbone, freeze_up_to, with_input_shape, with_statistics
@@ -114,6 +115,11 @@ class RotNetTrainer(ClassifierTrainer):
             inputs_per_step,
         )
         self.copies = len(rotation.angles)
+        self.meter = (
+            FeatureMeter(self.evaluation_model.backbone, dataset, recipe.augment, recipe.features)
+            if recipe.features.images and session.process.chief
+            else None
+        )
         if recipe.pretrained:
             scale_learning_rates(self.model, recipe)
             # A report compares a NIN with the paper's of as many blocks.
@@ -153,6 +159,15 @@ class RotNetTrainer(ClassifierTrainer):
         filters = f"filters-{step:08d}.png"
         draw_filters(first_kernels(self.evaluation_model.backbone), folder / filters)
         self.session.event("samples", step=step, filters=filters, **event)
+
+    def _end_epoch(self) -> None:
+        """Measure the features, besides what every training does at the end of an epoch."""
+        if self.meter:
+            with self.session.timed() as took, self.evaluation_weights():
+                found = self.meter.measure()
+            count = min(self.recipe.features.images, len(self.dataset.train))
+            self.session.event("features", step=self.position.step, images=count, taps=found, **took)
+        super()._end_epoch()
 
     def between_epochs(self) -> None:
         """Run the probes whose `every` divides the number of epochs so far."""

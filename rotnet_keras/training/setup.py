@@ -16,6 +16,7 @@ from rotnet_keras.errors import DataError
 from rotnet_keras.reports.report import write_report
 from rotnet_keras.reports.tables import result_tables
 from rotnet_keras.runs.backbone_file import DEFAULT_TAP, choose_tap, read_backbone
+from rotnet_keras.runs.feature_quality import advice
 from rotnet_keras.runs.next_steps import next_steps
 from rotnet_keras.runs.suitability import QUESTION, latest_suitability, summary
 from rotnet_keras.training.cluster import TrainingProcess
@@ -153,8 +154,11 @@ def finish(session: Session) -> None:
     for title, columns, rows in result_tables(session.folder):
         session.console.table(title, columns, rows)
     folder = session.folder
-    if event := latest_suitability(folder.events()):
+    events = folder.events()
+    if event := latest_suitability(events):
         session.say(f"{QUESTION} {summary(event)}")
+    if sentence := advice(events):
+        session.say(f"Features without labels: {sentence}")
     session.say(f"Report:   {folder.path / 'report.html'}")
     if folder.backbone.is_file():
         session.say(f"Backbone: {folder.backbone}, a plain Keras file: keras.models.load_model(...)")

@@ -1,48 +1,88 @@
-"""The learned features: probe results of each tap, and the filters of the first layer."""
+"""The learned features: probe results and effective rank of each tap, and the filters of the first layer."""
 
 from collections.abc import Iterable
 
 from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Static
 
 from rotnet_keras.reports.tables import Table, probe_tables, result_tables
+from rotnet_keras.runs import feature_quality
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
 from rotnet_tui.tabs.base import RunTab
+from rotnet_tui.widgets.chart import Chart
+from rotnet_tui.widgets.curves import COLORS, DASHES, Curve
 from rotnet_tui.widgets.picture import half_blocks, open_image
 
 
 class FeaturesTab(RunTab):
-    """Probe accuracy by tap beside the paper's, and the filters after the newest epoch."""
+    """Probe accuracy by tap beside the paper's, effective ranks by epoch, and the filters after the newest epoch."""
 
     def __init__(self, settings: Settings, *, id: str) -> None:
         super().__init__(settings, id=id)
         self._drawn: tuple | None = None
 
     def contents(self) -> Iterable[Widget]:
-        """Tables on the left, filters on the right."""
+        """Tables and the chart of effective ranks on the left, filters on the right."""
         with Horizontal():
-            with VerticalScroll(id="probes"):
-                yield Static(id="probe-tables")
+            with Vertical(id="measured"):
+                with VerticalScroll(id="probes"):
+                    yield Static(id="probe-tables")
+                yield Chart("effective rank by epoch", id="rank-chart")
             with VerticalScroll(id="filters"):
                 yield Static(id="filter-picture")
 
     def show(self, history: History, state: str) -> None:
         """Draw both, if something is new."""
         samples = history.events["samples"]
-        key = (*(len(history.events[kind]) for kind in ("probe", "run", "picture")), len(samples), state, self.size)
+        kinds = ("probe", "features", "run", "picture")
+        key = (*(len(history.events[kind]) for kind in kinds), len(samples), state, self.size)
         if key == self._drawn:
             return
         self._drawn = key
         self.query_one("#probe-tables", Static).update(self._tables(history))
         self.query_one("#filter-picture", Static).update(self._filters(history.run, samples))
+        self._show_ranks(history)
+
+    def _show_ranks(self, history: History) -> None:
+        chart, curves = self.query_one("#rank-chart", Chart), feature_quality.tap_curves(history.events["features"])
+        chart.display = any(len(curve.steps) > 1 for curve in curves)
+        per_epoch = max(1, history.run.facts().get("steps_per_epoch", 1))
+        chart.show(
+            [
+                Curve(
+                    curve.tap,
+                    [s / per_epoch for s in curve.steps],
+                    curve.ranks,
+                    COLORS[n % len(COLORS)],
+                    n % len(DASHES),
+                )
+                for n, curve in enumerate(curves)
+            ],
+            format=".1f",
+        )
 
     def _tables(self, history: History) -> Group | Text:
+        """What was measured of each tap, by probes and without labels."""
+        tables = self._probes(history)
+        features, probes = history.events["features"], history.events["probe"]
+        if not features:
+            return tables
+        columns, found = feature_quality.rows(feature_quality.tap_curves(features))
+        table = _rich_tables([("Features after the newest epoch", columns, found)])
+        return Group(
+            tables,
+            *([Text()] if isinstance(tables, Text) else []),
+            table,
+            Text(f"{feature_quality.advice([*features, *probes])} {feature_quality.TRUST}"),
+        )
+
+    def _probes(self, history: History) -> Group | Text:
         recipe = history.run.recipe_values()
         probes = history.events["probe"]
         if history.is_study:
