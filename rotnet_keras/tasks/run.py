@@ -117,14 +117,14 @@ def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: N
     stop = Stop(folder.stop_file)
     session = _begin(folder, recipe, events, stop)
     console = session.console
-    try:
-        outcome, code, message = _run_task(session, before)
     measured = SystemEvents(partial(session.event, "system"), folder.path, _count(session.earlier, "system"))
-        if message:
+    try:
         if session.process.chief:
             measured.start()
-            session.say(message)
+        outcome, code, message = _run_task(session, before)
         measured.stop()
+        if message:
+            session.say(message)
         # The disk may be full. Without an end event the run counts as killed, and can be resumed.
         with suppress(OSError):
             session.event("end", outcome=outcome, exit_code=code, message=message)
@@ -133,17 +133,17 @@ def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: N
         console.give_back()
         raise
     finally:
+        measured.stop()
         console.close()
         events.close()
-        measured.stop()
 
 
-def _begin(folder: RunFolder, recipe: Recipe, events: EventWriter, stop: Stop) -> Session:
-    """Begin a session: record this process in `run.json`, then let what is printed go to the log.
 def _count(events: list[Event], kind: str) -> int:
     return sum(event["kind"] == kind for event in events)
 
 
+def _begin(folder: RunFolder, recipe: Recipe, events: EventWriter, stop: Stop) -> Session:
+    """Begin a session: record this process in `run.json`, then let what is printed go to the log.
 
     Raises:
         RunError: a file cannot be written, for example on a full disk; it is said where the command was typed.
