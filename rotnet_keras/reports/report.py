@@ -16,7 +16,7 @@ from rotnet_keras.errors import DataError, RunError
 from rotnet_keras.files import make_folder, read_file, write_atomically
 from rotnet_keras.reports.study_results import picture_events, result_grids
 from rotnet_keras.reports.tables import HEAD_NAMES, MAX_LISTED_CLASSES, result_tables
-from rotnet_keras.runs import suitability
+from rotnet_keras.runs import feature_quality, suitability
 from rotnet_keras.runs.backbone_file import best_probe, default_tap, read_backbone
 from rotnet_keras.runs.event_fields import check_events
 from rotnet_keras.runs.events import Event
@@ -65,6 +65,7 @@ def write_report(run: RunFolder, state: str | None = None) -> None:
         "message": end["message"] if end and not state else "",
         "warnings": [e["message"] for e in events if e["kind"] == "warning"],
         "tables": result_tables(run),
+        "features": _features(events),
         "suitability": suitability.report_section(suitable) if suitable else None,
         "figures": draw_run_figures(run, events),
         "snippet": _snippet(run),
@@ -177,6 +178,11 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
     chance_classes = None if task.score_name else task.num_classes
     if figures.draw_curves(events, chance_classes, task.accuracy_name, run.figures / "curves.png"):
         add("curves.png", "Curves", "Training values are averaged over a few steps; validation uses the whole split.")
+    curves = feature_quality.tap_curves(events)
+    if curves:
+        per_epoch = max(1, run.facts().get("steps_per_epoch", 1))
+        figures.draw_feature_curves(curves, per_epoch, run.figures / "features.png")
+        add("features.png", "Features by epoch", f"Of each tap, on the same images. {feature_quality.TRUST}")
     validated = [e for e in events if e["kind"] == "epoch" and "validation" in e]
     if validated and not task.score_name and len(task.classes) <= MAX_LISTED_CLASSES:
         counts = validated[-1]["validation"].get("confusion")

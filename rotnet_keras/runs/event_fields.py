@@ -101,6 +101,15 @@ MEASURES: Field = (
     "a list of measures with a value",
     lambda value: _is_list(value, lambda each: _is_table(each, {"value": NUMBER, "weights": _optional(TEXT)})),
 )
+MEASURED_TAPS: Field = (
+    "a list of taps with channels, rank and dead",
+    lambda value: _is_list(
+        value,
+        lambda each: _is_table(
+            each, {"tap": TEXT, "channels": NUMBER, "rank": LOSS, "dead": NUMBER, "knn": _optional(LOSS)}
+        ),
+    ),
+)
 # By the check of a `suitability` event: what was measured.
 CHECKED: Mapping[str, Mapping[str, Field]] = {
     "bars": {"share": NUMBER},
@@ -147,6 +156,7 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
         "per_class": NUMBERS,
         "confusion": _optional(MATRIX),
     },
+    "features": {"step": NUMBER, "images": NUMBER, "taps": MEASURED_TAPS, "seconds": _optional(NUMBER)},
     "samples": {"step": NUMBER, "file": TEXT, "tile": NUMBER, "tiles": TILES},
     "suitability": {
         "angles": ANGLES,

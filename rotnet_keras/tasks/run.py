@@ -31,6 +31,8 @@ from rotnet_keras.training.session import Session
 from rotnet_keras.training.stopping import Stop
 from rotnet_keras.training.system_events import SystemEvents
 
+# In what TensorFlow says about an operation that has no kernel with a fixed order of sums on a GPU.
+NO_FIXED_ORDER = "deterministic"
 # Packages whose versions are written to run.json.
 RECORDED_PACKAGES = ("rotnet-keras", "keras", "tensorflow", "numpy")
 # The key in run.json of the model file that a run starts from.
@@ -225,6 +227,8 @@ def _run_task(session: Session, before: Callable[[Session], None]) -> tuple[str,
         text = f"Error: {type(error).__name__}: {reason} (more in {session.folder.log})"
         if is_out_of_memory(text):
             text = f"{text}. The run is out of memory. {smaller_batch_advice(session.folder)}"
+        if NO_FIXED_ORDER in text.lower():
+            text = f"{text}. Try a new run with devices.deterministic=false, which does not fix the order of sums"
         return "failed", 1, text
     return "finished", 0, ""
 
@@ -244,7 +248,7 @@ def _pin_model_file(session: Session) -> None:
         content = digest(file)
     except OSError as error:
         raise DataError(f"the run starts from {file}, which cannot be read: {error.strerror}") from None
-    if isinstance(before, dict) and before.get("digest", content) != content:
+    if before.get("digest", content) != content:
         raise DataError(f"{file} has changed since this run began. Put the old file back, or start a new run")
     session.record(**{MODEL_FILE: {"file": str(file), "digest": content}})
 
