@@ -59,6 +59,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         """Normalise with the statistics of the batch in training, with the moving statistics otherwise."""
         gamma = tf.ones_like(self.moving_mean) if self.gamma is None else tf.convert_to_tensor(self.gamma)
         beta = tf.zeros_like(gamma) if self.beta is None else tf.convert_to_tensor(self.beta)
+        if training and not self.trainable and tf.config.list_physical_devices("GPU"):
+            # The fused operation with fixed statistics has no deterministic gradient on a GPU.
+            return super().call(inputs, training=False)
         if not (training and self.trainable):
             return tf.compat.v1.nn.fused_batch_norm(
                 inputs, gamma, beta, self.moving_mean, self.moving_variance, self.epsilon, is_training=False

@@ -20,7 +20,7 @@ from rotnet_keras.config.sections import Augment, Optimizer
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.backbones.registry import backbone
 from rotnet_keras.models.base import TrainingModel
-from rotnet_keras.models.detectors.base import NO_OBJECT
+from rotnet_keras.models.detectors.base import NO_OBJECT, BatchNormMode
 from rotnet_keras.models.detectors.faster_rcnn import FasterRCNN
 from rotnet_keras.models.detectors.retinanet import RetinaNet
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
@@ -77,9 +77,9 @@ def faster_rcnn() -> TrainingModel:
     return FasterRCNN(small, "conv2", "conv2", 4, CLASSES, 64, OBJECTS.shape[1], 0, norm="trained")
 
 
-def retinanet() -> TrainingModel:
+def retinanet(norm: BatchNormMode) -> TrainingModel:
     small = backbone("compact", (64, 64, 3), width=0.25, blocks=4)
-    return RetinaNet(small, ["conv1", "conv2", "conv3"], CLASSES, 64, OBJECTS.shape[1], 0, norm="trained")
+    return RetinaNet(small, ["conv1", "conv2", "conv3"], CLASSES, 64, OBJECTS.shape[1], 0, norm=norm)
 
 
 def segmenter(decoder: str) -> TrainingModel:
@@ -100,7 +100,8 @@ KINDS: dict[str, tuple[Callable[[], TrainingModel], object, bool]] = {
     "VOC classification": (lambda: classifier(MultiLabelClassifier, "pool"), (SMALL, MANY_LABELS), False),
     "VOC segmentation, FCN": (lambda: segmenter("fcn"), (LARGE, MASKS), False),
     "VOC segmentation, DeepLabV3+": (lambda: segmenter("deeplab"), (LARGE, MASKS), False),
-    "VOC detection, RetinaNet": (retinanet, (LARGE, OBJECTS), False),
+    "VOC detection, RetinaNet": (lambda: retinanet("trained"), (LARGE, OBJECTS), False),
+    "VOC detection, fixed normalisation": (lambda: retinanet("fixed"), (LARGE, OBJECTS), False),
     "VOC detection, Faster R-CNN": (faster_rcnn, (LARGE, OBJECTS), True),
 }
 FEW = ("pretraining, NIN with 4 blocks", "pretraining, one jittered copy", "pretraining in two parts", "classification")

@@ -36,6 +36,29 @@ def test_fused_and_stock_train_alike(name, blocks):
         np.testing.assert_allclose(ours, theirs, rtol=3e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("gpus", [[], ["GPU:0"]])
+def test_fixed_statistics_have_a_gradient_that_a_gpu_can_sum_in_a_fixed_order(gpus, monkeypatch):
+    """The gradient of the fused operation has no deterministic kernel on a GPU where the statistics are fixed."""
+    keras.utils.set_random_seed(0)
+    model = with_fused_batch_norm(backbone("compact", blocks=2, width=0.25))
+    for layer in model.layers:
+        layer.trainable = not isinstance(layer, FusedBatchNormalization)
+    expected, slopes = gradients(model)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: gpus)
+    outputs, others = gradients(model)
+    np.testing.assert_allclose(outputs, expected, atol=1e-4)
+    for ours, theirs in zip(others, slopes, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3 * float(tf.reduce_max(tf.abs(theirs))) + 1e-7)
+    graph = tf.function(lambda: gradients_in_graph(model)).get_concrete_function().graph
+    assert any("FusedBatchNormGrad" in op.type for op in graph.get_operations()) != bool(gpus)
+
+
+def gradients_in_graph(model):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(model(PIXELS, training=True))
+    return tape.gradient(loss, model.trainable_variables)
+
+
 def norm_of(model):
     """The batch normalisation of a model of one, nested or not."""
     (norm,) = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
