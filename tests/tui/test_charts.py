@@ -7,6 +7,7 @@ from rotnet_tui.state.metrics import chosen, layout_problem
 from rotnet_tui.widgets.axes import labels, ticks
 from rotnet_tui.widgets.braille import DotCanvas
 from rotnet_tui.widgets.chart import Chart
+from rotnet_tui.widgets.curves import shortened
 from support.fake_runs import fake_run
 from support.screen_words import drawn, text_of, until
 from textual.content import Content
@@ -44,6 +45,12 @@ def test_a_line_is_drawn_to_the_edge_and_no_farther():
     outside = DotCanvas(2, 2)
     outside.line(np.array([0.0, 3.0]), np.array([50.0, 60.0]), 0)
     assert not outside.dots.any()
+
+
+def test_names_of_a_legend_are_cut_where_there_is_no_room():
+    assert shortened(["nin_blocks4", "a", "nin_blocks5"], 30) == ["nin_blocks4", "a", "nin_blocks5"]
+    assert shortened(["nin_blocks4", "a", "nin_blocks5"], 15) == ["nin…ks4", "a", "nin…ks5"]
+    assert shortened(["nin_blocks4"], 0) == ["n…4"] and shortened([], 5) == []
 
 
 def test_patterns_choose_metrics_and_mistakes_are_named():

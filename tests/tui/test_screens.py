@@ -32,6 +32,7 @@ LOOKS = {
     "large-light": (LARGE, "textual-light"),
     "small-dark": (SMALL, "textual-dark"),
     "small-light": (SMALL, "textual-light"),
+    "large-colour-blind": (LARGE, "colour-blind-dark"),
 }
 IN_ALL_LOOKS = ("home", "curves")
 

@@ -25,6 +25,7 @@ from rotnet_tui.screens.opening import OpeningScreen
 from rotnet_tui.settings import keep_traceback, load_keymap, load_settings, save_settings
 from rotnet_tui.state.index import RunIndex
 from rotnet_tui.state.words import screen_text
+from rotnet_tui.themes import THEMES
 
 TICK_SECONDS = 1.0
 
@@ -55,6 +56,8 @@ class RotnetApp(App[None]):
 
     def on_mount(self) -> None:
         """Open the first screen and start the clock."""
+        for theme in THEMES:
+            self.register_theme(theme)
         if self.settings.theme in self.available_themes:
             self.theme = self.settings.theme
         self.push_screen(HomeScreen(self.settings, self.commands, self.index))

@@ -18,7 +18,7 @@ from textual.widget import Widget
 
 from rotnet_tui.widgets.axes import labels, ticks
 from rotnet_tui.widgets.braille import DotCanvas
-from rotnet_tui.widgets.curves import DASHES, SMOOTHING, Curve, decimated, finite, smoothed, value_at
+from rotnet_tui.widgets.curves import DASHES, SMOOTHING, Curve, decimated, finite, shortened, smoothed, value_at
 
 GREY = "$text-muted"
 # The part of the axis that a key moves, and that zooming in leaves.
@@ -268,16 +268,24 @@ class Chart(Widget, can_focus=True):
         return Strip([Segment(line, base + Style(color=self._hex(GREY)))], width)
 
     def _legend(self) -> list[Content]:
-        words: list[Content] = []
+        """The stroke, name and value of each curve; names are cut where there is no room for all."""
+        values: list[str] = []
         first: float | None = None
         for curve in self._curves:
             value = float(curve.y[-1]) if self._cursor is None else value_at(curve, self._cursor)
-            text = f"{DASHES[curve.dash % len(DASHES)][0]} {curve.name} {value:{self._format}}"
+            text = f"{value:{self._format}}"
             if self._relative and self._cursor is not None:
                 text += "" if first is None else f" ({value - first:+{self._format}})"
                 first = value if first is None else first
-            words.append(Content.styled(text, curve.color))
-        return words
+            values.append(text)
+        taken = sum(
+            len(value) + len(DASHES[curve.dash % len(DASHES)][0]) + 4 for curve, value in zip(self._curves, values)
+        )
+        names = shortened([curve.name for curve in self._curves], self.size.width - 2 - taken)
+        return [
+            Content.styled(f"{DASHES[curve.dash % len(DASHES)][0]} {name} {value}", curve.color)
+            for curve, name, value in zip(self._curves, names, values)
+        ]
 
     def _hex(self, color: str) -> str:
         """A colour of the theme in hexadecimal form; a grey for Textual's automatic colours."""

@@ -40,6 +40,15 @@ def value_at(curve: Curve, x: float) -> float:
     return float(curve.y[before if abs(xs[before] - x) <= abs(xs[after] - x) else after])
 
 
+def shortened(names: Sequence[str], room: int) -> list[str]:
+    """Names cut in the middle, the longest first, so that they take so many cells together; at least three each."""
+    most = max(map(len, names), default=0)
+    while most > 3 and sum(min(len(name), most) for name in names) > room:
+        most -= 1
+    half = (most - 1) // 2
+    return [name if len(name) <= most else f"{name[: most - 1 - half]}…{name[len(name) - half :]}" for name in names]
+
+
 def finite(
     x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, positive: bool
 ) -> tuple[np.ndarray, np.ndarray]:
