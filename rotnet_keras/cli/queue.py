@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,10 +17,17 @@ from rotnet_keras.cli.options import (
     name_option,
     overrides_argument,
     recipe_argument,
+    require_submission,
     run_argument,
     runs_dir_option,
+    submit_and_tell,
+    submit_option,
+    submit_options_option,
 )
-from rotnet_keras.errors import RotnetError
+from rotnet_keras.errors import RecipeError, RotnetError
+
+if TYPE_CHECKING:
+    from rotnet_keras.config.submit_options import Cluster
 
 
 @click.group()
@@ -35,12 +43,34 @@ def queue() -> None:
 @overrides_argument
 @name_option
 @runs_dir_option
-def add(recipe: str, overrides: tuple[str, ...], name: str | None, runs_dir: Path) -> None:
-    """Add a run to the end of the queue."""
+@submit_option
+@submit_options_option
+def add(
+    recipe: str,
+    overrides: tuple[str, ...],
+    name: str | None,
+    runs_dir: Path,
+    submit: "Cluster | None",
+    submit_options: str | None,
+) -> None:
+    """Add a run to the end of the queue.
+
+    With --submit, the cluster's own queue takes it instead of the one of this machine.
+    """
     from rotnet_keras.runs.folder import runs_dir_option
     from rotnet_keras.runs.queue import enqueue, queued_runs
 
+    options = require_submission(submit, submit_options)
     loaded, facts = load_for_run(recipe, overrides, runs_dir)
+    if submit:
+        from rotnet_keras.runs.launch import create_run_from_recipe
+
+        if loaded.kind == "study":
+            raise RecipeError(
+                "a study is no job: its runs are. Submit them with: rotnet-keras run STUDY --submit slurm"
+            )
+        submit_and_tell(create_run_from_recipe(loaded, facts, name, runs_dir), submit, options)
+        return
     folder = enqueue(loaded, facts, name, runs_dir)
     names = [waiting.name for waiting in queued_runs(runs_dir)]
     position = f"is number {names.index(folder.name) + 1} in the queue" if folder.name in names else "starts now"

@@ -22,12 +22,18 @@ from rotnet_keras.cli.options import (
     overrides_argument,
     parse_overrides,
     recipe_argument,
+    require_submission,
     runs_dir_option,
+    submission_facts,
+    submit_and_tell,
+    submit_option,
+    submit_options_option,
     warn,
 )
 from rotnet_keras.errors import RecipeError
 
 if TYPE_CHECKING:
+    from rotnet_keras.config.submit_options import Cluster as Submission
     from rotnet_keras.planning.costs import RunCost
     from rotnet_keras.planning.hardware import Cluster
 
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     examples=(
         "rotnet-keras run quickstart",
         "rotnet-keras run my_images.toml train.epochs=3 --name trial",
+        "rotnet-keras run cifar_nin --submit slurm --submit-options partition=gpu,gpus=1,time=4:00:00",
     )
 )
 @recipe_argument
@@ -43,8 +50,19 @@ if TYPE_CHECKING:
 @name_option
 @runs_dir_option
 @detach_option
+@submit_option
+@submit_options_option
 @flag("--dry-run", description="Check the recipe and its data, and start nothing.")
-def run(recipe: str, overrides: tuple[str, ...], name: str | None, runs_dir: Path, detach: bool, dry_run: bool) -> None:
+def run(
+    recipe: str,
+    overrides: tuple[str, ...],
+    name: str | None,
+    runs_dir: Path,
+    detach: bool,
+    submit: "Submission | None",
+    submit_options: str | None,
+    dry_run: bool,
+) -> None:
     """Run a recipe and write a run folder.
 
     The kind of the recipe says what is done: pretraining, probes, finetuning, PASCAL VOC or a whole study.
@@ -53,6 +71,7 @@ def run(recipe: str, overrides: tuple[str, ...], name: str | None, runs_dir: Pat
     """
     from rotnet_keras.runs.launch import create_run_from_recipe, start_detached
 
+    options = require_submission(submit, submit_options)
     loaded, facts = load_for_run(recipe, overrides, runs_dir)
     if dry_run:
         from rotnet_keras.config.loading import to_toml
@@ -74,7 +93,12 @@ def run(recipe: str, overrides: tuple[str, ...], name: str | None, runs_dir: Pat
         from rotnet_keras.tasks.run import follow
 
         raise click.exceptions.Exit(follow(loaded))
+    if submit and loaded.kind == "study":
+        facts |= submission_facts(submit, options)
     folder = create_run_from_recipe(loaded, facts, name, runs_dir)
+    if submit and loaded.kind != "study":
+        submit_and_tell(folder, submit, options)
+        return
     if detach:
         from rotnet_keras.runs.folder import command_line
 

@@ -138,8 +138,8 @@ def finished_runs(planned: list[PlannedRun], runs_dir: Path) -> dict[tuple[str, 
 
 def announce_study_cost(session: Session) -> None:
     """Say how long a study will take on this machine, before its first run; do nothing for other kinds of recipe."""
-    if not isinstance(session.recipe, StudyRecipe):
-        return
+    if not isinstance(session.recipe, StudyRecipe) or session.folder.facts().get("submission"):
+        return  # What a cluster takes cannot be timed here.
     planned, runs_dir = planned_runs(session.recipe), session.folder.path.parent
     if session.earlier or len(finished_runs(planned, runs_dir)) == len(planned):
         return

@@ -33,7 +33,7 @@ from rotnet_keras.runs.events import (
     median_step_interval,
     parse_event,
 )
-from rotnet_keras.runs.jobs import Job, job_of
+from rotnet_keras.runs.jobs import JOB_FILE, Job, job_of
 from rotnet_keras.runs.values import MAX_FACTS_BYTES, PLAIN_NAME, known_facts, known_recipe_values, outcome_of
 
 # Raised when the format of run folders changes in a way that older versions would misread.
@@ -68,6 +68,7 @@ class RunFolder:
         log: `log.txt`, standard output and error.
         tags_file: `tags.jsonl`, tags and a note that people gave to the run.
         stop_file: a file whose presence asks the run to stop.
+        job_file: `job.json`, which exists if the run was submitted to a cluster.
         checkpoints: folder of checkpoints.
         samples: folder of small images.
         figures: folder of figures for the report.
@@ -84,6 +85,7 @@ class RunFolder:
         self.log = path / "log.txt"
         self.tags_file = path / "tags.jsonl"
         self.stop_file = path / "stop"
+        self.job_file = path / JOB_FILE
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.figures = path / "figures"
@@ -298,12 +300,19 @@ class RunFolder:
                 return "queued"
             return "starting" if time.time() - _number(facts.get("created"), 0.0) < START_SECONDS else "killed"
         last = tail[-1] if tail else None
+        # A job that lives may go on with the run, on this machine or on another one.
+        job_lives = job is not None and job.state in ("running", "ending")
         if last and last["kind"] == "end":
+            if job and job_lives and outcome_of(last) == "stopped":
+                recent = time.time() - _number(last["time"], 0.0) < START_SECONDS
+                return "stopping" if recent or job.state == "ending" else "starting"
             return outcome_of(last)
         if process is processes.Process.GONE:
             # Another process may have resumed the run since its facts were read.
             now = self.facts()
-            return "killed" if processes.same(now, facts) else self.state()
+            if not processes.same(now, facts):
+                return self.state()
+            return "stopping" if job_lives else "killed"
         if job and job.state == "gone" and process is processes.Process.ELSEWHERE and self.silence() > GONE_SECONDS:
             return "killed"
         if process is processes.Process.ELSEWHERE and self.silence() > ELSEWHERE_SECONDS:

@@ -10,10 +10,11 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rotnet_keras.errors import RunError
 from rotnet_keras.files import read_json, write_atomically
@@ -27,6 +28,15 @@ SQUEUE_FORMAT = "%i|%T|%N|%r|%k"
 # Slurm's states of a job that has not begun, or begins again after it was preempted.
 PENDING_STATES = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "CONFIGURING")
 ENDING_STATES = ("COMPLETING", "CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "DEADLINE")
+
+
+class Listed(NamedTuple):
+    """A job in Slurm's list: its number, Slurm's word for its state, its machines, and why it is pending."""
+
+    id: str
+    state: str
+    where: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -78,13 +88,18 @@ def job_of(run_path: Path) -> Job | None:
     found = listed.get(str(run_path.resolve()))
     if found is None:
         return Job(cluster, "gone", number, cancelled=cancelled)
-    number, state, where, reason = found
-    kind = "pending" if state in PENDING_STATES else "ending" if state in ENDING_STATES else "running"
-    return Job(cluster, kind, number, where, reason, cancelled)
+    state = "pending" if found.state in PENDING_STATES else "ending" if found.state in ENDING_STATES else "running"
+    return Job(cluster, state, found.id, found.where, found.reason, cancelled)
+
+
+def ask_in_background() -> None:
+    """Let no later question wait for Slurm: it is asked in a thread. A program that draws on a screen needs this."""
+    _queue.in_background = True
 
 
 def note_job(run_path: Path, cluster: str, number: str) -> None:
     """Write down that a run is a job."""
+    _queue.forget()
     _write(run_path, {"cluster": cluster, "id": number, "submitted": round(time.time(), 3)})
 
 
@@ -122,12 +137,6 @@ def kill_job(run_path: Path) -> None:
     _queue.forget()
 
 
-def job_line(run_path: Path) -> str | None:
-    """Return what is known about the job of a run, in words; None if it has none."""
-    job = job_of(run_path)
-    return None if job is None else str(job)
-
-
 def _require_listed(run_path: Path, states: tuple[str, ...]) -> Job:
     _queue.forget()
     job = job_of(run_path)
@@ -151,37 +160,57 @@ def _call(*words: str) -> str:
 
 
 class _Queue:
-    """The jobs of this user, as Slurm last listed them."""
+    """The jobs of this user, as Slurm last listed them.
+
+    Attributes:
+        in_background: ask in a thread, and answer what is known so far.
+    """
 
     def __init__(self) -> None:
-        self._listed: dict[str, tuple[str, str, str, str]] | None = None
+        self.in_background = False
+        self._listed: dict[str, Listed] | None = None
         self._ask_at = -1.0
+        self._asking = threading.Lock()
 
-    def jobs(self) -> dict[str, tuple[str, str, str, str]] | None:
-        """Return (id, state, machines, reason) by comment; None if Slurm cannot be asked."""
+    def jobs(self) -> dict[str, Listed] | None:
+        """Return the jobs by their comments; None if Slurm cannot be asked, or has not answered yet."""
         if time.monotonic() >= self._ask_at:
-            self._listed = self._ask()
-            self._ask_at = time.monotonic() + (RETRY_SECONDS if self._listed is None else ASK_SECONDS)
+            if not self.in_background:
+                self._refresh()
+            elif self._asking.acquire(blocking=False):
+                threading.Thread(target=self._refresh_and_release, daemon=True).start()
         return self._listed
 
     def forget(self) -> None:
         """Ask again next time."""
         self._ask_at = -1.0
 
-    def _ask(self) -> dict[str, tuple[str, str, str, str]] | None:
-        if not shutil.which("squeue"):
-            return None
+    def _refresh_and_release(self) -> None:
         try:
-            text = _call("squeue", "--noheader", f"--user={getpass.getuser()}", f"--format={SQUEUE_FORMAT}")
-        except (RunError, OSError, KeyError):
-            return None
-        found = {}
-        for line in text.splitlines():
-            number, state, where, reason, comment = (*line.split("|", 4), "", "", "", "")[:5]
-            # Of a job that ends and one that was submitted again, the latter counts.
-            if comment not in found or state not in ENDING_STATES:
-                found[comment] = (number.strip(), state, where, reason)
-        return found
+            self._refresh()
+        finally:
+            self._asking.release()
+
+    def _refresh(self) -> None:
+        self._listed = _ask_slurm()
+        self._ask_at = time.monotonic() + (RETRY_SECONDS if self._listed is None else ASK_SECONDS)
+
+
+def _ask_slurm() -> dict[str, Listed] | None:
+    """Return the jobs of this user by their comments; None if Slurm cannot be asked."""
+    if not shutil.which("squeue"):
+        return None
+    try:
+        text = _call("squeue", "--noheader", f"--user={getpass.getuser()}", f"--format={SQUEUE_FORMAT}")
+    except (RunError, OSError, KeyError):
+        return None
+    found: dict[str, Listed] = {}
+    for line in text.splitlines():
+        number, state, where, reason, comment = (*line.split("|", 4), "", "", "", "")[:5]
+        # Of a job that ends and one that was submitted again, the latter counts.
+        if comment not in found or state not in ENDING_STATES:
+            found[comment] = Listed(number.strip(), state, where, reason)
+    return found
 
 
 _queue = _Queue()

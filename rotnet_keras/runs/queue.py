@@ -120,6 +120,24 @@ def signature(recipe: bytes, queued: object, runs_dir: Path) -> str:
     return hmac.new(_key(), json.dumps(signed).encode(), hashlib.sha256).hexdigest()
 
 
+def sign(value: Any) -> str:
+    """Return what shows that this user wrote a value, which JSON can hold.
+
+    Raises:
+        RunError: this user's key can be neither read nor created.
+    """
+    return hmac.new(_key(), json.dumps(value, sort_keys=True).encode(), hashlib.sha256).hexdigest()
+
+
+def is_signed(value: Any, signed: Any) -> bool:
+    """Return whether this user signed a value.
+
+    Raises:
+        RunError: this user's key can be neither read nor created.
+    """
+    return hmac.compare_digest(sign(value), str(signed).encode("ascii", "replace").decode())
+
+
 def _key() -> bytes:
     """Return this user's key, which is created when it is needed first."""
     file = platformdirs.user_state_path("rotnet-keras") / "queue.key"

@@ -1,6 +1,7 @@
-"""The kind `study`: make the missing runs one after the other, and fill tables and figures with the results."""
+"""The kind `study`: make its runs, here or as jobs of a cluster, and fill tables and figures with the results."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 from rotnet_keras.config.study import StudyRecipe
@@ -13,6 +14,7 @@ from rotnet_keras.runs.folder import RunFolder, command_line, list_runs
 from rotnet_keras.runs.launch import create_run_from_recipe, load_for_run, start_detached
 from rotnet_keras.runs.status import summary
 from rotnet_keras.runs.study_runs import PlannedRun, find_matching_run, planned_runs
+from rotnet_keras.tasks.study.jobs import StudyJobs, submission_of
 from rotnet_keras.text import percent
 from rotnet_keras.training.session import Session
 
@@ -27,15 +29,20 @@ def run_study(session: Session) -> None:
     planned = planned_runs(recipe)
     session.record(steps=len(planned), scale=recipe.scale)
     session.say(f"{len(planned)} runs; scale: {recipe.scales[recipe.scale].note}")
-    folders: dict[tuple[str, int], RunFolder] = {}
-    for number, run in enumerate(planned, 1):
-        folder, reused = _find_or_prepare(run, folders, session.folder.path.parent)
-        session.say(f"Run {number} of {len(planned)}: {folder.name}{', already finished' if reused else ''}")
-        if not reused:
-            _run_to_end(session, folder, number, len(planned))
-        folders[run.name, run.seed] = folder
-        results = {"folder": folder.name, "seconds": working_seconds(folder.events()), "measures": run_measures(folder)}
-        session.event("run", step=number, name=run.name, seed=run.seed, **results)
+    submission = submission_of(session.folder)
+    jobs = None
+    if submission:
+
+        def prepare(run: PlannedRun, finished: dict[tuple[str, int], RunFolder]) -> tuple[RunFolder, bool]:
+            return _find_or_prepare(run, finished, session.folder.path.parent)
+
+        jobs = StudyJobs(session, planned, *submission, prepare, partial(_record, session))
+        folders = jobs.run()
+        if jobs.failed:
+            write_report(session.folder, "failed")
+            jobs.require_all()
+    else:
+        folders = _run_one_by_one(session, planned)
     if recipe.picture:
         from rotnet_keras.tasks.study.figures import draw_figures
 
@@ -46,6 +53,24 @@ def run_study(session: Session) -> None:
     for title, columns, rows in result_tables(session.folder):
         session.console.table(title, columns, rows)
     session.say(f"Report:   {session.folder.path / 'report.html'}")
+
+
+def _run_one_by_one(session: Session, planned: list[PlannedRun]) -> dict[tuple[str, int], RunFolder]:
+    folders: dict[tuple[str, int], RunFolder] = {}
+    for number, run in enumerate(planned, 1):
+        folder, reused = _find_or_prepare(run, folders, session.folder.path.parent)
+        session.say(f"Run {number} of {len(planned)}: {folder.name}{', already finished' if reused else ''}")
+        if not reused:
+            _run_to_end(session, folder, number, len(planned))
+        folders[run.name, run.seed] = folder
+        _record(session, run, folder, number)
+    return folders
+
+
+def _record(session: Session, run: PlannedRun, folder: RunFolder, number: int) -> None:
+    """Write the results of a finished run as an event of the study, as the `number`-th that is finished."""
+    results = {"folder": folder.name, "seconds": working_seconds(folder.events()), "measures": run_measures(folder)}
+    session.event("run", step=number, name=run.name, seed=run.seed, **results)
 
 
 def _find_or_prepare(

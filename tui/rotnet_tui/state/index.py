@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rotnet_keras.runs.folder import RunFolder, list_runs
+from rotnet_keras.runs.jobs import ask_in_background
 from rotnet_keras.runs.status import TEXT_KEYS, summary
 from rotnet_tui.state.words import ACTIVE, LIVE, screen_text
 
@@ -21,6 +22,7 @@ class RunIndex:
     """
 
     def __init__(self, runs_dir: Path) -> None:
+        ask_in_background()
         self.runs_dir = runs_dir
         self.summaries: dict[str, dict[str, Any]] = {}
         self.ready = False
@@ -65,7 +67,7 @@ def printable_summary(run: RunFolder) -> dict[str, Any]:
 def _signature(run: RunFolder) -> tuple:
     """A value that changes with the run's events or facts."""
     signature: list[int] = []
-    for path in (run.events_file, run.facts_file, run.stop_file, run.tags_file):
+    for path in (run.events_file, run.facts_file, run.stop_file, run.tags_file, run.job_file):
         try:
             status = path.stat()
             signature += [status.st_mtime_ns, status.st_size]

@@ -10,6 +10,7 @@ from rotnet_keras.text import duration, percent, printable
 # Glyph and colour of each state. The glyphs differ, so that the states can be told apart without colours.
 STATES = {
     "queued": ("…", "text-muted"),
+    "pending": ("⋯", "text-muted"),
     "starting": ("◌", "text-primary"),
     "running": ("●", "text-success"),
     "stopping": ("◐", "text-warning"),
@@ -20,7 +21,7 @@ STATES = {
     "stalled": ("!", "text-error"),
 }
 ACTIVE = ("starting", "running", "stopping", "stalled")
-LIVE = ("queued", *ACTIVE)
+LIVE = ("queued", "pending", *ACTIVE)
 LEVEL_COLORS = {"improving": "text-success", "flat": "text-warning", "unknown": "text-muted"}
 BARS = "▁▂▃▄▅▆▇█"
 

@@ -16,6 +16,7 @@ def run_preview(summary: dict[str, Any], colors: dict[str, str]) -> Text:
     steps = f"{summary['step']} of {summary['steps']}" if summary["steps"] and summary["epoch"] is not None else ""
     rows = {
         "recipe": summary["recipe"],
+        "job": summary["job"],
         "epoch": epoch_progress(summary),
         "step": steps,
         "loss": None if summary["loss"] is None else f"{summary['loss']:.3f}",
