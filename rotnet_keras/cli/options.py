@@ -176,7 +176,7 @@ any_size_option = option(
     help="Side that images are resized to, for a model that takes any size.",
 )
 blocks_option = option(
-    "--blocks", metavar="N", type=click.IntRange(2, 8), help="Number of blocks of nin and compact; 4 by default."
+    "--blocks", metavar="N", type=click.IntRange(2, 8), help="Number of blocks of nin, compact and airbench."
 )
 width_option = option(
     "--width", metavar="FACTOR", type=click.FloatRange(0.05, 16), default=1.0, help="Factor on the number of channels."
@@ -249,12 +249,19 @@ def submission_facts(submit: "Cluster", options: "SubmitOptions") -> dict[str, A
     return {"submission": submission, "submission_by": sign(submission)}
 
 
-def submit_and_tell(folder: "RunFolder", submit: "Cluster", options: "SubmitOptions") -> None:
-    """Submit a run, and say what its job is and how to see it."""
+def submit_and_tell(folder: "RunFolder", submit: "Cluster", options: "SubmitOptions", new: bool = False) -> None:
+    """Submit a run, and say what its job is and how to see it; a new one that is refused leaves no folder."""
+    from rotnet_keras.errors import RotnetError
+    from rotnet_keras.runs.control import remove_run
     from rotnet_keras.runs.folder import command_line
     from rotnet_keras.runs.submission import submit_run
 
-    number = submit_run(folder, submit, options)
+    try:
+        number = submit_run(folder, submit, options)
+    except RotnetError:
+        if new:
+            remove_run(folder)
+        raise
     kind = "Slurm" if submit == "slurm" else "local"
     echo(f"Submitted {folder.name} as {kind} job {number}. See how it is: {command_line('status', folder)}")
 

@@ -42,7 +42,7 @@ Application = Literal[
     "Xception",
 ]
 APPLICATIONS: tuple[str, ...] = typing.get_args(Application)
-BackboneName = Literal["nin", "compact", "alexnet", "resnet50", "resnet50v2", Application]
+BackboneName = Literal["nin", "compact", "airbench", "alexnet", "resnet50", "resnet50v2", Application]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Architecture:
     Attributes:
         about: a description in a few words.
         taps: the number of taps, which are called conv1, conv2, ...; None where the recipe's `blocks` sets it.
+        blocks: the number of blocks where a recipe says none; None if it is fixed.
         extra_layers: names of further layers whose features can be read.
         has_width: whether its numbers of channels can be multiplied by the recipe's `width`.
         min_side: side of the smallest images that it takes, in pixels.
@@ -59,14 +60,16 @@ class Architecture:
 
     about: str
     taps: int | None = 5
+    blocks: int | None = None
     extra_layers: tuple[str, ...] = ()
     has_width: bool = True
     min_side: int = 32
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "nin": Architecture("the paper's net for CIFAR-10", taps=None, min_side=8),
-    "compact": Architecture("small and fast on a CPU", taps=None, min_side=8),
+    "nin": Architecture("the paper's net for CIFAR-10", taps=None, blocks=4, min_side=8),
+    "compact": Architecture("small and fast on a CPU", taps=None, blocks=4, min_side=8),
+    "airbench": Architecture("of CIFAR-10 speed runs: learns in few steps", taps=None, blocks=3, min_side=8),
     "alexnet": Architecture(
         "the paper's net for ImageNet and Places205",
         extra_layers=("pool1", "pool2", "pool5", "fc6", "fc7"),

@@ -155,15 +155,19 @@ class Backbone(Section):
 
     name: BackboneName = Field(description="Name of the architecture; `rotnet-keras backbones` lists them.")
     blocks: int | None = Field(
-        None, ge=2, le=8, description="Number of blocks of 'nin' and 'compact', 4 by default; not for the others."
+        None,
+        ge=2,
+        le=8,
+        description="Number of blocks: of 'nin' and 'compact' 4 by default, of 'airbench' 3; not for the others.",
     )
     width: float = Field(1.0, gt=0, le=16, description="Factor that every number of channels is multiplied by.")
 
     @model_validator(mode="before")
     @classmethod
-    def _default_to_four_blocks(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("name") in ("nin", "compact") and values.get("blocks") is None:
-            return {**values, "blocks": 4}
+    def _default_number_of_blocks(cls, values: Any) -> Any:
+        known = ARCHITECTURES.get(str(values.get("name"))) if isinstance(values, dict) else None
+        if known and known.blocks and values.get("blocks") is None:
+            return {**values, "blocks": known.blocks}
         return values
 
     @model_validator(mode="after")

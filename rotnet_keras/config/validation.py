@@ -54,6 +54,12 @@ def cross_section_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str
         yield from _pretraining_errors(values)
     if values.get("kind") in ("classify", "transfer"):
         yield from _classifier_errors(values, backbone)
+    if values.get("kind") == "transfer" and backbone and backbone.name == "airbench":
+        yield (
+            ("backbone", "name"),
+            "name: the first layer of 'airbench' is computed from images before a pretraining, and stays random here: "
+            "name another backbone, or pretrain one and give it in [pretrained]",
+        )
     train, devices = _section(Train, values.get("train")), _section(Devices, values.get("devices", {}))
     if train and devices and train.accumulate > 1 and devices.strategy == "tpu":
         yield (

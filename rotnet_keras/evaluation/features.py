@@ -12,6 +12,7 @@ from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.stores import Progress, Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
+from rotnet_keras.models.backbones.airbench import WHITENING
 from rotnet_keras.models.backbones.blocks import normalization
 from rotnet_keras.models.backbones.registry import layer_outputs
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
@@ -152,7 +153,12 @@ def random_backbone(backbone: keras.Model, seed: int) -> keras.Model:
     `estimate_batch_norm_statistics`.
     """
     keras.utils.set_random_seed(seed)
-    return keras.models.clone_model(backbone)
+    copy = keras.models.clone_model(backbone)
+    for layer in copy.layers:
+        if layer.name == WHITENING:
+            # It comes from the images, and pretraining did not change it.
+            layer.set_weights(backbone.get_layer(WHITENING).get_weights())
+    return copy
 
 
 def estimate_batch_norm_statistics(backbone: keras.Model, dataset: Dataset, augment: Augment, seed: int) -> None:

@@ -10,7 +10,7 @@ from rotnet_keras.runs.folder import RunFolder
 # With more classes than this, the confusion matrix would add megabytes to every event.
 MAX_CONFUSION_CLASSES = 256
 # Backbones with a tap after each of any number of blocks.
-BACKBONES_OF_BLOCKS = ("nin", "compact")
+BACKBONES_OF_BLOCKS = ("nin", "compact", "airbench")
 # For each task of a transfer: the name of the accuracy during training, and of the score in the end.
 TRANSFER_NAMES = {
     "classification": ("top-1 accuracy", "mean average precision"),

@@ -13,6 +13,7 @@ from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.inference.calibration import describe_classifier
+from rotnet_keras.models.backbones.airbench import whiten
 from rotnet_keras.models.backbones.registry import build_backbone, freeze_up_to, layer_outputs, with_input_shape
 from rotnet_keras.models.export import first_kernels, load_backbone, save_model, with_softmax
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm, with_stock_layers
@@ -174,6 +175,9 @@ def scale_learning_rates(model: Classifier, recipe: PretrainRecipe | ClassifyRec
 def starting_backbone(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Dataset) -> keras.Model:
     """Load the pretrained backbone of a recipe, or build a new one with random weights."""
     if recipe.backbone:
-        return build_backbone(recipe.backbone, backbone_input_shape(dataset, recipe.augment), dataset.mean, dataset.std)
+        shape = backbone_input_shape(dataset, recipe.augment)
+        backbone = build_backbone(recipe.backbone, shape, dataset.mean, dataset.std)
+        whiten(backbone, dataset.train, recipe.seed)
+        return backbone
     assert recipe.pretrained is not None
     return load_backbone(Path(str(recipe.pretrained.file)))

@@ -14,6 +14,7 @@ from rotnet_keras.engine import keras, tf
 from rotnet_keras.evaluation.feature_meter import FeatureMeter
 from rotnet_keras.evaluation.suitability.suitability import measure_suitability
 from rotnet_keras.models.backbones import registry
+from rotnet_keras.models.backbones.airbench import whiten
 from rotnet_keras.models.backbones.registry import build_backbone, freeze_up_to, with_input_shape, with_statistics
 from rotnet_keras.models.export import first_kernels, load_backbone, save_model, with_softmax
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
@@ -85,7 +86,9 @@ def initial_backbone(recipe: PretrainRecipe, dataset: Dataset, shape: Sequence[i
         DataError: the file is no model that can be loaded safely, or it cannot take such images.
     """
     if recipe.backbone:
-        return build_backbone(recipe.backbone, shape, dataset.mean, dataset.std)
+        backbone = build_backbone(recipe.backbone, shape, dataset.mean, dataset.std)
+        whiten(backbone, dataset.train, recipe.seed)
+        return backbone
     assert recipe.pretrained is not None
     backbone = with_input_shape(load_backbone(Path(str(recipe.pretrained.file))), shape)
     if recipe.pretrained.statistics == "model":

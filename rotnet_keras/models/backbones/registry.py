@@ -11,6 +11,7 @@ from rotnet_keras.config.architectures import APPLICATIONS, ARCHITECTURES
 from rotnet_keras.config.sections import Backbone
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
+from rotnet_keras.models.backbones.airbench import airbench
 from rotnet_keras.models.backbones.alexnet import alexnet
 from rotnet_keras.models.backbones.applications import application
 from rotnet_keras.models.backbones.blocks import normalization
@@ -22,6 +23,7 @@ from rotnet_keras.runs.backbone_file import NORMALIZATION, tap_names
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "nin": nin,
     "compact": compact,
+    "airbench": airbench,
     "alexnet": alexnet,
     "resnet50": resnet50,
     "resnet50v2": resnet50v2,
@@ -33,10 +35,11 @@ def backbone(name: str, input_shape: Sequence[int] = (32, 32, 3), **options: obj
     """Build a backbone by name, with new weights.
 
     Args:
-        name: "nin", "compact", "alexnet", "resnet50", "resnet50v2", or the name of a model in `keras.applications`.
+        name: "nin", "compact", "airbench", "alexnet", "resnet50", "resnet50v2", or the name of a model in
+            `keras.applications`.
         input_shape: (H, W, C) of raw pixels in [0, 255].
         **options: of the builder. `width` multiplies all numbers of channels; `mean` and `std` are those of the pixels,
-            for each channel, 127.5 by default; `blocks` is the number of blocks of "nin" and "compact".
+            for each channel, 127.5 by default; `blocks` is the number of blocks of "nin", "compact" and "airbench".
 
     Returns:
         A functional `keras.Model` from pixels (N, H, W, C) to the last block's feature map, or to `fc7` of AlexNet. It
