@@ -27,6 +27,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Runs": {
         "runs": ("runs", "List the runs with their state and accuracy."),
         "status": ("runs", "Show the state, progress and results of a run."),
+        "why": ("runs", "Say why a run failed, and which command mends it."),
         "logs": ("runs", "Print the log of a run."),
         "compare": ("runs", "Compare the results and recipes of runs."),
         "report": ("runs", "Write report.html and report.md of a run."),

@@ -142,6 +142,27 @@ def status(run: str, runs_dir: Path, as_json: bool) -> None:
         echo(summary_lines(found))
 
 
+@command(examples=("rotnet-keras why my_run",))
+@run_argument
+@runs_dir_option
+@json_option
+def why(run: str, runs_dir: Path, as_json: bool) -> None:
+    """Say why a run failed, and which command mends it.
+
+    The answer comes from rules over the run's events, log and recipe, on this machine alone.
+    """
+    from dataclasses import asdict
+
+    from rotnet_keras.runs.diagnosis import as_lines, diagnose
+
+    folder = find_run(run, runs_dir)
+    found = diagnose(folder)
+    if as_json:
+        echo_json(asdict(found))
+    else:
+        echo(as_lines(folder, found))
+
+
 @command()
 @run_argument
 @runs_dir_option

@@ -188,7 +188,9 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
         ),
     },
     "system": {
-        **dict.fromkeys(("cpu", "memory", "machine_cpu", "machine_memory", "disk_free"), _optional(LOSS)),
+        **dict.fromkeys(
+            ("cpu", "memory", "machine_cpu", "machine_memory", "machine_total", "disk_free"), _optional(LOSS)
+        ),
         "gpus": _optional(GPUS),
     },
     "warning": {"message": TEXT},

@@ -26,7 +26,7 @@ class SystemEvents:
         earlier: how many such events the run has already.
 
     An event has `seconds`, the time that it averages; `cpu`, the percent of one core of the run's processes, and their
-    `memory` in bytes; `machine_cpu` in percent of all cores and `machine_memory` in use in bytes; `disk_free` in bytes;
+    `memory` in bytes; `machine_cpu` in percent of all cores and `machine_memory` in use of `machine_total`, in bytes; `disk_free` in bytes;
     and for each GPU of the run its `index`, `load` in percent, `memory` in bytes, `temperature` and `power` in watts.
     """
 
@@ -77,6 +77,7 @@ class SystemEvents:
             "memory": resident,
             "machine_cpu": psutil.cpu_percent(),
             "machine_memory": memory.total - memory.available,
+            "machine_total": memory.total,
             "disk_free": free_bytes(self._folder),
         }
         gpus = [

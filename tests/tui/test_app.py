@@ -267,3 +267,15 @@ def test_a_port_that_is_in_use_is_reported(runs_dir):
     assert result.returncode == 1
     assert result.stderr.startswith(f"cannot listen on port {port} (")
     assert "Traceback" not in result.stderr
+
+
+async def test_a_key_asks_why_a_run_failed(runs_dir):
+    fake_run(runs_dir, "bad", epochs=2, outcome="failed", message="Error: the loss became nan by step 130")
+    app = RotnetApp(runs_dir)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.index.ready)
+        await pilot.press("a")
+        await until(pilot, lambda: "bad: diverged" in drawn(app))
+        assert "rotnet-keras why bad" in drawn(app) and "learning_rate=0.033" in drawn(app)
+        await pilot.press("y")
+        await until(pilot, lambda: "learning_rate=0.033" in app.clipboard)

@@ -1,17 +1,19 @@
 """Actions on runs, shared by all screens that show some."""
 
+import asyncio
 from typing import Any
 
 from textual import work
 from textual.binding import Binding
 from textual.screen import Screen
 
+from rotnet_keras.runs.diagnosis import diagnose
 from rotnet_keras.runs.folder import RunFolder, run_argument
 from rotnet_keras.runs.processes import Process
 from rotnet_keras.runs.tags import read_labels
 from rotnet_tui.commands import Commands
 from rotnet_tui.messages import NewRun, Perform, Refresh
-from rotnet_tui.screens.dialogs import ConfirmDialog, TextDialog
+from rotnet_tui.screens.dialogs import ConfirmDialog, DiagnosisDialog, TextDialog
 from rotnet_tui.settings import Settings, keep_traceback
 from rotnet_tui.state.words import LIVE
 
@@ -28,6 +30,7 @@ class ActionScreen(Screen[None]):
         Binding("K", "kill", "Kill", id="kill", show=False),
         Binding("d", "delete", "Delete", id="delete", show=False),
         Binding("w", "report", "Write report", id="report", show=False),
+        Binding("a", "ask", "Ask why it failed", id="ask", show=False),
         Binding("T", "tag", "Tags", id="tag", show=False),
         Binding("N", "note", "Note", id="note", show=False),
         Binding("Y", "copy", "Copy path", id="copy", show=False),
@@ -109,6 +112,20 @@ class ActionScreen(Screen[None]):
             if await self._confirm_and_perform(f"Delete {run.name}?", loss, *command):
                 self.run_deleted(run)
         self.refresh_soon()
+
+    @work
+    async def action_ask(self) -> None:
+        """Say why the run failed, and which commands mend it."""
+        for run in self.targets()[:1]:
+            try:
+                found = await asyncio.to_thread(diagnose, run)
+            except Exception as error:
+                self.notify(mistake("This run cannot be judged", error), severity="error", markup=False)
+                return
+            command = self.commands.as_typed(["why", run_argument(run)])
+            if await self.app.push_screen_wait(DiagnosisDialog(run.name, found, command)) and found.commands:
+                self.app.copy_to_clipboard(found.commands[0])
+                self.notify(f"Copied: {found.commands[0]}", markup=False)
 
     @work
     async def action_tag(self) -> None:

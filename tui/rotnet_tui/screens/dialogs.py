@@ -8,7 +8,9 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
+from rotnet_keras.runs.diagnosis import Diagnosis
 from rotnet_tui.state.metrics import layout_problem
+from rotnet_tui.state.words import screen_text
 
 
 class ConfirmDialog(ModalScreen[bool]):
@@ -60,6 +62,26 @@ class TextDialog(ModalScreen[str | None]):
     @on(Input.Submitted)
     def _accept(self, event: Input.Submitted) -> None:
         self.dismiss(event.value.strip())
+
+
+class DiagnosisDialog(ModalScreen[bool]):
+    """Says why a run failed; the result is whether to copy the first command."""
+
+    BINDINGS = [("escape,enter", "dismiss(False)", "Close"), ("y", "dismiss(True)", "Copy the command")]
+
+    def __init__(self, name: str, found: Diagnosis, command: str) -> None:
+        super().__init__()
+        self._name, self._found, self._command = name, found, command
+
+    def compose(self) -> ComposeResult:
+        """The cause, the paragraph, the commands, and the command line that says the same."""
+        with VerticalScroll(classes="dialog", id="diagnosis"):
+            yield Static(screen_text(f"{self._name}: {self._found.cause}"), classes="question", markup=False)
+            yield Static(screen_text(self._found.text), id="diagnosis-text", markup=False)
+            for command in self._found.commands:
+                yield Static(screen_text(command), classes="command", markup=False)
+            keys = "y copies the first command, esc closes." if self._found.commands else "esc closes."
+            yield Static(f"{keys} Same as: {self._command}", classes="help", markup=False)
 
 
 class ChartsDialog(ModalScreen[tuple[str, list[str]] | None]):

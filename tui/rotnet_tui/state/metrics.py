@@ -95,7 +95,11 @@ def chart_names(pattern: str, found: Sequence[str]) -> tuple[str, list[str]]:
         return title, [short[pattern.split("+").index(name)] for name in found]
     wild = pattern.partition("*")[0] if "+" not in pattern and "*" in pattern else ""
     prefix = wild[: wild.rfind("_") + 1]
-    return pattern, [name.removeprefix(prefix) or name for name in found]
+    short = [name.removeprefix(prefix) or name for name in found]
+    endings = {name.rpartition("_")[2] for name in short if "_" in name}
+    if wild and len(short) > 1 and len(endings) == 1 and all("_" in name for name in short):
+        short = [name.rpartition("_")[0] for name in short]
+    return pattern, short
 
 
 def x_at(history: History, series: Series | None, axis: str) -> Sequence[float]:

@@ -56,7 +56,7 @@ class SystemTab(RunTab):
         """A table, and charts below it."""
         with VerticalScroll(id="system-now"):
             yield Static(id="system-table")
-        yield ChartGrid(id="system-charts")
+        yield ChartGrid(id="system-charts", prefix="system-")
         yield Static(id="system-hint")
 
     def on_mount(self) -> None:

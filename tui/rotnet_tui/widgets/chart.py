@@ -108,8 +108,12 @@ class Chart(Widget, can_focus=True):
     def move_cursor(self, x: float | None) -> None:
         """Put the cursor elsewhere, or take it away."""
         self._cursor = x
-        self.border_subtitle = Content("  ").join(self._legend())
         self._repaint()
+        self.on_resize()
+
+    def on_resize(self) -> None:
+        """The legend depends on the width."""
+        self.border_subtitle = Content("  ").join(self._legend())
 
     # What the keys and the mouse do
 

@@ -15,16 +15,21 @@ MOST = 9
 
 
 class ChartGrid(Grid):
-    """Up to nine charts, each for a pattern of metrics."""
+    """Up to nine charts, each for a pattern of metrics.
 
-    def __init__(self, id: str) -> None:
+    Args:
+        prefix: of the names of the charts, where a screen has several grids.
+    """
+
+    def __init__(self, id: str, prefix: str = "") -> None:
         super().__init__(id=id)
+        self._prefix = prefix
         self._front = 0
 
     def compose(self) -> ComposeResult:
         """The charts, of which as many are shown as are needed."""
         for number in range(1, MOST + 1):
-            chart = Chart("", id=f"{'' if self.id == 'charts' else f'{self.id}-'}chart-{number}")
+            chart = Chart("", id=f"{self._prefix}chart-{number}")
             chart.display = False
             yield chart
 

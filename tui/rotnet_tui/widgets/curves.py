@@ -41,9 +41,9 @@ def value_at(curve: Curve, x: float) -> float:
 
 
 def shortened(names: Sequence[str], room: int) -> list[str]:
-    """Names cut in the middle, the longest first, so that they take so many cells together; at least three each."""
+    """Names cut in the middle, the longest first, so that they take so many cells together; at least five each."""
     most = max(map(len, names), default=0)
-    while most > 3 and sum(min(len(name), most) for name in names) > room:
+    while most > 5 and sum(min(len(name), most) for name in names) > room:
         most -= 1
     half = (most - 1) // 2
     return [name if len(name) <= most else f"{name[: most - 1 - half]}…{name[len(name) - half :]}" for name in names]
