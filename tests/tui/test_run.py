@@ -146,30 +146,53 @@ paper = "Table 1"
 [scales.full]
 note = "small"
 recipes = { pretrain = "quickstart" }
+seeds = [0, 1]
 [[run]]
 name = "rotnet"
 recipe = "pretrain"
+[[run]]
+name = "wide"
+recipe = "pretrain"
+set = { backbone = { width = 1.0 } }
 [[table]]
 title = "What came out, %"
 entry = [{ row = "rotation", run = "rotnet", column = "test", paper = 91.1 }]
 """
 
 
-async def test_a_study_shows_its_tables_and_where_its_runs_are(runs_dir):
+def fake_study(runs_dir):
+    """A study of two runs with two seeds each; of the first seed one has finished, and one is being made."""
     Path("study.toml").write_text(STUDY)
     recipe, facts = load_for_run("study.toml", {}, runs_dir)
-    run = create_run(runs_dir, "study", to_toml(recipe), {**facts, "pid": 1, "since_boot": 1.0, "steps": 1})
-    measured = {"name": "rotnet", "seed": 0, "folder": "rotnet-s0", "measures": [{"value": 0.915}]}
-    end = {"kind": "end", "time": 3.0, "outcome": "finished", "exit_code": 0, "message": ""}
-    events = [{"kind": "run", "time": 2.0, "step": 1, **measured}, end]
+    done = fake_run(runs_dir, "rotnet-s0", outcome="finished")
+    fake_run(runs_dir, "wide-s0", epochs=2, alive=True)
+    run = create_run(runs_dir, "study", to_toml(recipe), {**facts, "pid": 1, "since_boot": 1.0, "steps": 4})
+    measured = {"name": "rotnet", "seed": 0, "folder": done.name, "seconds": 1200.0, "measures": [{"value": 0.915}]}
+    events = [{"kind": "run", "time": 2.0, "step": 1, **measured}]
     run.events_file.write_text("".join(json.dumps(event) + "\n" for event in events))
-    app = RotnetApp(runs_dir, run)
+    return run
+
+
+async def test_a_study_shows_its_tables_its_runs_and_the_time_left(runs_dir):
+    app = RotnetApp(runs_dir, fake_study(runs_dir))
     async with app.run_test(size=(120, 36)) as pilot:
-        await until(pilot, lambda: "1 of 1 runs finished" in text_of(app, "#strip"))
+        await until(pilot, lambda: "1 of 4 runs finished" in text_of(app, "#strip"))
+        # Two runs that have not begun take 20 minutes each, as the one that has finished; the third says so itself.
+        assert "running: wide, seed 0   on" in text_of(app, "#strip") and "about 4" in text_of(app, "#strip")
+        await until(pilot, lambda: "91.5 (91.1)" in drawn(app))
+        table = app.screen.query_one("#study-runs")
+        states = [str(table.get_row_at(row)[2]) for row in range(4)]
+        assert states == ["✓ finished", "● running", "· planned", "· planned"]
+        await pilot.press("down", "j", "down", "enter")
+        await until(pilot, lambda: any("has not begun" in n.message for n in app._notifications))
+        await pilot.press("up", "k", "enter")
+        await until(pilot, lambda: "wide-s0" in text_of(app, "#strip") and bool(app.screen.query("#run-tabs")))
+        await pilot.press("escape")
+        await until(pilot, lambda: bool(app.screen.query("#study-runs")))
+        await pilot.press("o")
         await until(pilot, lambda: "its runs on the home screen" in text_of(app, "#curves-hint"))
         await pilot.press("4")
         await until(pilot, lambda: "What came out, %" in shown(app, "#probe-tables"))
-        assert "91.5 (91.1)" in shown(app, "#probe-tables")
 
 
 async def test_a_mistake_of_the_program_is_said_in_a_line_and_its_traceback_kept(runs_dir, monkeypatch):

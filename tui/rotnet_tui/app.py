@@ -91,10 +91,13 @@ class RotnetApp(App[None]):
 
     @on(OpenRun)
     async def _open_run(self, message: OpenRun) -> None:
-        def make(module: Any) -> Screen:
-            return module.RunScreen(message.run, self.settings, self.commands)
+        study = not message.tabs and message.run.recipe_values().get("kind") == "study"
 
-        await self._open("rotnet_tui.screens.run", make, message.run.name)
+        def make(module: Any) -> Screen:
+            made = module.StudyScreen if study else module.RunScreen
+            return made(message.run, self.settings, self.commands)
+
+        await self._open(f"rotnet_tui.screens.{'study' if study else 'run'}", make, message.run.name)
 
     @on(CompareRuns)
     async def _compare_runs(self, message: CompareRuns) -> None:
@@ -232,6 +235,7 @@ def _binding_names() -> set[str]:
     from rotnet_tui.screens.compare import CompareScreen
     from rotnet_tui.screens.new_run import NewRunScreen
     from rotnet_tui.screens.run import RunScreen
+    from rotnet_tui.screens.study import StudyScreen
 
-    classes = (RotnetApp, ActionScreen, HomeScreen, RunScreen, CompareScreen, NewRunScreen)
+    classes = (RotnetApp, ActionScreen, HomeScreen, RunScreen, StudyScreen, CompareScreen, NewRunScreen)
     return {b.id for c in classes for b in c.BINDINGS if isinstance(b, Binding) and b.id}

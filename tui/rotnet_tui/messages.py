@@ -14,11 +14,16 @@ from rotnet_keras.runs.folder import RunFolder
 
 
 class OpenRun(Message):
-    """Open the screen of one run."""
+    """Open the screen of one run; that of a study shows its runs and tables.
 
-    def __init__(self, run: RunFolder) -> None:
+    Attributes:
+        tabs: whether a study is opened as any other run, with its log and its recipe.
+    """
+
+    def __init__(self, run: RunFolder, tabs: bool = False) -> None:
         super().__init__()
         self.run = run
+        self.tabs = tabs
 
 
 class CompareRuns(Message):

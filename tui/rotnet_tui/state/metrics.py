@@ -91,8 +91,8 @@ def chosen(pattern: str, names: Iterable[str]) -> list[str]:
 def chart_names(pattern: str, found: Sequence[str]) -> tuple[str, list[str]]:
     """The title of a chart, and a short name for each of its curves."""
     if pattern in NAMED:
-        title, short = NAMED[pattern]
-        return title, [short[pattern.split("+").index(name)] for name in found]
+        title, words = NAMED[pattern]
+        return title, [words[pattern.split("+").index(name)] for name in found]
     wild = pattern.partition("*")[0] if "+" not in pattern and "*" in pattern else ""
     prefix = wild[: wild.rfind("_") + 1]
     short = [name.removeprefix(prefix) or name for name in found]

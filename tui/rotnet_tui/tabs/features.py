@@ -3,13 +3,12 @@
 from collections.abc import Iterable
 
 from rich.console import Group
-from rich.table import Table as RichTable
 from rich.text import Text
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Static
 
-from rotnet_keras.reports.tables import Table, probe_tables, result_tables
+from rotnet_keras.reports.tables import probe_tables, result_tables
 from rotnet_keras.runs import feature_quality
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_tui.settings import Settings
@@ -18,6 +17,7 @@ from rotnet_tui.tabs.base import RunTab
 from rotnet_tui.widgets.chart import Chart
 from rotnet_tui.widgets.curves import COLORS, DASHES, Curve
 from rotnet_tui.widgets.picture import half_blocks, open_image
+from rotnet_tui.widgets.result_tables import rich_tables
 
 
 class FeaturesTab(RunTab):
@@ -74,7 +74,7 @@ class FeaturesTab(RunTab):
         if not features:
             return tables
         columns, found = feature_quality.rows(feature_quality.tap_curves(features))
-        table = _rich_tables([("Features after the newest epoch", columns, found)])
+        table = rich_tables([("Features after the newest epoch", columns, found)])
         return Group(
             tables,
             *([Text()] if isinstance(tables, Text) else []),
@@ -86,13 +86,13 @@ class FeaturesTab(RunTab):
         recipe = history.run.recipe_values()
         probes = history.events["probe"]
         if history.is_study:
-            return _rich_tables(result_tables(history.run))
+            return rich_tables(result_tables(history.run))
         if not probes:
             planned = len(recipe.get("probe", []))
             if not planned:
                 return Text("This recipe has no probe. Add a [[probe]] table to measure how good the features are.")
             return Text(f"No probe yet: {planned} {'follows' if planned == 1 else 'follow'} after pretraining.")
-        return _rich_tables(probe_tables(history.run, probes))
+        return rich_tables(probe_tables(history.run, probes))
 
     def _filters(self, run: RunFolder, samples: list[dict]) -> Group | str:
         paths = [run.samples / str(e["filters"]) for e in samples if e.get("filters")]
@@ -103,15 +103,3 @@ class FeaturesTab(RunTab):
         height = max(1, round(image.height * width / image.width / 2))
         heading = Text("Filters of the first layer, highest energy first", style="bold")
         return Group(heading, half_blocks(image, width, height))
-
-
-def _rich_tables(tables: list[Table]) -> Group:
-    parts: list = []
-    for title, columns, rows in tables:
-        table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for i, column in enumerate(columns):
-            table.add_column(Text(column), justify="left" if i == 0 else "right")
-        for row in rows:
-            table.add_row(*map(Text, row))
-        parts += [Text(title, style="bold"), table, Text()]
-    return Group(*parts)
