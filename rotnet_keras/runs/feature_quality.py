@@ -9,11 +9,11 @@ from rotnet_keras.runs.events import Event
 from rotnet_keras.text import percent
 
 QUESTION = "Which features are good, without labels?"
-# How far effective ranks agree with probes, as results/feature_rank.md has it.
+# How far effective ranks agree with probes, in a few words, and as results/feature_rank.md has it.
+CAUTION = "Effective ranks compare epochs of one layer, not layers."
 TRUST = (
-    "Compare effective ranks of one layer over epochs, not those of different layers: in small runs on CIFAR-10 their "
-    "rank correlation with linear probes was 0.8 to 1.0 over epochs in the first three layers, -0.1 to 0.5 in later "
-    "ones, and -0.6 and -0.8 across layers."
+    f"{CAUTION} In small runs on CIFAR-10 their rank correlation with linear probes was 0.8 to 1.0 over epochs in the "
+    "first three layers, -0.1 to 0.5 in later ones, and -0.6 and -0.8 across layers."
 )
 # Ranks of a tap are compared over this share of the epochs, at the end; a change by less than this factor is none.
 RECENT, CHANGE = 1 / 3, 1.03

@@ -79,7 +79,7 @@ class FeaturesTab(RunTab):
             tables,
             *([Text()] if isinstance(tables, Text) else []),
             table,
-            Text(f"{feature_quality.advice([*features, *probes])} {feature_quality.TRUST}"),
+            Text(f"{feature_quality.advice([*features, *probes])} {feature_quality.CAUTION}"),
         )
 
     def _probes(self, history: History) -> Group | Text:
