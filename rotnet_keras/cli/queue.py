@@ -69,7 +69,7 @@ def add(
             raise RecipeError(
                 "a study is no job: its runs are. Submit them with: rotnet-keras run STUDY --submit slurm"
             )
-        submit_and_tell(create_run_from_recipe(loaded, facts, name, runs_dir), submit, options)
+        submit_and_tell(create_run_from_recipe(loaded, facts, name, runs_dir), submit, options, new=True)
         return
     folder = enqueue(loaded, facts, name, runs_dir)
     names = [waiting.name for waiting in queued_runs(runs_dir)]

@@ -97,7 +97,7 @@ def run(
         facts |= submission_facts(submit, options)
     folder = create_run_from_recipe(loaded, facts, name, runs_dir)
     if submit and loaded.kind != "study":
-        submit_and_tell(folder, submit, options)
+        submit_and_tell(folder, submit, options, new=True)
         return
     if detach:
         from rotnet_keras.runs.folder import command_line

@@ -65,6 +65,8 @@ class Job:
             return f"{name} on {self.where}"
         if self.state == "pending":
             return f"{name}, pending ({self.reason})"
+        if self.cluster != "slurm":
+            return name
         return f"{name}, {'cancelled' if self.cancelled and self.state == 'gone' else self.state}"
 
 

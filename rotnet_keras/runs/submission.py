@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +70,40 @@ def submit_run(run: RunFolder, cluster: Cluster, options: SubmitOptions) -> str:
     try:
         executor = submitit.AutoExecutor(folder, cluster=cluster, **arguments)
         executor.update_parameters(**_parameters(run, path, cluster, options))
-        before = os.environ.get("PYTHONSAFEPATH")
-        os.environ["PYTHONSAFEPATH"] = "1"
-        try:
+        with _inherited_by_jobs():
             number = str(executor.submit(RunJob(path)).job_id)
-        finally:
-            if before is None:
-                del os.environ["PYTHONSAFEPATH"]
     except Exception as error:  # submitit raises what it likes, among it what sbatch said.
         raise RunError(f"{run.name} could not be submitted: {error}") from None
     note_job(path, cluster, number)
     return number
+
+
+@contextmanager
+def _inherited_by_jobs() -> Iterator[None]:
+    """Let processes that are started in the block outlive this one and its terminal.
+
+    They import nothing from the current folder, keep no terminal or pipe open, and go on when the terminal is closed.
+    """
+    safe_path = os.environ.get("PYTHONSAFEPATH")
+    sys.stdout.flush()
+    streams = {number: os.dup(number) for number in (0, 1, 2)}
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        for number in streams:
+            os.dup2(nothing, number)
+        yield
+    finally:
+        for number, stream in streams.items():
+            os.dup2(stream, number)
+            os.close(stream)
+        os.close(nothing)
+        signal.signal(signal.SIGHUP, hangup)
+        if safe_path is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = safe_path
 
 
 def _parameters(run: RunFolder, path: Path, cluster: Cluster, options: SubmitOptions) -> dict[str, Any]:
@@ -94,8 +118,8 @@ def _parameters(run: RunFolder, path: Path, cluster: Cluster, options: SubmitOpt
         "mem_gb": options.memory,
     }
     if cluster == "local":
-        local = {"local_setup": options.setup or None, "local_signal_delay_s": options.grace}
-        return {key: value for key, value in {**common, **local}.items() if value is not None}
+        local = {**common, "local_setup": options.setup or None}
+        return {key: value for key, value in local.items() if value is not None}
     slurm = {
         "slurm_job_name": run.name,
         "slurm_comment": str(path),

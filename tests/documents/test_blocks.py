@@ -69,6 +69,9 @@ def stand_ins(folder):
         "quickstart-1122-0930": "$(ls runs | grep ^quickstart-)",
         "TFDS_DATA_DIR=... ": "",
         "STUDY...": "runs/study",
+        # tests/tasks/test_slurm.py starts a Slurm.
+        "--submit slurm": "--submit local",
+        "run cifar_nin --name big": "run quickstart probe=[] --name big",
         "=DIR": f"={shared_data('tfds')}",
         "VOCdevkit/VOC2012": f'{folder}/kit data.classes=\'["bus","cat","dog"]\'',
         "run RECIPE": "run quickstart probe=[]",

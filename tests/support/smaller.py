@@ -34,5 +34,7 @@ if __name__ == "__main__":
     if arguments[:2] == ["queue", "add"]:
         arguments = arguments[1:]
     if arguments[0] in ("run", "add"):
-        sys.argv += settings_of(arguments[1], [word for word in arguments[2:] if "=" in word])
+        after_option = {arguments.index("--submit-options") + 1} if "--submit-options" in arguments else set()
+        words = [word for i, word in enumerate(arguments) if i > 1 and "=" in word and i not in after_option]
+        sys.argv += settings_of(arguments[1], words)
     main()

@@ -1,13 +1,14 @@
 """Runs as jobs of a real Slurm, which the tests start on this machine."""
 
 import json
+import signal
 import subprocess
-import sys
 
+import psutil
 import pytest
 from support.command_line import command, run_cli
 from support.slurm import slurm  # noqa: F401 - a fixture
-from support.whole_runs import assert_same_end, events_of, run_of
+from support.whole_runs import assert_same_end, events_of, run_of, wait_for, wait_for_step
 
 from rotnet_keras.runs import jobs
 
@@ -137,6 +138,25 @@ def test_a_job_that_runs_out_of_time_is_queued_again_and_goes_on(slurm, folder):
     slurm.wait(lambda: run.state() == "killed", "the run to be killed")
 
 
+@pytest.mark.long
+def test_a_local_job_that_has_to_end_goes_on_from_its_checkpoint(folder):
+    """submitit's executor for this machine, which needs no Slurm."""
+    pytest.importorskip("submitit")
+    assert run_cli("run", "tiny.toml", "--name", "whole", "train.steps=200", cwd=folder).returncode == 0
+    words = ("run", "tiny.toml", "--name", "run", "train.steps=200", "--submit", "local")
+    result = run_cli(*words, cwd=folder)
+    assert result.returncode == 0 and "Submitted run as local job" in result.stdout, result.stderr
+    run = run_of(folder, "run")
+    wait_for_step(run, 5)
+    # The parent of the run's process is the job's, which the cluster's signal goes to.
+    psutil.Process(run.facts()["pid"]).parent().send_signal(signal.SIGUSR2)
+    wait_for(lambda: run.state() == "finished", "the run to go on")
+    assert len(events_of(run, "start")) == 2 and events_of(run, "end")[0]["outcome"] == "stopped"
+    assert_same_end(run, run_of(folder, "whole"))
+    assert run_cli("run", "tiny.toml", "--name", "bad", "--submit", "local", "--submit-options", "nodes=2").returncode
+    assert not (folder / "runs" / "bad").exists()
+
+
 @pytest.mark.slow
 def test_two_tasks_of_a_job_train_together(slurm, folder):  # noqa: F811
     options = ("--submit", "slurm", "--submit-options", "partition=low,cpus=1,tasks=2,time=30")
@@ -147,4 +167,3 @@ def test_two_tasks_of_a_job_train_together(slurm, folder):  # noqa: F811
     text = run.log.read_text()
     assert run.state() == "finished", text + slurm.logs()
     assert "Process 1 of 2" in text and len(list((folder / "runs").glob("[!.]*"))) == 1
-    assert sys.executable  # The job runs this Python.
