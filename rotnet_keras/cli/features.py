@@ -76,10 +76,11 @@ def probe(
     """
     from rotnet_keras.inference.few_labels import compare_features, compute_features, read_labels
     from rotnet_keras.inference.loading import input_side
+    from rotnet_keras.runs.backbone_file import takes_values
 
     file = _backbone_file(model, runs_dir)
     side = input_side(file, size, warn)
-    label_of = dict(read_labels(labels, warn))
+    label_of = dict(read_labels(labels, warn, takes_values(file)))
     features, layer, unreadable = compute_features(file, tap, list(label_of), seed, show_progress, side, average)
     skipped = {path for path, _ in unreadable}
     classes = [label for path, label in label_of.items() if path not in skipped]
@@ -127,12 +128,14 @@ def embed(
     from rotnet_keras.inference.embeddings import SUFFIXES
     from rotnet_keras.inference.embeddings import embed as compute_features
     from rotnet_keras.inference.loading import input_side, list_image_files
+    from rotnet_keras.runs.backbone_file import takes_values
 
     require_suffix(to, SUFFIXES)
     require_parent_folder(to)
     file = _backbone_file(model, runs_dir)
     side = input_side(file, size, warn)
-    features, unreadable = compute_features(file, tap, list_image_files(images, warn), show_progress, side, average)
+    files = list_image_files(images, warn, takes_values(file))
+    features, unreadable = compute_features(file, tap, files, show_progress, side, average)
     features.save(to)
     count, length = features.values.shape
     echo(f"Wrote {to}: {count:,} images with {length:,} features each, from the layer {features.tap}.")
@@ -155,9 +158,11 @@ def alike(features: Path, images: tuple[Path, ...], top: int, page: Path | None,
     require_parent_folder(page)
     from rotnet_keras.inference.embeddings import find_similar, load_features
     from rotnet_keras.inference.loading import check_values
+    from rotnet_keras.runs.backbone_file import takes_values
 
     known = load_features(features)
-    check_values(images, warn)
+    if not takes_values(Path(known.backbone)):
+        check_values(images, warn)
     matches = find_similar(known, images, top)
     if page:
         from rotnet_keras.inference.pages import similar_page

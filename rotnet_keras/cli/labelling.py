@@ -92,9 +92,10 @@ def duplicates(
     require_file(file)
     from rotnet_keras.inference.loading import list_image_files
 
-    files, train = list_image_files(images or between or (), warn), None
+    # Values of any range are brought to one brightness and contrast here.
+    files, train = list_image_files(images or between or (), warn, deep=True), None
     if between:
-        parts = [list_image_files([part]) for part in between]
+        parts = [list_image_files([part], deep=True) for part in between]
         known = set(map(str, files))
         files = [each for part in parts for each in part if str(each) in known]
         train = sum(str(each) in known for each in parts[0])
@@ -236,8 +237,9 @@ def predict(
     top = min(top, len(known_card(file, names).classes))
     from rotnet_keras.inference.loading import list_image_files
     from rotnet_keras.inference.partial_results import PartialResults
+    from rotnet_keras.runs.backbone_file import takes_values
 
-    files = list_image_files(images, warn)
+    files = list_image_files(images, warn, takes_values(file))
     from rotnet_keras.inference.prediction import (
         load_classifier,
         predict_files,

@@ -107,11 +107,11 @@ def upright(
     source = find_model(network, runs_dir)
     from rotnet_keras.inference.loading import list_image_files
 
-    files = list_image_files(images, warn)
+    files = list_image_files(images, warn, _takes_values(source))
     from rotnet_keras.inference.corrections import find_corrections, summarize
     from rotnet_keras.inference.orientation import predict
 
-    model, temperature, uncalibrated = _calibrated_model(source)
+    model, temperature, uncalibrated = _calibrated_model(source, half_turn=True)
     predictions = predict(model, files, show_progress)
     album = find_corrections(predictions, temperature, min_confidence, prior, spoil_cost)
     corrections = album.images
@@ -203,7 +203,7 @@ def measure_upright(
     source = find_model(network, runs_dir)
     from rotnet_keras.inference.loading import list_image_files
 
-    files = list_image_files(images, warn)
+    files = list_image_files(images, warn, _takes_values(source))
     from rotnet_keras.inference.orientation_metrics import measure
     from rotnet_keras.runs.zoo import calibration_source
 
@@ -261,7 +261,7 @@ def anomalies(
     source = find_model(model, runs_dir)
     from rotnet_keras.inference.loading import list_image_files
 
-    listed, unusual = list_image_files(images, warn), list_image_files(against, warn)
+    listed, unusual = (list_image_files(paths, warn, _takes_values(source)) for paths in (images, against))
     known_unusual = {file.resolve() for file in unusual}
     files = [file for file in listed if file.resolve() not in known_unusual]
     if len(files) < len(listed):
@@ -287,18 +287,22 @@ def anomalies(
     echo_skipped(predictions.unreadable)
 
 
-def _calibrated_model(source: "Path | RunFolder") -> "tuple[OrientationModel, float, str]":
+def _calibrated_model(source: "Path | RunFolder", half_turn: bool = False) -> "tuple[OrientationModel, float, str]":
     """A model, the temperature that calibrates it, and why there is none; empty where there is one.
+
+    Args:
+        source: of the model.
+        half_turn: whether it may predict 0 and 180 degrees alone.
 
     Raises:
         DataError: the model predicts other angles than 0, 90, 180 and 270 degrees.
     """
-    from rotnet_keras.inference.orientation import calibrate_temperature, load_orientation_model
+    from rotnet_keras.inference.orientation import HALF_TURN, calibrate_temperature, load_orientation_model
     from rotnet_keras.models.rotation import RIGHT_ANGLES
     from rotnet_keras.runs.zoo import load_card
 
     model = load_orientation_model(source)
-    if model.angles != RIGHT_ANGLES:
+    if model.angles != RIGHT_ANGLES and not (half_turn and model.angles == HALF_TURN):
         name = source if isinstance(source, Path) else source.name
         raise DataError(f"{name}: expected a model that predicts 0, 90, 180 and 270 degrees, got {model.angles}")
     if isinstance(source, Path):
@@ -310,6 +314,13 @@ def _calibrated_model(source: "Path | RunFolder") -> "tuple[OrientationModel, fl
         return model, calibrate_temperature(source, model), ""
     except DataError as error:
         return model, 1.0, str(error)
+
+
+def _takes_values(source: "Path | RunFolder") -> bool:
+    """Whether a model takes the numbers of files with more than 8 bits as they are."""
+    from rotnet_keras.runs.backbone_file import takes_values
+
+    return takes_values(source if isinstance(source, Path) else source.export / "rotnet.keras")
 
 
 def _rotate_file(correction: "Correction", write: str) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from rotnet_keras.config.architectures import ARCHITECTURES, BackboneName
+from rotnet_keras.config.shapes import CropShape, Shape
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -41,14 +42,25 @@ class Data(Section):
         None, description="Folder of prepared TensorFlow Datasets; the environment's TFDS_DATA_DIR by default."
     )
     download: bool = Field(False, description="Let TensorFlow Datasets download a data set that is missing.")
-    size: int | None = Field(
+    size: Shape = Field(
         None,
-        ge=8,
-        le=1024,
-        description="Side of the images in pixels: the short side is resized to it and the central square is kept.",
+        description="Side of the images in pixels: the short side is resized to it and the central square is kept. "
+        "[height, width] for images that are no squares, with rotation.angles = [0, 180].",
+    )
+    fit: Literal["crop", "stretch", "letterbox"] = Field(
+        "crop",
+        description="How images become as large as `size`: resized to cover it, of which the central part is kept "
+        "(crop); both sides resized (stretch); or resized to lie within it, between bars (letterbox).",
+    )
+    shown: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None,
+        min_length=1,
+        max_length=3,
+        description="Channels, from 0 on, that reports show as red, green and blue, or one as grey; the first three by "
+        "default.",
     )
     channels: Literal[1, 3] | None = Field(
-        None, description="1 for grey images, 3 for RGB; as the files are by default."
+        None, description="1 for grey images, 3 for RGB; as the files are by default, with any number of channels."
     )
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="Share of the training images held out for validation where the data have no such split."
@@ -63,10 +75,11 @@ class Data(Section):
     )
     mean: list[float] | None = Field(
         None,
-        description="Mean of each channel, 0 to 255; published for CIFAR-10 and ImageNet, else measured, by default.",
+        description="Mean of each channel, 0 to 255; published for CIFAR-10 and ImageNet, else measured, by default. "
+        "In the numbers of the files for images with more than 8 bits.",
     )
     std: list[PositiveFloat] | None = Field(
-        None, description="Standard deviation of each channel on the scale 0 to 255; defaults as for `mean`."
+        None, description="Standard deviation of each channel on the scale of `mean`; defaults as for `mean`."
     )
     splits: Splits = Splits()
 
@@ -104,8 +117,8 @@ class Augment(Section):
     """Random changes to a training image, made before it is rotated: a later flip would swap 90 and 270 degrees."""
 
     pad: int = Field(0, ge=0, le=64, description="Pixels of zeros added on every side before the random crop.")
-    crop: int | None = Field(
-        None, ge=8, description="Side of the random crop in pixels; the images' own side by default."
+    crop: CropShape = Field(
+        None, description="Side of the random crop in pixels, or [height, width]; the images' own by default."
     )
     area: list[float] | None = Field(
         None,

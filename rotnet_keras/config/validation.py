@@ -7,11 +7,15 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from rotnet_keras.config.renamed_keys import Location
-from rotnet_keras.config.schema import Head, Start
-from rotnet_keras.config.sections import AnnotatedData, Augment, Backbone, Data, Devices, Section, Train
+from rotnet_keras.config.schema import Auxiliary, Head, Start
+from rotnet_keras.config.sections import AnnotatedData, Augment, Backbone, Data, Devices, Rotation, Section, Train
+from rotnet_keras.config.shapes import sides_of
 from rotnet_keras.config.study import StudyRecipe
 
 S = TypeVar("S", bound=Section)
+
+# Angles that leave the height and the width of an image as they are.
+HALF_TURNS = {0, 180}
 
 
 def cross_section_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:
@@ -75,9 +79,35 @@ def cross_section_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str
     if augment and data and augment.pad and (isinstance(data, AnnotatedData) or data.whole):
         remedy = "leave pad out" if isinstance(data, AnnotatedData) else "leave augment.pad or data.whole out"
         yield ("augment", "pad"), f"pad: crops from whole images cannot be padded; {remedy}"
-    if augment and data and augment.crop and data.size and augment.crop > data.size + 2 * augment.pad:
-        largest = data.size + 2 * augment.pad
-        yield ("augment", "crop"), f"crop: expected at most data.size + 2 * augment.pad = {largest}, got {augment.crop}"
+    if augment and data and augment.crop and data.size:
+        largest = [side + 2 * augment.pad for side in sides_of(data.size)]
+        if any(side > most for side, most in zip(sides_of(augment.crop), largest, strict=True)):
+            most = largest[0] if isinstance(data.size, int) else largest
+            yield (
+                ("augment", "crop"),
+                f"crop: expected at most data.size + 2 * augment.pad = {most}, got {augment.crop}",
+            )
+    if augment and data:
+        yield from _rectangle_errors(values, augment.crop or data.size)
+
+
+def _rectangle_errors(values: dict[str, Any], size: int | list[int] | None) -> Iterator[tuple[Location, str]]:
+    """Yield a problem where images that are no squares would be rotated by other angles than 0 and 180 degrees."""
+    if size is None or len(set(sides_of(size))) == 1:
+        return
+    section = "rotation"
+    found: Rotation | Auxiliary | None = None
+    if values.get("kind") == "pretrain":
+        found = _section(Rotation, values.get("rotation", {}))
+    elif values.get("kind") == "classify" and "auxiliary" in values:
+        section, found = "auxiliary", _section(Auxiliary, values["auxiliary"])
+    if found and not set(found.angles) <= HALF_TURNS:
+        height, width = sides_of(size)
+        yield (
+            (section, "angles"),
+            f"{section}.angles: images of {height} x {width} pixels are no squares, and {found.angles} would exchange "
+            f"height and width: set {section}.angles = [0, 180], or a square data.size or augment.crop",
+        )
 
 
 def _pretraining_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str]]:

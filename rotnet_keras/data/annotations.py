@@ -17,6 +17,7 @@ from rotnet_keras.config.sections import AnnotatedData
 from rotnet_keras.data import decoding
 from rotnet_keras.data.boxes import Boxes, check_objects
 from rotnet_keras.data.boxes import BrokenAnnotation as BrokenAnnotation
+from rotnet_keras.data.crops import Fit
 from rotnet_keras.data.folders import FolderImages
 from rotnet_keras.data.image_files import SIDEWAYS, UnreadableImage, decoded, open_image, transpose, upright_corners
 from rotnet_keras.data.layout import FileList
@@ -329,7 +330,7 @@ def _read_voc_folder(
             files,
             np.arange(len(files)),
             shapes=np.array(shapes, np.int32).reshape(-1, 2),
-            size=data.size,
+            fit=Fit.of(data.size),
             channels=3,
             whole=True,
             report=notes.append,
@@ -365,7 +366,7 @@ def _read_tfds(
         ) from None
     splits = {}
     for split, asked in tfds_splits(info, data.splits).items():
-        options = {"size": data.size, "channels": 3, "whole": True, "report": notes.append}
+        options = {"fit": Fit.of(data.size), "channels": 3, "whole": True, "report": notes.append}
         store, _ = open_split_records(info, asked, ("image", None), options, progress, broken)
         rows, objects = [], []
         for row in range(store.shape[0]):

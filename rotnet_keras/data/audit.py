@@ -5,7 +5,7 @@ import os
 import statistics
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -16,12 +16,20 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras.config.sections import Data
-from rotnet_keras.data.decoding import Header, UnreadableImage, highest_value, read_header, read_image
+from rotnet_keras.data.crops import fit_of
+from rotnet_keras.data.decoding import Header, UnreadableImage, read_header, read_image
 from rotnet_keras.data.layout import FileList
 from rotnet_keras.data.npz import UNLABELLED, array_names, check_arrays, read_array_header
 from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, FolderSource, TfdsSource, find_source
 from rotnet_keras.data.stores import Progress
 from rotnet_keras.data.tfds_metadata import MOST_BYTES
+from rotnet_keras.data.values.samples import (
+    channels_and_depth,
+    check_depth,
+    sampled_headers,
+    sampled_values,
+    values_sentence,
+)
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import parse_json, read_file
 from rotnet_keras.text import first_few
@@ -30,10 +38,6 @@ from rotnet_keras.text import first_few
 DECODED_FILES = 2000
 # Side of the images of a folder in pixels where the recipe sets none.
 DEFAULT_SIZE = 64
-# Files of each split whose channels and bits are looked at before a run starts.
-SAMPLE = 200
-# 16-bit files whose values need no more bits than this hold data of 12 or 14 bits.
-FEW_BITS = 14
 # Side in pixels that files are decoded at.
 DECODED_SIDE = 32
 # Files that are read between two reports of progress.
@@ -52,13 +56,14 @@ class ImageAudit:
         classes: number of training images of each class; empty without labels.
         short_sides: the shortest, the median and the longest short side of the images, in pixels.
         square: whether all images are squares.
-        channels: 1 or 3 for image files, any number for arrays.
+        channels: of the images.
         types: number of files by suffix, or of an array's images by dtype.
         unreadable: files that cannot be read, each with the reason.
         decoded: number of files that were decoded; of the others only the header was read.
         duplicates: groups of files with equal contents.
         in_several_splits: number of these groups whose files are in several splits.
         exif_rotated: number of files whose EXIF tag says that they must be rotated or mirrored.
+        deep: whether the images have more than 8 bits, whose numbers are kept.
         understood: how the layout, the splits and the values were understood, and what is left out.
     """
 
@@ -74,6 +79,7 @@ class ImageAudit:
     duplicates: list[list[str]] = field(default_factory=list)
     in_several_splits: int = 0
     exif_rotated: int = 0
+    deep: bool = False
     understood: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -112,36 +118,29 @@ def understand(data: Data) -> list[tuple[str, str]]:
     """
     source = find_source(data)
     if isinstance(source, ArraySource):
-        return check_arrays(source)
-    return _check_folder(source) if isinstance(source, FolderSource) else _describe_prepared(source, data)
+        said = check_arrays(source)
+    else:
+        said = _check_folder(source) if isinstance(source, FolderSource) else _describe_prepared(source, data)
+    fit = fit_of(data)
+    return said if fit is None or fit.usual else [*said, ("size", fit.sentence())]
 
 
-def default_shape(data: Data) -> tuple[int | None, int | None]:
-    """Return the side and the channels that images have where a recipe sets neither; None where they may have any.
+def default_shape(data: Data) -> tuple[tuple[int, int] | None, int | None]:
+    """Return height and width, and the channels, that images have where a recipe sets none; None for any.
 
     Raises:
         DataError: the data are missing, or damaged.
     """
     source = find_source(data)
     if isinstance(source, FolderSource):
-        return None, sampled_channels(source)
+        return None, sampled_values(source)[0]
     if isinstance(source, ArraySource):
         with _open_arrays(source.path) as (archive, arrays):
             pixels, _ = array_names(list(arrays))["train"]
             _, height, width, *channels = read_array_header(archive, f"{pixels}.npy")[0]
-        return (height if height == width else None), (channels or [1])[0]
+        return (height, width), (channels or [1])[0]
     tall, wide, known = _prepared_shape(source)
-    return (tall if tall == wide else None), known
-
-
-def sampled_channels(source: FolderSource) -> int:
-    """Return 1 if every file of a sample is grey, else 3."""
-    files = source.splits["train"]
-    found = set()
-    for i in range(0, len(files), max(1, len(files) // SAMPLE)):
-        with suppress(UnreadableImage):
-            found.add(read_header(files[i]).channels)
-    return max(found, default=1)
+    return (None if tall is None or wide is None else (tall, wide)), known
 
 
 def _describe_prepared(source: TfdsSource, data: Data) -> list[tuple[str, str]]:
@@ -201,54 +200,24 @@ def _check_folder(source: FolderSource) -> list[tuple[str, str]]:
     Raises:
         DataError: 16-bit files use so few of their values that they would become nearly black.
     """
-    headers = [
-        header
-        for header, _ in check_depth(
-            source.splits.values(),
+    found = sampled_headers(source.splits.values())
+    headers = [header for header, _ in found]
+    _, deep = channels_and_depth([header for header, _ in sampled_headers([source.splits["train"]])], source.root)
+    if not deep:
+        check_depth(
+            found,
             f"data.name: the values of the 16-bit files in {source.root}",
-            "or put the images into an .npz file, whose values are scaled from their own range",
+            "or put them into a folder of their own, where their values are kept as they are",
         )
-    ]
-    channels = Counter({1: "grey", 3: "colour"}[header.channels] for header in headers)
-    bits = sorted({header.bits for header in headers})
+    channels = Counter(
+        {1: "grey", 3: "colour"}.get(header.channels, f"{header.channels} channels") for header in headers
+    )
     return [
         *source.understood,
         ("channels", " and ".join(channels) or "no file of a sample can be read"),
-        ("values", " and ".join(f"{each} bits" for each in bits) + (", 16 are divided by 257" if 16 in bits else "")),
+        ("values", values_sentence(headers, deep)),
         ("left out", "; ".join(source.left_out.lines()) or "nothing"),
     ]
-
-
-def check_depth(groups: Iterable[FileList | Sequence[Path]], what: str, otherwise: str) -> list[tuple[Header, Path]]:
-    """Check the values of a sample of the image files of each group, as they are there before they are scaled.
-
-    Args:
-        groups: the files, such as those of each split.
-        what: whose values they are, for the error.
-        otherwise: what to do instead of multiplying them, for the error.
-
-    Returns:
-        The header and the path of each file of the sample that can be read.
-
-    Raises:
-        DataError: 16-bit files use so few of their values that they would become nearly black.
-    """
-    found: list[tuple[Header, Path]] = []
-    for files in groups:
-        for i in range(0, len(files), max(1, len(files) // SAMPLE)):
-            with suppress(UnreadableImage):
-                found.append((read_header(files[i]), files[i]))
-    highest = 0
-    for header, file in found:
-        if header.bits > 8:
-            with suppress(UnreadableImage):
-                highest = max(highest, highest_value(file))
-    if highest and highest.bit_length() <= FEW_BITS:
-        raise DataError(
-            f"{what} go up to {highest:,} of 65,535, so they would become 0 to {highest // 257} of 255. Multiply them "
-            f"by {65535 // (2 ** highest.bit_length() - 1)}, {otherwise}"
-        )
-    return found
 
 
 def _audit_folder(source: FolderSource, progress: Progress) -> ImageAudit:
@@ -277,7 +246,8 @@ def _audit_folder(source: FolderSource, progress: Progress) -> ImageAudit:
         classes=dict(sorted(classes.items())),
         short_sides=_sides([min(header.width, header.height) for header in headers]),
         square=all(header.width == header.height for header in headers),
-        channels=max(header.channels for header in headers),
+        channels=sampled_values(source)[0],
+        deep=sampled_values(source)[1],
         types=dict(Counter(file.suffix.lower()[1:] for files in source.splits.values() for file in files)),
         unreadable=unreadable,
         decoded=decoded,
@@ -296,7 +266,7 @@ def _read_headers(files: FileList, split: str, progress: Progress) -> tuple[list
         try:
             header = read_header(files[position])
             if position % every == 0:
-                read_image(files[position], DECODED_SIDE, header.channels)
+                read_image(files[position], DECODED_SIDE, header.channels, deep=header.deep)
             return header
         except UnreadableImage as error:
             return str(error)

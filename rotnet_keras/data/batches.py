@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras.config.sections import Augment
-from rotnet_keras.data.crops import random_crops, random_resized_crops
+from rotnet_keras.data.crops import Fit, random_crops, random_resized_crops
 from rotnet_keras.data.decoding import crop_array
 from rotnet_keras.data.lazy_images import LazyImages
 from rotnet_keras.data.stores import Split
+from rotnet_keras.data.values.ranges import ValueRange
 from rotnet_keras.engine import tf
 
 PARALLEL_LOADS = 2
@@ -27,9 +28,9 @@ MakeArrays = Callable[[np.ndarray, np.random.Generator, np.ndarray | slice], lis
 MAX_ASPECT = 4 / 3
 
 
-def crop_size(augment: Augment, image_size: int) -> int:
-    """Return the side in pixels of the images that are rotated and given to the model."""
-    return augment.crop or image_size
+def crop_shape(augment: Augment, image_shape: Sequence[int]) -> tuple[int, int]:
+    """Return height and width in pixels of the images that are rotated and given to the model."""
+    return Fit.of(augment.crop or tuple(image_shape[:2])).shape
 
 
 def load_augmented(
@@ -46,7 +47,7 @@ def load_augmented(
         part: the M of the N images to return; they are the same as if all were returned.
 
     Returns:
-        (M, T, T, C) uint8, T = `crop_size`.
+        (M, H, W, C) in the type of the images, with `crop_shape`.
     """
     crops = _load_crops(split, positions, augment, rng, part)
     flips = (rng.random(len(positions)) < (0.5 if augment.flip else 0.0))[part]
@@ -57,35 +58,55 @@ def load_augmented(
 def _load_crops(
     split: Split, positions: np.ndarray, augment: Augment, rng: np.random.Generator, part: np.ndarray | slice
 ) -> np.ndarray:
-    size, pad, store = crop_size(augment, split.store.shape[1]), augment.pad, split.store
+    pad, store = augment.pad, split.store
+    size = crop_shape(augment, store.shape[1:])
+    tall, wide = size
     rows = split.rows[positions]
     if isinstance(store, LazyImages) and not pad:
         frames = store.frames(rows)
         if augment.area:
-            boxes = random_resized_crops(frames, augment.area, MAX_ASPECT, rng)
+            boxes = random_resized_crops(frames, augment.area, MAX_ASPECT, rng, wide / tall)
         else:
             boxes = random_crops(frames, size, rng)
         return store.crops(rows[part], boxes[part], size)
     images = split.images(positions[part])
     if augment.area:
         frames = np.tile([0.0, 0.0, *images.shape[1:3]], (len(positions), 1))
-        boxes = random_resized_crops(frames, augment.area, MAX_ASPECT, rng)[part]
+        boxes = random_resized_crops(frames, augment.area, MAX_ASPECT, rng, wide / tall)[part]
         pairs = zip(images, boxes.tolist(), strict=True)
-        return np.stack([crop_array(image, images.shape[1], tuple(box), size) for image, box in pairs])
-    corners = rng.integers(0, store.shape[1] + 2 * pad - size + 1, (len(positions), 2))[part]
-    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
+        return np.stack([crop_array(image, images.shape[1:3], tuple(box), size) for image, box in pairs])
+    down, across = store.shape[1] + 2 * pad - tall + 1, store.shape[2] + 2 * pad - wide + 1
+    # One limit for both draws other numbers than two equal ones.
+    limit = down if down == across else np.array([down, across])
+    corners = rng.integers(0, limit, (len(positions), 2))[part]
+    padded = _padded(images, pad, pad, split.values)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, size, axis=(1, 2))
     return windows[np.arange(len(images)), corners[:, 0], corners[:, 1]].transpose(0, 2, 3, 1)
 
 
-def center_crop(images: np.ndarray, augment: Augment) -> np.ndarray:
-    """Return the central crops that evaluation uses: (N, T, T, C) uint8, T = `crop_size`."""
-    size = crop_size(augment, images.shape[1])
-    if size > images.shape[1]:
-        pad = -(-(size - images.shape[1]) // 2)
-        images = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    start = (images.shape[1] - size) // 2
-    return images[:, start : start + size, start : start + size]
+def center_crop(images: np.ndarray, augment: Augment, values: ValueRange | None = None) -> np.ndarray:
+    """Return the central crops that evaluation uses: (N, H, W, C), see `crop_shape`.
+
+    Args:
+        values: the range of values that are no bytes.
+    """
+    tall, wide = crop_shape(augment, images.shape[1:])
+    down, across = (max(0, -(-(a - b) // 2)) for a, b in zip((tall, wide), images.shape[1:3], strict=True))
+    images = _padded(images, down, across, values)
+    top, left = (images.shape[1] - tall) // 2, (images.shape[2] - wide) // 2
+    return images[:, top : top + tall, left : left + wide]
+
+
+def _padded(images: np.ndarray, down: int, across: int, values: ValueRange | None) -> np.ndarray:
+    """Return images with borders of zeros, or of the lowest value in the range of what are no bytes."""
+    if not down and not across:
+        return images
+    _, height, width, _ = images.shape
+    padded = np.zeros((len(images), height + 2 * down, width + 2 * across, images.shape[3]), images.dtype)
+    if values is not None:
+        padded += np.asarray(values.low, images.dtype)
+    padded[:, down : down + height, across : across + width] = images
+    return padded
 
 
 def positions_of_step(count: int, batch: int, seed: int, step: int) -> np.ndarray:
@@ -179,7 +200,7 @@ def training_batches(
     labelled: bool = False,
     replicas: Replicas | None = None,
 ) -> tf.data.Dataset:
-    """Return batches (N, T, T, C) uint8 of augmented, unrotated images for the steps from `first` up to `last`.
+    """Return batches (N, H, W, C) of augmented, unrotated images for the steps from `first` up to `last`.
 
     Args:
         batch: images in a batch, N of all but the last one of an epoch.
@@ -205,7 +226,7 @@ def training_batches(
 def evaluation_batches(
     split: Split, augment: Augment, *, batch: int, view: tuple[int, int] | None = None, labelled: bool = False
 ) -> tf.data.Dataset:
-    """Return batches (N, T, T, C) uint8 of all images of a split in order.
+    """Return batches (N, H, W, C) of all images of a split in order.
 
     Args:
         view: (seed, number) of a random crop and flip of each image; central crops by default.
@@ -216,7 +237,7 @@ def evaluation_batches(
     def fetch(first: int) -> list[np.ndarray]:
         positions = np.arange(first, min(first + batch, len(split)))
         if view is None:
-            images = center_crop(split.images(positions), augment)
+            images = center_crop(split.images(positions), augment, split.values)
         else:
             images = load_augmented(split, positions, augment, np.random.default_rng((*view, first)))
         return [images] if labels is None else [images, labels[positions]]
@@ -258,6 +279,6 @@ def _batches_of_numbers(
 
 
 def _specs(split: Split, augment: Augment, labels: np.ndarray | None) -> list[Spec | None]:
-    size, channels = crop_size(augment, split.store.shape[1]), split.store.shape[3]
+    shape = *crop_shape(augment, split.store.shape[1:]), split.store.shape[3]
     of_labels: list[Spec] = [] if labels is None else [(labels.shape[1:], tf.int64)]
-    return [((size, size, channels), tf.uint8), *of_labels]
+    return [(shape, tf.as_dtype(split.store.dtype)), *of_labels]

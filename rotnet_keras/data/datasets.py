@@ -1,7 +1,7 @@
 """Loading data sets: splits for training, validation and test, with class names and channel statistics."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from rotnet_keras.data.npz import UNLABELLED, read_arrays
 from rotnet_keras.data.sources import EMBEDDED, ArraySource, FolderSource, TfdsSource, find_source
 from rotnet_keras.data.stores import Progress, Split
 from rotnet_keras.data.tfds import read_tfds
+from rotnet_keras.data.values.ranges import DIGITS, MOST_IMAGES, MOST_VALUES, ValueRange, displayed, measure_range
 from rotnet_keras.errors import DataError
 
 # Mean and standard deviation per channel on the scale 0 to 255: CIFAR-10's from the paper's code, ImageNet's from
@@ -34,12 +35,13 @@ class Dataset:
         train: the training images.
         validation, test: None if there is no such split.
         class_names: empty for images without labels.
-        mean, std: per channel, on the scale 0 to 255.
+        mean, std: per channel, on the scale of the images: 0 to 255, or the numbers of files with more bits.
         fingerprint: changes when the data do.
         old_fingerprint: computes it as earlier versions did; None where the form never changed.
         notes: sentences for the user about skipped files, held-out splits and scaled values; more are added during
             training if files turn out to be damaged.
         resampled: whether the pixels depend on how files are decoded and resampled, which `decoding.DECODER` numbers.
+        shown: the channels that people see as red, green and blue; the first three by default.
     """
 
     name: str
@@ -53,16 +55,33 @@ class Dataset:
     notes: list[str] = field(default_factory=list)
     old_fingerprint: Callable[[], str] | None = None
     resampled: bool = False
+    shown: Sequence[int] | None = None
+
+    @property
+    def values(self) -> ValueRange | None:
+        """The range of the values of images with more than 8 bits; None for bytes."""
+        return self.train.values
+
+    def displayed(self, images: np.ndarray) -> np.ndarray:
+        """Return images (N, H, W, C) of the data set as people see them: (N, H, W, 1 or 3) uint8."""
+        return displayed(images, self.values, self.shown)
+
+    def levels(self, images: np.ndarray) -> np.ndarray:
+        """Return all channels of images (N, H, W, C) of the data set as uint8."""
+        return images if self.values is None else np.rint(self.values.scaled(images)).astype(np.uint8)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the images: (S, S, C)."""
+        """Height, width and channels of the images."""
         _, height, width, channels = self.train.store.shape
         return height, width, channels
 
 
 def load(
-    data: Data, progress: Progress = lambda what, done, total: None, kept: dict[str, str] | None = None
+    data: Data,
+    progress: Progress = lambda what, done, total: None,
+    kept: dict[str, str] | None = None,
+    values: ValueRange | None = None,
 ) -> Dataset:
     """Load a data set.
 
@@ -71,6 +90,7 @@ def load(
         progress: called now and then while images are read.
         kept: where each split's decoded images are kept, as an earlier start chose: "memory", "disk" or "none". It
             receives the choices that are made now.
+        values: the range of the values of images with more than 8 bits, as an earlier start measured it.
 
     Raises:
         DataError: there are no training images, or the images do not fit together.
@@ -95,6 +115,14 @@ def load(
         notes.append(f"{missing:,} of {len(class_names):,} classes have no training images")
     if data.name in EMBEDDED and Path(data.name).is_dir():
         notes.append(f"data.name: {data.name!r} is the data set of this package; the folder here is ./{data.name}")
+    if splits["train"].store.dtype != np.uint8:
+        values = values or _measure_range(splits["train"])
+        splits = {name: replace(split, values=values) for name, split in splits.items()}
+    if data.shown and max(data.shown) >= splits["train"].store.shape[-1]:
+        raise DataError(
+            f"data.shown: expected channels below {splits['train'].store.shape[-1]}, the number of channels, got "
+            f"{data.shown}"
+        )
     mean, std = _statistics(data, splits["train"], isinstance(source, TfdsSource))
     return Dataset(
         name=data.name,
@@ -108,6 +136,7 @@ def load(
         notes=notes,
         old_fingerprint=old_fingerprint,
         resampled=resampled,
+        shown=data.shown,
     )
 
 
@@ -171,14 +200,31 @@ def _statistics(data: Data, train: Split, of_tfds: bool) -> tuple[list[float], l
     return [float(m) for m in mean], [float(s) for s in std]
 
 
+def _evenly_spaced(train: Split) -> Iterator[np.ndarray]:
+    """Yield at most 10,000 evenly spaced training images, 256 at a time."""
+    step = max(1, len(train) // MOST_IMAGES)
+    for start in range(0, len(train), 256 * step):
+        yield train.images(slice(start, start + 256 * step, step))
+
+
+def _measure_range(train: Split) -> ValueRange:
+    count = -(-len(train) // max(1, len(train) // MOST_IMAGES)) * int(np.prod(train.store.shape[1:3]))
+    every = max(1, -(-count // MOST_VALUES))
+    return measure_range([images.reshape(-1, images.shape[-1])[::every] for images in _evenly_spaced(train)])
+
+
 def _measure_statistics(train: Split) -> tuple[list[float], list[float]]:
-    """Measure mean and standard deviation per channel on at most 10,000 evenly spaced training images."""
-    step = max(1, len(train) // 10_000)
+    """Measure mean and standard deviation per channel on evenly spaced training images.
+
+    Of values that are no bytes, those outside their range are taken for its ends.
+    """
+    if train.values is not None:
+        return _scaled_statistics(train, train.values)
     count = 0.0
     total = np.zeros(train.store.shape[-1])
     squares = np.zeros(train.store.shape[-1])
-    for start in range(0, len(train), 256 * step):
-        pixels = train.images(slice(start, start + 256 * step, step)).astype(np.float64)
+    for images in _evenly_spaced(train):
+        pixels = images.astype(np.float64)
         count += pixels[..., 0].size
         total += pixels.sum((0, 1, 2))
         squares += (pixels**2).sum((0, 1, 2))
@@ -186,3 +232,17 @@ def _measure_statistics(train: Split) -> tuple[list[float], list[float]]:
     # At least 1, so that a constant channel is not divided by zero.
     std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))
     return mean.round(3).tolist(), std.round(3).tolist()
+
+
+def _scaled_statistics(train: Split, values: ValueRange) -> tuple[list[float], list[float]]:
+    """Measure mean and standard deviation per channel of values that are no bytes, in their own numbers."""
+    count, total, squares = 0, np.zeros(len(values.low)), np.zeros(len(values.low))
+    for images in _evenly_spaced(train):
+        pixels = values.scaled(images).astype(np.float64)
+        count += pixels[..., 0].size
+        total += pixels.sum((0, 1, 2))
+        squares += (pixels**2).sum((0, 1, 2))
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))
+    in_numbers = mean * values.span / 255 + values.low, std * values.span / 255
+    return [[float(f"{each:.{DIGITS}g}") for each in numbers] for numbers in in_numbers]  # type: ignore[return-value]

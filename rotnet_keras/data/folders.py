@@ -11,12 +11,14 @@ import numpy as np
 
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data import decoding
-from rotnet_keras.data.audit import DEFAULT_SIZE, sampled_channels
+from rotnet_keras.data.audit import DEFAULT_SIZE
+from rotnet_keras.data.crops import fit_of
 from rotnet_keras.data.image_files import max_bytes
 from rotnet_keras.data.layout import FileList
 from rotnet_keras.data.lazy_images import LazyImages
 from rotnet_keras.data.sources import FolderSource
-from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, decode_and_store, place_of
+from rotnet_keras.data.stores import BYTES, NAMED, NUMBERS, Decoded, Progress, Split, Store, decode_and_store, place_of
+from rotnet_keras.data.values.samples import sampled_values
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import read_file
 from rotnet_keras.text import first_few
@@ -72,22 +74,26 @@ def read_folder(
     Raises:
         DataError: no file for training can be read.
     """
-    size = data.size or DEFAULT_SIZE
-    channels = data.channels or sampled_channels(source)
+    fit = fit_of(data, DEFAULT_SIZE)
+    assert fit is not None
+    channels, deep = sampled_values(source)
+    channels = data.channels or channels
+    options: dict[str, Any] = {"fit": fit, "channels": channels, "deep": deep}
+    dtype = NUMBERS if deep else BYTES
     splits = {}
     store: Store
     for split, files in source.splits.items():
-        shape = (size, size, channels)
-        cache = place_of(split, len(files), shape, data, kept)
+        shape = (*fit.shape, channels)
+        cache = place_of(split, len(files), shape, data, kept, dtype)
         every_label = np.array(source.labels.get(split, []), np.int64)
         if cache == "none":
-            lazy, bad = _open_lazily(files, size, channels, data.whole, progress, split, notes)
+            lazy, bad = _open_lazily(files, progress, split, notes, whole=data.whole, **options)
             labels = every_label[lazy.positions] if source.class_names else None
             store = lazy
         else:
-            fill = partial(_decode_all, files, every_label, size, channels, progress, split)
-            key = f"{fingerprint}-{split}-{size}-{channels}-{decoding.DECODER}"
-            store, stored_labels, bad = decode_and_store(len(files), shape, fill, cache, key)
+            fill = partial(_decode_all, files, every_label, progress, split, options)
+            key = f"{fingerprint}-{split}-{fit.key()}-{channels}-{'values-' * deep}{decoding.DECODER}"
+            store, stored_labels, bad = decode_and_store(len(files), shape, fill, cache, key, dtype)
             labels = stored_labels if source.class_names else None
         if bad:
             reasons = [f"{files[i].relative_to(source.root)} ({why})" for i, why in bad]
@@ -98,22 +104,25 @@ def read_folder(
         if not store.shape[0]:
             if split != "train":
                 continue
-            raise DataError(f"{source.root}: none of the {len(files)} image files can be read")
+            why = f": {files[bad[0][0]].name}: {bad[0][1]}" if bad else ""
+            raise DataError(f"{source.root}: none of the {len(files)} image files can be read{why}")
         splits[split] = Split(store, np.arange(store.shape[0]), labels)
     notes += source.left_out.warnings()
     return splits, source.class_names
 
 
 def _open_lazily(
-    files: FileList, size: int, channels: int, whole: bool, progress: Progress, split: str, notes: list[str]
+    files: FileList, progress: Progress, split: str, notes: list[str], **options: Any
 ) -> tuple[FolderImages, list[tuple[int, str]]]:
     """Read the headers of all files; return a store of the readable ones, and (position, reason) of the others."""
 
     def read(position: int) -> decoding.Header | str:
         try:
-            return decoding.read_header(files[position])
+            header = decoding.read_header(files[position])
         except decoding.UnreadableImage as error:
             return str(error)
+        why = decoding.misfit(header, options["channels"], options["deep"])
+        return why or header
 
     shapes = np.ones((len(files), 2), np.int32)
     bad: list[tuple[int, str]] = []
@@ -127,21 +136,20 @@ def _open_lazily(
                     shapes[i] = header.width, header.height
             progress(f"reading the headers of {split} images", chunk[-1] + 1, len(files))
     readable = np.delete(np.arange(len(files)), [i for i, _ in bad])
-    options = {"size": size, "channels": channels, "whole": whole, "report": notes.append}
-    return FolderImages(files, readable, shapes=shapes[readable], **options), bad
+    return FolderImages(files, readable, shapes=shapes[readable], report=notes.append, **options), bad
 
 
 def _decode_all(
-    files: FileList, labels: np.ndarray, size: int, channels: int, progress: Progress, split: str
+    files: FileList, labels: np.ndarray, progress: Progress, split: str, options: dict[str, Any]
 ) -> Iterator[Decoded]:
-    """Yield the central square and the label of every file in order."""
-    store, unseen = _open_lazily(files, size, channels, False, progress, split, [])
+    """Yield the central part and the label of every file in order."""
+    store, unseen = _open_lazily(files, progress, split, [], whole=False, **options)
     reasons = dict(unseen)
     row = 0
     for start in range(0, len(files), CHUNK):
         chunk = range(start, min(start + CHUNK, len(files)))
         rows = np.arange(row, row + sum(i not in reasons for i in chunk))
-        pixels = iter(store.decode(rows, store.frames(rows), size))
+        pixels = iter(store.decode(rows, store.frames(rows), store.fit.shape))
         for i in chunk:
             yield reasons[i] if i in reasons else next(pixels), int(labels[i]) if len(labels) else -1
         row += len(rows)

@@ -101,7 +101,7 @@ def open_image(source: Path | BytesIO) -> Iterator[ImageFile.ImageFile]:
         DataError: an environment variable that should be a number is none.
     """
     limit = _budget(PIXELS_VARIABLE, MAX_PIXELS)
-    with _opened(source) as file:
+    with opened(source) as file:
         image = _identified(source, file, limit)
         with image:
             _check_pixels(image.width * image.height, limit * (JPEG_FACTOR if image.format in JPEGS else 1))
@@ -109,7 +109,12 @@ def open_image(source: Path | BytesIO) -> Iterator[ImageFile.ImageFile]:
 
 
 @contextmanager
-def _opened(source: Path | BytesIO) -> Iterator[BinaryIO]:
+def opened(source: Path | BytesIO) -> Iterator[BinaryIO]:
+    """Open a file of an image, whatever it holds.
+
+    Raises:
+        UnreadableImage: the file is missing, not a regular file or too large.
+    """
     if isinstance(source, BytesIO):
         yield source
         return
@@ -140,14 +145,26 @@ def _identified(source: Path | BytesIO, file: BinaryIO, limit: int) -> ImageFile
         raise UnreadableImage(_reason(source, file, error)) from None
 
 
-def _check_pixels(count: int, limit: int) -> None:
+def check_values(count: int) -> None:
+    """Raise `UnreadableImage` if an image has more values, over all channels, than pixels may be decoded."""
+    _check_pixels(count, _budget(PIXELS_VARIABLE, MAX_PIXELS), "values in all channels")
+
+
+@contextmanager
+def one_large(pixels: int) -> Iterator[None]:
+    """Wait, if an image is large, until no other large one is in such a block."""
+    with _one_large_image if pixels > LARGE_PIXELS else threading.Lock():
+        yield
+
+
+def _check_pixels(count: int, limit: int, what: str = "pixels") -> None:
     if count > limit:
-        raise UnreadableImage(_too_many(count, limit))
+        raise UnreadableImage(_too_many(count, limit, what))
 
 
-def _too_many(count: int, limit: int) -> str:
+def _too_many(count: int, limit: int, what: str = "pixels") -> str:
     return (
-        f"it has {count:,} pixels, which is too many: at most {limit:,} are decoded; make a smaller copy of it, or set "
+        f"it has {count:,} {what}, which is too many: at most {limit:,} are decoded; make a smaller copy of it, or set "
         f"the environment variable {PIXELS_VARIABLE} to {count}"
     )
 
@@ -180,7 +197,7 @@ def decoded(image: ImageFile.ImageFile) -> Iterator[None]:
     _check_pixels(pixels, _budget(PIXELS_VARIABLE, MAX_PIXELS))
     if image.format in JPEGS:
         _check_scans(image)
-    with _one_large_image if pixels > LARGE_PIXELS else threading.Lock():
+    with one_large(pixels):
         try:
             image.load()
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.

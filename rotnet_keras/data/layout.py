@@ -12,11 +12,14 @@ from pathlib import Path
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".jpe")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".jpe"),
+    *(".npy", ".dcm"),
+)
 # Suffixes of images in formats that are not read; files with others are taken for text, lists and the like.
 UNREAD_SUFFIXES = (
     *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".jif", ".apng", ".ppm", ".pgm", ".pbm", ".pnm"),
-    *(".tga", ".dds", ".ico", ".svg", ".psd", ".exr", ".hdr", ".dcm", ".nii", ".npy", ".npz", ".mat", ".pdf"),
+    *(".tga", ".dds", ".ico", ".svg", ".psd", ".exr", ".hdr", ".dicom", ".nii", ".npz", ".mat", ".pdf"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".zip", ".tar", ".gz"),
 )
 # The usual names of the folders of a split; `SPELLING` matches others, in lower case with _ between the words.

@@ -9,7 +9,8 @@ from io import BytesIO
 import numpy as np
 
 from rotnet_keras.data import decoding
-from rotnet_keras.data.crops import center_crops
+from rotnet_keras.data.crops import Fit, center_crops
+from rotnet_keras.data.stores import BYTES, NUMBERS
 from rotnet_keras.errors import DataError
 
 
@@ -18,22 +19,25 @@ class LazyImages(ABC):
 
     Args:
         shapes: (N, 2) int, width and height of each image in its own pixels.
-        size: length in pixels that short sides are resized to; boxes count in these pixels.
-        channels: 1 (grey) or 3 (RGB).
-        whole: whether crops may lie anywhere in an image, not only in its central square.
+        fit: how images are brought to one shape; boxes count in pixels of the resized images.
+        channels: of the images.
+        whole: whether crops may lie anywhere in an image, not only in its central part.
         report: called with a sentence, once for each image that turns out to be damaged and is replaced by a black one.
+        deep: whether the images have more than 8 bits; their numbers stay as they are.
     """
 
     def __init__(
         self,
         shapes: np.ndarray,
-        size: int,
+        fit: Fit,
         channels: int,
         whole: bool,
         report: Callable[[str], None],
+        deep: bool = False,
     ) -> None:
-        self.shapes, self.size, self.channels, self.whole = shapes, size, channels, whole
-        self.shape = (len(shapes), size, size, channels)
+        self.shapes, self.fit, self.channels, self.whole, self.deep = shapes, fit, channels, whole, deep
+        self.shape = (len(shapes), *fit.shape, channels)
+        self.dtype = NUMBERS if deep else BYTES
         self._report = report
         self._damaged: set[int] = set()
         self._pool = ThreadPoolExecutor(os.cpu_count())
@@ -56,16 +60,16 @@ class LazyImages(ABC):
         """Return the mean size of an encoded image in bytes."""
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
-        """Return the central squares of some images: (len(rows), size, size, C) uint8."""
-        return self.crops(rows, center_crops(self._extents(rows), self.size), self.size)
+        """Return the central parts of some images: (len(rows), H, W, C)."""
+        return self.crops(rows, center_crops(self._extents(rows), self.fit.shape), self.fit.shape)
 
     def frames(self, rows: np.ndarray) -> np.ndarray:
-        """Return the boxes (len(rows), 4) that crops must lie in: the images or their central squares."""
+        """Return the boxes (len(rows), 4) that crops must lie in: the images or their central parts."""
         extents = self._extents(rows)
-        return extents if self.whole else center_crops(extents, self.size)
+        return extents if self.whole else center_crops(extents, self.fit.shape)
 
     def whole_image(self, row: int) -> np.ndarray:
-        """Return an image in its own size, upright: (H, W, C) uint8.
+        """Return an image in its own size, upright: (H, W, C).
 
         Raises:
             DataError: it cannot be read.
@@ -74,23 +78,24 @@ class LazyImages(ABC):
         try:
             if isinstance(content, str):
                 raise decoding.UnreadableImage(content)
-            return decoding.read_whole(BytesIO(content), self.channels)
+            return decoding.read_whole(BytesIO(content), self.channels, self.deep)
         except decoding.UnreadableImage as error:
             raise DataError(f"{self.name(row)} cannot be read ({error})") from None
 
-    def crops(self, rows: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
+    def crops(self, rows: np.ndarray, boxes: np.ndarray, side: int | tuple[int, int]) -> np.ndarray:
         """Decode a crop of each image; the rest of the image is not decoded.
 
         Args:
             rows: (n,) the images.
             boxes: (n, 4) the crops, as boxes of `rotnet_keras.data.crops`.
-            side: length in pixels that the crops' sides are resized to.
+            side: height and width in pixels that the crops are resized to, or the side of squares.
 
         Returns:
-            (n, side, side, C) uint8; black where an image cannot be read.
+            (n, height, width, C); black where an image cannot be read.
         """
-        images = np.zeros((len(rows), side, side, self.channels), np.uint8)
-        for image, row, pixels in zip(images, rows, self.decode(rows, boxes, side), strict=True):
+        shape = Fit.of(side).shape
+        images = np.zeros((len(rows), *shape, self.channels), self.dtype)
+        for image, row, pixels in zip(images, rows, self.decode(rows, boxes, shape), strict=True):
             if not isinstance(pixels, str):
                 image[:] = pixels
             elif row not in self._damaged:
@@ -98,15 +103,13 @@ class LazyImages(ABC):
                 self._report(f"{self.name(row)} cannot be read and is replaced by a black image ({pixels})")
         return images
 
-    def decode(self, rows: np.ndarray, boxes: np.ndarray, side: int) -> list[np.ndarray | str]:
+    def decode(self, rows: np.ndarray, boxes: np.ndarray, side: tuple[int, int]) -> list[np.ndarray | str]:
         """Return the same crops one by one, with the reason in place of an image that cannot be read."""
         return list(self._pool.map(lambda row, box: self._decode_one(row, box, side), rows, boxes))
 
     def _extents(self, rows: np.ndarray) -> np.ndarray:
         """Return the whole images as boxes, in pixels of the resized images."""
-        shapes = self.shapes[rows].astype(float)
-        lengths = shapes[:, ::-1] * self.size / shapes.min(axis=1, keepdims=True)
-        return np.concatenate([np.zeros_like(lengths), lengths], axis=1)
+        return self.fit.extents(self.shapes[rows])
 
     def _contents(self, row: int) -> bytes | str:
         try:
@@ -114,12 +117,13 @@ class LazyImages(ABC):
         except OSError as error:
             return str(error.strerror or error)
 
-    def _decode_one(self, row: int, box: np.ndarray, side: int) -> np.ndarray | str:
+    def _decode_one(self, row: int, box: np.ndarray, side: tuple[int, int]) -> np.ndarray | str:
         content = self._contents(row)
         if isinstance(content, str):
             return content
         try:
             top, left, height, width = box.tolist()
-            return decoding.read_image(BytesIO(content), self.size, self.channels, (top, left, height, width), side)
+            part = (top, left, height, width)
+            return decoding.read_image(BytesIO(content), self.fit, self.channels, part, side, self.deep)
         except decoding.UnreadableImage as error:
             return str(error)

@@ -9,6 +9,7 @@ import numpy as np
 
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data import decoding
+from rotnet_keras.data.crops import fit_of
 from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource
 from rotnet_keras.data.stores import Split
 from rotnet_keras.errors import DataError
@@ -23,6 +24,10 @@ MOST_CLIPPED = 0.01
 # No image has a side of so few pixels, and none has so many channels, unless axes are in another order.
 FEW, MANY = 4, 4096
 
+# Values that are looked at to see whether all are bytes on another scale, and how far from these they may lie: what
+# rounding to 16-bit floats leaves of a level.
+LOOKED_AT, ROUNDING = 1_000_000, 0.13
+
 # The lowest and the highest value of an array, as its pixels are scaled.
 Range = tuple[float, float]
 
@@ -31,7 +36,7 @@ def read_arrays(source: ArraySource, data: Data, notes: list[str]) -> tuple[dict
     """Read the splits and class names of an .npz file.
 
     Args:
-        notes: receives sentences about how pixel values were scaled, and about images without labels.
+        notes: receives sentences about how pixel values were scaled or kept, and about images without labels.
 
     Raises:
         DataError: the file is damaged, or its arrays are not images and labels, or the values of a split do not fit
@@ -58,14 +63,17 @@ def read_arrays(source: ArraySource, data: Data, notes: list[str]) -> tuple[dict
         for split, (pixels, labels) in found.items()
         if labels is not None
     }
-    ranges = _ranges({split: pixels for split, (pixels, _) in found.items()}, source.path, notes)
+    arrays = {split: pixels for split, (pixels, _) in found.items()}
+    ranges = _ranges(arrays, source.path, notes)
+    deep = _is_deep(arrays["train"], ranges["train"])
+    del arrays
     known = max((int(labels.max()) + 1 for labels in every_label.values()), default=0)
     splits = {}
     for split in list(found):
         pixels, _ = found.pop(split)
-        store = _square_store(
-            _scale(pixels if pixels.ndim == 4 else pixels[..., None], ranges[split]), data, source.path
-        )
+        pixels = pixels if pixels.ndim == 4 else pixels[..., None]
+        scaled = _on_scale(pixels, ranges[split], ranges["train"]) if deep else _scale(pixels, ranges[split])
+        store = _fitted(scaled, data, source.path)
         splits[split] = Split(store, np.arange(len(store)), every_label.get(split) if known else None)
     if len({split.store.shape[1:] for split in splits.values()}) > 1:
         shapes = ", ".join(f"{name} {split.store.shape[1:]}" for name, split in splits.items())
@@ -221,7 +229,14 @@ def _ranges(found: Mapping[str, np.ndarray], path: Path, notes: list[str]) -> di
             f"those of the {split} images from [{r[0]:g}, {r[1]:g}]" for split, r in ranges.items() if r != common
         ]
         scales = ", ".join([f"from [{common[0]:g}, {common[1]:g}]", *others])
-        notes.insert(0, f"pixel values are scaled {scales} to [0, 255]; scale images for the exported model alike")
+        low, high = extent["train"]
+        notes.insert(
+            0,
+            f"pixel values from {low:g} to {high:g} are kept as they are; the model scales them from percentiles of "
+            "the training images, and its exports take such values"
+            if _is_deep(found["train"], common)
+            else f"pixel values are scaled {scales} to [0, 255]; scale images for the exported model alike",
+        )
     return ranges
 
 
@@ -231,10 +246,32 @@ def _extent(pixels: np.ndarray, what: str) -> Range:
         return 0.0, 255.0
     if pixels.dtype.kind not in "iufb" or not pixels.size:
         raise DataError(f"{what}: expected an array of numbers, got one of type {pixels.dtype}")
-    low, high = float(np.nanmin(pixels)), float(np.nanmax(pixels))
+    low, high = float(pixels.min()), float(pixels.max())
     if not np.isfinite([low, high]).all():
-        raise DataError(f"{what}: there are infinite values, or no numbers at all")
+        count = int((~np.isfinite(pixels)).sum())
+        raise DataError(
+            f"{what}: {count:,} of {pixels.size:,} values are no finite numbers (NaN or infinite); replace them by a "
+            "number, or leave out the images that have some"
+        )
     return low, high
+
+
+def _is_deep(pixels: np.ndarray, wanted: Range) -> bool:
+    """Return whether bytes would lose something of the training images: their values are kept as they are, then."""
+    if pixels.dtype.kind == "b" or pixels.dtype == np.uint8:
+        return False
+    if wanted not in ((0.0, 1.0), (0.0, 255.0)):
+        return True
+    if pixels.dtype.kind in "iu":
+        return False
+    sample = pixels.reshape(-1)[:: max(1, pixels.size // LOOKED_AT)].astype(np.float64) * (255 / wanted[1])
+    return bool(np.abs(sample - np.rint(sample)).max() > ROUNDING)
+
+
+def _on_scale(pixels: np.ndarray, own: Range, common: Range) -> np.ndarray:
+    """Return the values of a split as they are, on the scale of the training images: float32."""
+    values = pixels.astype(np.float32)
+    return values if own == common or own[1] == common[1] else values * np.float32(common[1] / own[1])
 
 
 def _own_range(dtype: np.dtype, extent: Range) -> Range | None:
@@ -253,7 +290,7 @@ def _scale(pixels: np.ndarray, wanted: Range) -> np.ndarray:
     if pixels.dtype == np.uint8 and wanted == (0, 255):
         return pixels
     share = (pixels.astype(np.float32) - low) / max(high - low, 1e-12)
-    return np.round(255 * np.clip(np.nan_to_num(share), 0, 1)).astype(np.uint8)
+    return np.round(255 * np.clip(share, 0, 1)).astype(np.uint8)
 
 
 def _integer_labels(labels: np.ndarray, count: int, what: str) -> np.ndarray:
@@ -267,16 +304,14 @@ def _integer_labels(labels: np.ndarray, count: int, what: str) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _square_store(pixels: np.ndarray, data: Data, path: Path) -> np.ndarray:
+def _fitted(pixels: np.ndarray, data: Data, path: Path) -> np.ndarray:
+    """Return images (N, H, W, C) in the shape and the channels of a recipe."""
     height, width, channels = pixels.shape[1:]
     wanted = data.channels if data.channels and channels in (1, 3) else channels
     if data.channels and wanted != data.channels:
         raise DataError(f"{path}: {channels} channels cannot be converted to {data.channels}; leave data.channels out")
-    if data.size is None and height != width:
-        raise DataError(
-            f"{path}: images of {height} x {width} pixels are not square; set data.size to crop and resize them"
-        )
-    size = data.size or height
-    if (height, width) == (size, size) and wanted == channels:
+    fit = fit_of(data, (height, width))
+    assert fit is not None
+    if (height, width) == fit.shape and wanted == channels:
         return pixels
-    return np.stack([decoding.convert_channels(decoding.resize_array(p, size), wanted) for p in pixels])
+    return np.stack([decoding.convert_channels(decoding.resize_array(p, fit), wanted) for p in pixels])

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rotnet_keras.config.sections import Data
+from rotnet_keras.data.values.ranges import ValueRange
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import cache_folder, make_private_folder
 
@@ -19,6 +20,9 @@ DISK_SHARE = 0.25
 
 # Where decoded images may be kept, and the splits that are kept.
 PLACES, SPLITS = ("memory", "disk", "none"), ("train", "validation", "test")
+
+# The types of the values of images: of bytes, and of the numbers of files with more bits.
+BYTES, NUMBERS = np.dtype(np.uint8), np.dtype(np.float32)
 
 # How many of the files or records that cannot be read a note names.
 NAMED = 20
@@ -34,22 +38,26 @@ class Store(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Number of images, height, width and channels: (N, S, S, C)."""
+        """Number of images, height, width and channels: (N, H, W, C)."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """uint8; float32 for images with more than 8 bits, whose numbers are those of their files."""
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
-        """Return the images of some rows: (len(rows), S, S, C) uint8."""
+        """Return the images of some rows: (len(rows), H, W, C)."""
 
 
 class DiskStore:
     """Images in a file of raw pixels, from which only those are read that are asked for; it needs no memory."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        self.shape = shape
-        self.image_bytes = int(np.prod(shape[1:]))
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype = BYTES) -> None:
+        self.shape, self.dtype = shape, dtype
+        self.image_bytes = int(np.prod(shape[1:])) * dtype.itemsize
         self._file = path.open("rb", buffering=0)
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
-        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        images = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for image, row in zip(images, rows, strict=True):
             if os.preadv(self._file.fileno(), [image], int(row) * image.nbytes) != image.nbytes:
                 raise DataError(f"{self._file.name}: shorter than it was written; remove it and start again")
@@ -61,20 +69,22 @@ class Split:
     """A split of a data set: rows of a store of images, in a fixed order.
 
     Attributes:
-        store: images (N, S, S, C) uint8; several splits may share a store.
+        store: images (N, H, W, C) uint8 or float32; several splits may share a store.
         rows: (n,) int, the rows of the store that belong to the split.
         labels: (n,) int64; (n, K) where an image may have several classes; None without labels.
+        values: the range of the values of images with more than 8 bits; None for bytes.
     """
 
     store: Store
     rows: np.ndarray
     labels: np.ndarray | None
+    values: ValueRange | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def images(self, positions: Sequence[int] | np.ndarray | slice) -> np.ndarray:
-        """Return the images at some positions of the split: (len(positions), S, S, C) uint8."""
+        """Return the images at some positions of the split: (len(positions), H, W, C)."""
         return self.store[self.rows[positions]]
 
     def required_labels(self) -> np.ndarray:
@@ -95,27 +105,31 @@ class Split:
 
     def subset(self, positions: np.ndarray) -> "Split":
         """Return the split of the images at some positions of this one."""
-        return Split(self.store, self.rows[positions], None if self.labels is None else self.labels[positions])
+        labels = None if self.labels is None else self.labels[positions]
+        return Split(self.store, self.rows[positions], labels, self.values)
 
 
-def choose_cache(count: int, shape: tuple[int, int, int], cache: str) -> str:
+def choose_cache(count: int, shape: tuple[int, int, int], cache: str, dtype: np.dtype = BYTES) -> str:
     """Return where decoded images are kept: "memory", "disk", or "none" where neither has enough room.
 
     Args:
         count: the number of images.
         shape: of one image.
         cache: the recipe's setting; anything but "auto" is returned as it is.
+        dtype: of its values.
     """
     if cache != "auto":
         return cache
-    needed = count * int(np.prod(shape))
+    needed = count * int(np.prod(shape)) * dtype.itemsize
     if needed <= MEMORY_BYTES:
         return "memory"
     existing = next(parent for parent in (cache_folder(), *cache_folder().parents) if parent.is_dir())
     return "disk" if needed <= DISK_SHARE * shutil.disk_usage(existing).free else "none"
 
 
-def place_of(split: str, count: int, shape: tuple[int, int, int], data: Data, kept: dict[str, str]) -> str:
+def place_of(
+    split: str, count: int, shape: tuple[int, int, int], data: Data, kept: dict[str, str], dtype: np.dtype = BYTES
+) -> str:
     """Return where the decoded images of a split are kept: as an earlier start chose, else as `choose_cache` does now.
 
     The place decides which decoder reads an image. The free disk differs at each start, so the choice is made once.
@@ -126,9 +140,10 @@ def place_of(split: str, count: int, shape: tuple[int, int, int], data: Data, ke
         shape: of one image.
         data: the recipe's section; crops from whole images are never kept decoded.
         kept: the earlier choice for each split; receives a new one.
+        dtype: of the values of an image.
     """
     if split not in kept:
-        kept[split] = "none" if data.whole else choose_cache(count, shape, data.cache)
+        kept[split] = "none" if data.whole else choose_cache(count, shape, data.cache, dtype)
     return kept[split]
 
 
@@ -141,7 +156,12 @@ def known_places(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def decode_and_store(
-    count: int, shape: tuple[int, int, int], fill: Callable[[], Iterable[Decoded]], cache: str, key: str
+    count: int,
+    shape: tuple[int, int, int],
+    fill: Callable[[], Iterable[Decoded]],
+    cache: str,
+    key: str,
+    dtype: np.dtype = BYTES,
 ) -> tuple[Store, np.ndarray, list[tuple[int, str]]]:
     """Decode images once and store them; images that are on disk already are not decoded again.
 
@@ -151,12 +171,13 @@ def decode_and_store(
         fill: yields every image in order.
         cache: "memory" or "disk".
         key: identifies these images among all that are stored on disk.
+        dtype: of their values.
 
     Returns:
         The n images that can be read, their labels (n,) int64, and (index, reason) of the others.
     """
     if cache == "memory":
-        store = np.empty((count, *shape), np.uint8)
+        store = np.empty((count, *shape), dtype)
         read: list[int] = []
         unread: list[tuple[int, str]] = []
         for index, (pixels, label) in enumerate(fill()):
@@ -172,7 +193,7 @@ def decode_and_store(
         _write(pixels_file, index_file, fill())
     stored = read_index(index_file)
     kept, bad = stored["labels"], [(int(i), str(w)) for i, w in zip(stored["bad"], stored["why"], strict=True)]
-    return DiskStore(pixels_file, (len(kept), *shape)), kept, bad
+    return DiskStore(pixels_file, (len(kept), *shape), dtype), kept, bad
 
 
 def read_index(file: Path) -> dict[str, np.ndarray]:

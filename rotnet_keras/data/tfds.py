@@ -13,6 +13,7 @@ import numpy as np
 
 from rotnet_keras.config.sections import Data, Splits
 from rotnet_keras.data import decoding
+from rotnet_keras.data.crops import Fit, fit_of
 from rotnet_keras.data.fingerprints import combined, file_digests
 from rotnet_keras.data.sources import TfdsSource, resolve_splits
 from rotnet_keras.data.stores import NAMED, Decoded, Progress, Split, Store, decode_and_store, place_of
@@ -53,10 +54,15 @@ def read_tfds(
             "height, width and channels"
         )
     height, width, channels = info.features[image_key].shape
-    size = data.size or (height if height == width else None)
-    if size is None:
-        raise DataError(f"data.name: the images of {source.name!r} are not squares of one size; set data.size")
-    shape = (size, size, data.channels or channels or 3)
+    fit = fit_of(data, None if height is None or width is None else (height, width))
+    if fit is None:
+        raise DataError(f"data.name: the images of {source.name!r} have no common size; set data.size")
+    if not info.features[image_key].dtype == np.uint8:
+        raise DataError(
+            f"data.name: the images of {source.name!r} have values of the type {info.features[image_key].dtype}, and "
+            "of TensorFlow Datasets only bytes are read: save them as files or as an .npz file, whose values are kept"
+        )
+    shape = (*fit.shape, data.channels or channels or 3)
     splits = {}
     for split, name in tfds_splits(info, data.splits).items():
         count = info.splits[name].num_examples
@@ -65,11 +71,11 @@ def read_tfds(
         store: Store
         bad: list[str] = []
         if cache == "none":
-            options = {"size": size, "channels": shape[2], "whole": data.whole, "report": notes.append}
+            options = {"fit": fit, "channels": shape[2], "whole": data.whole, "report": notes.append}
             store, labels = open_split_records(info, name, (image_key, label_key), options, progress, bad)
         else:
-            decoded = partial(_decode_split, builder, name, (image_key, label_key), shape, count, progress)
-            cache_key = f"{key}-{size}-{shape[2]}-{decoding.DECODER}"
+            decoded = partial(_decode_split, builder, name, (image_key, label_key), fit, shape[2], count, progress)
+            cache_key = f"{key}-{fit.key()}-{shape[2]}-{decoding.DECODER}"
             store, labels, unread = decode_and_store(count, shape, decoded, cache, cache_key)
             bad = [f"number {number:,} ({why})" for number, why in unread]
         if bad:
@@ -149,9 +155,9 @@ def _cache_key(info: Any, name: str, progress: Progress) -> str:
 
 
 def _decode_split(
-    builder: Any, name: str, keys: Keys, shape: tuple[int, int, int], count: int, progress: Progress
+    builder: Any, name: str, keys: Keys, fit: Fit, channels: int, count: int, progress: Progress
 ) -> Iterator[Decoded]:
-    """Yield the central square and the label of every example of a split, in order.
+    """Yield the central part and the label of every example of a split, in order.
 
     Images of 8 bits are decoded as files are. Those with other values or channels, only TensorFlow Datasets knows how.
     """
@@ -159,14 +165,14 @@ def _decode_split(
 
     image_key, label_key = keys
     feature = builder.info.features[image_key]
-    usual = feature.dtype == np.uint8 and shape[2] in (1, 3) and feature.shape[2] in (1, 3, None)
+    usual = feature.dtype == np.uint8 and channels in (1, 3) and feature.shape[2] in (1, 3, None)
     decoders = {image_key: tfds.decode.SkipDecoding()} if usual else None
 
     def read(image: np.ndarray | bytes) -> np.ndarray | str:
         if isinstance(image, np.ndarray):
-            return decoding.convert_channels(decoding.resize_array(image, shape[0]), shape[2])
+            return decoding.convert_channels(decoding.resize_array(image, fit), channels)
         try:
-            return decoding.read_image(BytesIO(image), shape[0], shape[2])
+            return decoding.read_image(BytesIO(image), fit, channels)
         except decoding.UnreadableImage as error:
             return str(error)
 

@@ -55,7 +55,7 @@ class FeatureMeter:
     """
 
     def __init__(self, backbone: keras.Model, dataset: Dataset, augment: Augment, wanted: FeatureMeasures) -> None:
-        self._augment, self._side = augment, backbone.input.shape[1]
+        self._augment, self._shape = augment, backbone.input.shape[1:3]
         self.taps = registry.taps(backbone) or [backbone.layers[-1].name]
         self._extractor = keras.Model(backbone.input, registry.layer_outputs(backbone, self.taps))
         self._sample = _evenly_spaced(dataset.train, wanted.images)
@@ -99,8 +99,9 @@ class FeatureMeter:
 
     def _pooled(self, images: tf.Tensor) -> dict[str, tuple[tf.Tensor, ...]]:
         # With angles that are not right ones, the backbone sees the middle of each crop.
-        first = (images.shape[1] - self._side) // 2
-        images = images[:, first : first + self._side, first : first + self._side]
+        tall, wide = self._shape
+        top, left = (images.shape[1] - tall) // 2, (images.shape[2] - wide) // 2
+        images = images[:, top : top + tall, left : left + wide]
         outputs = self._extractor(images, training=False)
         found = {}
         for tap, values in zip(self.taps, keras.tree.flatten([outputs[tap] for tap in self.taps]), strict=True):

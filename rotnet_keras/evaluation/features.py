@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rotnet_keras.config.sections import Augment
-from rotnet_keras.data.batches import center_crop, evaluation_batches
+from rotnet_keras.data.batches import center_crop, crop_shape, evaluation_batches
 from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.stores import Progress, Split
 from rotnet_keras.engine import keras, tf
@@ -171,11 +171,11 @@ def estimate_batch_norm_statistics(backbone: keras.Model, dataset: Dataset, augm
     for step in range(CALIBRATION_STEPS):
         rng = np.random.default_rng((seed, step))
         rows = rng.integers(0, len(dataset.train), batch)
-        backbone(center_crop(dataset.train.images(rows), augment), training=True)
+        backbone(center_crop(dataset.train.images(rows), augment, dataset.values), training=True)
 
 
-def raw_pixels_backbone(dataset: Dataset, side: int) -> keras.Model:
+def raw_pixels_backbone(dataset: Dataset, augment: Augment) -> keras.Model:
     """A model without weights that outputs normalised pixels under the tap `pixels`: the other baseline."""
-    inputs = keras.Input((side, side, dataset.image_shape[2]))
+    inputs = keras.Input((*crop_shape(augment, dataset.image_shape), dataset.image_shape[2]))
     outputs = keras.layers.Identity(name="pixels")(normalization(dataset.mean, dataset.std)(inputs))
     return keras.Model(inputs, outputs, name="pixels")

@@ -240,7 +240,7 @@ class HeadTraining:
             for start in range(0, len(split), EVALUATION_BATCH):
                 rows = slice(start, start + EVALUATION_BATCH)
                 if self.recomputes_features:
-                    x: Any = center_crop(split.images(rows), self.augment)
+                    x: Any = center_crop(split.images(rows), self.augment, split.values)
                 else:
                     x = {tap: self.stores[name][tap][rows] for tap in self.taps}
                 for tap, logits in self.model.predict_on_batch(x).items():

@@ -1,7 +1,7 @@
 """Calibration of probabilities by a temperature, fitted on validation images (Guo et al., 2017)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -73,20 +73,23 @@ def describe_classifier(
     augment: Augment,
     image_shape: tuple[int, int, int],
     exclusive: bool = True,
+    fit: Literal["crop", "stretch", "letterbox"] = "crop",
 ) -> ClassifierCard:
     """The card of a classifier that was just trained, with the temperature that fits its validation images.
 
     Args:
-        model: the exported Keras model, from pixels (N, S, S, C) to probabilities (N, K).
+        model: the exported Keras model, from pixels (N, H, W, C) to probabilities (N, K).
         classes: K names, in the order of the outputs.
         validation: labelled images that it was not trained on; None if there are none.
         augment: how its images were cropped.
-        image_shape: (S, S, C) of the images before the crop.
+        image_shape: (H, W, C) of the images before the crop.
         exclusive: whether an image has exactly one class; others are not calibrated.
+        fit: how images are brought to their shape, as of a recipe.
     """
-    from rotnet_keras.data.batches import center_crop, crop_size
+    from rotnet_keras.data.batches import center_crop, crop_shape
 
-    size, side = image_shape[0], crop_size(augment, image_shape[0])
+    side = crop_shape(augment, image_shape)
+    size = max(image_shape[0], side[0]), max(image_shape[1], side[1])
     validation = validation and validation.labelled()
     temperature, why, used = None, "", 0
     if not exclusive:
@@ -97,9 +100,11 @@ def describe_classifier(
         positions = np.arange(0, len(validation), -(-len(validation) // MAX_CALIBRATION_IMAGES))
         used = len(positions)
         batches = np.array_split(positions, -(-used // BATCH))
-        parts = [np.asarray(model(center_crop(validation.images(batch), augment), training=False)) for batch in batches]
+        crops = (center_crop(validation.images(batch), augment, validation.values) for batch in batches)
+        parts = [np.asarray(model(images, training=False)) for images in crops]
         try:
             temperature = fit_class_temperature(np.concatenate(parts), validation.required_labels()[positions])
         except DataError as error:
             why, used = str(error), 0
-    return ClassifierCard(classes, temperature, why, used, max(size, side), side)
+    resized, cropped = (shape[0] if shape[0] == shape[1] else list(shape) for shape in (size, side))
+    return ClassifierCard(classes, temperature, why, used, resized, cropped, fit)

@@ -105,12 +105,14 @@ def posteriors(likelihoods: np.ndarray, prior: float) -> np.ndarray:
 
     Args:
         likelihoods: (N, 4), see `estimate_prior`.
-        prior: 0 to 1, the ends excluded; the three other rotations share the rest equally.
+        prior: 0 to 1, the ends excluded; the other rotations that the model knows share the rest equally.
 
     Returns:
         (N, 4), rows that sum to 1.
     """
-    weighted = likelihoods * np.array([prior, *[(1 - prior) / 3] * 3])
+    # A model that knows 0 and 180 degrees alone leaves the other two without a likelihood.
+    others = max(1, int(likelihoods[:, 1:].any(axis=0).sum()))
+    weighted = likelihoods * np.array([prior, *[(1 - prior) / others] * 3])
     return np.asarray(weighted / weighted.sum(axis=1, keepdims=True))
 
 
@@ -128,7 +130,7 @@ def find_corrections(
     `min_confidence`, so that it is not one of several likely rotations.
 
     Args:
-        predictions: from `predict`, by a model that knows 0, 90, 180 and 270 degrees.
+        predictions: from `predict`, by a model that knows 0, 90, 180 and 270 degrees, or 0 and 180.
         temperature: from `fit_temperature` or `calibrate_temperature`; 1 leaves the confidences uncalibrated.
         min_confidence: from which posterior probability on a correction counts as confident, 0 to 1.
         prior: the share of upright images in the album, 0 to 1, the ends excluded; None estimates it from the album.

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rotnet_keras.data.decoding import read_header, read_image
+from rotnet_keras.data.crops import Fit
+from rotnet_keras.data.decoding import read_displayed
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import digest, write_atomically
 from rotnet_keras.inference.alignment import SIDE, agreement, placements
 from rotnet_keras.inference.loading import ImageLoader, Progress, load_batches
 from rotnet_keras.inference.partial_results import PartialResults
+from rotnet_keras.runs.backbone_file import VALUES
 
 # Neighbours of each image in the features that its pixels are compared with, and the least cosine of these.
 NEIGHBOURS, LEAST_SIMILAR = 10, 0.5
@@ -43,11 +45,8 @@ class WholeImages(ImageLoader):
     """Reads whole images, stretched to a square, so that a crop of an image is a part of it."""
 
     def load(self, file: Path) -> np.ndarray:
-        """Read one image: (side, side, channels) uint8."""
-        header = read_header(file)
-        scale = self.side / min(header.width, header.height)
-        box = (0.0, 0.0, header.height * scale, header.width * scale)
-        return read_image(file, self.side, self.channels, box, self.side)
+        """Read one image: (side, side, channels) uint8, as people see it."""
+        return read_displayed(file, Fit(*self.shape, "stretch"), self.channels)
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,13 @@ def describe_files(
     from rotnet_keras.models.backbones.registry import layer_outputs
 
     height, width, channels = backbone.input_shape[1:]
-    if height is None or height != width or channels not in (1, 3):
-        raise DataError(f"the backbone takes images of {height} x {width} x {channels}: expected squares, grey or RGB")
+    if height is None or height != width or channels not in (1, 3) or backbone.input.name == VALUES:
+        what = " with more than 8 bits" if backbone.input.name == VALUES else ""
+        raise DataError(
+            f"the backbone takes images of {height} x {width} x {channels}{what}: expected one for squares, grey or "
+            "RGB, of 8 bits. Files of any kind are compared as people see them: leave --network out, or name such a "
+            "model"
+        )
     output = layer_outputs(backbone, [tap])[tap]
     extractor, axes = keras.Model(backbone.input, output), list(range(1, len(output.shape) - 1))
     compute = tf.function(

@@ -22,7 +22,7 @@ from rotnet_keras.inference.loading import (
     image_loader,
     load_batches,
 )
-from rotnet_keras.runs.backbone_file import default_tap, maker_of
+from rotnet_keras.runs.backbone_file import VALUES, default_tap, maker_of
 
 # Formats that features are written in.
 SUFFIXES = (".npz", ".parquet")
@@ -277,9 +277,10 @@ def loader_for(backbone_file: Path, backbone: Any, side: int | None = None) -> I
     from rotnet_keras.config.loading import load_recipe
 
     maker = maker_of(backbone_file)
-    height, _, channels = backbone.input_shape[1:]
+    height, width, channels = backbone.input_shape[1:]
     recipe = load_recipe(str(maker.recipe)) if maker else None
-    return image_loader(recipe, height or side or ANY_SIDE, channels)
+    shape = (height, width) if height and width else side or ANY_SIDE
+    return image_loader(recipe, shape, channels, backbone.input.name == VALUES)
 
 
 def pooled_features(
@@ -303,7 +304,7 @@ def pooled_features(
     from rotnet_keras.models.backbones.registry import layer_outputs, with_input_shape
 
     if average != "none":
-        backbone = with_input_shape(backbone, (loader.side, loader.side, loader.channels))
+        backbone = with_input_shape(backbone, (*loader.shape, loader.channels))
     output = layer_outputs(backbone, [tap])[tap]
     extractor = averaged(keras.Model(backbone.input, output), average)
     spatial_axes = list(range(1, len(output.shape) - 1))

@@ -7,7 +7,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,15 @@ class Comparison:
     chance: float
 
 
-def read_labels(source: Path, notify: Callable[[str], None] = lambda note: None) -> list[tuple[Path, str]]:
+def read_labels(
+    source: Path, notify: Callable[[str], None] = lambda note: None, deep: bool = False
+) -> list[tuple[Path, str]]:
     """Read the labelled image files of a probe, as `read_labelled_files` does: two classes or more, two images of each.
+
+    Args:
+        source: as of `read_labelled_files`.
+        notify: as of `read_labelled_files`.
+        deep: whether the numbers of files with more than 8 bits are kept as they are, so that no values are scaled.
 
     Raises:
         DataError: the source cannot be read, a class has fewer than two images, or as of `check_values`.
@@ -76,7 +83,8 @@ def read_labels(source: Path, notify: Callable[[str], None] = lambda note: None)
     single = sorted(label for label, count in counts.items() if count < 2)
     if single:
         raise DataError(f"{source}: expected two images or more of each class; too few of {first_few(single)}")
-    check_values([file for file, _ in pairs], notify)
+    if not deep:
+        check_values([file for file, _ in pairs], notify)
     return pairs
 
 
@@ -243,7 +251,7 @@ def compute_features(
     baseline = random_backbone(backbone, seed)
     set_batch_norm_statistics(baseline, np.stack([loader.load(file) for file in readable[:BATCH]]))
     _, random, _ = pooled_features(baseline, tap, loader, readable, progress, average)
-    small = replace(loader, size=max(PIXELS, round(PIXELS * loader.size / loader.side)), side=PIXELS)
+    small = loader.resized_to(PIXELS)
     pixels = [image.reshape(-1) / 255.0 for batch in load_batches(small, readable) for image in batch.images]
     return {"pretrained": pretrained, "random": random, "pixels": np.stack(pixels)}, tap, unreadable
 

@@ -3,15 +3,16 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from rotnet_keras.config.schema import Recipe
-from rotnet_keras.data.audit import check_depth
-from rotnet_keras.data.decoding import UnreadableImage, read_center
+from rotnet_keras.config.schema import Recipe, RunRecipe
+from rotnet_keras.data.crops import Fit, How
+from rotnet_keras.data.decoding import MOST_BITS, UnreadableImage, read_center
 from rotnet_keras.data.layout import find_image_files
+from rotnet_keras.data.values.samples import sample_depth
 from rotnet_keras.errors import DataError
 from rotnet_keras.runs.backbone_file import read_backbone, sizes_in, sizes_of_maker
 from rotnet_keras.text import first_few
@@ -27,28 +28,48 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class ImageLoader:
-    """Reads an image file as a model takes it: resized, then cropped to the central square.
+    """Reads an image file as a model takes it: resized, then cropped to the central part.
 
     Attributes:
-        size: length of the short side after resizing, in pixels.
-        side: side of the central crop, in pixels.
-        channels: 1 (grey) or 3 (RGB).
+        size: the side of the square that images are brought to, in pixels, or height and width.
+        side: the side of the central crop, in pixels, or height and width.
+        channels: of the images.
+        deep: whether the numbers of files with more than 8 bits are kept as they are.
+        how: images are brought to their size: see `data.crops.Fit`.
     """
 
-    size: int
-    side: int
+    size: int | tuple[int, int]
+    side: int | tuple[int, int]
     channels: int
+    deep: bool = False
+    how: How = "crop"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        return Fit.of(self.side).shape
+
+    def resized_to(self, pixels: int) -> "ImageLoader":
+        """Return a loader of the same part of the images, whose height has so many pixels."""
+        height, width = self.shape
+        wide = max(1, round(pixels * width / height))
+        side = pixels if wide == pixels else (pixels, wide)
+        tall, broad = (
+            max(a, round(a * b / c))
+            for a, b, c in zip((pixels, wide), Fit.of(self.size).shape, (height, width), strict=True)
+        )
+        return replace(self, size=tall if tall == broad else (tall, broad), side=side)
 
     def load(self, file: Path) -> np.ndarray:
         """Read one image, upright as its EXIF orientation says.
 
         Returns:
-            (side, side, channels) uint8.
+            (height, width, channels) uint8; float32 if `deep`.
 
         Raises:
             UnreadableImage: the file cannot be read.
         """
-        return read_center(file, self.size, self.channels, self.side)
+        return read_center(file, Fit.of(self.size, self.how), self.channels, self.side, self.deep)
 
 
 @dataclass(frozen=True)
@@ -57,7 +78,7 @@ class ImageBatch:
 
     Attributes:
         files: the N files that could be read.
-        images: N arrays (S, S, C) uint8, in the order of `files`.
+        images: N arrays (H, W, C), in the order of `files`.
         unreadable: the files that could not be read, each with the reason.
     """
 
@@ -66,22 +87,31 @@ class ImageBatch:
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def image_loader(recipe: Recipe | None, side: int, channels: int) -> ImageLoader:
+def image_loader(recipe: Recipe | None, shape: int | tuple[int, int], channels: int, deep: bool = False) -> ImageLoader:
     """The loader that shows a model images as the evaluation of its run did.
 
     Args:
         recipe: of the run that made the model; without one, images are resized to the model's input.
-        side: of the model's input, in pixels.
+        shape: height and width of the model's input, in pixels, or the side of a square.
         channels: of the model's input.
-
-    Raises:
-        DataError: the model takes neither grey nor colour images.
+        deep: whether it takes the numbers of files with more than 8 bits.
     """
-    if channels not in (1, 3):
-        raise DataError(f"the model takes images of {channels} channels: expected 1 (grey) or 3 (RGB)")
     size, crop = sizes_in(recipe)
-    side = crop or size or side
-    return ImageLoader(max(size or side, side), side, channels)
+    side = crop or size or Fit.of(shape).shape
+    how: How = recipe.data.fit if isinstance(recipe, RunRecipe) else "crop"
+    return loader_of(size or side, side, channels, deep, how)
+
+
+def loader_of(
+    size: tuple[int, int], side: tuple[int, int], channels: int, deep: bool = False, how: How = "crop"
+) -> ImageLoader:
+    """The loader that resizes images to a size, at least as large as the central crop, and takes this crop."""
+    resized = max(size[0], side[0]), max(size[1], side[1])
+    return ImageLoader(_short(resized), _short(side), channels, deep, how)
+
+
+def _short(shape: tuple[int, int]) -> int | tuple[int, int]:
+    return shape[0] if shape[0] == shape[1] else shape
 
 
 def input_side(file: Path, size: int | None, notify: Callable[[str], None]) -> int | None:
@@ -96,15 +126,15 @@ def input_side(file: Path, size: int | None, notify: Callable[[str], None]) -> i
         The side of the images for a backbone that takes any; None where the backbone or its run says it.
 
     Raises:
-        DataError: it takes other images than squares of one size, or than `size`.
+        DataError: it takes images of a height without a width, or other ones than of `size`.
     """
     found = read_backbone(file)
     height, width, _ = found.shape
-    if height != width:
-        raise DataError(f"{file} takes images of {found.takes}, and images are cropped to squares")
-    known = height or max(filter(None, sizes_of_maker(file)), default=None)
+    if (height is None) != (width is None):
+        raise DataError(f"{file} takes images of {found.takes}: expected a height and a width, or any of both")
+    known = (height, width) if height else next(filter(None, sizes_of_maker(file)[::-1]), None)
     if known is not None:
-        if size not in (None, known):
+        if size is not None and known != (size, size):
             raise DataError(f"--size: {file} takes images of {found.takes}: leave --size out, got {size}")
         return None
     if size is None:
@@ -141,7 +171,9 @@ def load_batches(
             progress("images", start + len(chunk), len(files))
 
 
-def list_image_files(paths: Sequence[Path], notify: Callable[[str], None] = lambda note: None) -> list[Path]:
+def list_image_files(
+    paths: Sequence[Path], notify: Callable[[str], None] = lambda note: None, deep: bool = False
+) -> list[Path]:
     """The given files, and the image files below the given folders, each file once.
 
     A file that is reached by several paths, of which some are links, is listed by a path that is no link if there is
@@ -151,6 +183,7 @@ def list_image_files(paths: Sequence[Path], notify: Callable[[str], None] = lamb
         paths: files and folders.
         notify: called with a sentence if paths were left out because their file is listed already, and if values are
             scaled from 16 bits.
+        deep: whether the numbers of files with more than 8 bits are kept as they are, so that no values are scaled.
 
     Raises:
         DataError: a path does not exist, a folder holds no images, or as of `check_values`.
@@ -175,7 +208,8 @@ def list_image_files(paths: Sequence[Path], notify: Callable[[str], None] = lamb
     if repeated:
         notify(f"{len(repeated):,} of {len(found):,} paths name files that are listed already: {first_few(repeated)}")
     files = list(chosen.values())
-    check_values(files, notify)
+    if not deep:
+        check_values(files, notify)
     return files
 
 
@@ -189,10 +223,14 @@ def check_values(files: Sequence[Path], notify: Callable[[str], None] = lambda n
     Raises:
         DataError: 16-bit files use so few of their values that they would become nearly black.
     """
-    sample = check_depth([files], "the values of the 16-bit files among the images", "or save the images with 8 bits")
-    deep = [str(file) for header, file in sample if header.bits > 8]
+    sample = sample_depth(
+        files,
+        "the values of the 16-bit files among the images",
+        "or save the images with 8 bits; a model that was trained on such files takes their values as they are",
+    )
+    deep = [str(file) for header, file in sample if header.unsigned and 8 < header.bits <= MOST_BITS]
     if deep:
-        notify(f"values of 16 bits are divided by 257, as in training: {first_few(deep)}")
+        notify(f"values of more than 8 bits are scaled from their whole range, for a model of bytes: {first_few(deep)}")
 
 
 def check_any_readable(files: Sequence[object], unreadable: Sequence[tuple[Path, str]]) -> None:

@@ -15,6 +15,7 @@ from rotnet_keras.config.schema import PretrainRecipe
 from rotnet_keras.data.batches import center_crop
 from rotnet_keras.data.datasets import load
 from rotnet_keras.data.stores import known_places
+from rotnet_keras.data.values.ranges import known_range
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.evaluation.suitability.ambiguity import (
@@ -25,8 +26,12 @@ from rotnet_keras.evaluation.suitability.ambiguity import (
 from rotnet_keras.inference.calibration import MAX_CALIBRATION_IMAGES, best_temperature
 from rotnet_keras.inference.loading import BATCH, ImageLoader, Progress, image_loader, load_batches
 from rotnet_keras.models.export import load_backbone
-from rotnet_keras.models.rotation import RIGHT_ANGLES, rotate_batch, rotated_size
+from rotnet_keras.models.rotation import RIGHT_ANGLES, rotate_batch, rotated_shape
+from rotnet_keras.runs.backbone_file import VALUES
 from rotnet_keras.runs.folder import RunFolder
+
+# The angles of a model for images that can only be upside down.
+HALF_TURN = (0, 180)
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,9 @@ class OrientationModel:
     """A model that predicts by which angle an image is rotated.
 
     Attributes:
-        model: Keras model from (N, T, T, C) pixels, 0 to 255, to (N, K) probabilities.
+        model: Keras model from (N, T, U, C) pixels to (N, K) probabilities.
         angles: the K angles that it knows, in degrees, counter-clockwise.
-        loader: reads image files as (S, S, C); their rotated copies have side T.
+        loader: reads image files as (H, W, C).
     """
 
     model: keras.Model
@@ -47,7 +52,7 @@ class OrientationModel:
         """Rotate images by every angle and predict the angle of each copy.
 
         Args:
-            images: (N, S, S, C), 0 to 255.
+            images: (N, H, W, C), as `loader` reads them.
 
         Returns:
             (N, K, K) float64, natural logarithms. Entry [n, i, j] belongs to the probability that image n, rotated by
@@ -66,7 +71,7 @@ def load_orientation_model(source: RunFolder | Path) -> OrientationModel:
 
     Args:
         source: the folder of a finished pretraining run, or a `rotnet.keras` file that predicts 0, 90, 180 and 270
-            degrees.
+            degrees, or 0 and 180.
 
     Raises:
         DataError: there is no such model, or the file holds another kind of model.
@@ -93,17 +98,20 @@ def load_orientation_model(source: RunFolder | Path) -> OrientationModel:
         model, angles = load_backbone(file), tuple(recipe.rotation.angles)
     else:
         recipe, model, angles = None, load_backbone(source), RIGHT_ANGLES
-    side, _, channels = model.input_shape[1:]
+        if model.output_shape[1:] == (len(HALF_TURN),):
+            angles = HALF_TURN
+    height, width, channels = model.input_shape[1:]
     if model.output_shape[1:] != (len(angles),):
         raise DataError(
             f"{source}: expected {len(angles)} probabilities, one for each rotation, got an output of shape "
             f"{model.output_shape}: name a rotnet.keras file"
         )
-    loader = image_loader(recipe, side, channels)
-    if rotated_size(loader.side, angles) != side:
+    loader = image_loader(recipe, (height, width), channels, model.input.name == VALUES)
+    given = rotated_shape(loader.shape, angles)
+    if given != (height, width):
         raise DataError(
-            f"{source}: the model takes images of {side} pixels, but its recipe gives "
-            f"{rotated_size(loader.side, angles)}"
+            f"{source}: the model takes images of {height} x {width} pixels, but its recipe gives "
+            f"{given[0]} x {given[1]}"
         )
     return OrientationModel(model, angles, loader)
 
@@ -127,12 +135,16 @@ def orientation_probabilities(log_probabilities: np.ndarray, temperature: float 
     """How probable it is that images are rotated by 0, 90, 180 or 270 degrees, from the predictions for all copies.
 
     Args:
-        log_probabilities: (N, 4, 4), from a model that knows these four angles.
+        log_probabilities: (N, 4, 4), from a model that knows these four angles, or (N, 2, 2) from one that knows 0 and
+            180 degrees: the other two get a probability of 0, then.
         temperature: divides the log-probabilities; above 1 it lowers the confidence.
 
     Returns:
         (N, 4), rows that sum to 1. Column k is a rotation by 90 k degrees, counter-clockwise.
     """
+    if log_probabilities.shape[1] == len(HALF_TURN):
+        both = rotation_probabilities(log_probabilities, HALF_TURN, temperature)[1]
+        return np.stack([both[:, 0], np.zeros(len(both)), both[:, 1], np.zeros(len(both))], axis=1)
     return rotation_probabilities(log_probabilities, RIGHT_ANGLES, temperature)[1]
 
 
@@ -140,8 +152,8 @@ def fit_temperature(log_probabilities: np.ndarray) -> float:
     """The temperature at which upright images have the highest likelihood (Guo et al., 2017), from 0.5 to 20.
 
     Args:
-        log_probabilities: (N, 4, 4) of images known to be upright. Rotating them first would only exchange their
-            copies, and give the same temperature.
+        log_probabilities: (N, 4, 4) or (N, 2, 2) of images known to be upright. Rotating them first would only exchange
+            their copies, and give the same temperature.
 
     Raises:
         DataError: there are fewer than 100 images.
@@ -166,12 +178,12 @@ def calibrate_temperature(run: RunFolder, model: OrientationModel) -> float:
     """
     recipe = load_recipe(str(run.recipe))
     assert isinstance(recipe, PretrainRecipe)
-    validation = load(recipe.data, kept=known_places(run.facts())).validation
+    validation = load(recipe.data, kept=known_places(run.facts()), values=known_range(run.facts())).validation
     if validation is None:
         raise DataError(f"{run.name} has no validation images to calibrate with")
     step = -(-len(validation) // MAX_CALIBRATION_IMAGES)
     images = validation.images(np.arange(0, len(validation), step))
-    return fit_temperature(model.log_probabilities(center_crop(images, recipe.augment)))
+    return fit_temperature(model.log_probabilities(center_crop(images, recipe.augment, validation.values)))
 
 
 @dataclass(frozen=True)

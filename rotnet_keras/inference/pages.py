@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rotnet_keras.data.decoding import UnreadableImage, read_image
+from rotnet_keras.data.decoding import UnreadableImage, read_displayed
 from rotnet_keras.inference.corrections import Correction
 from rotnet_keras.inference.embeddings import Match
 from rotnet_keras.reports.report import render
@@ -32,7 +32,7 @@ def thumbnail(file: Path, quarters: int = 0) -> str:
     """
     written = BytesIO()
     try:
-        pixels = np.rot90(read_image(file, SIDE, 3), quarters)
+        pixels = np.rot90(read_displayed(file, SIDE), quarters)
     except UnreadableImage:
         return ""
     Image.fromarray(np.ascontiguousarray(pixels)).save(written, "JPEG", quality=85)

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from rotnet_keras.config.loading import load_recipe
+from rotnet_keras.config.schema import RunRecipe
 from rotnet_keras.config.sections import Averaging
+from rotnet_keras.config.shapes import sides_of
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import MAX_LIST_BYTES, digest, read_file, replacing
 from rotnet_keras.inference.calibration import at_temperature
@@ -21,9 +24,9 @@ from rotnet_keras.inference.loading import (
     ImageLoader,
     Progress,
     check_any_readable,
-    image_loader,
     input_side,
     load_batches,
+    loader_of,
 )
 from rotnet_keras.inference.partial_results import PartialResults
 from rotnet_keras.runs.backbone_file import maker_of, read_backbone, sizes_of_maker
@@ -175,14 +178,17 @@ def load_classifier(
     card = known_card(file, classes)
     found = read_backbone(file)
     height, width, channels = found.shape
-    if card.side and (not {height, width} <= {None, card.side} or size not in (None, card.side)):
+    of_card = sides_of(card.side) if card.side else None
+    fits = of_card is None or (height in (None, of_card[0]) and width in (None, of_card[1]))
+    if of_card and (not fits or size not in (None, card.side)):
         raise DataError(
-            f"{file} takes images of {found.takes}, and of {card.side} x {card.side} pixels as its card says: "
+            f"{file} takes images of {found.takes}, and of {of_card[0]} x {of_card[1]} pixels as its card says: "
             + (f"leave --size out, got {size}" if size else "train it again, or remove the card")
         )
-    asked = None if card.side else input_side(file, size, notify)
-    short, crop = (card.size, card.side) if card.side else sizes_of_maker(file)
-    side = asked or crop or height or short
+    asked = None if of_card else input_side(file, size, notify)
+    resized, crop = (sides_of(card.size or card.side), of_card) if card.side else sizes_of_maker(file)
+    own = (height, width) if height and width else None
+    side = (asked, asked) if asked else crop or own or resized
     if side is None or channels is None:
         raise DataError(f"{file} takes images of {found.takes}: expected a number of channels")
     from rotnet_keras.models.export import load_backbone
@@ -201,12 +207,15 @@ def load_classifier(
         from rotnet_keras.models.averaging import averaged
         from rotnet_keras.models.backbones.registry import with_input_shape
 
-        model = averaged(with_input_shape(model, (side, side, channels)), average)
+        model = averaged(with_input_shape(model, (*side, channels)), average)
         if card.temperature:
             notify("the probabilities were calibrated without --average, and may be too low or too high with it")
-    loader = image_loader(None, side, channels)
-    if short and short > side:
-        loader = ImageLoader(short, side, channels)
+    how = card.fit
+    maker = None if of_card else maker_of(file)
+    if maker:
+        recipe = load_recipe(str(maker.recipe))
+        how = recipe.data.fit if isinstance(recipe, RunRecipe) else how
+    loader = loader_of(resized or side, side, channels, found.takes_values, how)
     return Classifier(model, card.classes, activation, card.temperature or 1.0, card.uncalibrated, loader, digest(file))
 
 

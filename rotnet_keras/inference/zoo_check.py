@@ -49,7 +49,7 @@ def rotation_accuracy(model: OrientationModel, split: Split, augment: Augment, p
     correct = 0
     for start in range(0, len(split), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(split)))
-        log_probabilities = model.log_probabilities(center_crop(split.images(rows), augment))
+        log_probabilities = model.log_probabilities(center_crop(split.images(rows), augment, split.values))
         correct += int((log_probabilities.argmax(axis=2) == np.arange(len(model.angles))).sum())
         progress("rotation accuracy", start + len(rows), len(split))
     return correct / (len(split) * len(model.angles))

@@ -36,7 +36,7 @@ def averaged(model: keras.Model, over: Averaging) -> keras.Model:
     """
     if over == "none":
         return model
-    inputs = keras.Input(model.input.shape[1:], dtype=model.input.dtype)
+    inputs = keras.Input(model.input.shape[1:], dtype=model.input.dtype, name=model.input.name)
     outputs = [_outputs(model, view, mirrored) for view, mirrored in _views(inputs, over)]
     if isinstance(model.output, dict):
         means = {name: keras.layers.Average(name=name)([each[name] for each in outputs]) for name in model.output}

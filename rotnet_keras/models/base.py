@@ -24,7 +24,8 @@ class TrainingModel(keras.Model):
     train_function: Any
 
     def __init__(self, name: str, seed: int) -> None:
-        super().__init__(name=name)
+        # Keras would cast pixels to the precision of the computation, in which 16 bits are too many.
+        super().__init__(name=name, autocast=False)
         self.seed = seed
         self.accumulation_parts = 1
         self.input_wait = 0.0

@@ -17,6 +17,7 @@ from rotnet_keras.errors import DataError, RotnetError
 from rotnet_keras.files import replacing
 from rotnet_keras.host import LIMITS_HINT, limits_apply
 from rotnet_keras.models.fused_batch_norm import with_stock_layers
+from rotnet_keras.runs.backbone_file import VALUES
 from rotnet_keras.runs.model_files import (
     CONFIG,
     MAX_VALUES,
@@ -225,7 +226,7 @@ def with_sigmoid(backbone: keras.Model, head: keras.Model, name: str) -> keras.M
 
 
 def _joined(last: keras.layers.Layer, backbone: keras.Model, head: keras.Model, name: str) -> keras.Model:
-    inputs = keras.Input(backbone.input.shape[1:], name="pixels")
+    inputs = keras.Input(backbone.input.shape[1:], name=VALUES if backbone.input.name == VALUES else "pixels")
     return keras.Model(inputs, last(with_stock_layers(head)(with_stock_layers(backbone)(inputs))), name=name)
 
 

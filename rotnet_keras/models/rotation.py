@@ -21,16 +21,17 @@ def rotate_batch(images: tf.Tensor, angles: Sequence[int] = RIGHT_ANGLES) -> tup
     corner at any angle. Otherwise the blur or the field of view would give the angle away.
 
     Args:
-        images: (N, S, S, C), square, of any real dtype; a tensor or an array.
+        images: (N, H, W, C) of any real dtype; a tensor or an array. Squares, unless the angles are 0 and 180.
         angles: K distinct multiples of 45 in [0, 360).
 
     Returns:
-        inputs: (K * N, T, T, C) in the dtype of `images`: all N images at the first angle, then all N at the second,
-            and so on. T is `rotated_size(S, angles)`, which is S for right angles.
+        inputs: (K * N, T, U, C) in the dtype of `images`: all N images at the first angle, then all N at the second,
+            and so on. (T, U) is `rotated_shape((H, W), angles)`, which is (H, W) for right angles.
         labels: (K * N,) int32 in [0, K).
 
     Raises:
-        ValueError: the images are not square, or an angle is not a multiple of 45 in [0, 360).
+        ValueError: the images are no squares and an angle is not 0 or 180, or an angle is not a multiple of 45 in
+            [0, 360).
 
     Example:
         >>> import numpy as np
@@ -53,18 +54,19 @@ def rotate_one_each(
     """Rotate every image by one angle, drawn uniformly from `angles`, and return the images with their labels.
 
     Args:
-        images: (N, S, S, C), square, of any real dtype.
+        images: (N, H, W, C) of any real dtype; squares, unless the angles are 0 and 180.
         seed: (2,) integers; the same seed draws the same angles.
         angles: K distinct multiples of 45 in [0, 360).
         positions: (N,) int32, the positions of the images in the whole batch, where they are only a part of it; so an
             image gets the same angle however the batch is split.
 
     Returns:
-        inputs: (N, T, T, C) in the dtype of `images`; T is `rotated_size(S, angles)`.
+        inputs: (N, T, U, C) in the dtype of `images`; (T, U) is `rotated_shape((H, W), angles)`.
         labels: (N,) int32 in [0, K).
 
     Raises:
-        ValueError: the images are not square, or an angle is not a multiple of 45 in [0, 360).
+        ValueError: the images are no squares and an angle is not 0 or 180, or an angle is not a multiple of 45 in
+            [0, 360).
 
     Example:
         >>> import numpy as np
@@ -90,13 +92,27 @@ def rotated_size(size: int, angles: Sequence[int]) -> int:
     return math.floor(size / math.sqrt(2))
 
 
-def _check(images: tf.Tensor, angles: Sequence[int]) -> None:
-    height, width = images.shape[-3], images.shape[-2]
-    if height != width:
+def rotated_shape(shape: Sequence[int], angles: Sequence[int]) -> tuple[int, int]:
+    """Height and width in pixels of the images that `rotate_batch` returns, given those of its images.
+
+    Raises:
+        ValueError: the images are no squares, and an angle is not 0 or 180.
+    """
+    height, width = shape[:2]
+    if height == width:
+        side = rotated_size(height, angles)
+        return side, side
+    if any(angle % 180 for angle in angles):
         raise ValueError(
-            f"Rotation prediction needs square images, because rotating others by 90 degrees swaps height and width. "
-            f"Received: {height} x {width} pixels."
+            "Rotation prediction needs square images, because rotating others by 90 degrees swaps height and width. "
+            f"Images of other shapes can be rotated by 0 and 180 degrees. Received: {height} x {width} pixels, angles "
+            f"{list(angles)}."
         )
+    return height, width
+
+
+def _check(images: tf.Tensor, angles: Sequence[int]) -> None:
+    rotated_shape(images.shape[-3:-1], angles)
     wrong = [a for a in angles if a % 45 or not 0 <= a < 360]
     if wrong or not angles:
         raise ValueError(f"Expected angles that are multiples of 45 in [0, 360). Received: {list(angles)}.")
@@ -115,7 +131,7 @@ def _rotated(images: tf.Tensor, angles: Sequence[int]) -> list[tf.Tensor]:
 
 
 def _rotate_right_angle(images: tf.Tensor, angle: int) -> tf.Tensor:
-    """Rotate (N, S, S, C) counter-clockwise by a multiple of 90 degrees, without resampling."""
+    """Rotate (N, H, W, C) counter-clockwise by a multiple of 90 degrees, without resampling."""
     if angle == 90:
         return tf.reverse(tf.transpose(images, [0, 2, 1, 3]), axis=[1])
     if angle == 180:

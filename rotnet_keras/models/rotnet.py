@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rotnet_keras.config.sections import Augment
+from rotnet_keras.data.values.ranges import ValueRange
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.base import TrainingModel
 from rotnet_keras.models.color_jitter import color_jitter
@@ -50,6 +51,7 @@ class Classifier(TrainingModel):
 
     Attributes:
         confusion: the confusion matrix since the metrics were last reset.
+        values: the range of the values of images with more than 8 bits, for colour jitter; None by default.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Classifier(TrainingModel):
         seed: int = 0,
     ) -> None:
         super().__init__(name, seed)
+        self.values: ValueRange | None = None
         self.backbone = backbone
         self.head = head
         self.augment = augment or Augment()
@@ -97,7 +100,11 @@ class Classifier(TrainingModel):
         if not (self.augment.jitter or self.augment.greyscale):
             return images
         seed = tf.random.fold_in(self.step_seed(), 1)
-        return color_jitter(images, seed, self.augment.jitter, self.augment.greyscale, positions)
+        strength = self.augment.jitter, self.augment.greyscale
+        if self.values is None:
+            return color_jitter(images, seed, *strength, positions)
+        low, span = (tf.constant(each, tf.float32) for each in (self.values.low, self.values.span / 255))
+        return color_jitter((images - low) / span, seed, *strength, positions) * span + low
 
     def compute_metrics(
         self, x: tf.Tensor, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
@@ -110,11 +117,11 @@ class Classifier(TrainingModel):
 class RotNet(Classifier):
     """RotNet: a backbone and a classifier of rotations, trained on unrotated images.
 
-    `fit` and `evaluate` take batches of unrotated images (N, S, S, C), pixels in [0, 255]. The rotated copies and their
+    `fit` and `evaluate` take batches of unrotated images (N, H, W, C), pixels in [0, 255]. The rotated copies and their
     labels are made on the device. Keras's own `train_step` does the rest, including loss scaling and distribution.
 
     Args:
-        backbone: a model from pixels (N, T, T, C) to a feature map; T is `rotated_size(S, angles)`.
+        backbone: a model from pixels (N, T, U, C) to a feature map; (T, U) is `rotated_shape((H, W), angles)`.
         angles: the angles to tell apart, see `rotate_batch`; label k stands for the k-th angle.
         copies: "all" trains on every rotation of each image, "one" on one drawn at random.
         hidden: units of dense layers between the pooled features and the logits.

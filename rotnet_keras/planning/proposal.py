@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -234,9 +235,10 @@ def _recipe_text(
         key, value = ("run", source.run) if source.run else ("file", str(start.absolute()))
         backbone, rate = PRETRAINED.format(key=key, value=_quoted(str(value))), LEARNING_RATE_FROM_WEIGHTS
         resized, cropped = sizes_of_maker(start)
-        side = read_backbone(start).shape[0] or cropped or CROP_SIDE
-        size = SIZED.format(side=max(resized or side, side))
-        crop = CROPPED.format(side=side, area=CROP_AREA)
+        height, width, _ = read_backbone(start).shape
+        shape = (height, width) if height and width else cropped or (CROP_SIDE, CROP_SIDE)
+        whole = tuple(map(max, resized or shape, shape))
+        size, crop = SIZED.format(side=_short(whole)), CROPPED.format(side=_short(shape), area=CROP_AREA)
     elif short > SMALL_SIDE:
         size = RESIZED.format(extent=found.side_range, side=RESIZED_SIDE)
         crop = CROPPED.format(side=CROP_SIDE, area=CROP_AREA)
@@ -261,6 +263,11 @@ def _recipe_text(
         batch=batch,
         probe=PROBE if len(found.classes) > 1 else "",
     )
+
+
+def _short(shape: Sequence[int]) -> int | list[int]:
+    """Return the side of a square, or height and width, as a recipe has them."""
+    return shape[0] if shape[0] == shape[1] else list(shape)
 
 
 def _one_line(path: Path) -> str:

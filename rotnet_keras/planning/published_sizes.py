@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rotnet_keras.config.sections import Data
+from rotnet_keras.data.crops import fit_of
 from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.sources import resolve_splits
-from rotnet_keras.data.stores import Split
+from rotnet_keras.data.stores import BYTES, Split
 from rotnet_keras.errors import DataError
 
 
@@ -42,10 +43,10 @@ class NoiseImages:
     """A store of images that returns random pixels."""
 
     def __init__(self, shape: tuple[int, ...], image_bytes: int | None) -> None:
-        self.shape, self.image_bytes = shape, image_bytes
+        self.shape, self.image_bytes, self.dtype = shape, image_bytes, BYTES
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
-        """Return (len(rows), S, S, C) uint8."""
+        """Return (len(rows), H, W, C) uint8."""
         return np.random.default_rng(0).integers(0, 256, (len(rows), *self.shape[1:]), np.uint8)
 
 
@@ -88,8 +89,8 @@ def placeholder_dataset(data: Data) -> Dataset:
             f"data.name: {data.name!r} is not here, and its size is unknown (known: {', '.join(PUBLISHED)})"
         )
     known = PUBLISHED[name]
-    side = data.size or known.side
-    if side is None:
+    fit = fit_of(data, known.side)
+    if fit is None:
         raise DataError(
             f"data.size: the images of {name} have different sizes; set the size to which they are resized, in pixels"
         )
@@ -99,7 +100,7 @@ def placeholder_dataset(data: Data) -> Dataset:
         if split not in counts:
             counts[split] = round(data.validation * counts["train"])
             counts["train"] -= counts[split]
-    store = NoiseImages((sum(counts.values()), side, side, data.channels or 3), known.image_bytes)
+    store = NoiseImages((sum(counts.values()), *fit.shape, data.channels or 3), known.image_bytes)
     splits = {
         split: Split(store, np.arange(count), np.arange(count) % known.classes) for split, count in counts.items()
     }

@@ -242,7 +242,8 @@ def _backbone(recipe: ProbeRecipe | ClassifyRecipe, dataset: Dataset, spec: Back
 def _build_backbone(
     spec: Backbone, recipe: PretrainRecipe | ClassifyRecipe | ProbeRecipe, dataset: Dataset
 ) -> keras.Model:
-    return registry.build_backbone(spec, backbone_input_shape(dataset, recipe.augment), dataset.mean, dataset.std)
+    shape = backbone_input_shape(dataset, recipe.augment)
+    return registry.build_backbone(spec, shape, dataset.mean, dataset.std, dataset.values)
 
 
 def _parameters(model: keras.Model) -> int:

@@ -29,13 +29,13 @@ def write_samples(
     Args:
         folder: the folder to write into.
         step: the training step, for the file's name.
-        inputs: (K*N, T, T, C) uint8, all images at the first angle, then all at the second, ...
+        inputs: (K*N, H, W, 1 or 3) uint8, all images at the first angle, then all at the second, ...
         labels: (K*N,) the index of the angle that each is rotated by.
         probabilities: (K*N, K) predicted.
         angles: K angles in degrees.
 
     Returns:
-        `file`, `tile` (side of a tile in pixels) and `tiles`, from left to right: `angle`, `predicted`, `probability`
+        `file`, `tile` (width of a tile in pixels) and `tiles`, from left to right: `angle`, `predicted`, `probability`
         of the prediction, and `pick` ("fixed" or "worst").
     """
     images = len(inputs) // len(angles)
@@ -54,7 +54,7 @@ def write_samples(
         }
         for n, i in enumerate(chosen)
     ]
-    return {"file": name, "tile": int(inputs.shape[1]), "tiles": tiles}
+    return {"file": name, "tile": int(inputs.shape[2]), "tiles": tiles}
 
 
 def read_strip(path: Path) -> Image.Image:
@@ -73,12 +73,7 @@ def read_strip(path: Path) -> Image.Image:
 
 
 def write_image_strip(folder: Path, name: str, images: np.ndarray) -> None:
-    """Write images, (N, T, T, C) uint8, side by side into one PNG file."""
+    """Write images, (N, H, W, 1 or 3) uint8, side by side into one PNG file."""
     folder.mkdir(exist_ok=True)
-    strip = np.concatenate([_displayable(image) for image in images], axis=1)
+    strip = np.concatenate(list(images), axis=1)
     Image.fromarray(strip[..., 0] if strip.shape[2] == 1 else strip).save(folder / name)
-
-
-def _displayable(image: np.ndarray) -> np.ndarray:
-    """Return (T, T, 1) or (T, T, 3) pixels; of other numbers of channels, only the first one."""
-    return image if image.shape[2] in (1, 3) else image[..., :1]

@@ -7,6 +7,7 @@ from typing import Any
 
 from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, Recipe
+from rotnet_keras.config.shapes import sides_of
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.runs.events import Event, newest_probes
 from rotnet_keras.runs.folder import RunFolder
@@ -17,6 +18,8 @@ from rotnet_keras.runs.zoo import load_card
 DEFAULT_TAP = "default_tap"
 # The layer that scales pixels in the backbones of this package.
 NORMALIZATION = "normalization"
+# The name of the input of models that take the numbers of files with more than 8 bits as they are.
+VALUES = "values"
 
 # Height, width and channels of a model's input; None for what the model leaves open.
 InputShape = tuple[int | None, int | None, int | None]
@@ -31,12 +34,14 @@ class BackboneFile:
         shape: (H, W, C) of the images that it takes.
         layers: the names of its layers.
         scales_pixels: whether a layer, also of a model inside it, scales pixels.
+        takes_values: whether it takes the numbers of files with more than 8 bits as they are.
     """
 
     name: str
     shape: InputShape
     layers: list[str]
     scales_pixels: bool
+    takes_values: bool = False
 
     @property
     def taps(self) -> list[str]:
@@ -75,7 +80,16 @@ def read_backbone(path: Path) -> BackboneFile:
     shape = _input_shape(values, config, layers)
     if shape is None:
         raise DataError(f"{path}: expected a model with one input of images (N, H, W, C)")
-    return BackboneFile(str(config.get("name")), shape, names, _scales_pixels(layers))
+    of_inputs = [name for name, each in zip(names, layers, strict=True) if each.get("class_name") == "InputLayer"]
+    return BackboneFile(str(config.get("name")), shape, names, _scales_pixels(layers), of_inputs == [VALUES])
+
+
+def takes_values(path: Path) -> bool:
+    """Return whether a model takes the numbers of files with more than 8 bits as they are; no if it cannot be read."""
+    try:
+        return read_backbone(path).takes_values
+    except (DataError, OSError):
+        return False
 
 
 def _scales_pixels(layers: Sequence[dict[str, Any]]) -> bool:
@@ -118,15 +132,20 @@ def maker_of(path: Path) -> RunFolder | None:
     return folder if path.absolute().parent == folder.export and folder.recipe.is_file() else None
 
 
-def sizes_in(recipe: Recipe | None) -> tuple[int | None, int | None]:
-    """Return the sides that a recipe resizes images to and crops from them; None for what it does not say."""
+# Heights and widths.
+Sizes = tuple[tuple[int, int] | None, tuple[int, int] | None]
+
+
+def sizes_in(recipe: Recipe | None) -> Sizes:
+    """Return the sizes that a recipe resizes images to and crops from them; None for what it does not say."""
     if isinstance(recipe, PretrainRecipe | ClassifyRecipe):
-        return recipe.data.size, recipe.augment.crop
+        size, crop = recipe.data.size, recipe.augment.crop
+        return (sides_of(size) if size else None), (sides_of(crop) if crop else None)
     return None, None
 
 
-def sizes_of_maker(path: Path) -> tuple[int | None, int | None]:
-    """Return the sides that the run which made a backbone resizes images to and crops from them."""
+def sizes_of_maker(path: Path) -> Sizes:
+    """Return the sizes that the run which made a backbone resizes images to and crops from them."""
     maker = maker_of(path)
     try:
         return sizes_in(load_recipe(str(maker.recipe)) if maker else None)

@@ -5,9 +5,10 @@ from typing import Any, TypeVar
 
 from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, RunRecipe, SeededRecipe
 from rotnet_keras.config.sections import Augment, Data
+from rotnet_keras.config.shapes import sides_of
 from rotnet_keras.config.transfer import TransferRecipe
 from rotnet_keras.errors import DataError
-from rotnet_keras.runs.backbone_file import NORMALIZATION, BackboneFile, maker_of, read_backbone, sizes_of_maker
+from rotnet_keras.runs.backbone_file import NORMALIZATION, BackboneFile, Sizes, maker_of, read_backbone, sizes_of_maker
 
 R = TypeVar("R", bound=SeededRecipe)
 
@@ -38,14 +39,14 @@ def fit_to_backbone(recipe: R) -> tuple[R, str]:
         return recipe, ""
     from rotnet_keras.data.audit import default_shape  # Needs numpy, which most commands do not.
 
-    side, channels = default_shape(recipe.data)
+    shape, channels = default_shape(recipe.data)
     derived, problems = _channels(recipe.data, found, channels)
     if isinstance(recipe, ProbeRecipe):
-        sizes, unfit = _sizes(recipe.data, recipe.augment, found, side, sizes_of_maker(file))
+        sizes, unfit = _sizes(recipe.data, recipe.augment, found, shape, sizes_of_maker(file))
         derived, problems = sizes | derived, unfit + problems + _taps(recipe, found)
     elif isinstance(recipe, PretrainRecipe | ClassifyRecipe):
         if recipe.data.size is None and recipe.augment.crop is None:
-            derived = _sizes(recipe.data, recipe.augment, found, side, sizes_of_maker(file))[0] | derived
+            derived = _sizes(recipe.data, recipe.augment, found, shape, sizes_of_maker(file))[0] | derived
         if isinstance(recipe, PretrainRecipe):
             problems += _taps(recipe, found) + _start(recipe, found)
     if problems:
@@ -118,33 +119,41 @@ def _channels(data: Data, found: BackboneFile, default: int | None) -> tuple[dic
 
 
 def _sizes(
-    data: Data, augment: Augment, found: BackboneFile, default: int | None, maker: tuple[int | None, int | None]
-) -> tuple[dict[str, int], list[str]]:
-    """Derive the sides of images and crops.
+    data: Data, augment: Augment, found: BackboneFile, default: tuple[int, int] | None, maker: Sizes
+) -> tuple[dict[str, Any], list[str]]:
+    """Derive the sizes of images and crops.
 
     Args:
-        default: side of the images if the recipe sets none; None if they may have any.
-        maker: the sides that the run which made the backbone resizes to and crops.
+        default: height and width of the images if the recipe sets none; None if they may have any.
+        maker: the sizes that the run which made the backbone resizes to and crops.
     """
     height, width = found.shape[:2]
     if height is None or width is None:
         return {}, []
-    if height != width:
-        return {}, ["images are cropped to squares, and this is none"]
-    size, crop, side = data.size, augment.crop, height
-    if crop not in (None, side):
+    wanted = height, width
+    size, crop = (sides_of(each) if each else None for each in (data.size, augment.crop))
+    if crop not in (None, wanted):
         # What is said of `size` as well must hold together with the new crop.
-        fits = size is None or size + 2 * augment.pad >= side
-        resize = "" if fits else f" and data.size = {side}"
-        return {}, [f"set augment.crop = {side}{resize}, or leave both out (augment.crop is {crop})"]
+        resize = "" if size is None or _covers(size, wanted, augment.pad) else f" and data.size = {_short(wanted)}"
+        return {}, [f"set augment.crop = {_short(wanted)}{resize}, or leave both out (augment.crop is {augment.crop})"]
     if size is not None:
-        if size < side and crop is None:
-            return {}, [f"set data.size = {side}, or leave it out (it is {size})"]
-        return ({} if crop or size == side else {"augment.crop": side}), []
-    if default == side or (default is not None and crop and default + 2 * augment.pad >= side):
+        if not _covers(size, wanted) and crop is None:
+            return {}, [f"set data.size = {_short(wanted)}, or leave it out (it is {data.size})"]
+        return ({} if crop or size == wanted else {"augment.crop": _short(wanted)}), []
+    if default == wanted or (default is not None and crop and _covers(default, wanted, augment.pad)):
         return {}, []
-    of_maker = maker[0] if maker[0] and side in (maker[1], maker[0]) else None
-    derived = {"data.size": max(of_maker or side, side)}
-    if derived["data.size"] != side and not crop:
-        derived["augment.crop"] = side
+    of_maker = maker[0] if maker[0] and wanted in (maker[1], maker[0]) and _covers(maker[0], wanted) else None
+    resized = of_maker or wanted
+    derived = {"data.size": _short(resized)}
+    if resized != wanted and not crop:
+        derived["augment.crop"] = _short(wanted)
     return derived, []
+
+
+def _covers(size: tuple[int, int], wanted: tuple[int, int], pad: int = 0) -> bool:
+    return all(side + 2 * pad >= least for side, least in zip(size, wanted, strict=True))
+
+
+def _short(shape: tuple[int, int]) -> int | list[int]:
+    """Return the side of a square, or height and width, as a recipe has them."""
+    return shape[0] if shape[0] == shape[1] else list(shape)

@@ -6,7 +6,7 @@ The card is a JSON file beside the classifier, `classifier.json`. Nothing here n
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import write_atomically
@@ -25,16 +25,19 @@ class ClassifierCard:
         temperature: divides its log-probabilities to calibrate them; None if it could not be fitted.
         uncalibrated: why there is no temperature; empty if there is one.
         images: how many validation images the temperature was fitted on.
-        size: the short side that images are resized to, in pixels; None if the card does not say.
-        side: the side of the central crop, in pixels; None if the card does not say.
+        size: the side of the square that images are brought to, in pixels, or height and width; None if the card does
+            not say.
+        side: the side of the central crop, in pixels, or height and width; None if the card does not say.
+        fit: how images are brought to their size: "crop", "stretch" or "letterbox".
     """
 
     classes: list[str]
     temperature: float | None
     uncalibrated: str
     images: int = 0
-    size: int | None = None
-    side: int | None = None
+    size: int | list[int] | None = None
+    side: int | list[int] | None = None
+    fit: Literal["crop", "stretch", "letterbox"] = "crop"
 
 
 def card_path(classifier: Path) -> Path:
@@ -84,7 +87,8 @@ def _checked(path: Path, values: Any) -> ClassifierCard:
         raise DataError(f"{path}: not the card of a classifier: expected a list of names under classes")
     if temperature is not None and not (isinstance(temperature, int | float) and 0 < temperature < 1e6):
         raise DataError(f"{path}: temperature: expected a positive number or null, got {temperature!r}")
-    size, side = (value if isinstance(value, int) and value > 0 else None for value in map(given.get, ("size", "side")))
+    size, side = map(_shape, map(given.get, ("size", "side")))
+    fit = given.get("fit")
     images = given.get("images")
     return ClassifierCard(
         classes,
@@ -93,4 +97,11 @@ def _checked(path: Path, values: Any) -> ClassifierCard:
         images if isinstance(images, int) else 0,
         size,
         side,
+        fit if fit in ("stretch", "letterbox") else "crop",
     )
+
+
+def _shape(value: Any) -> int | list[int] | None:
+    """Return the side of a square, or height and width; None for anything else."""
+    sides = value if isinstance(value, list) and len(value) == 2 else [value]
+    return value if all(type(side) is int and side > 0 for side in sides) else None

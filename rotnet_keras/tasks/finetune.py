@@ -14,7 +14,13 @@ from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.inference.calibration import describe_classifier
 from rotnet_keras.models.backbones.airbench import whiten
-from rotnet_keras.models.backbones.registry import build_backbone, freeze_up_to, layer_outputs, with_input_shape
+from rotnet_keras.models.backbones.registry import (
+    build_backbone,
+    for_images,
+    freeze_up_to,
+    layer_outputs,
+    with_input_shape,
+)
 from rotnet_keras.models.export import first_kernels, load_backbone, save_model, with_softmax
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm, with_stock_layers
 from rotnet_keras.models.heads import build_head, start_as_in_voc
@@ -61,9 +67,9 @@ def build_classifier(
     tap = recipe.head.tap
     if tap is not None:
         backbone = keras.Model(backbone.input, layer_outputs(backbone, [tap])[tap], name=backbone.name)
-    backbone = with_input_shape(backbone, backbone_input_shape(dataset, recipe.augment))
+    backbone = for_images(with_input_shape(backbone, backbone_input_shape(dataset, recipe.augment)), dataset.values)
     if isinstance(recipe, ClassificationRecipe) and recipe.rescale:
-        images = center_crop(dataset.train.images(evenly_spaced(len(dataset.train))), recipe.augment)
+        images = center_crop(dataset.train.images(evenly_spaced(len(dataset.train))), recipe.augment, dataset.values)
         backbone = folded_and_rescaled(backbone, images, recipe.pretrained is None)
     head = build_head(recipe.head.name, backbone.output.shape[1:], len(dataset.class_names), backbone.layers[-1].name)
     if isinstance(recipe, ClassificationRecipe) and recipe.head_start == "voc":
@@ -75,10 +81,13 @@ def build_classifier(
     if recipe.pretrained and recipe.pretrained.frozen:
         freeze_up_to(backbone, recipe.pretrained.frozen)
     if isinstance(recipe, ClassificationRecipe):
-        return MultiLabelClassifier(backbone, head, augment=recipe.augment, seed=recipe.seed)
-    if recipe.auxiliary:
-        return SemiSupervised(backbone, head, recipe.auxiliary, recipe.augment, recipe.seed)
-    return Classifier(backbone, head, augment=recipe.augment, seed=recipe.seed)
+        model: Classifier = MultiLabelClassifier(backbone, head, augment=recipe.augment, seed=recipe.seed)
+    elif recipe.auxiliary:
+        model = SemiSupervised(backbone, head, recipe.auxiliary, recipe.augment, recipe.seed)
+    else:
+        model = Classifier(backbone, head, augment=recipe.augment, seed=recipe.seed)
+    model.values = dataset.values
+    return model
 
 
 class FinetuneTrainer(ClassifierTrainer):
@@ -118,7 +127,7 @@ class FinetuneTrainer(ClassifierTrainer):
         session.record(labels=len(positions))
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
-        """Return batches of augmented images (N, S, S, C) uint8 and labels (N,) int64, unlabelled images last."""
+        """Return batches of augmented images (N, H, W, C) and labels (N,) int64, unlabelled images last."""
         recipe = self.recipe
 
         def augmented(split: Split, batch: int, seed: int) -> tf.data.Dataset:
@@ -138,7 +147,7 @@ class FinetuneTrainer(ClassifierTrainer):
         return both.map(lambda *pair: tuple(tf.concat(values, axis=0) for values in zip(*pair, strict=True)))
 
     def evaluation_batches(self, split: Split) -> tf.data.Dataset:
-        """Return batches of central crops (N, S, S, C) uint8 and labels (N,) int64."""
+        """Return batches of central crops (N, H, W, C) and labels (N,) int64."""
         return evaluation_batches(split, self.recipe.augment, batch=self.evaluation_batch, labelled=True)
 
     def export(self) -> None:
@@ -153,8 +162,9 @@ class FinetuneTrainer(ClassifierTrainer):
     def save_classifier(self, path: Path) -> None:
         """Save the exported model, and its card beside it."""
         model, data = self.exported(), self.dataset
+        fit = self.recipe.data.fit if isinstance(self.recipe, ClassifyRecipe) else "crop"
         card = describe_classifier(
-            model, data.class_names, data.validation, self.recipe.augment, data.image_shape, self.exclusive
+            model, data.class_names, data.validation, self.recipe.augment, data.image_shape, self.exclusive, fit
         )
         save_model(model, path)
         write_card(path, card)
@@ -176,7 +186,7 @@ def starting_backbone(recipe: ClassifyRecipe | ClassificationRecipe, dataset: Da
     """Load the pretrained backbone of a recipe, or build a new one with random weights."""
     if recipe.backbone:
         shape = backbone_input_shape(dataset, recipe.augment)
-        backbone = build_backbone(recipe.backbone, shape, dataset.mean, dataset.std)
+        backbone = build_backbone(recipe.backbone, shape, dataset.mean, dataset.std, dataset.values)
         whiten(backbone, dataset.train, recipe.seed)
         return backbone
     assert recipe.pretrained is not None

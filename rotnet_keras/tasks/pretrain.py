@@ -7,21 +7,30 @@ import numpy as np
 
 from rotnet_keras import engine
 from rotnet_keras.config.schema import PretrainRecipe
-from rotnet_keras.data.batches import crop_size, evaluation_batches, training_batches
+from rotnet_keras.data.batches import crop_shape, evaluation_batches, training_batches
 from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
+from rotnet_keras.errors import DataError
 from rotnet_keras.evaluation.feature_meter import FeatureMeter
 from rotnet_keras.evaluation.suitability.suitability import measure_suitability
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.backbones.airbench import whiten
-from rotnet_keras.models.backbones.registry import build_backbone, freeze_up_to, with_input_shape, with_statistics
+from rotnet_keras.models.backbones.registry import (
+    build_backbone,
+    for_images,
+    freeze_up_to,
+    with_input_name,
+    with_input_shape,
+    with_statistics,
+)
 from rotnet_keras.models.export import first_kernels, load_backbone, save_model, with_softmax
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
-from rotnet_keras.models.rotation import rotate_batch, rotated_size
+from rotnet_keras.models.rotation import rotate_batch, rotated_shape
 from rotnet_keras.models.rotnet import RotNet
 from rotnet_keras.reports.figures import draw_filters
 from rotnet_keras.reports.samples import FIXED_SAMPLES, SEARCHED_SAMPLES, write_samples
+from rotnet_keras.runs.backbone_file import VALUES
 from rotnet_keras.tasks.finetune import scale_learning_rates
 from rotnet_keras.tasks.probe import check_probes, run_missing_probes
 from rotnet_keras.training.classifier_trainer import ClassifierTrainer
@@ -36,6 +45,7 @@ def pretrain(session: Session) -> None:
     assert isinstance(recipe, PretrainRecipe)
     strategy = configure_tensorflow(session, recipe)
     dataset = prepare_data(session, strategy)
+    check_shape(recipe, dataset)
     check_probes(dataset, recipe.probe)
     trainer = RotNetTrainer(session, recipe, dataset, strategy)
     trainer.restore()
@@ -52,18 +62,33 @@ def pretrain(session: Session) -> None:
     finish(session)
 
 
+def check_shape(recipe: PretrainRecipe, dataset: Dataset) -> None:
+    """Make sure that images can be rotated by the angles of a recipe.
+
+    Raises:
+        DataError: they are no squares, and an angle would exchange height and width.
+    """
+    height, width = crop_shape(recipe.augment, dataset.image_shape)
+    if height != width and any(angle % 180 for angle in recipe.rotation.angles):
+        raise DataError(
+            f"{dataset.name}: images of {height} x {width} pixels are no squares, and the angles "
+            f"{recipe.rotation.angles} would exchange height and width: set rotation.angles = [0, 180], or data.size "
+            "to a side in pixels, which makes them squares"
+        )
+
+
 def build_rotnet(recipe: PretrainRecipe, dataset: Dataset) -> RotNet:
     """Build the model that a recipe trains, with random weights."""
     rotation = recipe.rotation
-    side = rotated_size(crop_size(recipe.augment, dataset.image_shape[0]), rotation.angles)
-    backbone = initial_backbone(recipe, dataset, (side, side, dataset.image_shape[2]))
+    shape = rotated_shape(crop_shape(recipe.augment, dataset.image_shape), rotation.angles)
+    backbone = initial_backbone(recipe, dataset, (*shape, dataset.image_shape[2]))
     synchronized = recipe.devices.sync_batch_norm
     # The file of a pretrained backbone is float32; here it gets the precision of the training.
     precision = keras.config.dtype_policy().name if recipe.pretrained else None
     backbone = with_fused_batch_norm(backbone, precision, synchronized)
     if recipe.pretrained and recipe.pretrained.frozen:
         freeze_up_to(backbone, recipe.pretrained.frozen)
-    return RotNet(
+    model = RotNet(
         backbone,
         rotation.angles,
         rotation.copies,
@@ -72,6 +97,8 @@ def build_rotnet(recipe: PretrainRecipe, dataset: Dataset) -> RotNet:
         recipe.seed,
         synchronized,
     )
+    model.values = dataset.values
+    return model
 
 
 def initial_backbone(recipe: PretrainRecipe, dataset: Dataset, shape: Sequence[int]) -> keras.Model:
@@ -86,14 +113,15 @@ def initial_backbone(recipe: PretrainRecipe, dataset: Dataset, shape: Sequence[i
         DataError: the file is no model that can be loaded safely, or it cannot take such images.
     """
     if recipe.backbone:
-        backbone = build_backbone(recipe.backbone, shape, dataset.mean, dataset.std)
+        backbone = build_backbone(recipe.backbone, shape, dataset.mean, dataset.std, dataset.values)
         whiten(backbone, dataset.train, recipe.seed)
         return backbone
     assert recipe.pretrained is not None
     backbone = with_input_shape(load_backbone(Path(str(recipe.pretrained.file))), shape)
     if recipe.pretrained.statistics == "model":
-        return backbone
-    return with_statistics(backbone, dataset.mean, dataset.std)
+        return for_images(backbone, dataset.values)
+    scaled = with_statistics(backbone, dataset.mean, dataset.std)
+    return scaled if dataset.values is None else with_input_name(scaled, VALUES)
 
 
 class RotNetTrainer(ClassifierTrainer):
@@ -130,7 +158,7 @@ class RotNetTrainer(ClassifierTrainer):
             session.record(backbone={"name": backbone.name, "taps": registry.taps(backbone)})
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
-        """Return batches of augmented, unrotated images (N, T, T, C) uint8; the model rotates them."""
+        """Return batches of augmented, unrotated images (N, H, W, C); the model rotates them."""
         recipe = self.recipe
         return training_batches(
             self.dataset.train,
@@ -143,7 +171,7 @@ class RotNetTrainer(ClassifierTrainer):
         )
 
     def evaluation_batches(self, split: Split) -> tf.data.Dataset:
-        """Return batches of unrotated central crops (N, T, T, C) uint8."""
+        """Return batches of unrotated central crops (N, H, W, C)."""
         return evaluation_batches(split, self.recipe.augment, batch=self.evaluation_batch)
 
     def after_validation(self, step: int) -> None:
@@ -158,7 +186,7 @@ class RotNetTrainer(ClassifierTrainer):
         logits = np.concatenate([self.evaluation_model.predict_on_batch(part) for part in np.array_split(inputs, 4)])
         probabilities = np.asarray(keras.ops.softmax(logits.astype(np.float32)))
         folder = self.session.folder.samples
-        event = write_samples(folder, step, inputs, labels, probabilities, angles)
+        event = write_samples(folder, step, self.dataset.displayed(inputs), labels, probabilities, angles)
         filters = f"filters-{step:08d}.png"
         draw_filters(first_kernels(self.evaluation_model.backbone), folder / filters)
         self.session.event("samples", step=step, filters=filters, **event)

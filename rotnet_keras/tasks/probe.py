@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras import engine
-from rotnet_keras.config.schema import ProbeRecipe
+from rotnet_keras.config.schema import ProbeRecipe, RunRecipe
 from rotnet_keras.config.sections import Augment, Averaging, Probe
-from rotnet_keras.data.batches import crop_size
 from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras
@@ -54,6 +53,7 @@ def probe_backbone(session: Session) -> None:
     check_probes(dataset, recipe.probe)
     if None in backbone.input.shape[1:]:
         backbone = registry.with_input_shape(backbone, backbone_input_shape(dataset, recipe.augment))
+    backbone = registry.for_images(backbone, dataset.values)
     run_missing_probes(session, dataset, backbone, recipe.augment, list(enumerate(recipe.probe)), step=0)
     finish(session)
 
@@ -213,8 +213,7 @@ def _probed_backbone(
         DataError: the recipe asks for all taps and the backbone has none.
     """
     if weights == "pixels":
-        side = crop_size(augment, dataset.image_shape[0])
-        return FrozenBackbone(weights, raw_pixels_backbone(dataset, side), ["pixels"])
+        return FrozenBackbone(weights, raw_pixels_backbone(dataset, augment), ["pixels"])
     every = registry.taps(backbone)
     asked = [tap for probe in probes for tap in (every if probe.tap == ["all"] else probe.tap)]
     if not asked:
@@ -272,11 +271,14 @@ def _export_classifier(
     # Facts without a step are of an older version, which also saved classifiers of backbones before the last step.
     if saved.get("step", 0) == step and best <= float(saved.get("validation_top1", -1)):
         return
+    assert isinstance(session.recipe, RunRecipe)
     features = keras.Model(backbone.input, registry.layer_outputs(backbone, [tap])[tap], name="features")
     features = averaged(features, probe.average)
     model, path = with_softmax(features, heads[tap], "classifier"), session.folder.export / "classifier.keras"
     validation = labelled_splits(dataset).get("validation")
-    card = describe_classifier(model, dataset.class_names, validation, augment, dataset.image_shape)
+    card = describe_classifier(
+        model, dataset.class_names, validation, augment, dataset.image_shape, fit=session.recipe.data.fit
+    )
     save_model(model, path)
     write_card(path, card)
     session.record(classifier={"tap": tap, "head": probe.head, "validation_top1": best, "step": step})

@@ -7,10 +7,11 @@ from rotnet_keras.config.sections import Augment
 from rotnet_keras.data import datasets
 from rotnet_keras.data.annotations import AnnotatedDataset
 from rotnet_keras.data.audit import understand
-from rotnet_keras.data.batches import crop_size
+from rotnet_keras.data.batches import crop_shape
 from rotnet_keras.data.decoding import DECODER
 from rotnet_keras.data.fingerprints import in_form_of
 from rotnet_keras.data.stores import PLACES, SPLITS, known_places
+from rotnet_keras.data.values.ranges import known_range
 from rotnet_keras.engine import device_name, keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.reports.report import write_report
@@ -43,13 +44,21 @@ def prepare_data(session: Session, strategy: tf.distribute.Strategy | None = Non
     if process.chief and (derived := session.folder.facts().get("derived")):
         session.say(f"  backbone: {derived}")
     kept = known_places(session.folder.facts())
-    dataset = datasets.load(data, session.progress, kept)
+    values = known_range(session.folder.facts())
+    dataset = datasets.load(data, session.progress, kept, values)
+    if dataset.values and values is None and session.folder.facts().get("data"):
+        raise DataError(
+            "an earlier version of rotnet-keras began this run and scaled the values of its images to 8 bits, and they "
+            "are kept as they are now. Start a new run"
+        )
     if strategy and process.count > 1:
         chosen = _chosen_by_chief(strategy, process, kept)
         if chosen != kept:
             kept = chosen
-            dataset = datasets.load(data, session.progress, kept)
-    session.record(kept_images=kept or None)
+            dataset = datasets.load(data, session.progress, kept, values)
+    if dataset.values and process.chief:
+        session.say(f"  values: {dataset.values.sentence()}; the model scales them")
+    session.record(kept_images=kept or None, value_range=dataset.values and dataset.values.facts())
     record_data(session, dataset, dataset.image_shape, dataset.class_names)
     return dataset
 
@@ -81,7 +90,7 @@ def record_data(
     Args:
         session: of the run.
         dataset: its splits, fingerprint and notes; the notes become warnings at the first start.
-        image_shape: (S, S, C) of the images before augmentation.
+        image_shape: (H, W, C) of the images before augmentation.
         classes: the names of the classes.
 
     Raises:
@@ -126,9 +135,8 @@ def record_data(
 
 
 def backbone_input_shape(dataset: datasets.Dataset, augment: Augment) -> tuple[int, int, int]:
-    """The shape (S, S, C) of an unrotated image after augmentation, as a backbone takes it."""
-    side = crop_size(augment, dataset.image_shape[0])
-    return side, side, dataset.image_shape[2]
+    """The shape (H, W, C) of an unrotated image after augmentation, as a backbone takes it."""
+    return *crop_shape(augment, dataset.image_shape), dataset.image_shape[2]
 
 
 def check_input_shape(backbone: keras.Model, dataset: datasets.Dataset, augment: Augment) -> None:

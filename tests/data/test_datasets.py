@@ -60,13 +60,16 @@ def test_arrays_of_any_number_of_channels(tmp_path):
     np.testing.assert_array_equal(data.train.images([0])[0], images[data.train.rows[0]])
 
 
-def test_values_that_are_not_bytes_are_scaled_and_a_note_says_so(tmp_path):
+def test_values_that_are_not_bytes_are_kept_and_a_note_says_so(tmp_path):
     images = np.linspace(-3, 5, 20 * 64, dtype=np.float32).reshape(20, 8, 8, 1)
     np.savez(tmp_path / "a.npz", x_train=images, x_test=images[-4:])
     data = load(Data(name=str(tmp_path / "a.npz")))
-    assert data.train.store.min() == 0 and data.train.store.max() == 255
-    assert data.test.store.min() == 204 and data.test.store.max() == 255
-    assert "[-3, 5]" in data.notes[0]
+    np.testing.assert_array_equal(data.train.images(slice(None)), images[data.train.rows])
+    np.testing.assert_array_equal(data.test.images(slice(None)), images[-4:])
+    assert "from -3 to 5 are kept as they are" in data.notes[0]
+    low, high = np.percentile(images[data.train.rows], [0.1, 99.9])
+    assert (data.values.low[0], data.values.high[0]) == pytest.approx((low, high), abs=1e-4)
+    assert data.mean == pytest.approx([images[data.train.rows].mean()], abs=0.02)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -90,10 +93,10 @@ def test_a_pickle_in_an_npz_is_not_opened(tmp_path):
         load(Data(name=str(tmp_path / "a.npz")))
 
 
-def test_arrays_that_are_not_square_need_a_size(tmp_path):
+def test_arrays_that_are_not_square_stay_so_without_a_size(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.zeros((9, 8, 12, 3), np.uint8))
-    with pytest.raises(DataError, match=r"data\.size"):
-        load(Data(name=str(tmp_path / "a.npz")))
+    assert load(Data(name=str(tmp_path / "a.npz"))).image_shape == (8, 12, 3)
+    assert load(Data(name=str(tmp_path / "a.npz"), size=[16, 8])).image_shape == (16, 8, 3)
     assert load(Data(name=str(tmp_path / "a.npz"), size=8)).image_shape == (8, 8, 3)
 
 

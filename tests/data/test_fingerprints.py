@@ -165,6 +165,22 @@ def rewrite_facts(folder, change):
     folder.facts_file.write_text(json.dumps(facts))
 
 
+def test_the_range_of_values_is_fixed_at_the_first_start(starts):
+    for number, file in enumerate(sorted(starts.photos.rglob("*.bmp"))):
+        np.save(file.with_suffix(".npy"), np.random.default_rng(number).integers(0, 4096, (8, 8, 3), np.uint16))
+        file.unlink()
+    first = starts()
+    assert starts.folder.facts()["value_range"]["low"] == list(first.values.low)
+    moved = {"percentiles": [0.1, 99.9], "low": [5.0, 6.0, 7.0], "high": [3000.0, 3001.0, 3002.0]}
+    rewrite_facts(starts.folder, lambda facts: facts.update(value_range=moved))
+    again = starts()
+    assert (again.values.low, again.values.high) == ((5.0, 6.0, 7.0), (3000.0, 3001.0, 3002.0))
+    # A run of an earlier version scaled such values to 8 bits.
+    rewrite_facts(starts.folder, lambda facts: facts.pop("value_range"))
+    with pytest.raises(DataError, match=r"scaled the values of its images to 8 bits.* Start a new run"):
+        starts()
+
+
 def test_a_resumed_run_notices_an_edit_to_the_same_size(starts):
     starts()
     file = starts.photos / "class_1" / "1.bmp"

@@ -67,9 +67,29 @@ def test_axes_in_another_order_are_refused_with_the_transpose(tmp_path, shape, t
     assert len(load(fixed.model_copy(update={"size": 8})).train)
 
 
-def test_twelve_bits_keep_their_range(tmp_path):
-    data = load(write(tmp_path, x_train=np.linspace(0, 4095, 20 * 64, dtype=np.uint16).reshape(20, 8, 8)))
-    assert (data.train.store.min(), data.train.store.max()) == (0, 255) and "[0, 4095]" in data.notes[0]
+def test_twelve_bits_are_kept(tmp_path):
+    pixels = np.linspace(0, 4095, 20 * 64, dtype=np.uint16).reshape(20, 8, 8, 1)
+    data = load(write(tmp_path, x_train=pixels))
+    np.testing.assert_array_equal(data.train.images(slice(None)), pixels)
+    assert "from 0 to 4095 are kept" in data.notes[0] and data.displayed(pixels).dtype == np.uint8
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_counted_before_anything_starts(tmp_path, bad):
+    pixels = images().astype(np.float32) / 100
+    pixels[3, 4, 5:7] = bad
+    data = write(tmp_path, x_train=pixels)
+    with pytest.raises(DataError, match="6 of 15,360 values are no finite numbers"):
+        load(data)
+    result = invoke("run", "folder", f"data.name={tmp_path}/a.npz", "--dry-run", cwd=tmp_path)
+    assert result.returncode == 3 and "no finite numbers" in result.stderr
+
+
+def test_fractions_that_are_no_bytes_are_kept(tmp_path):
+    pixels = np.random.default_rng(0).random((20, 16, 16, 3)).astype(np.float32)
+    data = load(write(tmp_path, x_train=pixels, x_test=images(seed=1)))
+    np.testing.assert_array_equal(data.train.images(slice(None)), pixels)
+    np.testing.assert_allclose(data.test.images(slice(None)), images(seed=1) / 255, rtol=1e-6)
 
 
 def test_labels_of_minus_one_are_unknown_classes(tmp_path):

@@ -36,20 +36,22 @@ def save(path, pixels):
 @pytest.mark.parametrize(
     ("pixels", "suffix"), [(GREY, "png"), (GREY, "tif"), (COLOUR, "png")], ids=["grey-png", "grey-tif", "colour-png"]
 )
-@pytest.mark.parametrize("loader", [ImageLoader, WholeImages])
-def test_sixteen_bits_show_what_eight_do(tmp_path, pixels, suffix, loader):
+def test_sixteen_bits_show_what_eight_do(tmp_path, pixels, suffix):
     deep = save(tmp_path / f"deep.{suffix}", pixels.astype(np.uint16) * 257)
     twelve = save(tmp_path / f"twelve.{suffix}", (pixels.astype(np.uint16) * 257 // 16) * 16)
     Image.fromarray(pixels).save(tmp_path / "eight.png")
     channels = 3 if pixels.ndim == 3 else 1
     notes = []
     assert list_image_files([deep, twelve], notes.append) == [deep, twelve]
-    assert len(notes) == 1 and "16 bits are divided by 257" in notes[0] and deep.name in notes[0]
+    assert len(notes) == 1 and "scaled from their whole range" in notes[0] and deep.name in notes[0]
     assert read_header(deep).bits == 16
-    expected = loader(24, 24, channels).load(tmp_path / "eight.png").astype(int)
+    expected = ImageLoader(24, 24, channels).load(tmp_path / "eight.png").astype(int)
     assert (expected.squeeze() == pixels).all()
-    assert (loader(24, 24, channels).load(deep) == expected).all()
-    assert abs(loader(24, 24, channels).load(twelve) - expected).max() <= 1
+    assert (ImageLoader(24, 24, channels).load(deep) == expected).all()
+    assert abs(ImageLoader(24, 24, channels).load(twelve) - expected).max() <= 1
+    # Duplicates are compared as people see them, whatever the range of the values is.
+    whole = [WholeImages(24, 24, channels).load(tmp_path / name).ravel() for name in ("eight.png", deep.name)]
+    assert np.corrcoef(*whole)[0, 1] > 0.999
 
 
 @pytest.mark.parametrize("highest", [1023, 4095, 16383])
@@ -80,7 +82,7 @@ def test_values_of_other_files_settle_whether_a_dark_one_is_dark(tmp_path):
 
 def test_signed_values_below_zero_are_no_image(tmp_path):
     Image.fromarray(np.full((24, 24), -1000, np.int32)).save(tmp_path / "ct.tif")
-    with pytest.raises(Exception, match=r"its values go from -1,000 .*\.npz file"):
+    with pytest.raises(Exception, match="its values of 32 bits have no known range"):
         ImageLoader(24, 24, 1).load(tmp_path / "ct.tif")
 
 
@@ -91,7 +93,6 @@ def test_signed_values_below_zero_are_no_image(tmp_path):
         ("upright", "photos"),
         ("measure-upright", "photos", "--to", "m.json"),
         ("anomalies", "compact5_photos", "photos"),
-        ("duplicates", "photos", "--to", "d.csv"),
         ("probe", "compact5_photos", "--labels", "labels.csv"),
     ],
     ids=lambda arguments: arguments[0],

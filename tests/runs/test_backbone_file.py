@@ -113,7 +113,8 @@ def test_what_does_not_fit_is_said_at_once_and_nothing_is_started(recipe, tmp_pa
         recipe(f'file = "{file}"', (32, 32, 5))
     )
     wide = keras_file(tmp_path / "wide.keras", (32, 48, 3))
-    assert "32 x 48 x 3: images are cropped to squares" in dry_run(recipe(f'file = "{wide}"'))
+    assert "data.size = [32, 48]" in dry_run(recipe(f'file = "{wide}"'))
+    assert "set data.size = [32, 48], or leave it out (it is 24)" in dry_run(recipe(f'file = "{wide}"'), "data.size=24")
     result = invoke("run", source, "data.size=24", "--runs-dir", tmp_path / "runs")
     assert result.returncode == 3 and not (tmp_path / "runs").exists()
 

@@ -42,9 +42,9 @@ def image_shortcuts(images: np.ndarray, copies: np.ndarray, angles: Sequence[int
     two_axes = len({angle % 180 for angle in angles}) > 1
     scores = {"marks": _predictability(_marks(copies), angles, penalty=1000.0)}
     fine = _central(copies, TRACES_SIDE)
-    if fine.shape[1] >= FEWEST_BLOCKS * BLOCK:
+    if min(fine.shape[1:3]) >= FEWEST_BLOCKS * BLOCK:
         scores["grid"] = _predictability(_grid(fine), angles)
-    if fine.shape[1] > max(LAGS) and two_axes:
+    if min(fine.shape[1:3]) > max(LAGS) and two_axes:
         scores["sharpness"] = _predictability(_sharpness(fine), angles)
     if two_axes:
         scores["bars"] = {"share": round(float(_has_bars(images).mean()), 4)}
@@ -66,10 +66,10 @@ def most_similar_pixels(copies: np.ndarray, angles: Sequence[int]) -> np.ndarray
     for rotated in np.split(fine, len(angles)):
         strength += np.abs(rotated.mean(axis=0)) / (rotated.std(axis=0) + FLOOR)
     smooth = _box_blur(strength[None])[0]
-    factor = -(-copies.shape[1] // MARKS_SIDE)
+    factor = -(-max(copies.shape[1:3]) // MARKS_SIDE)
     part = np.zeros(copies.shape[1:3], bool)
     strong = np.kron(smooth > np.quantile(smooth, 0.75), np.ones((factor, factor), bool))
-    part[: len(strong), : len(strong)] = strong
+    part[: strong.shape[0], : strong.shape[1]] = strong
     return part
 
 
@@ -105,9 +105,10 @@ def _marks(copies: np.ndarray) -> np.ndarray:
 def _local_contrast(copies: np.ndarray) -> np.ndarray:
     """The difference of brightness from that of the surroundings, over its mean: (M, s, s), s at most `MARKS_SIDE`."""
     grey = copies.mean(axis=3, dtype=np.float32)
-    factor = -(-grey.shape[1] // MARKS_SIDE)
-    side = grey.shape[1] // factor
-    grey = grey[:, : side * factor, : side * factor].reshape(-1, side, factor, side, factor).mean((2, 4))
+    factor = -(-max(grey.shape[1:]) // MARKS_SIDE)
+    tall, wide = max(1, grey.shape[1] // factor), max(1, grey.shape[2] // factor)
+    grey = grey[:, : tall * factor, : wide * factor].reshape(len(grey), tall, -1, wide, grey.shape[2] // wide)
+    grey = grey.mean((2, 4))
     fine = grey - _box_blur(grey)
     # So that no image weighs more than another, and no pixel more than a few others.
     return np.clip(fine / (np.abs(fine).mean((1, 2), keepdims=True) + 1), -3, 3)
@@ -184,5 +185,5 @@ def _bar_on_top(images: np.ndarray) -> np.ndarray:
 
 
 def _central(copies: np.ndarray, side: int) -> np.ndarray:
-    cut = max(0, (copies.shape[1] - side) // 2)
-    return copies[:, cut : copies.shape[1] - cut, cut : copies.shape[1] - cut]
+    top, left = (max(0, (length - side) // 2) for length in copies.shape[1:3])
+    return copies[:, top : copies.shape[1] - top, left : copies.shape[2] - left]

@@ -53,10 +53,12 @@ def measure_suitability(
             session.progress("looking for shortcuts", done, total)
         return np.concatenate(found)
 
+    seen = dataset.levels(images)
     probabilities = predict(copies)
     tiles = most_ambiguous(probabilities, angles)
     file = f"ambiguous-{step:08d}.png"
-    write_image_strip(session.folder.samples, file, images[[tile["image"] for tile in tiles]])
+    shown = dataset.displayed(images)
+    write_image_strip(session.folder.samples, file, shown[[tile["image"] for tile in tiles]])
     session.event(
         "suitability",
         step=step,
@@ -65,10 +67,10 @@ def measure_suitability(
         angles=list(angles),
         **per_image_statistics(probabilities, angles),
         file=file,
-        tile=int(images.shape[1]),
+        tile=int(images.shape[2]),
         tiles=tiles,
-        giveaways=image_shortcuts(images, copies, angles) if enough else {},
-        reliance=network_shortcuts(predict, copies, angles) if enough else {},
+        giveaways=image_shortcuts(seen, dataset.levels(copies), angles) if enough else {},
+        reliance=network_shortcuts(predict, copies, angles, dataset.levels(copies)) if enough else {},
     )
 
 
@@ -81,7 +83,7 @@ def _held_out_split(dataset: Dataset) -> tuple[str, Split]:
 
 
 def _sample(split: Split, augment: Augment) -> np.ndarray:
-    """Evenly spaced images of a split, cropped as in evaluation: (N, S, S, C) uint8."""
-    first = center_crop(split.images(np.arange(1)), augment)
+    """Evenly spaced images of a split, cropped as in evaluation: (N, H, W, C)."""
+    first = center_crop(split.images(np.arange(1)), augment, split.values)
     count = min(len(split), MAX_IMAGES, max(FEWEST, MAX_BYTES // first.nbytes))
-    return center_crop(split.images(np.arange(count) * len(split) // count), augment)
+    return center_crop(split.images(np.arange(count) * len(split) // count), augment, split.values)

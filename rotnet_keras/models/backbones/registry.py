@@ -7,8 +7,11 @@ Every backbone takes pixels in [0, 255] and begins with a layer `normalization`.
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
+
 from rotnet_keras.config.architectures import APPLICATIONS, ARCHITECTURES
 from rotnet_keras.config.sections import Backbone
+from rotnet_keras.data.values.ranges import ValueRange
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError
 from rotnet_keras.models.backbones.airbench import airbench
@@ -18,7 +21,7 @@ from rotnet_keras.models.backbones.blocks import normalization
 from rotnet_keras.models.backbones.compact import compact
 from rotnet_keras.models.backbones.nin import nin
 from rotnet_keras.models.backbones.resnet import resnet50, resnet50v2
-from rotnet_keras.runs.backbone_file import NORMALIZATION, tap_names
+from rotnet_keras.runs.backbone_file import NORMALIZATION, VALUES, tap_names
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "nin": nin,
@@ -59,14 +62,21 @@ def backbone(name: str, input_shape: Sequence[int] = (32, 32, 3), **options: obj
     return BUILDERS[name](input_shape, **options)
 
 
-def build_backbone(spec: Backbone, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> keras.Model:
+def build_backbone(
+    spec: Backbone,
+    shape: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    values: ValueRange | None = None,
+) -> keras.Model:
     """Build the backbone that a recipe describes, with new weights.
 
     Args:
         spec: the recipe's section `backbone`.
         shape: (H, W, C) of the images.
-        mean: of the pixels, for each channel, 0 to 255.
+        mean: of the pixels, for each channel, 0 to 255, or in the numbers of files with more than 8 bits.
         std: of the pixels, for each channel.
+        values: the range of these numbers; None for bytes.
 
     Raises:
         DataError: the images are too small for the backbone.
@@ -78,7 +88,8 @@ def build_backbone(spec: Backbone, shape: Sequence[int], mean: Sequence[float], 
             f"{spec.name} needs images of at least {smallest} pixels a side, these have {sides}: set data.size"
         )
     blocks = {} if spec.blocks is None else {"blocks": spec.blocks}
-    return backbone(spec.name, shape, width=spec.width, mean=mean, std=std, **blocks)
+    built = backbone(spec.name, shape, width=spec.width, mean=mean, std=std, **blocks)
+    return built if values is None else with_input_name(built, VALUES)
 
 
 def layer_outputs(model: keras.Model, names: Sequence[str]) -> dict[str, keras.KerasTensor]:
@@ -132,7 +143,7 @@ def with_input_shape(model: keras.Model, shape: Sequence[int]) -> keras.Model:
     if have == tuple(shape):
         return model
     try:
-        resized = keras.models.clone_model(model, input_tensors=keras.Input(tuple(shape)))
+        resized = keras.models.clone_model(model, input_tensors=keras.Input(tuple(shape), name=model.input.name))
         resized.set_weights(model.get_weights())
     except ValueError:
         raise DataError(
@@ -163,6 +174,56 @@ def with_statistics(model: keras.Model, mean: Sequence[float], std: Sequence[flo
         return normalization(mean, std) if layer.name == NORMALIZATION else type(layer).from_config(layer.get_config())
 
     copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def for_images(model: keras.Model, values: ValueRange | None) -> keras.Model:
+    """The same model for images of a data set: for bytes, or for the numbers of files with more than 8 bits.
+
+    Args:
+        model: a backbone. One for bytes gets the range of the values as bytes from 0 to 255, by its first layer.
+        values: the range of the values; None for bytes.
+
+    Raises:
+        DataError: it takes the numbers of such files, and the images are bytes; or it has no layer to scale them with.
+    """
+    takes_values = model.input.name == VALUES
+    if values is None and takes_values:
+        raise DataError(
+            "the backbone was trained on images with more than 8 bits and takes their values as they are, and these "
+            "have 8 bits"
+        )
+    if values is None or takes_values:
+        return model
+    first = next((each for each in model.layers if type(each) is keras.layers.Rescaling), None)
+    if first is None or first.input is not model.input:
+        raise DataError(
+            "the images have more than 8 bits, and the backbone does not begin with a Rescaling layer that could take "
+            "their values: put one before it, or save the images with 8 bits"
+        )
+    scale = np.asarray(first.scale, np.float64) * 255 / values.span
+    offset = np.asarray(first.offset, np.float64) - scale * np.asarray(values.low)
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        changed = {"scale": scale.tolist(), "offset": offset.tolist()} if layer is first else {}
+        return type(layer).from_config(layer.get_config() | changed)
+
+    return with_input_name(model, VALUES, clone)
+
+
+def with_input_name(
+    model: keras.Model, name: str, clone: Callable[[keras.layers.Layer], keras.layers.Layer] | None = None
+) -> keras.Model:
+    """The same model with equal weights, whose input has another name: `VALUES` says that it takes no bytes.
+
+    Args:
+        model: the model.
+        name: of the input.
+        clone: copies a layer; by default as it is.
+    """
+    inputs = keras.Input(tuple(model.input.shape[1:]), name=name, dtype="float32")
+    copy = keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
     copy.set_weights(model.get_weights())
     return copy
 

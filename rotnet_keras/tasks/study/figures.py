@@ -11,6 +11,7 @@ from rotnet_keras.config.study import Picture
 from rotnet_keras.data import datasets
 from rotnet_keras.data.batches import center_crop
 from rotnet_keras.data.stores import known_places
+from rotnet_keras.data.values.ranges import displayed, known_range
 from rotnet_keras.engine import keras
 from rotnet_keras.evaluation.attention import attention_maps, equivariance_scores, rotated_attention_maps
 from rotnet_keras.evaluation.features import feature_extractor
@@ -52,18 +53,18 @@ def draw_figures(session: Session, pictures: list[Picture], folders: dict[str, R
 
 
 def _images(run: RunFolder, models: dict[str, keras.Model]) -> np.ndarray:
-    """Return the first test images, cropped as the run crops them, (N, S, S, C) uint8.
+    """Return the first test images, cropped as the run crops them, (N, H, W, C).
 
     Without a test split they come from the validation split, and without that from the training split.
     """
     recipe = load_recipe(run.recipe)
     assert isinstance(recipe, RunRecipe)
     augment = getattr(recipe, "augment", Augment())
-    dataset = datasets.load(recipe.data, kept=known_places(run.facts()))
+    dataset = datasets.load(recipe.data, kept=known_places(run.facts()), values=known_range(run.facts()))
     for model in models.values():
         check_input_shape(model, dataset, augment)
     split = dataset.test or dataset.validation or dataset.train
-    return center_crop(split.images(np.arange(min(SCORED_IMAGES, len(split)))), augment)
+    return center_crop(split.images(np.arange(min(SCORED_IMAGES, len(split)))), augment, split.values)
 
 
 def _attention(picture: Picture, models: dict[str, keras.Model], images: np.ndarray, path: Path) -> dict[str, float]:
@@ -73,7 +74,7 @@ def _attention(picture: Picture, models: dict[str, keras.Model], images: np.ndar
         features = feature_extractor(model, picture.taps).predict(shown, verbose=0)
         for tap, power in zip(picture.taps, picture.powers, strict=True):
             maps[f"{label}\n{tap}"] = attention_maps(np.asarray(features[tap]), power)
-    save_png_and_svg(attention_figure(shown, maps), path)
+    save_png_and_svg(attention_figure(displayed(shown, None), maps), path)
     return {}
 
 
@@ -84,5 +85,5 @@ def _equivariance(picture: Picture, models: dict[str, keras.Model], images: np.n
             maps = rotated_attention_maps(model, tap, images, power)
             scores[f"{label}, {tap}"] = float(equivariance_scores(maps).mean())
             shown[f"{label}\n{tap}"] = maps[:EQUIVARIANCE_IMAGES]
-    save_png_and_svg(equivariance_figure(images[:EQUIVARIANCE_IMAGES], shown), path)
+    save_png_and_svg(equivariance_figure(displayed(images[:EQUIVARIANCE_IMAGES], None), shown), path)
     return scores

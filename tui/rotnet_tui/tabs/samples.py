@@ -79,7 +79,7 @@ class SamplesTab(RunTab):
         grid = self.query_one("#tiles", ItemGrid)
         grid.min_column_width = side
         pixels = event["tile"]
-        if strip is not None and strip.height != pixels:
+        if strip is not None and strip.width != pixels * len(event["tiles"]):
             strip = None  # The event is of another strip.
         for n, widget in enumerate(grid.query(Static)):
             widget.display = n < len(chosen)
@@ -90,8 +90,11 @@ class SamplesTab(RunTab):
                 widget.update(Text("image missing"))
                 continue
             left = chosen[n] * pixels
-            image = strip.crop((left, 0, left + pixels, pixels))
-            widget.update(Group(half_blocks(image, side, side // 2), _caption(tile, self.app.theme_variables)))
+            image = strip.crop((left, 0, left + pixels, strip.height))
+            # A row is two pixels high; a wide image has fewer of them, a tall one is narrower.
+            ratio = strip.height / pixels
+            rows, columns = max(1, round(side * min(1, ratio) / 2)), max(1, round(side / max(1, ratio)))
+            widget.update(Group(half_blocks(image, columns, rows), _caption(tile, self.app.theme_variables)))
 
 
 def _caption(tile: dict, colors: dict[str, str]) -> Text:
