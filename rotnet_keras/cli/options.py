@@ -17,7 +17,6 @@ from rotnet_keras.text import duration, first_few, printable
 if TYPE_CHECKING:
     from rotnet_keras.config.schema import Recipe
     from rotnet_keras.config.sections import Backbone
-    from rotnet_keras.config.submit_options import Cluster, SubmitOptions
     from rotnet_keras.runs.folder import RunFolder
 
 # Characters of a progress bar.
@@ -144,16 +143,6 @@ runs_dir_option = option(
     help="Folder that holds the runs; $ROTNET_RUNS_DIR or ./runs by default.",
 )
 detach_option = flag("--detach", description="Start in the background and return at once.")
-submit_option = click.option(
-    "--submit",
-    type=click.Choice(["slurm", "local"]),
-    help="Submit it as a job: slurm, or local, for processes of this machine to try it out.",
-)
-submit_options_option = option(
-    "--submit-options",
-    metavar="OPTIONS",
-    help="With --submit: partition=gpu,gpus=1,time=4:00:00, or a .toml file; see the guide On a cluster.",
-)
 json_option = flag("--json", "as_json", description="Print JSON.")
 yes_option = flag("--yes", "-y", description="Do not ask for confirmation.")
 csv_option = option("--csv", metavar="FILE", type=PATH, help="Also write all rows to this CSV file.")
@@ -217,53 +206,6 @@ def warn(note: str) -> None:
     if note not in given:
         click.echo(printable(f"Warning: {note}"), err=True)
     given.add(note)
-
-
-def require_submission(submit: "Cluster | None", options: str | None) -> "SubmitOptions":
-    """The options of a submission, checked before anything is made.
-
-    Raises:
-        RecipeError: they are invalid, or there are some and nothing is submitted.
-        RotnetError: jobs cannot be submitted from here.
-    """
-    from rotnet_keras.config.submit_options import parse_submit_options
-    from rotnet_keras.errors import RecipeError
-
-    if not submit:
-        if options:
-            raise RecipeError("--submit-options needs --submit slurm")
-        return parse_submit_options(None)
-    from rotnet_keras.runs.submission import require_submitit
-
-    parsed = parse_submit_options(options)
-    parsed.minutes()
-    require_submitit(submit)
-    return parsed
-
-
-def submission_facts(submit: "Cluster", options: "SubmitOptions") -> dict[str, Any]:
-    """The facts of a study whose runs become jobs, which only this user's own later commands believe."""
-    from rotnet_keras.runs.queue import sign
-
-    submission = {"cluster": submit, "options": options.model_dump(exclude_none=True)}
-    return {"submission": submission, "submission_by": sign(submission)}
-
-
-def submit_and_tell(folder: "RunFolder", submit: "Cluster", options: "SubmitOptions", new: bool = False) -> None:
-    """Submit a run, and say what its job is and how to see it; a new one that is refused leaves no folder."""
-    from rotnet_keras.errors import RotnetError
-    from rotnet_keras.runs.control import remove_run
-    from rotnet_keras.runs.folder import command_line
-    from rotnet_keras.runs.submission import submit_run
-
-    try:
-        number = submit_run(folder, submit, options)
-    except RotnetError:
-        if new:
-            remove_run(folder)
-        raise
-    kind = "Slurm" if submit == "slurm" else "local"
-    echo(f"Submitted {folder.name} as {kind} job {number}. See how it is: {command_line('status', folder)}")
 
 
 def find_run(name: str, runs_dir: Path) -> "RunFolder":

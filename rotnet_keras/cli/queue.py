@@ -17,13 +17,10 @@ from rotnet_keras.cli.options import (
     name_option,
     overrides_argument,
     recipe_argument,
-    require_submission,
     run_argument,
     runs_dir_option,
-    submit_and_tell,
-    submit_option,
-    submit_options_option,
 )
+from rotnet_keras.cli.submission import require_submission, submit_and_tell, submit_option, submit_options_option
 from rotnet_keras.errors import RecipeError, RotnetError
 
 if TYPE_CHECKING:

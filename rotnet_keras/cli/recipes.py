@@ -22,13 +22,15 @@ from rotnet_keras.cli.options import (
     overrides_argument,
     parse_overrides,
     recipe_argument,
-    require_submission,
     runs_dir_option,
+    warn,
+)
+from rotnet_keras.cli.submission import (
+    require_submission,
     submission_facts,
     submit_and_tell,
     submit_option,
     submit_options_option,
-    warn,
 )
 from rotnet_keras.errors import RecipeError
 
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     examples=(
         "rotnet-keras run quickstart",
         "rotnet-keras run my_images.toml train.epochs=3 --name trial",
-        "rotnet-keras run cifar_nin --submit slurm --submit-options partition=gpu,gpus=1,time=4:00:00",
+        "rotnet-keras run cifar_nin --submit slurm --submit-options gpus=1,time=60",
     )
 )
 @recipe_argument

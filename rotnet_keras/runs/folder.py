@@ -19,6 +19,7 @@ from typing import Any
 from rotnet_keras.errors import RunError
 from rotnet_keras.files import has_file, read_json, read_toml
 from rotnet_keras.runs import processes
+from rotnet_keras.runs.cluster.jobs import JOB_FILE, Job, job_of
 from rotnet_keras.runs.events import (
     KIND_PREFIX,
     NEWEST_STEPS,
@@ -33,7 +34,6 @@ from rotnet_keras.runs.events import (
     median_step_interval,
     parse_event,
 )
-from rotnet_keras.runs.jobs import JOB_FILE, Job, job_of
 from rotnet_keras.runs.values import MAX_FACTS_BYTES, PLAIN_NAME, known_facts, known_recipe_values, outcome_of
 
 # Raised when the format of run folders changes in a way that older versions would misread.

@@ -10,7 +10,7 @@ from support.command_line import command, run_cli
 from support.slurm import slurm  # noqa: F401 - a fixture
 from support.whole_runs import assert_same_end, events_of, run_of, wait_for, wait_for_step
 
-from rotnet_keras.runs import jobs
+from rotnet_keras.runs.cluster import jobs
 
 OPTIONS = ("--submit", "slurm", "--submit-options", "partition=low,cpus=1,time=30,grace=60")
 STUDY = """\

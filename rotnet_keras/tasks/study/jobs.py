@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from rotnet_keras.config.submit_options import SubmitOptions, checked_submit_options
 from rotnet_keras.errors import RotnetError, RunError
+from rotnet_keras.runs.cluster.jobs import cancel_pending
+from rotnet_keras.runs.cluster.submission import submit_run
 from rotnet_keras.runs.control import request_stop
 from rotnet_keras.runs.folder import RunFolder, command_line
-from rotnet_keras.runs.jobs import cancel_pending
 from rotnet_keras.runs.queue import is_signed
 from rotnet_keras.runs.status import summary
 from rotnet_keras.runs.study_runs import PlannedRun
-from rotnet_keras.runs.submission import submit_run
 
 if TYPE_CHECKING:
     from rotnet_keras.training.session import Session

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rotnet_keras.runs.folder import RunFolder, list_runs
-from rotnet_keras.runs.jobs import ask_in_background
+from rotnet_keras.runs.cluster.jobs import ask_in_background
 from rotnet_keras.runs.status import TEXT_KEYS, summary
 from rotnet_tui.state.words import ACTIVE, LIVE, screen_text
 

@@ -19,9 +19,9 @@ from rotnet_keras.config.submit_options import Cluster, SubmitOptions
 from rotnet_keras.errors import RotnetError, RunError
 from rotnet_keras.files import make_private_folder, open_to_append
 from rotnet_keras.host import python_command
+from rotnet_keras.runs.cluster.jobs import job_of, note_job
 from rotnet_keras.runs.control import request_stop
 from rotnet_keras.runs.folder import RunFolder
-from rotnet_keras.runs.jobs import job_of, note_job
 
 # In the runs folder: what submitit writes, a folder for each run.
 JOBS_FOLDER = ".jobs"
@@ -65,7 +65,7 @@ def submit_run(run: RunFolder, cluster: Cluster, options: SubmitOptions) -> str:
     make_private_folder(path.parent / JOBS_FOLDER)
     folder = path.parent / JOBS_FOLDER / run.name
     # The current folder stays out of the import path, in the job's own processes as well.
-    python = f"{shlex.quote(sys.executable)} -P"
+    python = shlex.join(python_command())
     arguments = {f"{cluster}_python": python, f"{cluster}_max_num_timeout": MAX_TIMEOUTS}
     try:
         executor = submitit.AutoExecutor(folder, cluster=cluster, **arguments)
