@@ -10,6 +10,7 @@ import psutil
 import pytest
 from rotnet_tui import settings
 from rotnet_tui.app import RotnetApp
+from rotnet_tui.screens import home
 from support.command_line import run_python
 from support.fake_runs import fake_run, work_on, write_steps
 from support.screen_words import drawn, text_of, until
@@ -121,6 +122,20 @@ async def test_deleting_asks_first(runs_dir):
         await until(pilot, lambda: bool(app.screen.query(".command")))
         await pilot.press("y")
         await until(pilot, lambda: not run.path.exists())
+
+
+async def test_of_many_runs_the_newest_are_listed_and_the_others_found(runs_dir, monkeypatch):
+    monkeypatch.setattr(home, "MAX_ROWS", 3)
+    for number in range(6):
+        fake_run(runs_dir, f"run{number}", epochs=1, age=1000 * number, outcome="finished")
+    app = RotnetApp(runs_dir)
+    async with app.run_test(size=(120, 36)) as pilot:
+        table = app.screen.query_one("#run-table", DataTable)
+        await until(pilot, lambda: "the newest 3 of 6 runs" in text_of(app, "#runs-more"))
+        assert [str(table.get_row_at(row)[2]) for row in range(3)] == ["run0", "run1", "run2"]
+        await pilot.press("slash", *"run5")
+        await until(pilot, lambda: table.row_count == 1 and not app.screen.query_one("#runs-more").display)
+        assert str(table.get_row_at(0)[2]) == "run5"
 
 
 async def test_tags_and_notes_are_written_in_a_dialog(runs_dir):

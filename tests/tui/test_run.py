@@ -7,11 +7,10 @@ from pathlib import Path
 from rotnet_tui.app import RotnetApp
 from rotnet_tui.screens import run as run_screen
 from support.fake_runs import fake_run
+from support.fake_studies import fake_study
 from support.screen_words import drawn, shown, text_of, until
 
-from rotnet_keras.config.loading import to_toml
 from rotnet_keras.runs.folder import create_run
-from rotnet_keras.runs.launch import load_for_run
 
 # The keys of the tabs, and their names.
 TABS = {str(n): name for n, name in enumerate(run_screen.TABS, 1)}
@@ -137,40 +136,6 @@ async def test_a_folder_of_a_newer_version_is_read_only(runs_dir):
         await pilot.press("r")
         await until(pilot, lambda: any("newer version" in n.message for n in app._notifications))
     assert not run.alive()
-
-
-STUDY = """
-kind = "study"
-title = "tiny study"
-paper = "Table 1"
-[scales.full]
-note = "small"
-recipes = { pretrain = "quickstart" }
-seeds = [0, 1]
-[[run]]
-name = "rotnet"
-recipe = "pretrain"
-[[run]]
-name = "wide"
-recipe = "pretrain"
-set = { backbone = { width = 1.0 } }
-[[table]]
-title = "What came out, %"
-entry = [{ row = "rotation", run = "rotnet", column = "test", paper = 91.1 }]
-"""
-
-
-def fake_study(runs_dir):
-    """A study of two runs with two seeds each; of the first seed one has finished, and one is being made."""
-    Path("study.toml").write_text(STUDY)
-    recipe, facts = load_for_run("study.toml", {}, runs_dir)
-    done = fake_run(runs_dir, "rotnet-s0", outcome="finished")
-    fake_run(runs_dir, "wide-s0", epochs=2, alive=True)
-    run = create_run(runs_dir, "study", to_toml(recipe), {**facts, "pid": 1, "since_boot": 1.0, "steps": 4})
-    measured = {"name": "rotnet", "seed": 0, "folder": done.name, "seconds": 1200.0, "measures": [{"value": 0.915}]}
-    events = [{"kind": "run", "time": 2.0, "step": 1, **measured}]
-    run.events_file.write_text("".join(json.dumps(event) + "\n" for event in events))
-    return run
 
 
 async def test_a_study_shows_its_tables_its_runs_and_the_time_left(runs_dir):

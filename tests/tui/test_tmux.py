@@ -12,6 +12,8 @@ import time
 import psutil
 import pytest
 from support.command_line import command
+from support.fake_runs import fake_run
+from support.fake_studies import fake_study
 
 from rotnet_keras.runs import queue
 from rotnet_keras.runs.folder import RunFolder, create_run, list_runs
@@ -247,6 +249,77 @@ def test_a_killed_run_is_shown_and_resumed(terminal, start_run):
     terminal.press("r", r"^│ ● running +a", 60)
     terminal.wait_for(r"^│ ✓ finished +a", 60)
     assert [e["step"] for e in run.events() if e["kind"] == "step"] == list(range(1, 101))
+
+
+@pytest.fixture
+def study_under_way(tmp_path, monkeypatch, terminal):
+    """A study, one of whose runs seems to be made by this process; before the terminal is closed the run is gone."""
+    monkeypatch.chdir(tmp_path)
+    yield fake_study(tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs" / "wide-s0")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 36)])
+def test_queries_tags_charts_and_answers_by_keys(terminal, tmp_path, study_under_way, columns, rows):
+    runs = tmp_path / "runs"
+    fake_run(runs, "good", epochs=8, age=0, outcome="finished")
+    fake_run(runs, "bad", epochs=2, age=9000, outcome="failed", message="Error: the loss became nan by step 130")
+    terminal.resize(columns, rows)
+    terminal.start()
+    terminal.wait_for("finished +good")
+
+    terminal.press("/", "words, state:running")
+    terminal.type("rott>80")
+    terminal.wait_for("did you mean 'rot'")
+    terminal.press("C-u", "words, state:running")
+    terminal.type("rot>90 name:go -st")
+    terminal.wait_for("name:go -state:$")
+    terminal.press("Right", "expected a value, as in state:cifar")
+    terminal.type("failed")
+    terminal.wait_for(r"finished +good(?s:(?!rotnet-s0).)*rot>90 name:go -state:failed")
+    terminal.press("Enter", "n New run")
+    terminal.press("T", "Tags of good")
+    terminal.type("paper")
+    terminal.press("Enter", "good #paper")
+    terminal.press("Escape", "rotnet-s0")
+    terminal.press("/", "words, state:running")
+    terminal.type("name:bad")
+    terminal.wait_for("(?s)failed +bad(?!.*good)")
+    terminal.press("Enter", "n New run")
+    terminal.press("a", "bad: diverged")
+    terminal.wait_for("optimizer.learning_rate=")
+    terminal.press("Escape", "failed +bad")
+    terminal.press("Escape", "rotnet-s0")
+
+    terminal.press("/", "words, state:running")
+    terminal.type("name:good")
+    terminal.wait_for("(?s)finished +good(?!.*bad)")
+    terminal.press("Enter", "n New run")
+    terminal.press("Enter", "━ train 0.")
+    terminal.press("Left", "cursor step 480")
+    terminal.press("Left", "cursor step 4[0-7]0")
+    terminal.press("Escape", "← → cursor")
+    terminal.press("g", "Arrange the charts")
+    terminal.press("C-u", "expected at least one metric")
+    terminal.type("accuracy_*, images_per_s")
+    terminal.press("Enter", "accuracy_\\*, %")
+    terminal.wait_for("━ 0 94.0 +╍ 90 94.0")
+    terminal.press("5", "CPU of the run +.*% of a core on average")
+    terminal.wait_for("CPU of the run, % of a core")
+    terminal.press("Escape", "Runs +Recipes +Queue")
+    terminal.press("Escape", "rotnet-s0")
+
+    terminal.press("/", "words, state:running")
+    terminal.type("name:study")
+    terminal.wait_for("(?s) study (?!.*good)")
+    terminal.press("Enter", "n New run")
+    terminal.press("Enter", "1 of 4 runs finished")
+    terminal.wait_for(r"91\.5 \(91\.1\)")
+    terminal.press("Down", "wide +0 ")
+    terminal.press("Enter", "wide-s0")
+    terminal.keys("q")
+    terminal.wait_for_end()
 
 
 def test_small_terminal(terminal, tmp_path):

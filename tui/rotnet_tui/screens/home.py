@@ -1,5 +1,6 @@
 """The first screen: runs, recipes and the queue."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from rotnet_tui.widgets.run_table import RunTable, highlighted
 
 # Lines of the summary that replaces the tables in a very small terminal.
 TINY_LINES = 4
+# Rows of the table of runs.
+MAX_ROWS = 300
 FILTER_HINT = "words, state:running, tag:paper, rot>90, -recipe:cifar*; → completes, esc clears"
 
 
@@ -79,6 +82,8 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         self._marked: set[str] = set()
         self._recipes: list[recipes.RecipeEntry] = []
         self._query = parse_query("")
+        self._matching: list[dict[str, Any]] = []
+        self._matching_of: tuple = ()
 
     def compose(self) -> ComposeResult:
         """Tables, the preview, and the filter below."""
@@ -86,6 +91,7 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
             with TabbedContent(id="home-tabs", initial=self.settings.home_tab):
                 with TabPane("Runs", id="runs"):
                     yield RunTable(id="run-table")
+                    yield Static(id="runs-more", markup=False)
                     yield Static(id="runs-empty")
                 with TabPane("Recipes", id="recipes"):
                     yield DataTable(id="recipe-table", cursor_type="row")
@@ -114,7 +120,7 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
 
     async def tick(self) -> None:
         """Read what is new and show the current tab."""
-        await self.index.refresh()
+        await self.index.refresh(progress=self._fill_runs)
         self._fill_runs()
         if self._tab == "queue":
             self._fill_queue()
@@ -141,17 +147,30 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         target = self.query_one("#filter-problem", Static)
         target.update(problem)
         target.display = bool(problem)
-        matching = [run for run in self.index.newest_first() if self._query.matches(run)]
-        return sorted(matching, key=lambda run: run["name"] not in self.settings.pinned)
+        # Of thousands of runs this takes a while, and mostly nothing has changed. Ages are compared once a minute.
+        key = (self.index.version, typed, tuple(self.settings.pinned), time.monotonic() // 60)
+        if key != self._matching_of:
+            matching = [run for run in self.index.newest_first() if self._query.matches(run)]
+            self._matching = sorted(matching, key=lambda run: run["name"] not in self.settings.pinned)
+            self._matching_of = key
+        return self._matching
 
     def _fill_runs(self) -> None:
         table = self.query_one("#run-table", RunTable)
-        runs = self._filtered_runs() if self.index.ready else []
-        table.fill(runs, self._marked, self.settings.pinned)
+        runs = self._filtered_runs()
+        table.fill(runs[:MAX_ROWS], self._marked, self.settings.pinned)
+        more = self.query_one("#runs-more", Static)
+        words = []
+        if runs and not self.index.ready:
+            words.append(f"{len(self.index.summaries)} of {self.index.count} run folders read")
+        if len(runs) > MAX_ROWS:
+            words.append(f"the newest {MAX_ROWS} of {len(runs)} runs; / filters")
+        more.update(Text("   ".join(words)))
+        more.display = bool(words)
         table.display = bool(runs)
         empty = self.query_one("#runs-empty", Static)
         empty.display = not runs
-        if self._query.text:
+        if self._query.text and self.index.ready:
             empty.update(Content(f"No run matches {self._query.text!r}. Press esc to clear the filter."))
         elif self.index.ready:
             hint = (
@@ -225,6 +244,11 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
             for run in shown[:TINY_LINES]
         ]
         self.query_one("#tiny", Static).update(Text("\n".join(lines or ["no runs yet"])))
+
+    def refresh_soon(self) -> None:
+        """Look through the whole folder: something was done to a run."""
+        self.index.expire()
+        super().refresh_soon()
 
     # What is highlighted
 

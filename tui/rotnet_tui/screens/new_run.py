@@ -338,7 +338,7 @@ started.
         self.app.post_message(message)
         if not await message.succeeded:
             return
-        await self.index.refresh()
+        await self.index.refresh(whole=True)
         self.app.pop_screen()
         new = [run["name"] for run in self.index.newest_first() if run["name"] not in before]
         if how == "run" and new:
