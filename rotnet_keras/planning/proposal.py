@@ -29,7 +29,8 @@ CROP_AREA = [0.35, 1.0]
 # The most images held out for validation.
 MAX_VALIDATION_IMAGES = 5000
 BATCH = 64
-# From random weights, and from those of a pretrained model.
+# From random weights, and from those of a pretrained model: of 0.003, 0.01 and 0.03, the last led to the lowest loss on
+# 600 photos that were held out, after 6 epochs on 600 others (0.950, 0.914, 0.905).
 LEARNING_RATE, LEARNING_RATE_FROM_WEIGHTS = 0.1, 0.03
 # The epochs if the trial fails.
 DEFAULT_EPOCHS = 30

@@ -10,6 +10,7 @@ import time
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from support.command_line import run_cli, run_python
@@ -22,7 +23,7 @@ from rotnet_keras.runs.queue import worker_pid
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-TUTORIAL = "docs/start/your-images.md"
+TUTORIAL, FEW_LABELS = "docs/start/your-images.md", "docs/start/sixty-labels.md"
 PAGES = [
     "README.md",
     *(f"docs/start/{name}.md" for name in ("install", "quickstart")),
@@ -68,10 +69,10 @@ def stand_ins(folder):
         "/path/to/photo.jpg": f"{folder}/photo.png",
         "quickstart-1122-0930": "$(ls runs | grep ^quickstart-)",
         "TFDS_DATA_DIR=... ": "",
-        "STUDY...": "runs/study",
         # tests/tasks/test_slurm.py starts a Slurm.
         "--submit slurm": "--submit local",
         "run cifar_nin --name big": "run quickstart probe=[] --name big",
+        "STUDY...": "runs/study",
         "=DIR": f"={shared_data('tfds')}",
         "VOCdevkit/VOC2012": f'{folder}/kit data.classes=\'["bus","cat","dog"]\'',
         "run RECIPE": "run quickstart probe=[]",
@@ -196,3 +197,24 @@ def test_the_blocks_of_the_tutorial(folder):
         assert_printed(expected, type_in(commands.replace("upright album --network photos", "upright album")))
         found += 1
     assert found >= 8
+
+
+@pytest.mark.slow
+def test_the_blocks_of_the_tutorial_with_few_labels(folder):
+    files = sorted(shared_data("scenes15").glob("test/*/*.jpg"))
+    np.random.default_rng(0).shuffle(files)
+    for number, file in enumerate(files):
+        for copy in (folder / "photos" / f"{number:03d}.jpg", folder / "true" / file.parent.name / f"{number:03d}.jpg"):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+    found = 0
+    for kind, block in blocks(FEW_LABELS):
+        if kind == "python":
+            told = run_python(block)
+        else:
+            assert kind == "console", block
+            commands, expected = commands_of(kind, block)
+            assert_printed(expected, type_in(commands))
+        found += 1
+    assert found >= 8 and told.startswith("540 photos, ")
+    assert len(list(folder.glob("labelled/*/*.jpg"))) == 60
