@@ -28,6 +28,8 @@ FULL_SHARE = 0.92
 FULL_DISK_BYTES = 200 << 20
 # By how much the gradient has to have grown to be mentioned.
 GROWN = 5.0
+# A learning rate that is proposed is not larger.
+LARGE_RATE = 0.1
 NO_SPACE = ("No space left on device", "Disk quota exceeded", "Errno 28", "Errno 122")
 DRIVER = ("CUDA_ERROR", "cuDNN", "CUDNN_STATUS", "libcudart", "NVML", "Failed to initialize")
 
@@ -136,8 +138,8 @@ def _diverged(known: _Evidence) -> Diagnosis | None:
     norms = [e["gradient_norm"] for e in finite if e.get("gradient_norm")]
     if len(norms) > 1 and norms[-1] > GROWN * min(norms):
         text += f" The norm of the gradient had grown from {min(norms):.3g} to {norms[-1]:.3g} by then."
-    text += " Train with a third of the learning rate, or cut large gradients."
-    smaller = known.again(f"optimizer.learning_rate={float(rate) / 3:.2g}")
+    text += " Train with a smaller learning rate, or cut large gradients."
+    smaller = known.again(f"optimizer.learning_rate={min(float(rate) / 3, LARGE_RATE):.2g}")
     return Diagnosis("diverged", text, (smaller, known.again("optimizer.clip=1.0")))
 
 
