@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rotnet_keras.data.stores import Progress, read_index
+from rotnet_keras.data.stores import Progress, mapped_in_pieces, read_index
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import cache_folder, make_private_folder, write_atomically
 
@@ -65,7 +65,7 @@ def file_digests(root: Path, names: Sequence[str], progress: Progress = lambda w
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(unknown), CHUNK):
             chunk = unknown[start : start + CHUNK]
-            for i, digest in zip(chunk, pool.map(lambda i: _digest(root, names[int(i)]), chunk), strict=True):
+            for i, digest in zip(chunk, mapped_in_pieces(pool, lambda i: _digest(root, names[i]), chunk), strict=True):
                 if digest is not None:
                     readable[i], digests[i] = True, np.frombuffer(digest, np.uint8)
             progress("reading files to see whether they changed", start + len(chunk), len(unknown))

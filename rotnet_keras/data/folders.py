@@ -3,7 +3,9 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,22 @@ from rotnet_keras.data.image_files import max_bytes
 from rotnet_keras.data.layout import FileList
 from rotnet_keras.data.lazy_images import LazyImages
 from rotnet_keras.data.sources import FolderSource
-from rotnet_keras.data.stores import BYTES, NAMED, NUMBERS, Decoded, Progress, Split, Store, decode_and_store, place_of
+from rotnet_keras.data.stores import (
+    BYTES,
+    NAMED,
+    NUMBERS,
+    Decoded,
+    Progress,
+    Split,
+    Store,
+    decode_and_store,
+    mapped_in_pieces,
+    place_of,
+    read_index,
+)
 from rotnet_keras.data.values.samples import sampled_values
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import read_file
+from rotnet_keras.files import cache_folder, make_private_folder, read_file, write_atomically
 from rotnet_keras.text import first_few
 
 # Files that are read between two reports of progress.
@@ -87,7 +101,8 @@ def read_folder(
         cache = place_of(split, len(files), shape, data, kept, dtype)
         every_label = np.array(source.labels.get(split, []), np.int64)
         if cache == "none":
-            lazy, bad = _open_lazily(files, progress, split, notes, whole=data.whole, **options)
+            key = f"headers-{fingerprint}-{split}-{channels}{'-values' * deep}"
+            lazy, bad = _open_lazily(files, progress, split, notes, key, whole=data.whole, **options)
             labels = every_label[lazy.positions] if source.class_names else None
             store = lazy
         else:
@@ -112,9 +127,18 @@ def read_folder(
 
 
 def _open_lazily(
-    files: FileList, progress: Progress, split: str, notes: list[str], **options: Any
+    files: FileList, progress: Progress, split: str, notes: list[str], key: str | None, **options: Any
 ) -> tuple[FolderImages, list[tuple[int, str]]]:
-    """Read the headers of all files; return a store of the readable ones, and (position, reason) of the others."""
+    """Read the headers of all files; return a store of the readable ones, and (position, reason) of the others.
+
+    Args:
+        key: what identifies the contents of the files. The sizes of their images are kept in the cache folder under
+            this name for later starts, if all of them can be read; None to keep nothing.
+    """
+    kept = cache_folder() / f"{key.replace(':', '-')}.npz" if key else None
+    if kept and (known := _kept_shapes(kept, len(files))) is not None:
+        readable = np.arange(len(files))
+        return FolderImages(files, readable, shapes=known, report=notes.append, **options), []
 
     def read(position: int) -> decoding.Header | str:
         try:
@@ -129,21 +153,41 @@ def _open_lazily(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(files), CHUNK):
             chunk = range(start, min(start + CHUNK, len(files)))
-            for i, header in zip(chunk, pool.map(read, chunk), strict=True):
+            for i, header in zip(chunk, mapped_in_pieces(pool, read, chunk), strict=True):
                 if isinstance(header, str):
                     bad.append((i, header))
                 else:
                     shapes[i] = header.width, header.height
             progress(f"reading the headers of {split} images", chunk[-1] + 1, len(files))
+    if kept and not bad:
+        _keep_shapes(kept, shapes)
     readable = np.delete(np.arange(len(files)), [i for i, _ in bad])
     return FolderImages(files, readable, shapes=shapes[readable], report=notes.append, **options), bad
+
+
+def _kept_shapes(kept: Path, count: int) -> np.ndarray | None:
+    """Return the sizes of the images that an earlier start has read, (N, 2) int32; None if there are none."""
+    with suppress(OSError, DataError, KeyError):
+        shapes = read_index(kept)["shapes"] if kept.is_file() else None
+        if shapes is not None and shapes.shape == (count, 2) and shapes.dtype == np.int32 and (shapes > 0).all():
+            return shapes
+    return None
+
+
+def _keep_shapes(kept: Path, shapes: np.ndarray) -> None:
+    buffer = BytesIO()
+    np.savez(buffer, shapes=shapes)
+    # Without it the next start reads the headers again.
+    with suppress(OSError):
+        make_private_folder(kept.parent)
+        write_atomically(kept, buffer.getvalue())
 
 
 def _decode_all(
     files: FileList, labels: np.ndarray, progress: Progress, split: str, options: dict[str, Any]
 ) -> Iterator[Decoded]:
     """Yield the central part and the label of every file in order."""
-    store, unseen = _open_lazily(files, progress, split, [], whole=False, **options)
+    store, unseen = _open_lazily(files, progress, split, [], None, whole=False, **options)
     reasons = dict(unseen)
     row = 0
     for start in range(0, len(files), CHUNK):

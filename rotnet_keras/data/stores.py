@@ -2,10 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,9 @@ PLACES, SPLITS = ("memory", "disk", "none"), ("train", "validation", "test")
 # The types of the values of images: of bytes, and of the numbers of files with more bits.
 BYTES, NUMBERS = np.dtype(np.uint8), np.dtype(np.float32)
 
+# Positions that a task of a pool works on.
+PIECE = 32
+
 # How many of the files or records that cannot be read a note names.
 NAMED = 20
 
@@ -31,6 +35,8 @@ NAMED = 20
 Progress = Callable[[str, int, int], None]
 # One image as a reader yields it: the pixels, or why it cannot be read, and the label.
 Decoded = tuple[np.ndarray | str, int]
+
+T = TypeVar("T")
 
 
 class Store(Protocol):
@@ -194,6 +200,18 @@ def decode_and_store(
     stored = read_index(index_file)
     kept, bad = stored["labels"], [(int(i), str(w)) for i, w in zip(stored["bad"], stored["why"], strict=True)]
     return DiskStore(pixels_file, (len(kept), *shape), dtype), kept, bad
+
+
+def mapped_in_pieces(
+    pool: Executor, function: Callable[[int], T], positions: Sequence[int] | np.ndarray
+) -> Iterator[T]:
+    """Yield what a function returns for each position, in order, computed in a pool a piece of the positions at a time.
+
+    A task of the pool for each position would take longer than reading a small file.
+    """
+    pieces = [positions[start : start + PIECE] for start in range(0, len(positions), PIECE)]
+    for results in pool.map(lambda piece: [function(int(position)) for position in piece], pieces):
+        yield from results
 
 
 def read_index(file: Path) -> dict[str, np.ndarray]:

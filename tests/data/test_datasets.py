@@ -7,6 +7,7 @@ from PIL import Image
 from support.tiny import shared_data, upright_images
 
 from rotnet_keras.config.sections import Augment, Data, Splits
+from rotnet_keras.data import decoding
 from rotnet_keras.data.batches import load_augmented
 from rotnet_keras.data.datasets import load
 from rotnet_keras.data.decoding import UnreadableImage, read_image
@@ -193,6 +194,23 @@ def test_without_a_cache_the_same_pixels_are_decoded_at_each_use(folder):
     ours, theirs = (load_augmented(split, positions, augment, np.random.default_rng(0)) for split in splits)
     assert ours.shape == (10, 16, 16, 3)
     np.testing.assert_allclose(ours.astype(int), theirs.astype(int), atol=1)
+
+
+def test_headers_are_read_once_as_long_as_the_files_stay(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROTNET_CACHE_DIR", str(tmp_path / "cache"))
+    spec = Data(name=str(folder), size=16, validation=0, cache="none")
+    first = load(spec)
+    read, read_header = [], decoding.read_header
+    monkeypatch.setattr(decoding, "read_header", lambda file: read.append(file) or read_header(file))
+    sampled = len(load(spec).train) and len(read)
+    np.testing.assert_array_equal(load(spec).train.images(slice(None)), first.train.images(slice(None)))
+    # Some are read to see what the images are like, however many there are.
+    assert len(read) == 2 * sampled
+    (kept,) = (tmp_path / "cache").glob("headers-*.npz")
+    kept.write_bytes(kept.read_bytes()[:-50])
+    assert len(load(spec).train) == 10 and len(read) == 3 * sampled + 10
+    save_image(folder / "class_0" / "new.png", photo((30, 40)))
+    assert len(load(spec).train) == 11 and len(read) == 4 * sampled + 21
 
 
 def test_without_a_cache_damaged_files_are_reported_once(folder):
