@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from rotnet_keras.data.audit import ImageAudit
 
 
+# Images with sides in this ratio lose much to a central square.
+OBLONG = 1.6
+
+
 @command(
     examples=(
         "rotnet-keras init photos",
@@ -118,6 +122,7 @@ def _audit_rows(found: "ImageAudit") -> list[list[str]]:
         ["images", _counts({"training" if name == "train" else name: n for name, n in found.images.items()})],
         ["files" if found.decoded else "types", _counts(found.types)],
         ["short side", sides + ("" if found.square else "; the central square is used")],
+        *_rectangle_hint(found.aspect),
         ["channels", {1: "1, grey", 3: "3, colour"}.get(found.channels, str(found.channels))],
         ["values", said.get("values", "")],
         ["classes", _classes(found.classes) if found.classes else said.get("classes", "none")],
@@ -138,6 +143,17 @@ def _audit_rows(found: "ImageAudit") -> list[list[str]]:
         if found.decoded < sum(found.images.values()):
             rows.append(["", f"{found.decoded:,} files were decoded in full; of the others, only the header was read"])
     return rows
+
+
+def _rectangle_hint(aspect: float) -> list[list[str]]:
+    """A row that says how wide or tall images are seen whole; none for others."""
+    if 1 / OBLONG < aspect < OBLONG:
+        return []
+    ratio = f"{aspect:g} times as wide as high" if aspect > 1 else f"{1 / aspect:.3g} times as high as wide"
+    return [
+        ["", f"half of them are {ratio} or more: if they can only lie upside down, data.size = [height, width] with"],
+        ["", "rotation.angles = [0, 180] sees more of them than a square"],
+    ]
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -111,7 +111,7 @@ def upright(
     from rotnet_keras.inference.corrections import find_corrections, summarize
     from rotnet_keras.inference.orientation import predict
 
-    model, temperature, uncalibrated = _calibrated_model(source, half_turn=True)
+    model, temperature, uncalibrated = _calibrated_model(source)
     predictions = predict(model, files, show_progress)
     album = find_corrections(predictions, temperature, min_confidence, prior, spoil_cost)
     corrections = album.images
@@ -287,24 +287,22 @@ def anomalies(
     echo_skipped(predictions.unreadable)
 
 
-def _calibrated_model(source: "Path | RunFolder", half_turn: bool = False) -> "tuple[OrientationModel, float, str]":
+def _calibrated_model(source: "Path | RunFolder") -> "tuple[OrientationModel, float, str]":
     """A model, the temperature that calibrates it, and why there is none; empty where there is one.
 
-    Args:
-        source: of the model.
-        half_turn: whether it may predict 0 and 180 degrees alone.
-
     Raises:
-        DataError: the model predicts other angles than 0, 90, 180 and 270 degrees.
+        DataError: the model predicts other angles than 0, 90, 180 and 270 degrees, or 0 and 180.
     """
     from rotnet_keras.inference.orientation import HALF_TURN, calibrate_temperature, load_orientation_model
     from rotnet_keras.models.rotation import RIGHT_ANGLES
     from rotnet_keras.runs.zoo import load_card
 
     model = load_orientation_model(source)
-    if model.angles != RIGHT_ANGLES and not (half_turn and model.angles == HALF_TURN):
+    if model.angles not in (RIGHT_ANGLES, HALF_TURN):
         name = source if isinstance(source, Path) else source.name
-        raise DataError(f"{name}: expected a model that predicts 0, 90, 180 and 270 degrees, got {model.angles}")
+        raise DataError(
+            f"{name}: expected a model that predicts 0, 90, 180 and 270 degrees, or 0 and 180, got {model.angles}"
+        )
     if isinstance(source, Path):
         return model, 1.0, "a .keras file has no validation images; name its run instead"
     if card := load_card(source):

@@ -64,6 +64,7 @@ class ImageAudit:
         in_several_splits: number of these groups whose files are in several splits.
         exif_rotated: number of files whose EXIF tag says that they must be rotated or mirrored.
         deep: whether the images have more than 8 bits, whose numbers are kept.
+        aspect: the median ratio of width to height.
         understood: how the layout, the splits and the values were understood, and what is left out.
     """
 
@@ -80,6 +81,7 @@ class ImageAudit:
     in_several_splits: int = 0
     exif_rotated: int = 0
     deep: bool = False
+    aspect: float = 1.0
     understood: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -248,6 +250,7 @@ def _audit_folder(source: FolderSource, progress: Progress) -> ImageAudit:
         square=all(header.width == header.height for header in headers),
         channels=sampled_values(source)[0],
         deep=sampled_values(source)[1],
+        aspect=round(statistics.median(header.width / header.height for header in headers), 2),
         types=dict(Counter(file.suffix.lower()[1:] for files in source.splits.values() for file in files)),
         unreadable=unreadable,
         decoded=decoded,

@@ -21,7 +21,7 @@ from rotnet_keras.inference.album_metrics import (
 )
 from rotnet_keras.inference.corrections import SPOIL_COST, find_corrections
 from rotnet_keras.inference.loading import Progress, check_any_readable
-from rotnet_keras.inference.orientation import OrientationModel, orientation_probabilities, predict
+from rotnet_keras.inference.orientation import HALF_TURN, OrientationModel, orientation_probabilities, predict
 from rotnet_keras.reports.figures import BLUE, GREY, STYLE, save_png_and_svg
 from rotnet_keras.reports.report import render
 from rotnet_keras.text import percent
@@ -199,7 +199,7 @@ def measure(
     prediction shows what the model knows about each angle.
 
     Args:
-        model: knows 0, 90, 180 and 270 degrees.
+        model: knows 0, 90, 180 and 270 degrees, or 0 and 180; images are rotated by what it knows.
         files: upright images that the model was not trained on.
         temperature: that calibrates the confidences; 1 leaves them as they are.
         min_confidence: from which confidence on an image counts as covered, or is rotated in the album, 0 to 1.
@@ -213,7 +213,11 @@ def measure(
     Raises:
         DataError: none of the files can be read.
     """
-    quarters = dict(zip(files, draw_quarters(len(files), seed, rotated), strict=True))
+    half_turn = model.angles == HALF_TURN
+    drawn = draw_quarters(len(files), seed, rotated)
+    if half_turn:
+        drawn = [2 * (number % 2 if rotated is None else min(number, 1)) for number in drawn]
+    quarters = dict(zip(files, drawn, strict=True))
     predictions = predict(model, files, progress, quarters)
     check_any_readable(predictions.files, predictions.unreadable)
     truth = np.array([quarters[file] for file in predictions.files])
@@ -222,7 +226,7 @@ def measure(
     correct = probabilities.argmax(axis=1) == truth
     confidence = probabilities.max(axis=1)
     confident = confidence >= min_confidence
-    single = predictions.log_probabilities[:, 0].argmax(axis=1) == truth
+    single = predictions.log_probabilities[:, 0].argmax(axis=1) * (2 if half_turn else 1) == truth
     most = np.argsort(-confidence, kind="stable")[: int(np.ceil(COVERAGE * len(correct)))]
     bins = calibration_bins(confidence, correct)
     raw = orientation_probabilities(predictions.log_probabilities)
@@ -243,7 +247,7 @@ def measure(
                 90 * k,
                 *(proportion(hits[truth == k]) if (truth == k).any() else None for hits in (correct, single)),
             )
-            for k in range(4)
+            for k in range(0, 4, 2 if half_turn else 1)
         ],
         bins=bins,
         album=album_metrics(

@@ -3,6 +3,8 @@
 Such files keep their bits: what is returned are the numbers in the file.
 """
 
+import math
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -190,11 +192,12 @@ def _npy(file: BinaryIO) -> ValueFile:
         raise UnreadableImage(f"an array of the shape {shape} looks like (C, H, W): save it as x.transpose(1, 2, 0)")
 
     def values(file: BinaryIO) -> np.ndarray:
-        file.seek(start)
-        count = int(np.prod(shape, dtype=np.int64))
-        content = file.read(count * dtype.itemsize)
-        if len(content) != count * dtype.itemsize:
+        count = math.prod(shape)
+        # Memory of the size that is asked for is taken before anything is read.
+        if file.seek(0, os.SEEK_END) < start + count * dtype.itemsize:
             raise UnreadableImage("the file is truncated")
+        file.seek(start)
+        content = file.read(count * dtype.itemsize)
         found = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
         return found.astype(dtype.newbyteorder("="), copy=False).reshape(shape[0], shape[1], -1)
 

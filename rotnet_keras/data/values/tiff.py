@@ -4,6 +4,7 @@ Pillow's TIFF library unpacks the segments as if each were a grey image of bytes
 compression, and into memory of the size that the directory states: a small segment cannot become a large one.
 """
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ UNSIGNED, SIGNED, FLOATING = 1, 2, 3
 KINDS = {UNSIGNED: (8, 10, 12, 14, 16, 32), SIGNED: (8, 16, 32), FLOATING: (16, 32, 64)}
 # Pages of a file that are looked at, tags of each, and numbers in all their tags.
 MOST_PAGES, MOST_TAGS, MOST_NUMBERS = 10_000, 4096, 4_000_000
+# Pixels that a segment may be larger than its image, as the tiles of small images are.
+LARGEST_TILE = 4096
 # Characters of a description that are read.
 DESCRIPTION_BYTES = 1000
 # Bytes that are unpacked at once.
@@ -245,7 +248,7 @@ def _read_page(file: BinaryIO, page: Page) -> np.ndarray:
     tiled = TILE_WIDTH in values
     wide = _numbers(values, TILE_WIDTH)[0] if tiled else page.width
     tall = _numbers(values, TILE_HEIGHT)[0] if tiled else min(page.height, _numbers(values, ROWS, [page.height])[0])
-    if min(wide, tall) < 1 or wide > page.width + 65_536 or tall > page.height + 65_536:
+    if min(wide, tall) < 1 or wide > page.width + LARGEST_TILE or tall > page.height + LARGEST_TILE:
         raise UnreadableImage(f"its segments have {wide} x {tall} pixels, which cannot be")
     across, down = -(-page.width // wide), -(-page.height // tall)
     offsets = _numbers(values, TILE_OFFSETS if tiled else OFFSETS)
@@ -273,7 +276,7 @@ def _unpacked(
 ) -> Iterator[np.ndarray]:
     """Yield the bytes of each segment, unpacked: (rows, row_bytes) uint8."""
     compression = _numbers(page.values, COMPRESSION, [1])[0]
-    start = 0
+    start, length = 0, file.seek(0, os.SEEK_END)
     while start < len(offsets):
         end, size = start, 0
         # The segments of one piece have equally many rows, but for the last one.
@@ -284,10 +287,11 @@ def _unpacked(
                 break
         stored = []
         for offset, count in zip(offsets[start:end], counts[start:end], strict=True):
+            # Memory of the size that is asked for is taken before anything is read.
+            if offset + count > length:
+                raise UnreadableImage("the file is truncated")
             file.seek(offset)
             stored.append(file.read(count))
-            if len(stored[-1]) != count:
-                raise UnreadableImage("the file is truncated")
         height = sum(rows[start:end])
         if compression == 1:
             content = b"".join(part[: n * row_bytes] for part, n in zip(stored, rows[start:end], strict=True))
@@ -341,10 +345,12 @@ def _values_of(segment: np.ndarray, page: Page, width: int, together: int) -> np
         planes = sums.reshape(len(segment), size, count).transpose(0, 2, 1)
         values = np.ascontiguousarray(planes).view(f">f{size}")[..., 0]
     elif page.bits % 8:
-        bits = np.unpackbits(segment, axis=1)[:, : count * page.bits]
         values = np.zeros((len(segment), count), np.uint16)
-        for place in range(page.bits):
-            values = values << 1 | bits[:, place :: page.bits]
+        step = max(1, PIECE // (8 * segment.shape[1]))
+        for top in range(0, len(segment), step):
+            bits = np.unpackbits(segment[top : top + step], axis=1)[:, : count * page.bits]
+            for place in range(page.bits):
+                values[top : top + step] = values[top : top + step] << 1 | bits[:, place :: page.bits]
     else:
         values = np.ascontiguousarray(segment).view(page.dtype)
     values = values.reshape(len(segment), width, together)
