@@ -313,7 +313,8 @@ class Devices(Section):
     strategy: Literal["auto", "one", "mirrored", "multi_worker", "tpu"] = Field(
         "auto",
         description="How training is distributed. mirrored: all GPUs of this machine; multi_worker: the processes "
-        "named in TF_CONFIG or started by srun; auto: everything that is available.",
+        "named in TF_CONFIG or started by srun; auto: everything that is available. tpu: every step is tested under "
+        "XLA, and none has run on a TPU.",
     )
     replicas: int | None = Field(
         None, ge=1, le=64, description="mirrored: number of GPUs to use, or of parts of the CPU where there is no GPU."

@@ -76,6 +76,24 @@ def test_a_process_that_takes_too_long_is_ended_and_its_output_kept(modules, tmp
 
 
 @pytest.mark.slow
+def test_every_kind_of_step_is_the_same_under_xla(modules, tmp_path):
+    """What a TPU and a GPU without determinism need."""
+    check = modules.processes.Check(tmp_path, tmp_path, True, time.monotonic() + 2400, None)
+    check.environment["CUDA_VISIBLE_DEVICES"] = "-1"
+    found = {}
+    for mode in ("plain", "xla"):
+        _, output = modules.processes.python(check, "-m", "gpu_check.steps", "float32", mode, seconds=1200)
+        header, *rows = modules.processes.json_lines(output)
+        found[mode] = {row["kind"]: row for row in rows}
+        assert len(rows) == header["kinds"], output
+    # A batch in parts is refused on a TPU, and compiled by nobody on a GPU.
+    assert found["plain"].keys() - found["xla"].keys() == {"pretraining in two parts"}
+    for row in found["xla"].values():
+        compared = modules.parts._compared(row, ("float32", "xla"), found["plain"])
+        assert compared["ok"], compared
+
+
+@pytest.mark.slow
 def test_the_whole_check_is_rehearsed_on_the_cpu(tmp_path):
     command = [ROOT / "scripts" / "gpu_check.sh", "--rehearse", "--minutes", "40", "--output", tmp_path / "found"]
     result = subprocess.run(
