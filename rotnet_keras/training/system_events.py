@@ -26,9 +26,9 @@ class SystemEvents:
         earlier: how many such events the run has already.
 
     An event has `seconds`, the time that it averages; `cpu`, the percent of one core of the run's processes, and their
-    `memory` in bytes; `machine_cpu` in percent of all cores; `machine_memory` in use, of `machine_total`, and `disk_free`,
-    all in bytes; and for each GPU of the run its `index`, `load` in percent, `memory` in bytes, `temperature` in degrees
-    Celsius and `power` in watts.
+    `memory` in bytes; `machine_cpu` in percent of all cores; `machine_memory` in use, of `machine_total`, and
+    `disk_free`, all in bytes; and for each GPU of the run its `index`, `load` in percent, `memory` in bytes,
+    `temperature` in degrees Celsius and `power` in watts.
     """
 
     def __init__(self, write: Callable[..., None], folder: Path, earlier: int = 0) -> None:
