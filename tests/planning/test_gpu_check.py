@@ -79,7 +79,7 @@ def test_a_process_that_takes_too_long_is_ended_and_its_output_kept(modules, tmp
 def test_every_kind_of_step_is_the_same_under_xla(modules, tmp_path):
     """What a TPU and a GPU without determinism need."""
     check = modules.processes.Check(tmp_path, tmp_path, True, time.monotonic() + 2400, None)
-    check.environment["CUDA_VISIBLE_DEVICES"] = "-1"
+    check.environment |= {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(ROOT / "scripts")}
     found = {}
     for mode in ("plain", "xla"):
         _, output = modules.processes.python(check, "-m", "gpu_check.steps", "float32", mode, seconds=1200)
