@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from rotnet_keras.config.loading import load_recipe
-from rotnet_keras.config.schema import RunRecipe
 from rotnet_keras.config.sections import Averaging
 from rotnet_keras.config.shapes import sides_of
 from rotnet_keras.errors import DataError
@@ -29,17 +27,15 @@ from rotnet_keras.inference.loading import (
     loader_of,
 )
 from rotnet_keras.inference.partial_results import PartialResults
-from rotnet_keras.runs.backbone_file import maker_of, read_backbone, sizes_of_maker
+from rotnet_keras.runs.backbone_file import fit_of_maker, maker_of, read_backbone, sizes_of_maker
 from rotnet_keras.runs.classifier_card import ClassifierCard, read_card
 from rotnet_keras.text import first_few
 
 if TYPE_CHECKING:
     from rotnet_keras.inference.orientation import OrientationModel
 
-# Formats that predictions are written in.
-SUFFIXES = (".csv", ".parquet", ".jsonl")
-# Rows of a table that are in memory at once.
-ROW_GROUP = 10_000
+# Formats that predictions are written in, and rows of a table that are in memory at once.
+SUFFIXES, ROW_GROUP = (".csv", ".parquet", ".jsonl"), 10_000
 # What the last layer may compute, and how its outputs become probabilities.
 SOFTMAX, SIGMOID, LINEAR = "softmax", "sigmoid", "linear"
 # Images in each section of the page, and reasons of unreadable files that are kept for the summary.
@@ -179,26 +175,25 @@ def load_classifier(
     found = read_backbone(file)
     height, width, channels = found.shape
     of_card = sides_of(card.side) if card.side else None
-    fits = of_card is None or (height in (None, of_card[0]) and width in (None, of_card[1]))
-    if of_card and (not fits or size not in (None, card.side)):
+    fits = of_card and height in (None, of_card[0]) and width in (None, of_card[1]) and size in (None, card.side)
+    if of_card and not fits:
         raise DataError(
             f"{file} takes images of {found.takes}, and of {of_card[0]} x {of_card[1]} pixels as its card says: "
             + (f"leave --size out, got {size}" if size else "train it again, or remove the card")
         )
     asked = None if of_card else input_side(file, size, notify)
     resized, crop = (sides_of(card.size or card.side), of_card) if card.side else sizes_of_maker(file)
-    own = (height, width) if height and width else None
-    side = (asked, asked) if asked else crop or own or resized
+    side = (asked, asked) if asked else crop or ((height, width) if height and width else resized)
     if side is None or channels is None:
         raise DataError(f"{file} takes images of {found.takes}: expected a number of channels")
     from rotnet_keras.models.export import load_backbone
 
     model = load_backbone(file)
-    activation, outputs = _last_activation(file, model), model.output_shape
-    expected = 1 if activation == SIGMOID and outputs[-1:] == (1,) and len(card.classes) == 2 else len(card.classes)
+    activation, outputs, count = _last_activation(file, model), model.output_shape, len(card.classes)
+    expected = 1 if activation == SIGMOID and outputs[-1:] == (1,) and count == 2 else count
     if outputs[1:] != (expected,):
         raise DataError(
-            f"{file}: has outputs of shape {outputs[1:]}, and the list of classes has {len(card.classes):,} names: "
+            f"{file}: has outputs of shape {outputs[1:]}, and the list of classes has {count:,} names: "
             f"{first_few(card.classes)}"
         )
     if activation == LINEAR:
@@ -210,11 +205,7 @@ def load_classifier(
         model = averaged(with_input_shape(model, (*side, channels)), average)
         if card.temperature:
             notify("the probabilities were calibrated without --average, and may be too low or too high with it")
-    how = card.fit
-    maker = None if of_card else maker_of(file)
-    if maker:
-        recipe = load_recipe(str(maker.recipe))
-        how = recipe.data.fit if isinstance(recipe, RunRecipe) else how
+    how = card.fit if of_card else fit_of_maker(file)
     loader = loader_of(resized or side, side, channels, found.takes_values, how)
     return Classifier(model, card.classes, activation, card.temperature or 1.0, card.uncalibrated, loader, digest(file))
 
@@ -402,10 +393,7 @@ def _write_parquet(path: Path, columns: list[str], rows: Iterator[list[Any]]) ->
     schema = pa.schema(list(zip(columns, types, strict=True)))
     with parquet.ParquetWriter(path, schema) as writer:
         while group := list(islice(rows, ROW_GROUP)):
-            values = ([_storable(row[number]) for row in group] for number in range(len(columns)))
+            # All texts in Parquet are Unicode.
+            cells = [[c.encode("utf-8", "replace").decode() if isinstance(c, str) else c for c in row] for row in group]
+            values = ([row[number] for row in cells] for number in range(len(columns)))
             writer.write_table(pa.table([pa.array(v, t) for v, t in zip(values, types, strict=True)], schema))
-
-
-def _storable(cell: Any) -> Any:
-    """Return a cell as Parquet can hold it, whose texts are all Unicode."""
-    return cell.encode("utf-8", "replace").decode() if isinstance(cell, str) else cell

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rotnet_keras.config.loading import load_recipe
-from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, Recipe
+from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, Recipe, RunRecipe
 from rotnet_keras.config.shapes import sides_of
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.runs.events import Event, newest_probes
@@ -151,6 +151,16 @@ def sizes_of_maker(path: Path) -> Sizes:
         return sizes_in(load_recipe(str(maker.recipe)) if maker else None)
     except RecipeError:
         return None, None
+
+
+def fit_of_maker(path: Path) -> Literal["crop", "stretch", "letterbox"]:
+    """Return how the run which made a backbone brings images to their size; "crop" where none did."""
+    maker = maker_of(path)
+    try:
+        recipe = load_recipe(str(maker.recipe)) if maker else None
+    except RecipeError:
+        return "crop"
+    return recipe.data.fit if isinstance(recipe, RunRecipe) else "crop"
 
 
 def best_probe(events: Sequence[Event]) -> Event | None:
