@@ -25,6 +25,8 @@ TEMPLATE = re.compile(r"(?:[\w.\-%@]|\{(?:DATASET|SPLIT|FILEFORMAT|SHARD_INDEX|N
 MOST_CLASSES, MOST_PIXELS = 1_000_000, 65_535
 # The metadata of a data set are some kilobytes; with statistics of every feature a few megabytes.
 MOST_BYTES = 32 * 2**20
+# Letters of a file's name that a message shows.
+SHOWN = 500
 # The shortest record of a TFRecord file: length, two checksums, no data.
 RECORD_BYTES = 16
 
@@ -72,9 +74,13 @@ def check_shards(info: Any, name: str) -> None:
         raise DataError(f"data.splits: {name} of {info.full_name} has no records")
     for part in parts:
         file = Path(part.filename)
-        if file.parent != Path(info.data_dir) or not file.is_file():
-            raise DataError(f"data.name: {info.full_name} has no file {file}; prepare the data set again")
-        records, most = part.examples_in_shard, file.stat().st_size // RECORD_BYTES
+        try:
+            there, size = file.parent == Path(info.data_dir) and file.is_file(), file.stat().st_size
+        except (OSError, ValueError):  # A name can be too long for any file.
+            there, size = False, 0
+        if not there:
+            raise DataError(f"data.name: {info.full_name} has no file {str(file)[:SHOWN]}; prepare the data set again")
+        records, most = part.examples_in_shard, size // RECORD_BYTES
         if info.file_format.value == "tfrecord" and records > most:
             raise DataError(
                 f"{file}: cannot hold the {records:,} records that dataset_info.json states; prepare the data set again"

@@ -219,12 +219,17 @@ def test_a_split_without_records_is_reported(tmp_path, lengths):
         ("dataset_info.json", info(splits=[]), "has no split train; set one of those there: nothing"),
         ("dataset_info.json", info(name=""), "have no names: Could not format"),
         (
+            "dataset_info.json",
+            info(splits=[{"name": "train", "shardLengths": ["4"], "filepathTemplate": "a" * 5000}]),
+            r"has no file \S{500}; prepare the data set again",
+        ),
+        (
             "features.json",
             features(image=IMAGE | {"image": {"dtype": "uint8", "shape": {"dimensions": ["-1", "-1", "3", "-1"]}}}),
             "expected height, width and channels",
         ),
     ],
-    ids=["no split", "no name", "four dimensions"],
+    ids=["no split", "no name", "long name", "four dimensions"],
 )
 def test_metadata_that_lack_something_end_in_one_message(tmp_path, file, content, message):
     from rotnet_keras.data.datasets import load
