@@ -227,7 +227,7 @@ def test_check_goes_through_all_files(written):
 
 def test_what_a_recipe_expects_is_read_without_checking_it(written):
     minutes, hardware = expected_minutes(find_recipe("cifar_cpu"))
-    assert minutes is not None and 25 < minutes < 40 and "two cores" in hardware
+    assert minutes is not None and 25 < minutes < 60 and "two cores" in hardware
     assert expected_minutes(find_recipe("folder")) == (None, "")
     for text in ("kind = ", "expect = 3", "[expect]\nminutes = 3\n", '[expect]\nminutes = "a"\nhardware = "b"\n'):
         assert expected_minutes(written(text)) == (None, "")
