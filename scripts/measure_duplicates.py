@@ -17,7 +17,7 @@ from rotnet_keras.inference.duplicates import describe_files, near_pairs, read_d
 from rotnet_keras.inference.loading import list_image_files
 from rotnet_keras.inference.partial_results import PartialResults
 from rotnet_keras.models.export import load
-from rotnet_keras.runs.backbone_file import default_tap
+from rotnet_keras.runs.exports.backbone_file import default_tap
 from rotnet_keras.runs.zoo import find_pretrained
 
 MODEL = "compact5_photos"

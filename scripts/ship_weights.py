@@ -46,9 +46,9 @@ from rotnet_keras.reports.report import pretraining_seconds, render, run_details
 from rotnet_keras.reports.study_pages import KEPT_FACTS
 from rotnet_keras.reports.tables import result_tables
 from rotnet_keras.runs import zoo
-from rotnet_keras.runs.backbone_file import DEFAULT_TAP, best_probe, default_tap, read_backbone
+from rotnet_keras.runs.exports.backbone_file import DEFAULT_TAP, best_probe, default_tap, read_backbone
+from rotnet_keras.runs.exports.model_files import CONFIG
 from rotnet_keras.runs.folder import RunFolder
-from rotnet_keras.runs.model_files import CONFIG
 
 MODELS = ("backbone", "rotnet")
 # Fields of a probe's event that the card leaves out.

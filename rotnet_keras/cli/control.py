@@ -45,8 +45,8 @@ def resume(run: str, runs_dir: Path, detach: bool, submit: "Cluster | None", sub
     from rotnet_keras.config.loading import load_recipe
     from rotnet_keras.host import check_backend
     from rotnet_keras.planning.costs import announce_study_cost
-    from rotnet_keras.runs.folder import command_line
     from rotnet_keras.runs.launch import start_detached
+    from rotnet_keras.runs.next_steps import command_line
     from rotnet_keras.tasks.run import follow, run_and_exit
     from rotnet_keras.training.cluster import training_process
 
@@ -86,7 +86,7 @@ def stop(run: str, runs_dir: Path) -> None:
     This also works from another machine that shares the folder.
     """
     from rotnet_keras.runs.control import request_stop
-    from rotnet_keras.runs.folder import command_line
+    from rotnet_keras.runs.next_steps import command_line
     from rotnet_keras.runs.processes import Process
 
     folder = find_run(run, runs_dir)
@@ -118,7 +118,7 @@ def kill(run: str, runs_dir: Path, yes: bool) -> None:
     import psutil
 
     from rotnet_keras.runs.control import find_process
-    from rotnet_keras.runs.folder import command_line
+    from rotnet_keras.runs.next_steps import command_line
 
     folder = find_run(run, runs_dir)
     job = folder.job()
@@ -163,7 +163,7 @@ def delete(run: str, runs_dir: Path, yes: bool) -> None:
     """Delete a run folder with everything in it."""
     from rotnet_keras.files import folder_size
     from rotnet_keras.runs.control import find_own_run, remove_run
-    from rotnet_keras.runs.folder import command_line
+    from rotnet_keras.runs.next_steps import command_line
     from rotnet_keras.runs.status import explanation
 
     folder = find_own_run(run, runs_dir)
@@ -184,7 +184,7 @@ def delete(run: str, runs_dir: Path, yes: bool) -> None:
 def _ask_elsewhere(folder: "RunFolder") -> None:
     """Ask a process that cannot be seen from here to stop; it looks for the file after each step."""
     from rotnet_keras.runs.control import request_stop
-    from rotnet_keras.runs.folder import command_line
+    from rotnet_keras.runs.next_steps import command_line
     from rotnet_keras.runs.values import OUTCOMES
 
     state = folder.state()
@@ -198,7 +198,7 @@ def _ask_elsewhere(folder: "RunFolder") -> None:
 
 
 def _require_alive(folder: "RunFolder") -> None:
-    from rotnet_keras.runs.folder import command_line
+    from rotnet_keras.runs.next_steps import command_line
     from rotnet_keras.runs.processes import Process
     from rotnet_keras.runs.values import OUTCOMES
 

@@ -32,7 +32,7 @@ from rotnet_keras.files import write_atomically
 from rotnet_keras.text import percent
 
 if TYPE_CHECKING:
-    from rotnet_keras.config.sections import Averaging
+    from rotnet_keras.config.probes import Averaging
     from rotnet_keras.inference.few_labels import Estimate
 
 FEATURE_NAMES = {"pretrained": "pretrained", "random": "random weights", "pixels": "raw pixels"}
@@ -76,7 +76,7 @@ def probe(
     """
     from rotnet_keras.inference.few_labels import compare_features, compute_features, read_labels
     from rotnet_keras.inference.loading import input_side
-    from rotnet_keras.runs.backbone_file import takes_values
+    from rotnet_keras.runs.exports.backbone_file import takes_values
 
     file = _backbone_file(model, runs_dir)
     side = input_side(file, size, warn)
@@ -128,7 +128,7 @@ def embed(
     from rotnet_keras.inference.embeddings import SUFFIXES
     from rotnet_keras.inference.embeddings import embed as compute_features
     from rotnet_keras.inference.loading import input_side, list_image_files
-    from rotnet_keras.runs.backbone_file import takes_values
+    from rotnet_keras.runs.exports.backbone_file import takes_values
 
     require_suffix(to, SUFFIXES)
     require_parent_folder(to)
@@ -158,7 +158,7 @@ def alike(features: Path, images: tuple[Path, ...], top: int, page: Path | None,
     require_parent_folder(page)
     from rotnet_keras.inference.embeddings import find_similar, load_features
     from rotnet_keras.inference.loading import check_values
-    from rotnet_keras.runs.backbone_file import takes_values
+    from rotnet_keras.runs.exports.backbone_file import takes_values
 
     known = load_features(features)
     if not takes_values(Path(known.backbone)):

@@ -32,7 +32,7 @@ from rotnet_keras.files import write_atomically
 from rotnet_keras.text import percent
 
 if TYPE_CHECKING:
-    from rotnet_keras.config.sections import Averaging
+    from rotnet_keras.config.probes import Averaging
     from rotnet_keras.inference.duplicates import Duplicate
     from rotnet_keras.inference.pages import Section
     from rotnet_keras.inference.prediction import Predicted
@@ -237,7 +237,7 @@ def predict(
     top = min(top, len(known_card(file, names).classes))
     from rotnet_keras.inference.loading import list_image_files
     from rotnet_keras.inference.partial_results import PartialResults
-    from rotnet_keras.runs.backbone_file import takes_values
+    from rotnet_keras.runs.exports.backbone_file import takes_values
 
     files = list_image_files(images, warn, takes_values(file))
     from rotnet_keras.inference.prediction import (

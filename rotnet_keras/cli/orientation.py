@@ -316,7 +316,7 @@ def _calibrated_model(source: "Path | RunFolder") -> "tuple[OrientationModel, fl
 
 def _takes_values(source: "Path | RunFolder") -> bool:
     """Whether a model takes the numbers of files with more than 8 bits as they are."""
-    from rotnet_keras.runs.backbone_file import takes_values
+    from rotnet_keras.runs.exports.backbone_file import takes_values
 
     return takes_values(source if isinstance(source, Path) else source.export / "rotnet.keras")
 

@@ -54,7 +54,7 @@ def add(
 
     With --submit, the cluster's own queue takes it instead of the one of this machine.
     """
-    from rotnet_keras.runs.folder import runs_dir_option
+    from rotnet_keras.runs.next_steps import runs_dir_option
     from rotnet_keras.runs.queue import enqueue, queued_runs
 
     options = require_submission(submit, submit_options)
@@ -79,7 +79,7 @@ def add(
 @json_option
 def list_(runs_dir: Path, as_json: bool) -> None:
     """List the waiting runs, and say whether a worker is active."""
-    from rotnet_keras.runs.folder import runs_dir_option
+    from rotnet_keras.runs.next_steps import runs_dir_option
     from rotnet_keras.runs.queue import not_queued_here, queued_runs, was_queued_here, worker_pid
 
     queued = queued_runs(runs_dir)

@@ -102,7 +102,7 @@ def run(
         submit_and_tell(folder, submit, options, new=True)
         return
     if detach:
-        from rotnet_keras.runs.folder import command_line
+        from rotnet_keras.runs.next_steps import command_line
 
         process = start_detached(folder)
         echo(f"Started {folder.name} as process {process.pid}. Watch it: {command_line('logs -f', folder)}")

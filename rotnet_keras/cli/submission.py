@@ -57,7 +57,7 @@ def submit_and_tell(folder: "RunFolder", submit: "Cluster", options: "SubmitOpti
     from rotnet_keras.errors import RotnetError
     from rotnet_keras.runs.cluster.submission import submit_run
     from rotnet_keras.runs.control import remove_run
-    from rotnet_keras.runs.folder import command_line
+    from rotnet_keras.runs.next_steps import command_line
 
     try:
         number = submit_run(folder, submit, options)

@@ -8,15 +8,14 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from rotnet_keras.config.probes import Labels, Probe
 from rotnet_keras.config.sections import (
     Augment,
     Backbone,
     Data,
     Devices,
-    Labels,
     Optimizer,
     PositiveFloat,
-    Probe,
     Rotation,
     Schedule,
     Section,

@@ -4,8 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from rotnet_keras.config.probes import Baseline
 from rotnet_keras.config.schema import Recipe
-from rotnet_keras.config.sections import Baseline, PositiveFloat, Section
+from rotnet_keras.config.sections import PositiveFloat, Section
 
 
 class StudyRun(Section):

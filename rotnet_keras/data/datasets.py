@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rotnet_keras.config.sections import Data, Labels
+from rotnet_keras.config.probes import Labels
+from rotnet_keras.config.sections import Data
 from rotnet_keras.data.folders import read_folder
 from rotnet_keras.data.npz import UNLABELLED, read_arrays
 from rotnet_keras.data.sources import EMBEDDED, ArraySource, FolderSource, TfdsSource, find_source

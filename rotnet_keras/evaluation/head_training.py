@@ -8,7 +8,8 @@ import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 
 from rotnet_keras import engine
-from rotnet_keras.config.sections import Augment, Probe
+from rotnet_keras.config.probes import Probe
+from rotnet_keras.config.sections import Augment
 from rotnet_keras.data.batches import (
     center_crop,
     load_augmented,

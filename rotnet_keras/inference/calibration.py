@@ -9,7 +9,7 @@ from rotnet_keras.config.sections import Augment
 from rotnet_keras.data.stores import Split
 from rotnet_keras.errors import DataError
 from rotnet_keras.evaluation.suitability.ambiguity import SMALLEST_PROBABILITY
-from rotnet_keras.runs.classifier_card import ClassifierCard
+from rotnet_keras.runs.exports.classifier_card import ClassifierCard
 
 # Temperatures that calibration tries. Where every image is predicted correctly the likelihood has no maximum, and the
 # lower bound decides.

@@ -24,7 +24,7 @@ from rotnet_keras.files import digest, write_atomically
 from rotnet_keras.inference.alignment import SIDE, agreement, placements
 from rotnet_keras.inference.loading import ImageLoader, Progress, load_batches
 from rotnet_keras.inference.partial_results import PartialResults
-from rotnet_keras.runs.backbone_file import VALUES
+from rotnet_keras.runs.exports.backbone_file import VALUES
 
 # Neighbours of each image in the features that its pixels are compared with, and the least cosine of these.
 NEIGHBOURS, LEAST_SIMILAR = 10, 0.5
@@ -324,7 +324,7 @@ def find_duplicates(
     """
     from rotnet_keras.inference.loading import check_any_readable
     from rotnet_keras.models.export import load_backbone
-    from rotnet_keras.runs.backbone_file import default_tap
+    from rotnet_keras.runs.exports.backbone_file import default_tap
 
     exact = equal_files(files)
     repeated = {row for rows in exact for row in rows[1:] if train is None}

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from rotnet_keras.config.sections import Averaging
+from rotnet_keras.config.probes import Averaging
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import digest, open_file, write_atomically
 from rotnet_keras.inference.loading import (
@@ -22,7 +22,7 @@ from rotnet_keras.inference.loading import (
     image_loader,
     load_batches,
 )
-from rotnet_keras.runs.backbone_file import VALUES, default_tap, maker_of
+from rotnet_keras.runs.exports.backbone_file import VALUES, default_tap, maker_of
 
 # Formats that features are written in.
 SUFFIXES = (".npz", ".parquet")
@@ -154,7 +154,7 @@ def embed(
 
     Args:
         backbone_file: a .keras file. In a run folder, the run's recipe says how images are resized and cropped.
-        tap: name of the layer to read; for None the backbone's default tap, see `runs.backbone_file.choose_tap`.
+        tap: name of the layer to read; for None the backbone's default, see `runs.exports.backbone_file.choose_tap`.
         files: images of any size.
         progress: called after each batch.
         side: that images are resized to, in pixels, for a backbone that takes any size; 224 for None.

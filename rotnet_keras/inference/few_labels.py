@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from rotnet_keras.config.sections import Averaging, Data
+from rotnet_keras.config.probes import Averaging
+from rotnet_keras.config.sections import Data
 from rotnet_keras.data.sources import FolderSource, find_source
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import MAX_LIST_BYTES, read_file
@@ -240,7 +241,7 @@ def compute_features(
     from rotnet_keras.inference.embeddings import loader_for, pooled_features
     from rotnet_keras.models.export import load_backbone
     from rotnet_keras.models.rescaling import set_batch_norm_statistics
-    from rotnet_keras.runs.backbone_file import default_tap
+    from rotnet_keras.runs.exports.backbone_file import default_tap
 
     backbone = load_backbone(backbone_file)
     tap = tap or default_tap(backbone_file, [layer.name for layer in backbone.layers])

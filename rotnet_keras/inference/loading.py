@@ -14,7 +14,7 @@ from rotnet_keras.data.decoding import MOST_BITS, UnreadableImage, read_center
 from rotnet_keras.data.layout import find_image_files
 from rotnet_keras.data.values.samples import sample_depth
 from rotnet_keras.errors import DataError
-from rotnet_keras.runs.backbone_file import read_backbone, sizes_in, sizes_of_maker
+from rotnet_keras.runs.exports.backbone_file import read_backbone, sizes_in, sizes_of_maker
 from rotnet_keras.text import first_few
 
 # Images in a batch.

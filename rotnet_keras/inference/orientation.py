@@ -27,7 +27,7 @@ from rotnet_keras.inference.calibration import MAX_CALIBRATION_IMAGES, best_temp
 from rotnet_keras.inference.loading import BATCH, ImageLoader, Progress, image_loader, load_batches
 from rotnet_keras.models.export import load_backbone
 from rotnet_keras.models.rotation import RIGHT_ANGLES, rotate_batch, rotated_shape
-from rotnet_keras.runs.backbone_file import VALUES
+from rotnet_keras.runs.exports.backbone_file import VALUES
 from rotnet_keras.runs.folder import RunFolder
 
 # The angles of a model for images that can only be upside down.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from rotnet_keras.config.sections import Averaging
+from rotnet_keras.config.probes import Averaging
 from rotnet_keras.config.shapes import sides_of
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import MAX_LIST_BYTES, digest, read_file, replacing
@@ -27,8 +27,8 @@ from rotnet_keras.inference.loading import (
     loader_of,
 )
 from rotnet_keras.inference.partial_results import PartialResults
-from rotnet_keras.runs.backbone_file import fit_of_maker, maker_of, read_backbone, sizes_of_maker
-from rotnet_keras.runs.classifier_card import ClassifierCard, read_card
+from rotnet_keras.runs.exports.backbone_file import fit_of_maker, maker_of, read_backbone, sizes_of_maker
+from rotnet_keras.runs.exports.classifier_card import ClassifierCard, read_card
 from rotnet_keras.text import first_few
 
 if TYPE_CHECKING:

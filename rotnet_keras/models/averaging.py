@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from rotnet_keras.config.sections import Averaging
+from rotnet_keras.config.probes import Averaging
 from rotnet_keras.engine import keras
 
 # The shift of a crop, as a share of the image's side.

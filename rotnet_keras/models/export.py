@@ -17,8 +17,8 @@ from rotnet_keras.errors import DataError, RotnetError
 from rotnet_keras.files import replacing
 from rotnet_keras.host import LIMITS_HINT, limits_apply
 from rotnet_keras.models.fused_batch_norm import with_stock_layers
-from rotnet_keras.runs.backbone_file import VALUES
-from rotnet_keras.runs.model_files import (
+from rotnet_keras.runs.exports.backbone_file import VALUES
+from rotnet_keras.runs.exports.model_files import (
     CONFIG,
     MAX_VALUES,
     check_description,
@@ -92,8 +92,8 @@ def without_newer_keys(description: Any) -> Any:
 def load_backbone(path: Path, detector: bool = False) -> keras.Model:
     """Load a model from a `.keras` file, uncompiled. Files of others run no code, and cost what their size justifies.
 
-    The file is checked before Keras sees it: see `runs.model_files`. One that neither ships with the package nor was
-    written or checked here before takes about half a second longer: its weights are first read in another process.
+    The file is checked before Keras sees it: see `runs.exports.model_files`. One that neither ships with the package
+    nor was written or checked here before takes about half a second longer: another process reads its weights first.
 
     Args:
         path: for example a run's `export/backbone.keras`.

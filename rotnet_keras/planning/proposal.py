@@ -12,7 +12,7 @@ import tomlkit
 from rotnet_keras.config.schema import BackboneSource
 from rotnet_keras.data.audit import ImageAudit
 from rotnet_keras.planning.costs import RunCost, costs_in_subprocess
-from rotnet_keras.runs.backbone_file import read_backbone, sizes_of_maker
+from rotnet_keras.runs.exports.backbone_file import read_backbone, sizes_of_maker
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.launch import find_backbone, load_for_run
 from rotnet_keras.runs.zoo import list_pretrained, load_card

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras import engine
+from rotnet_keras.config.probes import Probe
 from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, RunRecipe
-from rotnet_keras.config.sections import Augment, Backbone, Probe
+from rotnet_keras.config.sections import Augment, Backbone
 from rotnet_keras.config.transfer import CanvasRecipe, TransferRecipe
 from rotnet_keras.data.batches import evaluation_batches, training_batches
 from rotnet_keras.data.datasets import Dataset, labelled_subset

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from rotnet_keras.config.probes import Probe
 from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, ProbeRecipe, RunRecipe
-from rotnet_keras.config.sections import Backbone, Optimizer, Probe
+from rotnet_keras.config.sections import Backbone, Optimizer
 from rotnet_keras.config.transfer import TransferRecipe
 from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.engine import keras

@@ -17,9 +17,9 @@ from rotnet_keras.files import make_folder, read_file, write_atomically
 from rotnet_keras.reports.study_results import picture_events, result_grids
 from rotnet_keras.reports.tables import HEAD_NAMES, MAX_LISTED_CLASSES, result_tables
 from rotnet_keras.runs import feature_quality, suitability
-from rotnet_keras.runs.backbone_file import best_probe, default_tap, read_backbone
 from rotnet_keras.runs.event_fields import check_events
 from rotnet_keras.runs.events import Event
+from rotnet_keras.runs.exports.backbone_file import best_probe, default_tap, read_backbone
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.machine_load import system_summary
 from rotnet_keras.runs.tags import read_labels

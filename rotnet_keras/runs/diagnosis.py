@@ -12,8 +12,9 @@ from rotnet_keras.errors import RunError
 from rotnet_keras.files import open_file
 from rotnet_keras.runs.event_fields import event_problem
 from rotnet_keras.runs.events import SIDE_KIND, Event, lines_from_end, parse_event
-from rotnet_keras.runs.folder import RunFolder, command_line, run_argument, runs_dir_option
+from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.machine_load import gigabytes
+from rotnet_keras.runs.next_steps import command_line, run_argument, runs_dir_option
 from rotnet_keras.runs.processes import Process
 from rotnet_keras.runs.status import explanation, is_out_of_memory
 from rotnet_keras.runs.task_labels import task_of

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rotnet_keras.runs.backbone_file import best_probe, choose_tap
 from rotnet_keras.runs.events import Event
+from rotnet_keras.runs.exports.backbone_file import best_probe, choose_tap
 from rotnet_keras.text import percent
 
 QUESTION = "Which features are good, without labels?"

@@ -3,11 +3,8 @@
 The run's own process is the only writer. Others read, and ask it to stop by creating a file called `stop`.
 """
 
-import json
 import math
 import os
-import shlex
-import shutil
 import stat
 import time
 from collections import deque
@@ -34,7 +31,7 @@ from rotnet_keras.runs.events import (
     median_step_interval,
     parse_event,
 )
-from rotnet_keras.runs.values import MAX_FACTS_BYTES, PLAIN_NAME, known_facts, known_recipe_values, outcome_of
+from rotnet_keras.runs.values import MAX_FACTS_BYTES, known_facts, known_recipe_values, outcome_of
 
 # Raised when the format of run folders changes in a way that older versions would misread.
 FORMAT = 1
@@ -324,37 +321,6 @@ class RunFolder:
         return "running" if any(e["kind"] in ("step", "probe", "epoch") for e in tail) else "starting"
 
 
-def create_run(runs_dir: Path, name: str, recipe_toml: str, facts: Mapping[str, Any]) -> RunFolder:
-    """Create a run folder with its recipe and first facts; a number is appended to `name` if it is taken.
-
-    Raises:
-        RunError: the name is not a plain file name, or the folder cannot be created.
-    """
-    if not PLAIN_NAME.fullmatch(name):
-        raise RunError(f"{name!r} cannot name a run; use letters, digits, '-', '_', '+' and '.'")
-    # The folder is filled before it is renamed, so that nobody ever sees a run without its recipe.
-    staging = runs_dir / f".new-{os.urandom(4).hex()}"
-    try:
-        runs_dir.mkdir(parents=True, exist_ok=True)
-        staging.mkdir()
-        (staging / "recipe.toml").write_text(recipe_toml, encoding="utf-8")
-        (staging / "run.json").write_text(json.dumps({"format": FORMAT, **facts}, indent=2), encoding="utf-8")
-        number = 1
-        while True:
-            target = runs_dir / (name if number == 1 else f"{name}-{number}")
-            if not target.exists():
-                try:
-                    staging.rename(target)
-                    return RunFolder(target)
-                except OSError:
-                    if not target.exists():
-                        raise
-            number += 1
-    except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise RunError(f"cannot create a run folder in {runs_dir}: {error.strerror}") from None
-
-
 def find_run(name: str, runs_dir: Path) -> RunFolder:
     """Find the run with this name, or at this path.
 
@@ -393,23 +359,6 @@ def list_runs(runs_dir: Path, closed: list[Path] | None = None) -> list[RunFolde
             if closed is not None:
                 closed.append(path)
     return [RunFolder(path) for _, _, path in sorted(found)]
-
-
-def command_line(command: str, run: RunFolder) -> str:
-    """Return the command to type, for messages: `resume` becomes `rotnet-keras resume NAME`."""
-    return f"rotnet-keras {command} {shlex.quote(run_argument(run))}{runs_dir_option(run.path.parent)}"
-
-
-def run_argument(run: RunFolder) -> str:
-    """Return how a command line names a run: by its name, or by its path where the name may look like an option."""
-    return run.name if PLAIN_NAME.fullmatch(run.name) else str(run.path.absolute())
-
-
-def runs_dir_option(runs_dir: Path) -> str:
-    """Return ` --runs-dir X` for a command line; empty if X is the default."""
-    if runs_dir.resolve() == default_runs_dir().resolve():
-        return ""
-    return f" --runs-dir {shlex.quote(str(runs_dir))}"
 
 
 def _is_kept(event: Event | None, resume: Event) -> bool:

@@ -1,7 +1,9 @@
 """From the name of a recipe to a run folder, and from there to the process that works on it."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -30,9 +32,10 @@ from rotnet_keras.data.sources import find_annotated, pin_annotated_paths, pin_p
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
 from rotnet_keras.files import open_to_append
 from rotnet_keras.host import check_backend, python_command
-from rotnet_keras.runs.backbone_fit import fit_to_backbone
-from rotnet_keras.runs.folder import RunFolder, create_run, default_runs_dir, list_runs
+from rotnet_keras.runs.exports.backbone_fit import fit_to_backbone
+from rotnet_keras.runs.folder import FORMAT, RunFolder, default_runs_dir, list_runs
 from rotnet_keras.runs.study_runs import planned_runs, with_absolute_paths
+from rotnet_keras.runs.values import PLAIN_NAME
 from rotnet_keras.runs.zoo import find_run_or_pretrained
 
 S = TypeVar("S", bound=BackboneSource)
@@ -215,3 +218,34 @@ def run(
         ends = [event for event in folder.last_events() if event["kind"] == "end"]
         raise RotnetError(ends[-1]["message"] if ends else f"{folder.name} was killed; its log is {folder.log}")
     return folder
+
+
+def create_run(runs_dir: Path, name: str, recipe_toml: str, facts: Mapping[str, Any]) -> RunFolder:
+    """Create a run folder with its recipe and first facts; a number is appended to `name` if it is taken.
+
+    Raises:
+        RunError: the name is not a plain file name, or the folder cannot be created.
+    """
+    if not PLAIN_NAME.fullmatch(name):
+        raise RunError(f"{name!r} cannot name a run; use letters, digits, '-', '_', '+' and '.'")
+    # The folder is filled before it is renamed, so that nobody ever sees a run without its recipe.
+    staging = runs_dir / f".new-{os.urandom(4).hex()}"
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
+        (staging / "recipe.toml").write_text(recipe_toml, encoding="utf-8")
+        (staging / "run.json").write_text(json.dumps({"format": FORMAT, **facts}, indent=2), encoding="utf-8")
+        number = 1
+        while True:
+            target = runs_dir / (name if number == 1 else f"{name}-{number}")
+            if not target.exists():
+                try:
+                    staging.rename(target)
+                    return RunFolder(target)
+                except OSError:
+                    if not target.exists():
+                        raise
+            number += 1
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise RunError(f"cannot create a run folder in {runs_dir}: {error.strerror}") from None

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import psutil
+from typing import TYPE_CHECKING, Any
 
 from rotnet_keras.runs.events import SIDE_KIND, Event
+
+if TYPE_CHECKING:
+    import psutil
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ class FamilyLoad:
 
         All are 0 if the process has ended.
         """
+        import psutil
+
         first = self._pid not in self._known
         try:
             parent = self._known.setdefault(self._pid, psutil.Process(self._pid))

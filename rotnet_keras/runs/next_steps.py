@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from rotnet_keras.config.finder import shipped_recipes
-from rotnet_keras.runs.folder import RunFolder, command_line, run_argument, runs_dir_option
+from rotnet_keras.runs.folder import RunFolder, default_runs_dir
+from rotnet_keras.runs.values import PLAIN_NAME
 
 
 def next_steps(run: RunFolder) -> list[str]:
@@ -62,3 +63,20 @@ def _embed(run: RunFolder, data: Path) -> list[str]:
 
 def _typed(path: Path) -> str:
     return shlex.quote(str(path))
+
+
+def command_line(command: str, run: RunFolder) -> str:
+    """Return the command to type, for messages: `resume` becomes `rotnet-keras resume NAME`."""
+    return f"rotnet-keras {command} {shlex.quote(run_argument(run))}{runs_dir_option(run.path.parent)}"
+
+
+def run_argument(run: RunFolder) -> str:
+    """Return how a command line names a run: by its name, or by its path where the name may look like an option."""
+    return run.name if PLAIN_NAME.fullmatch(run.name) else str(run.path.absolute())
+
+
+def runs_dir_option(runs_dir: Path) -> str:
+    """Return ` --runs-dir X` for a command line; empty if X is the default."""
+    if runs_dir.resolve() == default_runs_dir().resolve():
+        return ""
+    return f" --runs-dir {shlex.quote(str(runs_dir))}"

@@ -38,8 +38,9 @@ from rotnet_keras.host import python_command
 from rotnet_keras.runs import processes
 from rotnet_keras.runs.control import remove_run
 from rotnet_keras.runs.events import is_locked, lock
-from rotnet_keras.runs.folder import RunFolder, command_line, list_runs
+from rotnet_keras.runs.folder import RunFolder, list_runs
 from rotnet_keras.runs.launch import create_run_from_recipe, start_detached
+from rotnet_keras.runs.next_steps import command_line
 from rotnet_keras.text import printable
 
 LOCK = ".queue.lock"

@@ -8,8 +8,9 @@ from rotnet_keras.errors import RunError
 from rotnet_keras.runs import suitability
 from rotnet_keras.runs.event_fields import check_events
 from rotnet_keras.runs.events import Event, describe_probe_data, median_step_interval, newest_probes
-from rotnet_keras.runs.folder import RunFolder, command_line
+from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.machine_load import system_summary
+from rotnet_keras.runs.next_steps import command_line
 from rotnet_keras.runs.processes import Process
 from rotnet_keras.runs.tags import read_labels
 from rotnet_keras.runs.task_labels import score_of, task_of

@@ -29,7 +29,7 @@ from rotnet_keras.models.rescaling import evenly_spaced, folded_and_rescaled
 from rotnet_keras.models.rotnet import Classifier
 from rotnet_keras.models.s4l import UNLABELLED, SemiSupervised
 from rotnet_keras.reports.figures import draw_filters
-from rotnet_keras.runs.classifier_card import write_card
+from rotnet_keras.runs.exports.classifier_card import write_card
 from rotnet_keras.training.classifier_trainer import ClassifierTrainer
 from rotnet_keras.training.optimizers import scale_learning_rate
 from rotnet_keras.training.session import Session

@@ -30,7 +30,7 @@ from rotnet_keras.models.rotation import rotate_batch, rotated_shape
 from rotnet_keras.models.rotnet import RotNet
 from rotnet_keras.reports.figures import draw_filters
 from rotnet_keras.reports.samples import FIXED_SAMPLES, SEARCHED_SAMPLES, write_samples
-from rotnet_keras.runs.backbone_file import VALUES
+from rotnet_keras.runs.exports.backbone_file import VALUES
 from rotnet_keras.tasks.finetune import scale_learning_rates
 from rotnet_keras.tasks.probe import check_probes, run_missing_probes
 from rotnet_keras.training.classifier_trainer import ClassifierTrainer

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras import engine
+from rotnet_keras.config.probes import Averaging, Probe
 from rotnet_keras.config.schema import ProbeRecipe, RunRecipe
-from rotnet_keras.config.sections import Augment, Averaging, Probe
+from rotnet_keras.config.sections import Augment
 from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras
@@ -35,7 +36,7 @@ from rotnet_keras.inference.calibration import describe_classifier
 from rotnet_keras.models.averaging import averaged
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.export import load_backbone, save_model, with_softmax
-from rotnet_keras.runs.classifier_card import write_card
+from rotnet_keras.runs.exports.classifier_card import write_card
 from rotnet_keras.runs.task_labels import confusion_fields
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import backbone_input_shape, check_input_shape, finish, prepare_data

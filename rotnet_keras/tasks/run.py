@@ -23,7 +23,8 @@ from rotnet_keras.files import TEMPORARY, digest
 from rotnet_keras.host import processor
 from rotnet_keras.runs import processes
 from rotnet_keras.runs.events import Event, EventWriter
-from rotnet_keras.runs.folder import RunFolder, command_line
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.next_steps import command_line
 from rotnet_keras.runs.status import is_out_of_memory, smaller_batch_advice
 from rotnet_keras.training.cluster import training_process, worker_folder
 from rotnet_keras.training.console import Console

@@ -14,7 +14,8 @@ from rotnet_keras.config.loading import to_toml
 from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, Recipe
 from rotnet_keras.config.sections import Devices
 from rotnet_keras.errors import RecipeError
-from rotnet_keras.runs.folder import RunFolder, create_run
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.launch import create_run
 
 # The kinds of tasks in TF_CONFIG's cluster that train, in the order of their ranks.
 TASK_TYPES = ("chief", "worker")

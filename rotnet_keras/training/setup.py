@@ -16,7 +16,7 @@ from rotnet_keras.engine import device_name, keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.reports.report import write_report
 from rotnet_keras.reports.tables import result_tables
-from rotnet_keras.runs.backbone_file import DEFAULT_TAP, choose_tap, read_backbone
+from rotnet_keras.runs.exports.backbone_file import DEFAULT_TAP, choose_tap, read_backbone
 from rotnet_keras.runs.feature_quality import advice
 from rotnet_keras.runs.next_steps import next_steps
 from rotnet_keras.runs.suitability import QUESTION, latest_suitability, summary

@@ -15,8 +15,22 @@ SLOW_IMPORTS = ("pydantic", "typer", "numpy", "keras", "tensorflow", "psutil", "
 # What counts as an imperative: the verbs that helps begin with.
 VERBS = {
     *("Add", "Check", "Collect", "Compare", "Continue", "Convert", "Delete", "Estimate", "Export", "Find", "Inspect"),
-    *("Kill", "List", "Measure", "Plot", "Predict", "Print", "Queue", "Rank", "Remove", "Rescale", "Run", "Select"),
-    *("Show", "Start", "Stop", "Test", "Write"),
+    *(
+        "Kill",
+        "List",
+        "Measure",
+        "Plot",
+        "Predict",
+        "Print",
+        "Queue",
+        "Rank",
+        "Remove",
+        "Rescale",
+        "Run",
+        "Say",
+        "Select",
+    ),
+    *("Select", "Show", "Start", "Stop", "Test", "Write"),
 }
 
 
@@ -39,7 +53,7 @@ def test_all_commands_stand_in_groups_each_line_whole(monkeypatch):
     lines = shown.splitlines()
     assert all(len(line) <= 80 for line in lines) and "..." not in shown.replace("[ARGS]...", "")
     starts = [lines.index(f"{group}:") for group in GROUPS]
-    assert starts == sorted(starts) and len(COMMANDS) == 36
+    assert starts == sorted(starts) and len(COMMANDS) == 39
     for start, group in zip(starts, GROUPS.values(), strict=True):
         listed = lines[start + 1 : start + 1 + len(group)]
         assert [line.split(maxsplit=1) for line in listed] == [[name, text] for name, (_, text) in group.items()]

@@ -10,7 +10,8 @@ import pytest
 from support.command_line import command, invoke, run_cli
 from support.fake_runs import work_on
 
-from rotnet_keras.runs.folder import FORMAT, RunFolder, create_run
+from rotnet_keras.runs.folder import FORMAT, RunFolder
+from rotnet_keras.runs.launch import create_run
 from rotnet_keras.runs.processes import process_identity
 
 # It stands for a run, as its command line says.

@@ -18,7 +18,7 @@ from rotnet_keras.data.folders import FolderImages
 from rotnet_keras.data.sources import VocSource, find_source
 from rotnet_keras.errors import DataError
 from rotnet_keras.runs.events import EventWriter
-from rotnet_keras.runs.folder import create_run
+from rotnet_keras.runs.launch import create_run
 from rotnet_keras.training import setup
 from rotnet_keras.training.cluster import TrainingProcess
 from rotnet_keras.training.console import Console

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from support.command_line import invoke
 
-from rotnet_keras.config.sections import Data, Labels
+from rotnet_keras.config.probes import Labels
+from rotnet_keras.config.sections import Data
 from rotnet_keras.data.datasets import labelled_subset, load
 from rotnet_keras.errors import DataError
 

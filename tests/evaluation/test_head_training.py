@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rotnet_keras.config.sections import Augment, Data, Probe
+from rotnet_keras.config.probes import Probe
+from rotnet_keras.config.sections import Augment, Data
 from rotnet_keras.data.datasets import load
 from rotnet_keras.engine import keras
 from rotnet_keras.evaluation.features import extract_features, feature_extractor

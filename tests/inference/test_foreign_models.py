@@ -11,7 +11,7 @@ from support.whole_runs import events_of, start
 from rotnet_keras.files import digest
 from rotnet_keras.inference.embeddings import load_features
 from rotnet_keras.models.export import load_backbone
-from rotnet_keras.runs.classifier_card import ClassifierCard, write_card
+from rotnet_keras.runs.exports.classifier_card import ClassifierCard, write_card
 
 PROBE = """\
 kind = "probe"

@@ -12,7 +12,7 @@ from support.tiny import upright_images
 from rotnet_keras.errors import DataError
 from rotnet_keras.inference.calibration import at_temperature, fit_class_temperature
 from rotnet_keras.inference.partial_results import PartialResults
-from rotnet_keras.runs.classifier_card import ClassifierCard, read_card, write_card
+from rotnet_keras.runs.exports.classifier_card import ClassifierCard, read_card, write_card
 
 CLASSES = ["dark", "dim", "light", "bright"]
 

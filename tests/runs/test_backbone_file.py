@@ -10,7 +10,7 @@ from support.command_line import invoke
 from support.fake_runs import fake_run
 
 from rotnet_keras.errors import DataError
-from rotnet_keras.runs.backbone_file import choose_tap, default_tap, read_backbone
+from rotnet_keras.runs.exports.backbone_file import choose_tap, default_tap, read_backbone
 from rotnet_keras.runs.zoo import find_pretrained, list_pretrained, load_card
 
 PROBE = """\

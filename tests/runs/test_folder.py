@@ -10,7 +10,8 @@ from support.fake_runs import fake_run, work_on, write_steps
 from rotnet_keras.errors import RunError
 from rotnet_keras.files import write_atomically
 from rotnet_keras.runs.events import EventReader, EventWriter, is_locked, parse_event
-from rotnet_keras.runs.folder import FORMAT, RunFolder, create_run, find_run, list_runs
+from rotnet_keras.runs.folder import FORMAT, RunFolder, find_run, list_runs
+from rotnet_keras.runs.launch import create_run
 from rotnet_keras.runs.processes import process_identity
 from rotnet_keras.runs.verdict import verdict
 

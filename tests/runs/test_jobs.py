@@ -13,7 +13,8 @@ from rotnet_keras.config.loading import load_recipe, to_toml
 from rotnet_keras.config.submit_options import parse_submit_options
 from rotnet_keras.errors import RecipeError, RunError
 from rotnet_keras.runs.cluster import jobs
-from rotnet_keras.runs.folder import RunFolder, create_run
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.launch import create_run
 from rotnet_keras.runs.queue import is_signed, sign
 
 

@@ -6,9 +6,10 @@ import pytest
 from support.command_line import invoke
 
 from rotnet_keras.reports.tables import probe_tables
-from rotnet_keras.runs.backbone_file import best_probe
 from rotnet_keras.runs.events import TAIL_BYTES, EventWriter, lines_from_end
-from rotnet_keras.runs.folder import RunFolder, create_run
+from rotnet_keras.runs.exports.backbone_file import best_probe
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.launch import create_run
 from rotnet_keras.runs.processes import Process
 from rotnet_keras.runs.status import summary
 

@@ -11,7 +11,8 @@ from support.fake_runs import work_on
 
 from rotnet_keras.errors import RunError
 from rotnet_keras.runs import queue
-from rotnet_keras.runs.folder import create_run, list_runs
+from rotnet_keras.runs.folder import list_runs
+from rotnet_keras.runs.launch import create_run
 from rotnet_keras.runs.processes import process_identity
 
 SHORT = ("train.steps=4", "data.validation=0")

@@ -9,7 +9,8 @@ from support.command_line import invoke
 from support.fake_runs import work_on
 
 from rotnet_keras.errors import RunError
-from rotnet_keras.runs.folder import RunFolder, create_run
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.launch import create_run
 from rotnet_keras.runs.processes import process_identity
 from rotnet_keras.runs.status import (
     comparison_table,

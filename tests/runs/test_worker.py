@@ -7,7 +7,8 @@ import sys
 import time
 
 from rotnet_keras.runs import queue
-from rotnet_keras.runs.folder import create_run, list_runs
+from rotnet_keras.runs.folder import list_runs
+from rotnet_keras.runs.launch import create_run
 
 # What a run does first: it names its process in run.json, and from then on waits no more.
 RUN = """

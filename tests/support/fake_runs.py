@@ -11,8 +11,7 @@ from PIL import Image
 from rotnet_keras.config.loading import parse_override, to_toml
 from rotnet_keras.reports.samples import write_samples
 from rotnet_keras.runs.events import lock
-from rotnet_keras.runs.folder import create_run
-from rotnet_keras.runs.launch import load_for_run
+from rotnet_keras.runs.launch import create_run, load_for_run
 from rotnet_keras.runs.processes import process_identity
 
 ANGLES = (0, 90, 180, 270)

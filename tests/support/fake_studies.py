@@ -6,8 +6,7 @@ from pathlib import Path
 from support.fake_runs import fake_run
 
 from rotnet_keras.config.loading import to_toml
-from rotnet_keras.runs.folder import create_run
-from rotnet_keras.runs.launch import load_for_run
+from rotnet_keras.runs.launch import create_run, load_for_run
 
 STUDY = """
 kind = "study"

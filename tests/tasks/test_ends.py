@@ -16,7 +16,7 @@ from rotnet_keras.config.loading import to_toml
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import write_atomically
 from rotnet_keras.runs import launch
-from rotnet_keras.runs.folder import create_run
+from rotnet_keras.runs.launch import create_run
 from rotnet_keras.tasks import run as tasks
 
 

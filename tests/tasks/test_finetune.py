@@ -7,7 +7,8 @@ import pytest
 from support.command_line import invoke
 from support.whole_runs import events_of, run_of, start
 
-from rotnet_keras.config.sections import Data, Labels
+from rotnet_keras.config.probes import Labels
+from rotnet_keras.config.sections import Data
 from rotnet_keras.data.datasets import labelled_subset, load
 from rotnet_keras.errors import DataError
 

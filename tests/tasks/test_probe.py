@@ -13,7 +13,9 @@ from support.tiny import PROBES
 from support.whole_runs import assert_same_end, events_of, run_of, start
 
 from rotnet_keras.config.finder import recipes_dir
-from rotnet_keras.config.sections import Augment, Data, Probe
+from rotnet_keras.config.loading import load_recipe
+from rotnet_keras.config.probes import Probe
+from rotnet_keras.config.sections import Augment, Data
 from rotnet_keras.data.datasets import load
 from rotnet_keras.errors import DataError
 from rotnet_keras.evaluation.head_training import long_probe_note
@@ -56,6 +58,7 @@ class FakeSession:
         (path / "export").mkdir()
         self.folder = SimpleNamespace(path=path, export=path / "export", facts=lambda: self.known)
         self.stop = SimpleNamespace(check=lambda: None)
+        self.recipe = load_recipe("cifar_cpu")
 
     def event(self, kind, **values):
         self.events.append({"kind": kind, **values})

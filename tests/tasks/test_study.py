@@ -15,8 +15,8 @@ from support.whole_runs import events_of, run_of, wait_for
 
 from rotnet_keras.config.loading import load_recipe, to_toml
 from rotnet_keras.errors import RecipeError
-from rotnet_keras.runs.folder import create_run, list_runs
-from rotnet_keras.runs.launch import load_for_run
+from rotnet_keras.runs.folder import list_runs
+from rotnet_keras.runs.launch import create_run, load_for_run
 from rotnet_keras.runs.study_runs import planned_runs
 from rotnet_keras.text import duration
 

@@ -11,7 +11,7 @@ from support.fake_runs import fake_run, work_on
 
 from rotnet_keras.runs.event_fields import event_problem
 from rotnet_keras.runs.events import EventReader, EventWriter
-from rotnet_keras.runs.folder import create_run
+from rotnet_keras.runs.launch import create_run
 from rotnet_keras.runs.machine_load import GpuLoad, own_gpus
 from rotnet_keras.runs.processes import process_identity
 from rotnet_keras.runs.status import comparison_table

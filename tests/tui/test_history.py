@@ -8,7 +8,7 @@ from rotnet_tui.state.history import MAX_STEPS, History
 from support.fake_runs import write_steps
 
 from rotnet_keras.reports.report import working_seconds
-from rotnet_keras.runs.folder import create_run
+from rotnet_keras.runs.launch import create_run
 
 
 def read_all(history):

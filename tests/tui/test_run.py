@@ -10,7 +10,7 @@ from support.fake_runs import fake_run
 from support.fake_studies import fake_study
 from support.screen_words import drawn, shown, text_of, until
 
-from rotnet_keras.runs.folder import create_run
+from rotnet_keras.runs.launch import create_run
 
 # The keys of the tabs, and their names.
 TABS = {str(n): name for n, name in enumerate(run_screen.TABS, 1)}

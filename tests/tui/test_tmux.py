@@ -16,7 +16,8 @@ from support.fake_runs import fake_run
 from support.fake_studies import fake_study
 
 from rotnet_keras.runs import queue
-from rotnet_keras.runs.folder import RunFolder, create_run, list_runs
+from rotnet_keras.runs.folder import RunFolder, list_runs
+from rotnet_keras.runs.launch import create_run
 
 pytestmark = pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux")
 

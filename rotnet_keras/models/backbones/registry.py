@@ -21,7 +21,7 @@ from rotnet_keras.models.backbones.blocks import normalization
 from rotnet_keras.models.backbones.compact import compact
 from rotnet_keras.models.backbones.nin import nin
 from rotnet_keras.models.backbones.resnet import resnet50, resnet50v2
-from rotnet_keras.runs.backbone_file import NORMALIZATION, VALUES, tap_names
+from rotnet_keras.runs.exports.backbone_file import NORMALIZATION, VALUES, tap_names
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "nin": nin,

@@ -9,7 +9,8 @@ from rotnet_keras.errors import RotnetError, RunError
 from rotnet_keras.runs.cluster.jobs import cancel_pending
 from rotnet_keras.runs.cluster.submission import submit_run
 from rotnet_keras.runs.control import request_stop
-from rotnet_keras.runs.folder import RunFolder, command_line
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.next_steps import command_line
 from rotnet_keras.runs.queue import is_signed
 from rotnet_keras.runs.status import summary
 from rotnet_keras.runs.study_runs import PlannedRun

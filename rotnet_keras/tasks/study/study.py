@@ -10,8 +10,9 @@ from rotnet_keras.reports.report import working_seconds, write_report
 from rotnet_keras.reports.study_results import run_measures
 from rotnet_keras.reports.tables import result_tables
 from rotnet_keras.runs.control import request_stop
-from rotnet_keras.runs.folder import RunFolder, command_line, list_runs
+from rotnet_keras.runs.folder import RunFolder, list_runs
 from rotnet_keras.runs.launch import create_run_from_recipe, load_for_run, start_detached
+from rotnet_keras.runs.next_steps import command_line
 from rotnet_keras.runs.status import summary
 from rotnet_keras.runs.study_runs import PlannedRun, find_matching_run, planned_runs
 from rotnet_keras.tasks.study.jobs import StudyJobs, submission_of

@@ -13,7 +13,8 @@ from support.command_line import invoke
 from support.fake_runs import fake_run, work_on
 
 from rotnet_keras.runs import queue
-from rotnet_keras.runs.folder import RunFolder, create_run
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.launch import create_run
 from rotnet_keras.runs.processes import process_identity
 
 SLEEP = "import time; time.sleep(300)"

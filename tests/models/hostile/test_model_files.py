@@ -15,8 +15,8 @@ import pytest
 import rotnet_keras
 from rotnet_keras import host
 from rotnet_keras.errors import DataError
-from rotnet_keras.runs import model_files
-from rotnet_keras.runs.model_files import check_description, check_weights, is_checked
+from rotnet_keras.runs.exports import model_files
+from rotnet_keras.runs.exports.model_files import check_description, check_weights, is_checked
 from rotnet_keras.runs.zoo import list_pretrained
 
 UNSAFE = "not a Keras model that can be loaded safely"

@@ -8,7 +8,7 @@ import pytest
 from support.fake_runs import fake_run
 
 from rotnet_keras.errors import RunError
-from rotnet_keras.runs.folder import create_run
+from rotnet_keras.runs.launch import create_run
 from rotnet_keras.tasks import run as tasks
 from rotnet_keras.training import session
 

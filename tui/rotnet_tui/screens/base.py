@@ -8,7 +8,8 @@ from textual.binding import Binding
 from textual.screen import Screen
 
 from rotnet_keras.runs.diagnosis import diagnose
-from rotnet_keras.runs.folder import RunFolder, run_argument
+from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.next_steps import run_argument
 from rotnet_keras.runs.processes import Process
 from rotnet_keras.runs.tags import read_labels
 from rotnet_tui.commands import Commands

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import write_atomically
-from rotnet_keras.runs.backbone_file import maker_of
+from rotnet_keras.runs.exports.backbone_file import maker_of
 
 # The largest card: that of 20,000 classes with long names has 2 MB.
 MAX_CARD_BYTES = 2**24

@@ -8,7 +8,14 @@ from rotnet_keras.config.sections import Augment, Data
 from rotnet_keras.config.shapes import sides_of
 from rotnet_keras.config.transfer import TransferRecipe
 from rotnet_keras.errors import DataError
-from rotnet_keras.runs.backbone_file import NORMALIZATION, BackboneFile, Sizes, maker_of, read_backbone, sizes_of_maker
+from rotnet_keras.runs.exports.backbone_file import (
+    NORMALIZATION,
+    BackboneFile,
+    Sizes,
+    maker_of,
+    read_backbone,
+    sizes_of_maker,
+)
 
 R = TypeVar("R", bound=SeededRecipe)
 

@@ -10,8 +10,8 @@ from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, Recipe, R
 from rotnet_keras.config.shapes import sides_of
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.runs.events import Event, newest_probes
+from rotnet_keras.runs.exports.model_files import check_description, read_config
 from rotnet_keras.runs.folder import RunFolder
-from rotnet_keras.runs.model_files import check_description, read_config
 from rotnet_keras.runs.zoo import load_card
 
 # The key of the default tap in `run.json`, and in the card of a pretrained model.
