@@ -13,11 +13,11 @@ LOWEST_TOOLS := pytest pytest-asyncio pytest-xdist hypothesis
 quickstart: .venv/.installed
 	$(BIN)/rotnet-keras run quickstart
 
-test: .venv/.installed-dev build/keras-3.8/.installed
+test: .venv/.installed-dev
 	$(BIN)/pytest -m "not slow and not long" -n 2 --dist loadgroup
 
 # Whole runs: trainings that are stopped, resumed, transferred and exported.
-test-long: .venv/.installed-dev
+test-long: .venv/.installed-dev build/keras-3.8/.installed
 	$(BIN)/pytest -m long -n 2 --dist loadgroup
 
 # A selection of the tests, with the lowest versions that pyproject.toml allows.

@@ -112,6 +112,7 @@ def test_a_model_of_any_size_is_probed(tmp_path, pictures):
     assert [(e["weights"], e["tap"]) for e in events_of(run, "probe")] == [("rotnet", "top"), ("random", "top")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["sequential", "any size"])
 def test_foreign_models_are_fine_tuned_to_classifiers(tmp_path, pictures, kind):
     file, model = saved(tmp_path / "own.keras", kind)

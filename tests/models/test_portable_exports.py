@@ -75,6 +75,7 @@ def test_a_failed_export_leaves_the_one_before(tmp_path, monkeypatch):
     assert load_backbone(path).count_params() == 10
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not OLD_KERAS.is_dir(), reason="make build/keras-3.8/.installed fetches it")
 def test_exports_and_pretrained_models_load_in_an_old_keras(finished):
     _, run = finished
