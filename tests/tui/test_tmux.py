@@ -217,7 +217,7 @@ def test_a_session(terminal, tmp_path, tiny_recipe):
     terminal.press("Space", "◆")
     terminal.press("Space", "(?s)◆.*◆")
     terminal.press("c", "rotation accuracy, validation")
-    terminal.wait_for(rf"│ +{quickstart.name} +{tiny.name}")
+    terminal.wait_for(rf"│ +━ {quickstart.name} +╍ {tiny.name}")
     terminal.press("End", r"probe.1.schedule.peak +0.25 ")
     terminal.keys("q")
     terminal.wait_for_end()
@@ -317,8 +317,7 @@ def test_queries_tags_charts_and_answers_by_keys(terminal, tmp_path, study_under
     terminal.press("Enter", "n New run")
     terminal.press("Enter", "1 of 4 runs finished")
     terminal.wait_for(r"91\.5 \(91\.1\)")
-    terminal.press("Down", "wide +0 ")
-    terminal.press("Enter", "wide-s0")
+    terminal.press("Enter", "finished +rotnet-s0")
     terminal.keys("q")
     terminal.wait_for_end()
 
