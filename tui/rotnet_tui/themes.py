@@ -1,4 +1,4 @@
-"""Themes whose colours can be told apart with any colour vision."""
+"""Themes whose colours differ for every kind of colour vision."""
 
 from textual.theme import Theme
 

@@ -33,7 +33,7 @@ MAX_VALUES = 2**29
 MAX_DEPTH = 100
 # For reading weights: seconds, seconds per byte, and the memory of Python with h5py beside the weights.
 SECONDS, SECONDS_PER_BYTE, MEMORY = 60, 1 / 20e6, 2**30
-# Files that were written or checked here, one a line: a digest of the content, and one of what the file system tells.
+# Files that were written or checked here, one a line: a digest of the content, and one of its identity and times.
 CHECKED = "checked_models.txt"
 
 MODELS = {"Functional", "Model", "Sequential"}
@@ -238,10 +238,10 @@ def remember_checked(path: Path) -> None:
 
 
 def _unchanged(path: Path) -> str:
-    """Return a digest of what changes whenever a file does: its time of change is set by the kernel alone."""
+    """Return a digest of what changes whenever a file does; only the kernel sets its time of change."""
     found = path.stat()
-    told = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
+    identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
 
 
 def _unsafe(path: Path, reason: str) -> DataError:

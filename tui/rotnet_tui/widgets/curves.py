@@ -8,7 +8,7 @@ import numpy as np
 
 # Weights of the past in the exponential moving average of a curve; the first means no smoothing.
 SMOOTHING = (0.0, 0.8, 0.95)
-# How the curves of a chart are told apart: by colour, and without colours by their strokes, which the legend shows.
+# Curves of a chart differ by colour, and without colours by their strokes, which the legend shows.
 COLORS = ("$text-primary", "$text-warning", "$text-success", "$text-error", "$text-accent", "$text-secondary")
 DASHES: tuple[tuple[str, tuple[int, ...]], ...] = (*(("━", ()), ("╍", (7, 4)), ("┉", (2, 3)), ("╸·", (9, 3, 2, 3))),)
 
