@@ -49,6 +49,7 @@ def test_a_limit_of_onednn_is_one_of_the_hardware(monkeypatch, isa, expected):
 )
 def test_a_run_keeps_the_precision_of_its_first_start(monkeypatch, asked, recorded, flags, strategy, expected):
     monkeypatch.setattr(engine, "processor_flags", lambda: flags)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     facts = dict(recorded)
     session = SimpleNamespace(folder=SimpleNamespace(facts=lambda: facts), record=facts.update)
     recipe = SimpleNamespace(train=SimpleNamespace(precision=asked), devices=SimpleNamespace(strategy=strategy))
