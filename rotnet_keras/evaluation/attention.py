@@ -17,8 +17,12 @@ def attention_maps(features: np.ndarray, power: float) -> np.ndarray:
     Returns:
         (N, H, W), each map scaled to a maximum of 1; all 0 where nothing is active.
     """
-    maps = (np.maximum(features, 0.0).astype(np.float64) ** power).sum(axis=-1)
-    highest = maps.max(axis=(1, 2), keepdims=True)
+    return scaled_to_one((np.maximum(features, 0.0).astype(np.float64) ** power).sum(axis=-1))
+
+
+def scaled_to_one(maps: np.ndarray) -> np.ndarray:
+    """Scale each of some maps (..., H, W), which are nowhere negative, to a maximum of 1; those that are 0 stay 0."""
+    highest = maps.max(axis=(-2, -1), keepdims=True)
     return np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)
 
 

@@ -35,8 +35,8 @@ def write_samples(
         angles: K angles in degrees.
 
     Returns:
-        `file`, `tile` (width of a tile in pixels) and `tiles`, from left to right: `angle`, `predicted`, `probability`
-        of the prediction, and `pick` ("fixed" or "worst").
+        `file`, `tile` (width of a tile in pixels) and `tiles`, from left to right: `image` (0 to N - 1), `angle`,
+        `predicted`, `probability` of the prediction, and `pick` ("fixed" or "worst").
     """
     images = len(inputs) // len(angles)
     fixed = [(i % len(angles)) * images + i for i in range(min(FIXED_SAMPLES, images))]
@@ -48,6 +48,7 @@ def write_samples(
     tiles = [
         {
             "pick": "fixed" if n < len(fixed) else "worst",
+            "image": i % images,
             "angle": angles[labels[i]],
             "predicted": angles[int(np.argmax(probabilities[i]))],
             "probability": round(float(np.max(probabilities[i])), 4),

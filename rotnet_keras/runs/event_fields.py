@@ -75,7 +75,11 @@ EVALUATION: Mapping[str, Field] = {
 TILES: Field = (
     "a list of images with angle, predicted and probability",
     lambda value: _is_list(
-        value, lambda tile: _is_table(tile, dict.fromkeys(("angle", "predicted", "probability"), NUMBER))
+        value,
+        lambda tile: _is_table(
+            tile,
+            {**dict.fromkeys(("angle", "predicted", "probability"), NUMBER), "image": _optional(INDEX)},
+        ),
     ),
 )
 TURNS: Field = (
@@ -158,6 +162,12 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
     },
     "features": {"step": NUMBER, "images": NUMBER, "taps": MEASURED_TAPS, "seconds": _optional(NUMBER)},
     "samples": {"step": NUMBER, "file": TEXT, "tile": NUMBER, "tiles": TILES},
+    "projection": {
+        "step": NUMBER,
+        **dict.fromkeys(("tap", "file", "images"), TEXT),
+        "attention": _optional(TEXT),
+        "seconds": _optional(NUMBER),
+    },
     "suitability": {
         "angles": ANGLES,
         "right": ("a list of counts", lambda value: _is_list(value, _is_number) and len(value) > 1),

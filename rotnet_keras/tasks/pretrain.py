@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from rotnet_keras import engine
 from rotnet_keras.config.schema import PretrainRecipe
 from rotnet_keras.data.batches import crop_shape, evaluation_batches, training_batches
@@ -13,6 +11,7 @@ from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.evaluation.feature_meter import FeatureMeter
+from rotnet_keras.evaluation.sample_images import SampleImages
 from rotnet_keras.evaluation.suitability.suitability import measure_suitability
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.backbones.airbench import whiten
@@ -26,10 +25,9 @@ from rotnet_keras.models.backbones.registry import (
 )
 from rotnet_keras.models.export import first_kernels, load_backbone, save_model, with_softmax
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
-from rotnet_keras.models.rotation import rotate_batch, rotated_shape
+from rotnet_keras.models.rotation import rotated_shape
 from rotnet_keras.models.rotnet import RotNet
 from rotnet_keras.reports.figures import draw_filters
-from rotnet_keras.reports.samples import FIXED_SAMPLES, SEARCHED_SAMPLES, write_samples
 from rotnet_keras.runs.exports.backbone_file import VALUES
 from rotnet_keras.tasks.finetune import scale_learning_rates
 from rotnet_keras.tasks.probe import check_probes, run_missing_probes
@@ -129,6 +127,8 @@ class RotNetTrainer(ClassifierTrainer):
 
     progress_label = "pretraining"
     recipe: PretrainRecipe
+    model: RotNet
+    evaluation_model: RotNet
 
     def __init__(
         self, session: Session, recipe: PretrainRecipe, dataset: Dataset, strategy: tf.distribute.Strategy
@@ -146,6 +146,7 @@ class RotNetTrainer(ClassifierTrainer):
             inputs_per_step,
         )
         self.copies = len(rotation.angles)
+        self.sample: SampleImages | None = None
         self.meter = (
             FeatureMeter(self.evaluation_model.backbone, dataset, recipe.augment, recipe.features)
             if recipe.features.images and session.process.chief
@@ -175,20 +176,14 @@ class RotNetTrainer(ClassifierTrainer):
         return evaluation_batches(split, self.recipe.augment, batch=self.evaluation_batch)
 
     def after_validation(self, step: int) -> None:
-        """Write sample predictions and the filters of the first layer."""
-        split, angles = self.dataset.validation, self.recipe.rotation.angles
-        assert split is not None
-        shown = split.subset(np.arange(min(len(split), FIXED_SAMPLES + SEARCHED_SAMPLES)))
-        batches = self.evaluation_batches(shown)
-        rotated = [rotate_batch(batch, angles) for batch in batches]
-        inputs = np.concatenate([np.asarray(images) for images, _ in rotated])
-        labels = np.concatenate([np.asarray(targets) for _, targets in rotated])
-        logits = np.concatenate([self.evaluation_model.predict_on_batch(part) for part in np.array_split(inputs, 4)])
-        probabilities = np.asarray(keras.ops.softmax(logits.astype(np.float32)))
-        folder = self.session.folder.samples
-        event = write_samples(folder, step, self.dataset.displayed(inputs), labels, probabilities, angles)
+        """Write what the model makes of some validation images, and the filters of the first layer."""
+        if self.sample is None:
+            self.sample = SampleImages(
+                self.session, self.dataset, self.evaluation_model, self.recipe.augment, self.evaluation_batch
+            )
+        event = self.sample.write(step)
         filters = f"filters-{step:08d}.png"
-        draw_filters(first_kernels(self.evaluation_model.backbone), folder / filters)
+        draw_filters(first_kernels(self.evaluation_model.backbone), self.session.folder.samples / filters)
         self.session.event("samples", step=step, filters=filters, **event)
 
     def _end_epoch(self) -> None:
