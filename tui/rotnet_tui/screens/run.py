@@ -12,12 +12,10 @@ from textual.css.query import NoMatches
 from textual.widgets import Footer, Static, TabbedContent, TabPane, Tabs
 
 from rotnet_keras.runs.folder import RunFolder
-from rotnet_keras.runs.suitability import check_results, latest_suitability
-from rotnet_keras.runs.suitability import summary as suitability_summary
-from rotnet_keras.runs.verdict import verdict
 from rotnet_tui.commands import Commands
 from rotnet_tui.screens.base import ActionScreen, mistake
 from rotnet_tui.screens.dialogs import ChartsDialog
+from rotnet_tui.screens.run_status import judged, rows_of, waiting
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
 from rotnet_tui.state.index import printable_summary
@@ -165,13 +163,13 @@ and counts. **Log**: `f` follows, `/` searches, `l` filters by level, `u` unfold
         if summary["state"] != self._state:
             self._state = summary["state"]
             self._stale |= set(TABS)
-        level, sentence = _verdict(self.history)
+        level, sentence = judged(self.history)
         if run.has_newer_format():
             level, sentence = "bad", "A newer version of rotnet-keras wrote this folder. Here it can only be viewed."
         elif summary["message"]:
             level, sentence = "flat" if summary["state"] == "stopped" else "bad", summary["message"]
         elif self._state in ("starting", "queued") and not self.history.latest:
-            level, sentence = "unknown", _waiting(summary["state"])
+            level, sentence = "unknown", waiting(summary["state"])
         width = self.query_one("#strip").content_size.width or self.size.width - 4
         self._update_strip(status_strip(summary, (level, sentence), colors, width))
 
@@ -179,7 +177,7 @@ and counts. **Log**: `f` follows, `/` searches, `l` filters by level, `u` unfold
         """Show the status. A new layout of the screen is costly, so it is made only if the number of rows changes."""
         if text == self._strip_text:
             return
-        same_height = _rows(text, self.size.width) == _rows(self._strip_text, self.size.width)
+        same_height = rows_of(text, self.size.width) == rows_of(self._strip_text, self.size.width)
         self._strip_text = text
         for name in ("#strip", "#tiny"):
             self.query_one(name, Static).update(text, layout=not same_height)
@@ -361,34 +359,3 @@ and counts. **Log**: `f` follows, `/` searches, `l` filters by level, `u` unfold
     def run_deleted(self, run: RunFolder) -> None:
         """Close the screen: there is nothing left to show."""
         self.dismiss()
-
-
-def _rows(text: Text, width: int) -> list[int]:
-    """How many rows each line of a text takes in a terminal of so many columns."""
-    return [len(line) // max(1, width - 4) for line in text.plain.split("\n")]
-
-
-def _verdict(history: History) -> tuple[str, str]:
-    """A level, which decides the colour, and a sentence about how the run is learning."""
-    try:
-        if history.is_study:
-            return "unknown", _study_progress(history)
-        event = latest_suitability(history.events["suitability"])
-        if event and any(result.likely for result in check_results(event)):
-            return "flat", suitability_summary(event)
-        judged = verdict(history.verdict_events(), history.task.num_classes)
-    except Exception as error:  # Events were checked when they were read.
-        return "unknown", mistake("This run cannot be judged", error)
-    return judged.level, judged.text
-
-
-def _study_progress(history: History) -> str:
-    done = {(e["name"], e["seed"]) for e in history.events["run"]}
-    total = history.run.facts().get("steps", "?")
-    return f"Study: {len(done)} of {total} runs finished. The home screen lists them."
-
-
-def _waiting(state: str) -> str:
-    if state == "queued":
-        return "Waiting in the queue. It starts when the device is free."
-    return "Starting: TensorFlow is loading, then images are read and the graph is traced. The first step is slow."
