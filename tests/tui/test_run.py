@@ -1,11 +1,14 @@
 """The terminal UI's screen of one run."""
 
+import asyncio
 import json
 import time
 from pathlib import Path
 
 from rotnet_tui.app import RotnetApp
 from rotnet_tui.screens import run as run_screen
+from rotnet_tui.screens import run_status
+from rotnet_tui.screens.study import StudyScreen
 from support.fake_runs import fake_run
 from support.fake_studies import fake_study
 from support.screen_words import drawn, shown, text_of, until
@@ -160,12 +163,27 @@ async def test_a_study_shows_its_tables_its_runs_and_the_time_left(runs_dir):
         await until(pilot, lambda: "What came out, %" in shown(app, "#probe-tables"))
 
 
+async def test_a_screen_that_takes_long_to_build_shows_nothing_before_its_keys_work(runs_dir, monkeypatch):
+    build = StudyScreen.on_mount
+
+    async def build_slowly(screen):
+        await asyncio.sleep(0.3)
+        build(screen)
+
+    monkeypatch.setattr(StudyScreen, "on_mount", build_slowly)
+    app = RotnetApp(runs_dir, fake_study(runs_dir))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "1 of 4 runs finished" in text_of(app, "#strip"))
+        await pilot.press("enter")
+        await until(pilot, lambda: "rotnet-s0" in text_of(app, "#strip") and bool(app.screen.query("#run-tabs")))
+
+
 async def test_a_mistake_of_the_program_is_said_in_a_line_and_its_traceback_kept(runs_dir, monkeypatch):
     def planted(*arguments):
         raise AttributeError("planted")
 
     monkeypatch.setattr(run_screen.CurvesTab, "show", planted)
-    monkeypatch.setattr(run_screen, "verdict", planted)
+    monkeypatch.setattr(run_status, "verdict", planted)
     app = RotnetApp(runs_dir, fake_run(runs_dir, "good", epochs=2, outcome="finished"))
     async with app.run_test(size=(200, 36)) as pilot:
         await until(pilot, lambda: any("This tab cannot be drawn" in n.message for n in app._notifications))

@@ -54,13 +54,13 @@ class RotnetApp(App[None]):
         self._imported: dict[str, Any] = {}
         self._parent_pid = os.getppid()
 
-    def on_mount(self) -> None:
+    async def on_mount(self) -> None:
         """Open the first screen and start the clock."""
         for theme in THEMES:
             self.register_theme(theme)
         if self.settings.theme in self.available_themes:
             self.theme = self.settings.theme
-        self.push_screen(HomeScreen(self.settings, self.commands, self.index))
+        await self.push_screen(HomeScreen(self.settings, self.commands, self.index))
         if self._first_run:
             self.post_message(OpenRun(self._first_run))
         keys, problem = load_keymap(_binding_names)
@@ -79,7 +79,8 @@ class RotnetApp(App[None]):
             self.exit()
         try:
             screen = self.screen
-            if not self._paused and hasattr(screen, "tick"):
+            # A screen that is still being built would show a part of what it reads, and lose keys for the rest.
+            if not self._paused and hasattr(screen, "tick") and screen.is_mounted:
                 await screen.tick()
         except (NoMatches, ScreenStackError):
             # A screen that is being removed loses its widgets one by one, and an app that ends its screens.
@@ -116,19 +117,23 @@ class RotnetApp(App[None]):
     async def _open(self, module: str, make: Callable[[Any], Screen], what: str) -> None:
         """Open a screen; while its module is being imported, a line says so, and keys are answered."""
         if module in self._imported:
-            self.push_screen(make(self._imported[module]))
-            self.tick()
+            self._show(make(self._imported[module]))
             return
         opening = OpeningScreen(screen_text(what))
         self.push_screen(opening)
         self._import_and_open(module, make, opening)
 
     @work(group="open")
+    async def _show(self, screen: Screen) -> None:
+        await self.push_screen(screen)
+        self.tick()
+
+    @work(group="open")
     async def _import_and_open(self, name: str, make: Callable[[Any], Screen], opening: OpeningScreen) -> None:
         module = await asyncio.to_thread(importlib.import_module, name)
         self._imported[name] = module
         if self.screen is opening:
-            self.switch_screen(make(module))
+            await self.switch_screen(make(module))
             self.tick()
 
     @on(Perform)

@@ -95,8 +95,6 @@ it is making, `r` resumes both.
 
     def _fill(self) -> None:
         table = self.query_one("#study-runs", DataTable)
-        if not table.columns:
-            return  # The screen is being built.
         colors, row = self.app.theme_variables, table.cursor_row
         table.clear()
         for number, run in enumerate(self._runs):
