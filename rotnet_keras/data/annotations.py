@@ -20,8 +20,8 @@ from rotnet_keras.data.boxes import BrokenAnnotation as BrokenAnnotation
 from rotnet_keras.data.crops import Fit
 from rotnet_keras.data.folders import FolderImages
 from rotnet_keras.data.image_files import SIDEWAYS, UnreadableImage, decoded, open_image, transpose, upright_corners
-from rotnet_keras.data.layout import FileList
 from rotnet_keras.data.lazy_images import LazyImages
+from rotnet_keras.data.listing.file_list import FileList
 from rotnet_keras.data.sources import TfdsSource, VocSource, find_annotated
 from rotnet_keras.data.stores import NAMED, Progress
 from rotnet_keras.data.tfds import fingerprints, open_builder, open_split_records, tfds_splits

@@ -1,12 +1,8 @@
 """Auditing a folder of images or a file of arrays before training: counts, sizes, damage and duplicates."""
 
-import hashlib
-import os
-import statistics
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
@@ -17,10 +13,10 @@ import numpy as np
 
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data.crops import fit_of
-from rotnet_keras.data.decoding import Header, UnreadableImage, read_header, read_image
-from rotnet_keras.data.layout import FileList
+from rotnet_keras.data.listing.sources import ListedSource
+from rotnet_keras.data.listing.survey import find_duplicates, read_headers
 from rotnet_keras.data.npz import UNLABELLED, array_names, check_arrays, read_array_header
-from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, FolderSource, TfdsSource, find_source
+from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, Source, TfdsSource, find_source
 from rotnet_keras.data.stores import Progress
 from rotnet_keras.data.tfds_metadata import MOST_BYTES
 from rotnet_keras.data.values.samples import (
@@ -34,14 +30,8 @@ from rotnet_keras.errors import DataError
 from rotnet_keras.files import parse_json, read_file
 from rotnet_keras.text import first_few
 
-# Damage behind a file's header shows only in decoding, which is tried on about this many evenly spaced files.
-DECODED_FILES = 2000
 # Side of the images of a folder in pixels where the recipe sets none.
 DEFAULT_SIZE = 64
-# Side in pixels that files are decoded at.
-DECODED_SIDE = 32
-# Files that are read between two reports of progress.
-CHUNK = 256
 # The keys of `rotnet-keras init --json` where they differ from the attributes.
 JSON_KEYS = {"short_sides": "sides", "types": "kinds", "in_several_splits": "shared", "exif_rotated": "turned"}
 
@@ -103,14 +93,18 @@ def audit_images(name: str, progress: Progress = lambda what, done, total: None)
     """
     path = Path(name).expanduser()
     source = find_source(Data(name=str(path.absolute())))
-    if isinstance(source, FolderSource):
-        return _audit_folder(source, progress)
+    if isinstance(source, ListedSource):
+        return _audit_files(source, progress)
     assert isinstance(source, ArraySource)
     return _audit_arrays(source)
 
 
-def understand(data: Data) -> list[tuple[str, str]]:
+def understand(data: Data, source: Source | None = None) -> list[tuple[str, str]]:
     """Check the images of a recipe's `[data]` before anything is started, and say how they are understood.
+
+    Args:
+        data: the section.
+        source: what `find_source` has found for it.
 
     Returns:
         (what, sentence): the layout, the splits, the classes, the values, and what is left out.
@@ -118,11 +112,11 @@ def understand(data: Data) -> list[tuple[str, str]]:
     Raises:
         DataError: there are no training images, or the values of the splits do not fit together.
     """
-    source = find_source(data)
+    source = source or find_source(data)
     if isinstance(source, ArraySource):
         said = check_arrays(source)
     else:
-        said = _check_folder(source) if isinstance(source, FolderSource) else _describe_prepared(source, data)
+        said = _check_files(source) if isinstance(source, ListedSource) else _describe_prepared(source, data)
     fit = fit_of(data)
     return said if fit is None or fit.usual else [*said, ("size", fit.sentence())]
 
@@ -134,7 +128,7 @@ def default_shape(data: Data) -> tuple[tuple[int, int] | None, int | None]:
         DataError: the data are missing, or damaged.
     """
     source = find_source(data)
-    if isinstance(source, FolderSource):
+    if isinstance(source, ListedSource):
         return None, sampled_values(source)[0]
     if isinstance(source, ArraySource):
         with _open_arrays(source.path) as (archive, arrays):
@@ -193,7 +187,7 @@ def _prepared_shape(source: TfdsSource) -> tuple[int | None, int | None, int | N
     return height, width, channels
 
 
-def _check_folder(source: FolderSource) -> list[tuple[str, str]]:
+def _check_files(source: ListedSource) -> list[tuple[str, str]]:
     """Check a sample of the files of each split, before anything is decoded.
 
     Returns:
@@ -222,80 +216,50 @@ def _check_folder(source: FolderSource) -> list[tuple[str, str]]:
     ]
 
 
-def _audit_folder(source: FolderSource, progress: Progress) -> ImageAudit:
-    headers: list[Header] = []
+def _audit_files(source: ListedSource, progress: Progress) -> ImageAudit:
     unreadable: list[tuple[str, str]] = []
     images: dict[str, int] = {}
-    classes: Counter[str] = Counter()
-    decoded = 0
+    classes: dict[str, int] = {}
+    sizes: list[np.ndarray] = []
+    decoded = rotated = 0
     for split, files in source.splits.items():
-        results, tried = _read_headers(files, split, progress)
-        decoded += tried
-        for position, header in enumerate(results):
-            if isinstance(header, str):
-                unreadable.append((str(files[position].relative_to(source.root)), header))
-                continue
-            headers.append(header)
-            images[split] = images.get(split, 0) + 1
-            if split == "train" and source.class_names:
-                classes[source.class_names[source.labels[split][position]]] += 1
-    duplicates = _duplicates(source)
+        found = read_headers(files, split, progress)
+        unreadable += [(files.shown(position, source.root), why) for position, why in found.unreadable]
+        rotated, decoded = rotated + found.rotated, decoded + found.decoded
+        readable = found.sizes[:, 0] > 0
+        sizes.append(found.sizes[readable])
+        if count := int(readable.sum()):
+            images[split] = count
+        if split == "train" and source.class_names:
+            labels = np.asarray(source.labels[split])[readable]
+            numbers, counts = np.unique(labels[labels != UNLABELLED], return_counts=True)
+            classes = {source.class_names[n]: int(count) for n, count in zip(numbers, counts, strict=True)}
+    duplicates = find_duplicates(source, progress)
     if "train" not in images:
         raise DataError(f"{source.root}: none of the training images can be read. {': '.join(unreadable[0])}")
+    shapes = np.concatenate(sizes)
+    channels, deep = sampled_values(source)
     return ImageAudit(
-        path=source.root,
+        path=source.path,
         images=images,
         classes=dict(sorted(classes.items())),
-        short_sides=_sides([min(header.width, header.height) for header in headers]),
-        square=all(header.width == header.height for header in headers),
-        channels=sampled_values(source)[0],
-        deep=sampled_values(source)[1],
-        aspect=round(statistics.median(header.width / header.height for header in headers), 2),
-        types=dict(Counter(file.suffix.lower()[1:] for files in source.splits.values() for file in files)),
+        short_sides=_sides(shapes.min(axis=1)),
+        square=bool((shapes[:, 0] == shapes[:, 1]).all()),
+        channels=channels,
+        deep=deep,
+        aspect=round(float(np.median(shapes[:, 0] / shapes[:, 1])), 2),
+        types={suffix[1:]: count for suffix, count in _suffixes(source).items()},
         unreadable=unreadable,
         decoded=decoded,
         duplicates=[[name for _, name in group] for group in duplicates],
         in_several_splits=sum(len({split for split, _ in group}) > 1 for group in duplicates),
-        exif_rotated=sum(header.exif_rotated for header in headers),
-        understood=dict(_check_folder(source)),
+        exif_rotated=rotated,
+        understood=dict(_check_files(source)),
     )
 
 
-def _read_headers(files: FileList, split: str, progress: Progress) -> tuple[list[Header | str], int]:
-    """Return the header of each file, or why it cannot be read, and the number of files that were decoded."""
-    every = -(-len(files) // DECODED_FILES)
-
-    def read(position: int) -> Header | str:
-        try:
-            header = read_header(files[position])
-            if position % every == 0:
-                read_image(files[position], DECODED_SIDE, header.channels, deep=header.deep)
-            return header
-        except UnreadableImage as error:
-            return str(error)
-
-    results: list[Header | str] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(files), CHUNK):
-            results += pool.map(read, range(start, min(start + CHUNK, len(files))))
-            progress(f"reading {split} images", len(results), len(files))
-    return results, len(range(0, len(files), every))
-
-
-def _duplicates(source: FolderSource) -> list[list[tuple[str, str]]]:
-    """Return groups of (split, name) of files with equal contents; only files of equal sizes are read."""
-    by_size: dict[int, list[tuple[str, Path]]] = {}
-    for split, files in source.splits.items():
-        for file in files:
-            if file.is_file() and (size := file.stat().st_size):
-                by_size.setdefault(size, []).append((split, file))
-    by_content: dict[bytes, list[tuple[str, str]]] = {}
-    for same_size in by_size.values():
-        for split, file in same_size if len(same_size) > 1 else []:
-            with suppress(OSError), file.open("rb") as content:
-                key = hashlib.file_digest(content, "blake2b").digest()
-                by_content.setdefault(key, []).append((split, str(file.relative_to(source.root))))
-    return [group for group in by_content.values() if len(group) > 1]
+def _suffixes(source: ListedSource) -> Counter[str]:
+    return sum((files.suffixes() for files in source.splits.values()), Counter())
 
 
 def _audit_arrays(source: ArraySource) -> ImageAudit:
@@ -342,5 +306,5 @@ def _open_arrays(path: Path) -> Iterator[tuple[zipfile.ZipFile, Mapping[str, np.
         raise DataError(f"{path}: cannot be read: {error}") from None
 
 
-def _sides(sides: list[int]) -> tuple[int, int, int]:
-    return min(sides), round(statistics.median(sides)), max(sides)
+def _sides(sides: Sequence[int] | np.ndarray) -> tuple[int, int, int]:
+    return int(np.min(sides)), round(float(np.median(sides))), int(np.max(sides))

@@ -9,8 +9,9 @@ import numpy as np
 from rotnet_keras.config.probes import Labels
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data.folders import read_folder
+from rotnet_keras.data.listing.sources import FolderSource, ListedSource
 from rotnet_keras.data.npz import UNLABELLED, read_arrays
-from rotnet_keras.data.sources import EMBEDDED, ArraySource, FolderSource, TfdsSource, find_source
+from rotnet_keras.data.sources import EMBEDDED, ArraySource, Source, TfdsSource, find_source
 from rotnet_keras.data.stores import Progress, Split
 from rotnet_keras.data.tfds import read_tfds
 from rotnet_keras.data.values.ranges import DIGITS, MOST_IMAGES, MOST_VALUES, ValueRange, displayed, measure_range
@@ -24,7 +25,7 @@ PUBLISHED_STATISTICS = {
     "imagenet2012": IMAGENET_STATISTICS,
 }
 # Suffixes of files that every version reads alike: the pixels are stored exactly, and upright.
-EXACT = (".png", ".bmp", ".gif")
+EXACT = {".png", ".bmp", ".gif"}
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def load(
     progress: Progress = lambda what, done, total: None,
     kept: dict[str, str] | None = None,
     values: ValueRange | None = None,
+    source: Source | None = None,
 ) -> Dataset:
     """Load a data set.
 
@@ -92,11 +94,12 @@ def load(
         kept: where each split's decoded images are kept, as an earlier start chose: "memory", "disk" or "none". It
             receives the choices that are made now.
         values: the range of the values of images with more than 8 bits, as an earlier start measured it.
+        source: what `find_source` has found for the section.
 
     Raises:
         DataError: there are no training images, or the images do not fit together.
     """
-    source = find_source(data)
+    source = source or find_source(data)
     kept = {} if kept is None else kept
     notes: list[str] = []
     old_fingerprint: Callable[[], str] | None = None
@@ -104,10 +107,11 @@ def load(
     if isinstance(source, ArraySource):
         splits, class_names = read_arrays(source, data, notes)
         fingerprint = source.fingerprint(progress)
-    elif isinstance(source, FolderSource):
-        fingerprint, old_fingerprint = source.fingerprint(progress), source.old_fingerprint
+    elif isinstance(source, ListedSource):
+        fingerprint = source.fingerprint(progress)
+        old_fingerprint = source.old_fingerprint if isinstance(source, FolderSource) else None
         splits, class_names = read_folder(source, data, fingerprint, kept, progress, notes)
-        resampled = any(file.suffix.lower() not in EXACT for files in source.splits.values() for file in files)
+        resampled = not all(files.suffixes().keys() <= EXACT for files in source.splits.values())
     else:
         splits, class_names, resampled, fingerprint, old_fingerprint = read_tfds(source, data, kept, progress, notes)
     splits = _with_held_out(splits, data, notes)

@@ -7,22 +7,29 @@ ones; by names and sizes it was 0.12 s each time.
 
 import hashlib
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
+from rotnet_keras.data.image_files import UnreadableImage
+from rotnet_keras.data.listing.file_list import FileList, ImageFiles
 from rotnet_keras.data.stores import Progress, mapped_in_pieces, read_index
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import cache_folder, make_private_folder, write_atomically
 
 # Bytes of a hash, and files that are read between two reports of progress.
 DIGEST_BYTES, CHUNK = 16, 256
+# Files that are read at once, and those whose facts a thread asks for in turn.
+READ_AT_ONCE, FACTS_AT_ONCE = 16, 4096
+NAME = re.compile(rb"[^\0]*\0")
 # A file that was written within this time before it was read may be written again without a new time: the coarsest file
 # systems count two seconds.
 SETTLED_NS = 2_000_000_000
@@ -30,7 +37,9 @@ SETTLED_NS = 2_000_000_000
 OLD_FORMS = ("folder:", "voc:", "tfds:")
 
 
-def file_digests(root: Path, names: Sequence[str], progress: Progress = lambda what, done, total: None) -> np.ndarray:
+def file_digests(
+    root: Path, names: Sequence[str] | FileList, progress: Progress = lambda what, done, total: None
+) -> np.ndarray:
     """Return a hash of the content of each file.
 
     Args:
@@ -44,42 +53,106 @@ def file_digests(root: Path, names: Sequence[str], progress: Progress = lambda w
     root = root.resolve()
     # Not the same name for two folders, and none of a folder's own characters.
     index = cache_folder() / f"contents-{hashlib.blake2b(os.fsencode(root), digest_size=16).hexdigest()}.npz"
-    known_names, known_facts, known_digests = _read_index(index)
-    facts = np.array([_facts(root, name) for name in names], np.int64).reshape(-1, 3)
-    digests = np.zeros((len(names), DIGEST_BYTES), np.uint8)
-    if known_names == list(names):
-        known = (known_facts == facts).all(axis=1)
-        digests[known] = known_digests[known]
-    else:
-        rows = {name: row for row, name in enumerate(known_names)}
-        known = np.zeros(len(names), bool)
-        for i, name in enumerate(names):
-            row = rows.get(name)
-            if row is not None and (known_facts[row] == facts[i]).all():
-                known[i], digests[i] = True, known_digests[row]
-    unknown = np.flatnonzero(~known & (facts[:, 0] >= 0))
-    if not len(unknown):
-        return digests
-    began = time.time_ns()
-    readable = known.copy()
-    with ThreadPoolExecutor() as pool:
+    files = names if isinstance(names, FileList) else FileList.of(root, names)
+    joined = files.joined()
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        facts = _all_facts(pool, root, files, progress)
+        there = facts[:, 0] >= 0
+        known, digests, others = _known_digests(index, joined, facts)
+        unknown = np.flatnonzero(there & ~known)
+        if not len(unknown):
+            return digests
+        began = time.time_ns()
         for start in range(0, len(unknown), CHUNK):
             chunk = unknown[start : start + CHUNK]
-            for i, digest in zip(chunk, mapped_in_pieces(pool, lambda i: _digest(root, names[i]), chunk), strict=True):
+            found = mapped_in_pieces(pool, lambda i: _digest(root, files.name(i)), chunk)
+            for i, digest in zip(chunk, found, strict=True):
                 if digest is not None:
-                    readable[i], digests[i] = True, np.frombuffer(digest, np.uint8)
+                    known[i], digests[i] = True, np.frombuffer(digest, np.uint8)
             progress("reading files to see whether they changed", start + len(chunk), len(unknown))
-    settled = np.flatnonzero(readable & (facts[:, 2] < began - SETTLED_NS))
-    # Other files below this folder may belong to another data set.
-    asked = set(names)
-    others = [row for row, name in enumerate(known_names) if name not in asked]
-    _write_index(
-        index,
-        [*(names[int(i)] for i in settled), *(known_names[row] for row in others)],
-        np.concatenate([facts[settled], known_facts[others]]),
-        np.concatenate([digests[settled], known_digests[others]]),
-    )
+    settled = known & (facts[:, 2] < began - SETTLED_NS)
+    kept = _Index(joined, facts, digests) if settled.all() else _Index(joined, facts, digests).rows(settled)
+    _write_index(index, kept if others is None else kept.joined_with(others))
     return digests
+
+
+def content_digests(files: ImageFiles, positions: np.ndarray, progress: Progress) -> np.ndarray:
+    """Return a hash of the content of some image files, (n, 16) uint8; zeros for what cannot be read."""
+    if isinstance(files, FileList):
+        return file_digests(files.root, FileList.of(files.root, map(files.name, positions.tolist())), progress)
+    digests = np.zeros((len(positions), DIGEST_BYTES), np.uint8)
+    for row, position in enumerate(positions.tolist()):
+        with suppress(OSError, UnreadableImage):
+            content = files.content(position)
+            assert isinstance(content, BytesIO)
+            digests[row] = np.frombuffer(hashlib.blake2b(content.getvalue()).digest()[:DIGEST_BYTES], np.uint8)
+        if row % CHUNK == 0:
+            progress("comparing images", row, len(positions))
+    return digests
+
+
+@dataclass(frozen=True)
+class _Index:
+    """The hashes of files as the cache folder keeps them.
+
+    Attributes:
+        names: the paths of the N files, each followed by a zero byte.
+        facts: (N, 3) int64: size in bytes, time of modification and time of change in ns.
+        digests: (N, 16) uint8.
+    """
+
+    names: bytes
+    facts: np.ndarray
+    digests: np.ndarray
+
+    def rows(self, chosen: np.ndarray) -> "_Index":
+        """Return the chosen ones, given as (N,) bool."""
+        names = b"".join(name[0] for name, keep in zip(NAME.finditer(self.names), chosen, strict=True) if keep)
+        return _Index(names, self.facts[chosen], self.digests[chosen])
+
+    def joined_with(self, other: "_Index") -> "_Index":
+        """Return these and those of another one."""
+        facts, digests = (self.facts, other.facts), (self.digests, other.digests)
+        return _Index(self.names + other.names, np.concatenate(facts), np.concatenate(digests))
+
+
+def _known_digests(index: Path, names: bytes, facts: np.ndarray) -> tuple[np.ndarray, np.ndarray, _Index | None]:
+    """Return which of the files are known as they are (N,), their hashes (N, 16), and the other files of the index."""
+    kept = _read_index(index)
+    if kept.names == names:
+        known = (kept.facts == facts).all(axis=1)
+        kept.digests[~known] = 0
+        return known, kept.digests, None
+    hashes, kept_hashes = _name_hashes(names), _name_hashes(kept.names)
+    known, digests = np.zeros(len(facts), bool), np.zeros((len(facts), DIGEST_BYTES), np.uint8)
+    if not len(kept_hashes):
+        return known, digests, None
+    order = np.argsort(kept_hashes)
+    rows = order[np.searchsorted(kept_hashes, hashes, sorter=order).clip(max=len(order) - 1)]
+    known = (kept_hashes[rows] == hashes) & (kept.facts[rows] == facts).all(axis=1)
+    digests[known] = kept.digests[rows[known]]
+    # Other files below this folder may belong to another data set.
+    return known, digests, kept.rows(~np.isin(kept_hashes, hashes))
+
+
+def _name_hashes(names: bytes) -> np.ndarray:
+    """Return a number for each name, (N,) int64, which another name has in this process with next to no probability."""
+    return np.fromiter((hash(name[0]) for name in NAME.finditer(names)), np.int64)
+
+
+def _all_facts(pool: Executor, root: Path, files: FileList, progress: Progress) -> np.ndarray:
+    """Return the facts (N, 3) int64 of all files; asked for by several threads, since a far disk is slow to answer."""
+    facts = np.empty((len(files), 3), np.int64)
+
+    def fill(start: int) -> None:
+        for position in range(start, min(start + FACTS_AT_ONCE, len(files))):
+            facts[position] = file_facts(f"{root}/{files.name(position)}")
+
+    starts = range(0, len(files), FACTS_AT_ONCE)
+    for start, _ in zip(starts, pool.map(fill, starts), strict=True):
+        if start:
+            progress("looking for files that changed", start, len(files))
+    return facts
 
 
 def combined(kind: str, entries: Iterable[tuple[str, bytes]]) -> str:
@@ -101,11 +174,11 @@ def in_form_of(recorded: str, fingerprint: str, old: Callable[[], str] | None) -
     return old() if old and recorded.startswith(OLD_FORMS) else fingerprint
 
 
-def _facts(root: Path, name: str) -> tuple[int, int, int]:
+def file_facts(path: str) -> tuple[int, int, int]:
     """Return size in bytes, time of modification and time of change, in ns; (-1, 0, 0) for what is no file."""
     try:
         # A `Path` for each file would take longer than the question.
-        found = os.stat(f"{root}/{name}")  # noqa: PTH116
+        found = os.stat(path)  # noqa: PTH116
     except OSError:
         return -1, 0, 0
     return (found.st_size, found.st_mtime_ns, found.st_ctime_ns) if stat.S_ISREG(found.st_mode) else (-1, 0, 0)
@@ -113,26 +186,27 @@ def _facts(root: Path, name: str) -> tuple[int, int, int]:
 
 def _digest(root: Path, name: str) -> bytes | None:
     try:
-        with Path(root, name).open("rb", buffering=0) as file:
+        with open(f"{root}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
             return hashlib.file_digest(file, "blake2b").digest()[:DIGEST_BYTES]
     except OSError:
         return None
 
 
-def _read_index(index: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return names, facts (N, 3) int64 and hashes (N, 16) uint8; none if the index is missing or damaged."""
+def _read_index(index: Path) -> _Index:
+    """Return what an index in the cache folder holds; nothing if it is missing or damaged."""
     with suppress(OSError, DataError, KeyError):
         arrays = read_index(index)
-        names = [os.fsdecode(name) for name in arrays["names"].tobytes().split(b"\0")[:-1]]
-        if len(names) == len(arrays["facts"]) == len(arrays["digests"]):
-            return names, arrays["facts"], arrays["digests"]
-    return [], np.zeros((0, 3), np.int64), np.zeros((0, DIGEST_BYTES), np.uint8)
+        found = _Index(arrays["names"].tobytes(), arrays["facts"], arrays["digests"])
+        count = found.names.count(b"\0")
+        shapes = (found.facts.shape, found.digests.shape)
+        if shapes == ((count, 3), (count, DIGEST_BYTES)) and found.names[-1:] in (b"", b"\0"):
+            return found
+    return _Index(b"", np.zeros((0, 3), np.int64), np.zeros((0, DIGEST_BYTES), np.uint8))
 
 
-def _write_index(index: Path, names: Sequence[str], facts: np.ndarray, digests: np.ndarray) -> None:
+def _write_index(index: Path, kept: _Index) -> None:
     buffer = BytesIO()
-    joined = b"".join(os.fsencode(name) + b"\0" for name in names)
-    np.savez(buffer, names=np.frombuffer(joined, np.uint8), facts=facts, digests=digests)
+    np.savez(buffer, names=np.frombuffer(kept.names, np.uint8), facts=kept.facts, digests=kept.digests)
     # Without it the next start reads the files again.
     with suppress(OSError):
         make_private_folder(index.parent)

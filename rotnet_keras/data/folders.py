@@ -16,9 +16,9 @@ from rotnet_keras.data import decoding
 from rotnet_keras.data.audit import DEFAULT_SIZE
 from rotnet_keras.data.crops import fit_of
 from rotnet_keras.data.image_files import max_bytes
-from rotnet_keras.data.layout import FileList
 from rotnet_keras.data.lazy_images import LazyImages
-from rotnet_keras.data.sources import FolderSource
+from rotnet_keras.data.listing.file_list import ImageFiles
+from rotnet_keras.data.listing.sources import ListedSource
 from rotnet_keras.data.stores import (
     BYTES,
     NAMED,
@@ -52,30 +52,31 @@ class FolderImages(LazyImages):
         **options: the arguments of `LazyImages`.
     """
 
-    def __init__(self, files: FileList, positions: np.ndarray, **options: Any) -> None:
+    def __init__(self, files: ImageFiles, positions: np.ndarray, **options: Any) -> None:
         super().__init__(**options)
         self.files, self.positions = files, positions
 
     def contents(self, row: int) -> bytes:
         """Return the bytes of a file."""
-        return read_file(self._path(row), max_bytes())
+        try:
+            content = self.files.content(int(self.positions[row]))
+        except decoding.UnreadableImage as error:
+            raise OSError(str(error)) from None
+        return read_file(content, max_bytes()) if isinstance(content, Path) else content.getvalue()
 
     def name(self, row: int) -> str:
-        """Return the path of a file."""
-        return str(self._path(row))
+        """Return where a file is."""
+        return self.files.place(int(self.positions[row]))
 
     @property
     def image_bytes(self) -> float:
         """Return the mean size in bytes of a sample of the files."""
         sample = self.positions[:: max(1, len(self.positions) // SAMPLE)]
-        return float(np.mean([self.files[int(position)].stat().st_size for position in sample]))
-
-    def _path(self, row: int) -> Path:
-        return self.files[int(self.positions[row])]
+        return float(np.mean([self.files.size(int(position)) for position in sample]))
 
 
 def read_folder(
-    source: FolderSource, data: Data, fingerprint: str, kept: dict[str, str], progress: Progress, notes: list[str]
+    source: ListedSource, data: Data, fingerprint: str, kept: dict[str, str], progress: Progress, notes: list[str]
 ) -> tuple[dict[str, Split], list[str]]:
     """Read the splits of a folder and its class names.
 
@@ -111,7 +112,7 @@ def read_folder(
             store, stored_labels, bad = decode_and_store(len(files), shape, fill, cache, key, dtype)
             labels = stored_labels if source.class_names else None
         if bad:
-            reasons = [f"{files[i].relative_to(source.root)} ({why})" for i, why in bad]
+            reasons = [f"{files.shown(i, source.root)} ({why})" for i, why in bad]
             notes.append(
                 f"{len(bad):,} of {len(files):,} {split} files cannot be read and are skipped: "
                 f"{first_few(reasons, NAMED, '; ')}"
@@ -119,7 +120,7 @@ def read_folder(
         if not store.shape[0]:
             if split != "train":
                 continue
-            why = f": {files[bad[0][0]].name}: {bad[0][1]}" if bad else ""
+            why = f": {Path(files.name(bad[0][0])).name}: {bad[0][1]}" if bad else ""
             raise DataError(f"{source.root}: none of the {len(files)} image files can be read{why}")
         splits[split] = Split(store, np.arange(store.shape[0]), labels)
     notes += source.left_out.warnings()
@@ -127,7 +128,7 @@ def read_folder(
 
 
 def _open_lazily(
-    files: FileList, progress: Progress, split: str, notes: list[str], key: str | None, **options: Any
+    files: ImageFiles, progress: Progress, split: str, notes: list[str], key: str | None, **options: Any
 ) -> tuple[FolderImages, list[tuple[int, str]]]:
     """Read the headers of all files; return a store of the readable ones, and (position, reason) of the others.
 
@@ -142,7 +143,7 @@ def _open_lazily(
 
     def read(position: int) -> decoding.Header | str:
         try:
-            header = decoding.read_header(files[position])
+            header = decoding.read_header(files.content(position))
         except decoding.UnreadableImage as error:
             return str(error)
         why = decoding.misfit(header, options["channels"], options["deep"])
@@ -184,7 +185,7 @@ def _keep_shapes(kept: Path, shapes: np.ndarray) -> None:
 
 
 def _decode_all(
-    files: FileList, labels: np.ndarray, progress: Progress, split: str, options: dict[str, Any]
+    files: ImageFiles, labels: np.ndarray, progress: Progress, split: str, options: dict[str, Any]
 ) -> Iterator[Decoded]:
     """Yield the central part and the label of every file in order."""
     store, unseen = _open_lazily(files, progress, split, [], None, whole=False, **options)

@@ -123,13 +123,17 @@ def opened(source: Path | BytesIO) -> Iterator[BinaryIO]:
     except OSError as error:
         raise UnreadableImage(error.strerror or str(error)) from None
     with file:
-        size, limit = os.fstat(file.fileno()).st_size, max_bytes()
-        if size > limit:
-            raise UnreadableImage(
-                f"it has {size:,} bytes, which is too many for an image: at most {limit:,} are read; set the "
-                f"environment variable {PIXELS_VARIABLE} to {-(-size // BYTES_PER_PIXEL)} to read it"
-            )
+        check_bytes(os.fstat(file.fileno()).st_size)
         yield file
+
+
+def check_bytes(size: int) -> None:
+    """Raise `UnreadableImage` if an encoded image has more bytes than may be read."""
+    if size > (limit := max_bytes()):
+        raise UnreadableImage(
+            f"it has {size:,} bytes, which is too many for an image: at most {limit:,} are read; set the "
+            f"environment variable {PIXELS_VARIABLE} to {-(-size // BYTES_PER_PIXEL)} to read it"
+        )
 
 
 def _identified(source: Path | BytesIO, file: BinaryIO, limit: int) -> ImageFile.ImageFile:

@@ -5,10 +5,10 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rotnet_keras.data.listing.file_list import FileList
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
 
@@ -36,34 +36,6 @@ SPELLING = re.compile(
 MOST_WRAPPERS = 3
 # What macOS puts beside the folders of an archive.
 NO_DATA = "__MACOSX"
-
-
-class FileList:
-    """The files below a folder, in order; each takes the bytes of its name, where a `Path` takes five hundred."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._names = bytearray()
-        self._ends = array("q")
-
-    def append(self, name: str) -> None:
-        """Add a file, given its path below the root."""
-        self._names += os.fsencode(name)
-        self._ends.append(len(self._names))
-
-    def name(self, position: int) -> str:
-        """Return the path of a file below the root."""
-        start = self._ends[position - 1] if position else 0
-        return os.fsdecode(bytes(self._names[start : self._ends[position]]))
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __iter__(self) -> Iterator[Path]:
-        return (self[position] for position in range(len(self)))
-
-    def __getitem__(self, position: int) -> Path:
-        return self.root / self.name(position)
 
 
 @dataclass
@@ -150,6 +122,7 @@ def read_layout(root: Path) -> Layout:
         raise DataError(
             f"data.name: there are no images in {files['train'].root.absolute()} (looked for "
             f"{', '.join(s[1:] for s in IMAGE_SUFFIXES)}, also in subfolders{_describe_others(left_out.suffixes)})"
+            f"{'. For images in tar files, set data.name=FOLDER/*.tar' if left_out.suffixes['.tar'] else ''}"
         )
     if roots:
         _count_beside(root, roots, others, left_out)
@@ -177,7 +150,7 @@ def find_image_files(root: Path, left_out: LeftOut | None = None, entered: list[
 
     for folder, folders, files in os.walk(root, onerror=closed, followlinks=entered is not None):
         below = os.path.relpath(folder, root)
-        kept = []
+        kept, images = [], []
         for name in sorted(folders):
             path = Path(folder, name)
             if name.startswith("."):
@@ -191,9 +164,10 @@ def find_image_files(root: Path, left_out: LeftOut | None = None, entered: list[
             if name.startswith("."):
                 left_out.hidden += 1
             elif name.lower().endswith(IMAGE_SUFFIXES):
-                found.append(str(Path(below, name)))
+                images.append(name)
             else:
                 left_out.suffixes[Path(name).suffix.lower() or "no suffix"] += 1
+        found.extend("" if below == os.curdir else below, images)
     return found
 
 
@@ -274,7 +248,10 @@ def _labels(
 ) -> "tuple[dict[str, FileList], dict[str, array[int]], list[str], str]":
     """Return the files that are used, their labels and the class names; and why there are no classes, if so."""
     files = {split: found for split, found in files.items() if len(found)}
-    folders = Counter(_classes(files["train"]))
+    of_folder = _classes(files["train"])
+    folders: Counter[str] = Counter()
+    for folder, count in files["train"].counts().items():
+        folders[of_folder[folder]] += count
     loose = folders.pop("", 0)
     # The first spelling of a class names it, and its place among the others is that of this name.
     names: dict[str, str] = {}
@@ -283,7 +260,7 @@ def _labels(
         if first != name:
             left_out.merged.append(name)
     if loose and folders:
-        beside = next(files["train"].name(p) for p, name in enumerate(_classes(files["train"])) if not name)
+        beside = next(name for name in files["train"].names() if not of_folder[os.path.dirname(name)])  # noqa: PTH120
         why = (
             f"none: {loose:,} images lie beside the {len(names):,} folders, for example {beside}; move them for labels"
         )
@@ -294,14 +271,10 @@ def _labels(
     used, labels = {}, {}
     for split, found in files.items():
         unknown: Counter[str] = Counter()
-        kept, numbers = FileList(found.root), array("q")
-        for position, name in enumerate(_classes(found)):
-            number = index.get(_key(name))
-            if number is None:
-                unknown[name] += 1
-            else:
-                kept.append(found.name(position))
-                numbers.append(number)
+        of_folder = _classes(found)
+        for folder, count in found.counts().items():
+            if _key(of_folder[folder]) not in index:
+                unknown[of_folder[folder]] += count
         if unaware := unknown.pop("", 0):
             left_out.images.append(f"{unaware:,} {split} images are left out: they lie in no folder of a class")
         if unknown:
@@ -309,8 +282,10 @@ def _labels(
                 f"{unknown.total():,} {split} images are left out: no training images of their classes "
                 f"({first_few(sorted(unknown))})"
             )
+        kept = found.in_folders({folder for folder, name in of_folder.items() if _key(name) in index})
         if len(kept):
-            used[split], labels[split] = kept, numbers
+            numbers = [index.get(_key(of_folder[folder]), -1) for folder in kept.folders]
+            used[split], labels[split] = kept, array("i", (numbers[number] for number in kept.folder_numbers))
     return used, labels, list(names.values()), ""
 
 
@@ -318,22 +293,20 @@ def _key(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _classes(files: FileList) -> Iterator[str]:
-    """Yield the first folder on the path of each file; an empty string for a file in the root itself.
+def _classes(files: FileList) -> dict[str, str]:
+    """Return the first folder on the path of each folder of files; an empty string for the root itself.
 
     A folder that holds all files and is called as the split, as in seg_train/seg_train, is stepped over.
     """
     again = files.root.name + os.sep
-    skip = len(again) if all(files.name(p).startswith(again) for p in range(len(files))) else 0
-    if skip and split_of(files.root.name) is None:
-        skip = 0
-    for position in range(len(files)):
-        first, separator, _ = files.name(position)[skip:].partition(os.sep)
-        yield first if separator else ""
+    whole = {folder: f"{folder}{os.sep}" if folder else "" for folder in files.folders}
+    nested = split_of(files.root.name) is not None and all(path.startswith(again) for path in whole.values())
+    skip = len(again) if nested else 0
+    return {folder: path[skip:].partition(os.sep)[0] for folder, path in whole.items()}
 
 
 def _layout(roots: dict[str, Path], class_names: list[str], train: FileList) -> str:
-    flat = not class_names and not any(os.sep in train.name(position) for position in range(len(train)))
+    flat = not class_names and not any(train.folders)
     inner = "a folder for each class" if class_names else "images in no folder" if flat else "folders without classes"
     if roots:
         return f"a folder for each split, in it {inner}"

@@ -6,10 +6,10 @@ import struct
 import zipfile
 
 from rotnet_keras.config.sections import AnnotatedData, Data
+from rotnet_keras.data.listing.sources import ListedSource
 from rotnet_keras.data.sources import (
     ARRAY_NAMES,
     ArraySource,
-    FolderSource,
     TfdsSource,
     VocSource,
     find_annotated,
@@ -30,7 +30,7 @@ def count_training_images(data: Data) -> int | None:
     """
     source = find_source(data)
     try:
-        if isinstance(source, FolderSource):
+        if isinstance(source, ListedSource):
             train = len(source.splits["train"])
             return _without_held_out(train, set(source.splits), bool(source.class_names), data.validation)
         if isinstance(source, ArraySource):

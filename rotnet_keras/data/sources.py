@@ -4,15 +4,16 @@ import hashlib
 import os
 import re
 import zipfile
-from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rotnet_keras.config.finder import PACKAGE, did_you_mean
 from rotnet_keras.config.sections import AnnotatedData, Data, Splits
-from rotnet_keras.data.layout import IMAGE_SUFFIXES, FileList, LeftOut, read_layout
+from rotnet_keras.data.layout import IMAGE_SUFFIXES, read_layout
+from rotnet_keras.data.listing.sources import FolderSource, ListedSource, file_size, quiet
+from rotnet_keras.data.shards.names import names_shards
 from rotnet_keras.data.tfds_metadata import check_metadata
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import MAX_LIST_BYTES, read_file
@@ -34,64 +35,17 @@ VOC_LIST = re.compile(r"(\w+)(?:\[(\d*):(\d*)\])?")
 LONGEST_NAME = 200
 
 
-def _quiet(what: str, done: int, total: int) -> None:
-    """Show no progress."""
-
-
 @dataclass(frozen=True)
 class ArraySource:
     """A data set in an .npz file of arrays."""
 
     path: Path
 
-    def fingerprint(self, progress: "Progress" = _quiet) -> str:
+    def fingerprint(self, progress: "Progress" = quiet) -> str:
         """Return a fingerprint that changes when the file's content does."""
         from rotnet_keras.data.fingerprints import file_digests
 
         return "npz:" + file_digests(self.path.parent, [self.path.name], progress).tobytes().hex()[:16]
-
-
-@dataclass(frozen=True)
-class FolderSource:
-    """A folder of image files, with or without a subfolder per class, and with or without a folder per split.
-
-    Attributes:
-        splits: the files of each split.
-        labels: the class index of each file, by split; empty for images without classes.
-        class_names: the names of the classes; empty for images without classes.
-        understood: (what, sentence) of the layout, the splits and the classes.
-        left_out: what lies below the folder and is not used.
-    """
-
-    root: Path
-    splits: dict[str, FileList]
-    labels: "dict[str, array[int]]"
-    class_names: list[str]
-    understood: list[tuple[str, str]] = field(default_factory=list)
-    left_out: LeftOut = field(default_factory=LeftOut)
-
-    def fingerprint(self, progress: "Progress" = _quiet) -> str:
-        """Return a fingerprint that changes when a file is added, removed, moved or changed."""
-        from rotnet_keras.data.fingerprints import combined
-
-        return combined("folder-2", self._entries(progress))
-
-    def _entries(self, progress: "Progress") -> Iterator[tuple[str, bytes]]:
-        from rotnet_keras.data.fingerprints import file_digests
-
-        for split, files in self.splits.items():
-            names = [files.name(position) for position in range(len(files))]
-            for name, digest in zip(names, file_digests(files.root, names, progress), strict=True):
-                yield f"{split}\0{name}", digest.tobytes()
-
-    def old_fingerprint(self) -> str:
-        """Return the fingerprint of earlier versions, which goes by names and sizes."""
-        digest = hashlib.blake2b()
-        for split, files in self.splits.items():
-            for file in files:
-                entry = f"{split}\0{file.relative_to(self.root)}\0{_file_size(file)}\n"
-                digest.update(os.fsencode(entry))
-        return "folder:" + digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -157,7 +111,7 @@ class VocSource:
         there = (file for file in (plain, *others) if os.path.exists(self.root / file))  # noqa: PTH110
         return next(there, plain)
 
-    def fingerprint(self, data: AnnotatedData, masks: bool, progress: "Progress" = _quiet) -> str:
+    def fingerprint(self, data: AnnotatedData, masks: bool, progress: "Progress" = quiet) -> str:
         """Return a fingerprint that changes when a list, an image or an annotation changes."""
         from rotnet_keras.data.fingerprints import combined
 
@@ -178,7 +132,7 @@ class VocSource:
         for split, names in self.image_names(data, masks).items():
             for name in names:
                 image = self.root / "JPEGImages" / f"{name}.jpg"
-                digest.update(os.fsencode(f"{split}\0{name}\0{_file_size(image)}\n"))
+                digest.update(os.fsencode(f"{split}\0{name}\0{file_size(image)}\n"))
         return "voc:" + digest.hexdigest()[:16]
 
 
@@ -201,15 +155,7 @@ def _listed_names(file: Path) -> list[str]:
     return names
 
 
-def _file_size(file: Path) -> int:
-    """Return the size in bytes; 0 if the file is missing, such as the target of a broken link."""
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0
-
-
-Source = ArraySource | FolderSource | TfdsSource
+Source = ArraySource | ListedSource | TfdsSource
 
 
 def resolve_splits(usual: Mapping[str, str], wanted: Splits) -> dict[str, str]:
@@ -237,6 +183,10 @@ def find_source(data: Data) -> Source:
         return _array_source(path)
     if _is_folder(data, path):
         return _folder_source(path)
+    if names_shards(data.name):
+        from rotnet_keras.data.shards.source import find_images
+
+        return find_images(data)
     return _tfds_source(data)
 
 
@@ -246,6 +196,8 @@ def _is_folder(data: Data | AnnotatedData, path: Path) -> bool:
     Raises:
         DataError: it may be either; the message says how to name each.
     """
+    if names_shards(data.name) and not path.is_dir():
+        return False
     if data.name.startswith((".", "/", "~")):
         return True
     if not path.is_dir():
@@ -285,12 +237,13 @@ def find_annotated(data: AnnotatedData) -> VocSource | TfdsSource:
 
 def pin_paths(data: Data) -> Data:
     """Return the section with absolute paths, so that it does not depend on the current folder or the environment."""
-    source = find_source(data)
-    if isinstance(source, TfdsSource):
-        return data.model_copy(update={"data_dir": str(source.data_dir.absolute())})
     if data.name in EMBEDDED:
         return data
-    return data.model_copy(update={"name": str(Path(data.name).expanduser().absolute())})
+    path = Path(data.name).expanduser()
+    # Whether it is a path is known without a list of a million files.
+    if data.name.endswith(".npz") or _is_folder(data, path) or names_shards(data.name):
+        return data.model_copy(update={"name": str(path.absolute())})
+    return data.model_copy(update={"data_dir": str(_tfds_source(data).data_dir.absolute())})
 
 
 def pin_annotated_paths(data: AnnotatedData) -> AnnotatedData:

@@ -15,7 +15,8 @@ import numpy as np
 
 from rotnet_keras.config.probes import Averaging
 from rotnet_keras.config.sections import Data
-from rotnet_keras.data.sources import FolderSource, find_source
+from rotnet_keras.data.listing.sources import FolderSource
+from rotnet_keras.data.sources import find_source
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import MAX_LIST_BYTES, read_file
 from rotnet_keras.inference.loading import BATCH, Progress, check_any_readable, check_values, load_batches

@@ -10,6 +10,7 @@ from rotnet_keras.data.audit import understand
 from rotnet_keras.data.batches import crop_shape
 from rotnet_keras.data.decoding import DECODER
 from rotnet_keras.data.fingerprints import in_form_of
+from rotnet_keras.data.sources import find_source
 from rotnet_keras.data.stores import PLACES, SPLITS, known_places
 from rotnet_keras.data.values.ranges import known_range
 from rotnet_keras.engine import device_name, keras, tf
@@ -39,13 +40,14 @@ def prepare_data(session: Session, strategy: tf.distribute.Strategy | None = Non
     """
     assert isinstance(session.recipe, RunRecipe)
     data, process = session.recipe.data, session.process
-    for what, sentence in understand(data) if process.chief else []:
+    source = find_source(data)
+    for what, sentence in understand(data, source) if process.chief else []:
         session.say(f"  {what}: {sentence}")
     if process.chief and (derived := session.folder.facts().get("derived")):
         session.say(f"  backbone: {derived}")
     kept = known_places(session.folder.facts())
     values = known_range(session.folder.facts())
-    dataset = datasets.load(data, session.progress, kept, values)
+    dataset = datasets.load(data, session.progress, kept, values, source)
     if dataset.values and values is None and session.folder.facts().get("data"):
         raise DataError(
             "an earlier version of rotnet-keras began this run and scaled the values of its images to 8 bits, and they "
@@ -55,7 +57,7 @@ def prepare_data(session: Session, strategy: tf.distribute.Strategy | None = Non
         chosen = _chosen_by_chief(strategy, process, kept)
         if chosen != kept:
             kept = chosen
-            dataset = datasets.load(data, session.progress, kept, values)
+            dataset = datasets.load(data, session.progress, kept, values, source)
     if dataset.values and process.chief:
         session.say(f"  values: {dataset.values.sentence()}; the model scales them")
     session.record(kept_images=kept or None, value_range=dataset.values and dataset.values.facts())

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 from rotnet_keras.data.decoding import Header, UnreadableImage, highest_value, read_header
-from rotnet_keras.data.layout import FileList
-from rotnet_keras.data.sources import FolderSource
+from rotnet_keras.data.listing.file_list import ImageFiles
+from rotnet_keras.data.listing.sources import ListedSource
 from rotnet_keras.data.values.ranges import PERCENTILES
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
@@ -20,7 +21,7 @@ DEEP_BITS = 16
 FEW_BITS = 14
 
 
-def sampled_values(source: FolderSource) -> tuple[int, bool]:
+def sampled_values(source: ListedSource) -> tuple[int, bool]:
     """Return the channels of the files of a sample, and whether most of them have more than 8 bits.
 
     Raises:
@@ -48,13 +49,14 @@ def channels_and_depth(headers: Sequence[Header], root: Path) -> tuple[int, bool
     return next(iter(found)), deep
 
 
-def sampled_headers(groups: Iterable[FileList | Sequence[Path]]) -> list[tuple[Header, Path]]:
-    """Return the header and the path of each file of a sample of each group that can be read."""
-    found: list[tuple[Header, Path]] = []
+def sampled_headers(groups: Iterable[ImageFiles | Sequence[Path]]) -> list[tuple[Header, Path | BytesIO]]:
+    """Return the header and the path, or the bytes, of each file of a sample of each group that can be read."""
+    found: list[tuple[Header, Path | BytesIO]] = []
     for files in groups:
         for i in range(0, len(files), max(1, len(files) // SAMPLE)):
             with suppress(UnreadableImage):
-                found.append((read_header(files[i]), files[i]))
+                content = files[i] if isinstance(files, Sequence) else files.content(i)
+                found.append((read_header(content), content))
     return found
 
 
@@ -81,18 +83,18 @@ def values_sentence(headers: Sequence[Header], deep: bool) -> str:
     return "; ".join(filter(None, said))
 
 
-def sample_depth(files: Sequence[Path], what: str, otherwise: str) -> list[tuple[Header, Path]]:
+def sample_depth(files: Sequence[Path], what: str, otherwise: str) -> list[tuple[Header, Path | BytesIO]]:
     """Return the header and the path of the readable files of a sample, whose values were checked by `check_depth`."""
     found = sampled_headers([files])
     check_depth(found, what, otherwise)
     return found
 
 
-def check_depth(found: Sequence[tuple[Header, Path]], what: str, otherwise: str) -> None:
+def check_depth(found: Sequence[tuple[Header, Path | BytesIO]], what: str, otherwise: str) -> None:
     """Check the values of image files that are scaled to 8 bits.
 
     Args:
-        found: headers and paths of the files.
+        found: headers of the files, and their paths or bytes.
         what: whose values they are, for the error.
         otherwise: what to do instead of multiplying them, for the error.
 

@@ -14,7 +14,8 @@ from rotnet_keras.config.sections import Augment, Data
 from rotnet_keras.data.batches import training_batches
 from rotnet_keras.data.datasets import load
 from rotnet_keras.data.image_files import FORMATS
-from rotnet_keras.data.sources import FolderSource, find_source
+from rotnet_keras.data.listing.sources import FolderSource
+from rotnet_keras.data.sources import find_source
 from rotnet_keras.data.stores import Split
 from rotnet_keras.planning.bench.registry import Measurement, Progress, Settings, measurement
 
