@@ -34,6 +34,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "tag": ("runs", "Add tags to a run, remove or print them."),
         "note": ("runs", "Write a note on a run, or print it."),
         "collect": ("runs", "Collect tables and figures of finished studies."),
+        "track": ("sharing", "Send a run to MLflow or Weights & Biases."),
         "resume": ("control", "Continue a run from its last checkpoint."),
         "stop": ("control", "Stop a run after its current step, with a checkpoint."),
         "kill": ("control", "Kill a run at once, without a checkpoint."),
@@ -60,6 +61,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "export": ("models", "Export a model to SavedModel, ONNX or LiteRT."),
         "convert": ("models", "Convert a checkpoint of the authors' PyTorch code."),
         "rescale": ("models", "Rescale a backbone so that all layers learn equally fast."),
+        "publish": ("sharing", "Write a model as Hugging Face's hub expects it."),
     },
     "This machine": {
         "doctor": ("machine", "Check the installation and show what a run would use."),

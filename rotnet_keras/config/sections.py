@@ -352,6 +352,9 @@ class Train(Length):
         10, ge=1, description="Steps that one logged step averages; more in runs of over a million steps."
     )
     tensorboard: bool = Field(False, description="Write TensorBoard files as well.")
+    track: list[Literal["mlflow", "wandb"]] = Field(
+        [], description="Experiment trackers that the run is mirrored to while it trains; the run needs none of them."
+    )
 
     def steps_per_event(self, images: int) -> int:
         """Return the steps that one step event averages: more than `log_every` in runs with too many events."""
@@ -363,4 +366,10 @@ class Train(Length):
             raise ValueError(
                 f"accumulate: expected at most one part per image of the batch, {self.batch}, got {self.accumulate}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_track(self) -> "Train":
+        if len(set(self.track)) != len(self.track):
+            raise ValueError(f"track: expected each tracker once, got {self.track}")
         return self

@@ -35,6 +35,7 @@ from rotnet_keras.host import check_backend, python_command
 from rotnet_keras.runs.exports.backbone_fit import fit_to_backbone
 from rotnet_keras.runs.folder import FORMAT, RunFolder, default_runs_dir, list_runs
 from rotnet_keras.runs.study_runs import planned_runs, with_absolute_paths
+from rotnet_keras.runs.tracking.trackers import require_trackers
 from rotnet_keras.runs.values import PLAIN_NAME
 from rotnet_keras.runs.zoo import find_run_or_pretrained
 
@@ -78,14 +79,7 @@ def _resolve(
     if isinstance(loaded, StudyRecipe):
         return _checked_study(loaded, find_recipe(recipe).parent), facts
     assert isinstance(loaded, SeededRecipe)
-    if (
-        isinstance(loaded, PretrainRecipe | ClassifyRecipe | TransferRecipe)
-        and loaded.train.tensorboard
-        and not find_spec("tensorboard")
-    ):
-        raise RecipeError(
-            "train.tensorboard needs another package; install it with: pip install 'rotnet-keras[tensorboard]'"
-        )
+    _require_packages(loaded)
     # The results that a shipped recipe promises need not hold with overrides or on another machine.
     loaded = loaded.model_copy(update={"expect": None})
     if isinstance(loaded, TransferRecipe):
@@ -105,6 +99,21 @@ def _resolve(
     return loaded, {**facts, "seed": loaded.seed}
 
 
+def _require_packages(recipe: Recipe) -> None:
+    """Check that the packages are installed that a recipe needs beside those that always are.
+
+    Raises:
+        RecipeError: one is not.
+    """
+    if not isinstance(recipe, PretrainRecipe | ClassifyRecipe | TransferRecipe):
+        return
+    if recipe.train.tensorboard and not find_spec("tensorboard"):
+        raise RecipeError(
+            "train.tensorboard needs another package; install it with: pip install 'rotnet-keras[tensorboard]'"
+        )
+    require_trackers(recipe.train.track, "train.track")
+
+
 def _checked_study(study: StudyRecipe, base: Path) -> StudyRecipe:
     """Check that the recipes of all runs of a study are valid and that their data exist."""
     from rotnet_keras.data.audit import understand
@@ -112,6 +121,7 @@ def _checked_study(study: StudyRecipe, base: Path) -> StudyRecipe:
     study = with_absolute_paths(study, base)
     for run in planned_runs(study):
         recipe = load_recipe(run.recipe, run.overrides())
+        _require_packages(recipe)
         if isinstance(recipe, TransferRecipe):
             find_annotated(recipe.data)
             continue

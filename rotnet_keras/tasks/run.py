@@ -18,6 +18,7 @@ import psutil
 from rotnet_keras.config.kinds import kind_name, kind_of
 from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.config.schema import ProbeRecipe, Recipe
+from rotnet_keras.config.sections import Train
 from rotnet_keras.errors import DataError, RotnetError, RunError, RunStopped
 from rotnet_keras.files import TEMPORARY, digest
 from rotnet_keras.host import processor
@@ -31,6 +32,7 @@ from rotnet_keras.training.console import Console
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.stopping import Stop
 from rotnet_keras.training.system_events import SystemEvents
+from rotnet_keras.training.tracking import Tracking
 
 # In what TensorFlow says about an operation that has no kernel with a fixed order of sums on a GPU.
 NO_FIXED_ORDER = "deterministic"
@@ -124,13 +126,16 @@ def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: N
     try:
         if session.process.chief:
             measured.start()
+        tracking = Tracking(session, _trackers(session))
         outcome, code, message = _run_task(session, before)
         measured.stop()
         if message:
             session.say(message)
+        tracking.no_more_events()
         # The disk may be full. Without an end event the run counts as killed, and can be resumed.
         with suppress(OSError):
             session.event("end", outcome=outcome, exit_code=code, message=message)
+        tracking.wait()
         return code
     except BaseException:
         console.give_back()
@@ -139,6 +144,12 @@ def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: N
         measured.stop()
         console.close()
         events.close()
+
+
+def _trackers(session: Session) -> list[str]:
+    """Return the names of the trackers that this process mirrors the run to."""
+    train = getattr(session.recipe, "train", None)
+    return list(train.track) if isinstance(train, Train) and session.process.chief else []
 
 
 def _count(events: list[Event], kind: str) -> int:

@@ -30,7 +30,7 @@ VERBS = {
         "Say",
         "Select",
     ),
-    *("Select", "Show", "Start", "Stop", "Test", "Write"),
+    *("Select", "Show", "Start", "Stop", "Test", "Write", "Send"),
 }
 
 
@@ -53,7 +53,7 @@ def test_all_commands_stand_in_groups_each_line_whole(monkeypatch):
     lines = shown.splitlines()
     assert all(len(line) <= 80 for line in lines) and "..." not in shown.replace("[ARGS]...", "")
     starts = [lines.index(f"{group}:") for group in GROUPS]
-    assert starts == sorted(starts) and len(COMMANDS) == 39
+    assert starts == sorted(starts) and len(COMMANDS) == 41
     for start, group in zip(starts, GROUPS.values(), strict=True):
         listed = lines[start + 1 : start + 1 + len(group)]
         assert [line.split(maxsplit=1) for line in listed] == [[name, text] for name, (_, text) in group.items()]

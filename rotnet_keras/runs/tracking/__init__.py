@@ -1,0 +1,1 @@
+"""Mirroring runs to experiment trackers, which read a run and decide nothing."""
