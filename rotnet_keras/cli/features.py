@@ -123,10 +123,10 @@ def embed(
 ) -> None:
     """Write the features of images to a file.
 
-    The file serves `rotnet-keras alike` and `rotnet-keras plot`, and classifiers of your own.
+    The file serves `rotnet-keras alike`, `plot` and `select`, and classifiers of your own. A command that was stopped
+    goes on where it was when it is repeated: its results so far are in a file beside --to.
     """
-    from rotnet_keras.inference.embeddings import SUFFIXES
-    from rotnet_keras.inference.embeddings import embed as compute_features
+    from rotnet_keras.inference.embeddings import SUFFIXES, embed_to
     from rotnet_keras.inference.loading import input_side, list_image_files
     from rotnet_keras.runs.exports.backbone_file import takes_values
 
@@ -135,8 +135,7 @@ def embed(
     file = _backbone_file(model, runs_dir)
     side = input_side(file, size, warn)
     files = list_image_files(images, warn, takes_values(file))
-    features, unreadable = compute_features(file, tap, files, show_progress, side, average)
-    features.save(to)
+    features, unreadable = embed_to(to, file, tap, files, show_progress, side, average, echo)
     count, length = features.values.shape
     echo(f"Wrote {to}: {count:,} images with {length:,} features each, from the layer {features.tap}.")
     echo_skipped(unreadable)
@@ -156,8 +155,9 @@ def alike(features: Path, images: tuple[Path, ...], top: int, page: Path | None,
     Similarity is the cosine between features, from -1 to 1.
     """
     require_parent_folder(page)
-    from rotnet_keras.inference.embeddings import find_similar, load_features
+    from rotnet_keras.inference.embeddings import load_features
     from rotnet_keras.inference.loading import check_values
+    from rotnet_keras.inference.similarity import find_similar
     from rotnet_keras.runs.exports.backbone_file import takes_values
 
     known = load_features(features)

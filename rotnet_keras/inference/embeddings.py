@@ -1,11 +1,9 @@
-"""Embeddings of image files: computed with a backbone, kept in a file, and searched for similar images."""
+"""Embeddings of image files: computed with a backbone, and kept in a file."""
 
+import base64
 import json
-import os
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,19 +11,23 @@ import numpy as np
 
 from rotnet_keras.config.probes import Averaging
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import digest, open_file, write_atomically
+from rotnet_keras.files import digest, open_file, replacing
 from rotnet_keras.inference.loading import (
     ANY_SIDE,
+    ImageBatch,
     ImageLoader,
     Progress,
     check_any_readable,
     image_loader,
     load_batches,
 )
+from rotnet_keras.inference.partial_results import PartialResults
 from rotnet_keras.runs.exports.backbone_file import VALUES, default_tap, maker_of
 
 # Formats that features are written in.
 SUFFIXES = (".npz", ".parquet")
+# Rows of a Parquet file that are in memory a second time.
+ROW_GROUP = 10_000
 
 
 @dataclass(frozen=True)
@@ -65,74 +67,86 @@ class Features:
         Raises:
             OSError: the file cannot be written; no partial file remains.
         """
-        written = BytesIO()
-        if file.suffix == ".npz":
-            files, paths = np.array(self.files, dtype=np.str_), np.array(self.paths, dtype=np.str_)
-            side = {} if self.side is None else {"side": np.array(self.side)}
-            about: dict[str, Any] = {"backbone": np.array(self.backbone), "tap": np.array(self.tap), **side}
-            about |= {"digest": np.array(self.digest), "average": np.array(self.average)}
-            np.savez(written, features=self.values, files=files, paths=paths, **about)
-        else:
-            from pyarrow import parquet, table
+        with replacing(file) as temporary:
+            if file.suffix.lower() == ".npz":
+                files, paths = np.array(self.files, dtype=np.str_), np.array(self.paths, dtype=np.str_)
+                side = {} if self.side is None else {"side": np.array(self.side)}
+                about: dict[str, Any] = {"backbone": np.array(self.backbone), "tap": np.array(self.tap), **side}
+                about |= {"digest": np.array(self.digest), "average": np.array(self.average)}
+                with temporary.open("wb") as written:
+                    np.savez(written, features=self.values, files=files, paths=paths, **about)
+            else:
+                self._write_parquet(temporary)
 
-            columns = {f"feature_{number}": self.values[:, number] for number in range(self.values.shape[1])}
-            values = {"backbone": self.backbone, "tap": self.tap, "side": self.side, "digest": self.digest}
-            values["average"] = self.average
-            names, places = (
-                [name.encode("utf-8", "replace").decode() for name in given] for given in (self.files, self.paths)
-            )
-            rows = table({"file": names, "path": places, **columns}).replace_schema_metadata(
-                {"rotnet_keras": json.dumps(values)}
-            )
-            parquet.write_table(rows, written)
-        write_atomically(file, written.getvalue())
+    def _write_parquet(self, path: Path) -> None:
+        from pyarrow import parquet, table
 
-
-@dataclass(frozen=True)
-class Match:
-    """An image that a search found.
-
-    Attributes:
-        file: the image, as it was named when its features were computed.
-        similarity: cosine of its features and the query's, -1 to 1, rounded to four digits.
-        path: its absolute path.
-    """
-
-    file: str
-    similarity: float
-    path: str
+        about = {"backbone": self.backbone, "tap": self.tap, "side": self.side, "digest": self.digest}
+        metadata = {"rotnet_keras": json.dumps(about | {"average": self.average})}
+        names, places = (
+            [name.encode("utf-8", "replace").decode() for name in given] for given in (self.files, self.paths)
+        )
+        writer = None
+        for start in range(0, max(1, len(names)), ROW_GROUP):
+            part = slice(start, start + ROW_GROUP)
+            columns = {f"feature_{number}": column[part] for number, column in enumerate(self.values.T)}
+            rows = table({"file": names[part], "path": places[part], **columns}).replace_schema_metadata(metadata)
+            writer = writer or parquet.ParquetWriter(path, rows.schema)
+            writer.write_table(rows)
+        assert writer
+        writer.close()
 
 
 def load_features(file: Path) -> Features:
     """Read a file that `Features.save` wrote.
 
     Raises:
-        DataError: the file is missing, damaged, or holds something else.
+        DataError: the file is missing, damaged, or holds something else, or a feature is no finite number.
     """
+    if not file.is_file():
+        raise DataError(f"no file {file.absolute()}")
+    if file.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{file}: expected a file of features, which ends in {' or '.join(SUFFIXES)}: see embed")
     try:
-        if file.suffix == ".npz":
-            with open_file(file) as opened, np.load(opened, allow_pickle=False) as arrays:
-                files = [str(name) for name in arrays["files"]]
-                # Files of earlier versions have no paths.
-                paths = [str(path) for path in arrays["paths"]] if "paths" in arrays else []
-                side = int(arrays["side"]) if "side" in arrays else None
-                made = str(arrays["digest"]) if "digest" in arrays else ""
-                average = _averaging(str(arrays["average"]) if "average" in arrays else "none")
-                backbone, tap = str(arrays["backbone"]), str(arrays["tap"])
-                return Features(backbone, tap, files, arrays["features"], paths, side, made, average)
-        from pyarrow import parquet
-
-        with open_file(file) as opened:
-            rows = parquet.read_table(opened)
-        about = json.loads(rows.schema.metadata[b"rotnet_keras"])
-        names = rows.column_names
-        values = np.stack([rows[name].to_numpy() for name in names if name.startswith("feature_")], axis=1)
-        paths = rows["path"].to_pylist() if "path" in names else []
-        side, made, files = about.get("side"), str(about.get("digest", "")), rows["file"].to_pylist()
-        average = _averaging(about.get("average", "none"))
-        return Features(about["backbone"], about["tap"], files, values, paths, side, made, average)
+        found = _read_npz(file) if file.suffix.lower() == ".npz" else _read_parquet(file)
+        count = len(found.values) if found.values.ndim == 2 else None
+        if count != len(found.files) or count != len(found.paths) or found.values.dtype.kind != "f":
+            raise ValueError(f"{len(found.files):,} files, and features of shape {found.values.shape}")
     except Exception as error:  # zip, zlib, Arrow, key and value errors.
         raise DataError(f"{file}: not a file that `rotnet-keras embed` wrote: {error}") from None
+    wrong = int((~np.isfinite(found.values).all(axis=1)).sum())
+    if wrong:
+        raise DataError(
+            f"{file}: the features of {wrong:,} images are not all finite: embed them again with a backbone that is "
+            "sound"
+        )
+    return found
+
+
+def _read_npz(file: Path) -> Features:
+    with open_file(file) as opened, np.load(opened, allow_pickle=False) as arrays:
+        files = [str(name) for name in arrays["files"]]
+        # Files of earlier versions have no paths.
+        paths = [str(path) for path in arrays["paths"]] if "paths" in arrays else []
+        side = int(arrays["side"]) if "side" in arrays else None
+        made = str(arrays["digest"]) if "digest" in arrays else ""
+        average = _averaging(str(arrays["average"]) if "average" in arrays else "none")
+        backbone, tap = str(arrays["backbone"]), str(arrays["tap"])
+        return Features(backbone, tap, files, arrays["features"], paths, side, made, average)
+
+
+def _read_parquet(file: Path) -> Features:
+    from pyarrow import parquet
+
+    with open_file(file) as opened:
+        rows = parquet.read_table(opened)
+    about = json.loads(rows.schema.metadata[b"rotnet_keras"])
+    names = rows.column_names
+    values = np.stack([rows[name].to_numpy() for name in names if name.startswith("feature_")], axis=1)
+    paths = rows["path"].to_pylist() if "path" in names else []
+    side, made, files = about.get("side"), str(about.get("digest", "")), rows["file"].to_pylist()
+    average = _averaging(about.get("average", "none"))
+    return Features(about["backbone"], about["tap"], files, values, paths, side, made, average)
 
 
 def _averaging(text: str) -> Averaging:
@@ -170,7 +184,8 @@ def embed(
         ```python
         from pathlib import Path
 
-        from rotnet_keras.inference.embeddings import embed, find_similar
+        from rotnet_keras.inference.embeddings import embed
+        from rotnet_keras.inference.similarity import find_similar
 
         photos = sorted(Path("photos").glob("*.jpg"))
         features, unreadable = embed(Path("runs/my_run/export/backbone.keras"), None, photos)
@@ -179,11 +194,7 @@ def embed(
         [(match.file, match.similarity) for match in matches]
         ```
     """
-    from rotnet_keras.models.export import load_backbone
-
-    backbone = load_backbone(backbone_file)
-    tap = tap or default_tap(backbone_file, [layer.name for layer in backbone.layers])
-    loader = loader_for(backbone_file, backbone, side)
+    backbone, tap, loader = _loaded(backbone_file, tap, side)
     names, values, unreadable = pooled_features(backbone, tap, loader, files, progress, average)
     check_any_readable(names, unreadable)
     made = digest(backbone_file)
@@ -191,79 +202,78 @@ def embed(
     return found, unreadable
 
 
-def nearest(features: Features, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest neighbours of some vectors by cosine similarity.
+def embed_to(
+    target: Path,
+    backbone_file: Path,
+    tap: str | None,
+    files: Sequence[Path],
+    progress: Progress = lambda what, done, total: None,
+    side: int | None = None,
+    average: Averaging = "none",
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Features, list[tuple[Path, str]]]:
+    """Compute the features of image files as `embed` does, and write them. A call that was killed can be repeated.
 
     Args:
-        features: to search in, N images.
-        queries: (M, D).
-        count: how many neighbours of each; N at most are returned.
-
-    Returns:
-        rows: (M, count) indices into `features.files`, the nearest first.
-        similarity: (M, count) cosines, -1 to 1.
-    """
-    from sklearn.neighbors import NearestNeighbors
-
-    search = NearestNeighbors(n_neighbors=min(count, len(features.files)), metric="cosine").fit(features.values)
-    distances, rows = search.kneighbors(queries)
-    return rows, 1 - distances
-
-
-def find_similar(features: Features, queries: Sequence[Path], count: int) -> list[list[Match]]:
-    """The images most similar to each query image, without the query itself.
-
-    Args:
-        features: to search in.
-        queries: image files. Features of files that are not in `features.files` are computed, which loads
-            TensorFlow.
-        count: matches of each query, at most.
-
-    Returns:
-        The matches of each query, the most similar first.
+        target: the .npz or .parquet file to write; what is computed so far lies beside it until the end.
+        backbone_file: as of `embed`, like the arguments that are not named here.
+        say: called with a sentence for the user.
 
     Raises:
-        DataError: a query image cannot be read.
+        DataError: as of `embed`, or an image has changed since its features were computed.
+        RecipeError: what is computed so far is of another backbone or of other options.
+        OSError: the file cannot be written; no partial file remains.
     """
-    real = [os.path.realpath(path) for path in features.paths]
-    # Besides the matches, the search finds the query itself, by each path that it is listed by.
-    rows, similarity = nearest(features, query_features(features, queries), count + max(Counter(real).values()))
-    return [
-        [
-            Match(features.files[row], round(float(cosine), 4), features.paths[row])
-            for row, cosine in zip(found, cosines, strict=True)
-            if real[row] != os.path.realpath(query)
-        ][:count]
-        for query, found, cosines in zip(queries, rows, similarity, strict=True)
-    ]
+    backbone, tap, loader = _loaded(backbone_file, tap, side)
+    made = digest(backbone_file)
+    about = {"command": "embed", "model": made, "tap": tap, "average": average, "size": side}
+    with PartialResults(target, about) as kept:
+        rest = kept.remaining(files)
+        if kept.done:
+            say(f"Going on with {kept.path}: {len(files) - len(rest):,} of {len(files):,} images are done.")
+        try:
+            for batch, values in _feature_batches(backbone, tap, loader, rest, progress, average):
+                failed = [{"file": str(file), "error": reason} for file, reason in batch.unreadable]
+                rows = zip(batch.files, values, strict=True)
+                kept.add([*failed, *({"file": str(file), "vector": _packed(row)} for file, row in rows)])
+        except KeyboardInterrupt:
+            say(f"Stopped. The same command goes on: its results so far are in {kept.path}.")
+            raise
+        names, vectors, unreadable = _kept_features(kept)
+        if not names:
+            kept.remove()
+        check_any_readable(names, unreadable)
+        found = Features(str(backbone_file.absolute()), tap, names, vectors, side=side, digest=made, average=average)
+        found.save(target)
+        kept.remove()
+    return found, unreadable
 
 
-def query_features(features: Features, queries: Sequence[Path]) -> np.ndarray:
-    """The features of query images, looked up in `features` or computed with the same backbone.
+def _loaded(backbone_file: Path, tap: str | None, side: int | None) -> tuple[Any, str, ImageLoader]:
+    """Load a backbone; return it with the layer that is read and the loader of its images."""
+    from rotnet_keras.models.export import load_backbone
 
-    Returns:
-        (M, D), in the order of the queries.
+    backbone = load_backbone(backbone_file)
+    tap = tap or default_tap(backbone_file, [layer.name for layer in backbone.layers])
+    return backbone, tap, loader_for(backbone_file, backbone, side)
 
-    Raises:
-        DataError: an image cannot be read, or the backbone is not the one that made the features.
-    """
-    rows = {os.path.realpath(path): row for row, path in enumerate(features.paths)}
-    new = [query for query in queries if os.path.realpath(query) not in rows]
-    computed: dict[str, np.ndarray] = {}
-    if new:
-        file = Path(features.backbone)
-        if features.digest and file.is_file() and digest(file) != features.digest:
-            raise DataError(
-                f"{file}: has changed since the features were computed, and new images would be compared with those of "
-                "another model: run rotnet-keras embed again"
-            )
-        side, average = features.side, features.average
-        found, unreadable = embed(Path(features.backbone), features.tap, new, side=side, average=average)
-        if unreadable:
-            raise DataError(f"{unreadable[0][0]}: {unreadable[0][1]}")
-        computed = dict(zip(found.files, found.values, strict=True))
-    values = [computed[str(q)] if str(q) in computed else features.values[rows[os.path.realpath(q)]] for q in queries]
-    return np.stack(values)
+
+def _packed(vector: np.ndarray) -> str:
+    return base64.b64encode(vector.astype(np.float32).tobytes()).decode()
+
+
+def _kept_features(kept: PartialResults) -> tuple[list[str], np.ndarray, list[tuple[Path, str]]]:
+    """Return the names and the features of the images that can be read, and the other files with the reason."""
+    names: list[str] = []
+    vectors, unreadable = bytearray(), []
+    for record in kept.records():
+        if "error" in record:
+            unreadable.append((Path(record["file"]), record["error"]))
+        else:
+            names.append(record["file"])
+            vectors += base64.b64decode(record["vector"])
+    length = len(vectors) // 4 // max(1, len(names))
+    return names, np.frombuffer(vectors, np.float32).reshape(len(names), length), unreadable
 
 
 def loader_for(backbone_file: Path, backbone: Any, side: int | None = None) -> ImageLoader:
@@ -299,6 +309,20 @@ def pooled_features(
     Raises:
         DataError: the backbone has no such layer.
     """
+    names: list[str] = []
+    unreadable: list[tuple[Path, str]] = []
+    parts = []
+    for batch, values in _feature_batches(backbone, tap, loader, files, progress, average):
+        unreadable += batch.unreadable
+        names += map(str, batch.files)
+        parts.append(values)
+    return names, np.concatenate(parts) if parts else np.zeros((0, 0), np.float32), unreadable
+
+
+def _feature_batches(
+    backbone: Any, tap: str, loader: ImageLoader, files: Sequence[Path], progress: Progress, average: Averaging
+) -> Iterator[tuple[ImageBatch, np.ndarray]]:
+    """Yield each batch of files with the features (N, D) float32 of those that can be read."""
     from rotnet_keras.engine import keras, tf
     from rotnet_keras.models.averaging import averaged
     from rotnet_keras.models.backbones.registry import layer_outputs, with_input_shape
@@ -309,12 +333,8 @@ def pooled_features(
     extractor = averaged(keras.Model(backbone.input, output), average)
     spatial_axes = list(range(1, len(output.shape) - 1))
     compute = tf.function(lambda pixels: tf.reduce_mean(extractor(pixels, training=False), spatial_axes))
-    names: list[str] = []
-    unreadable: list[tuple[Path, str]] = []
-    parts = [np.zeros((0, output.shape[-1]), np.float32)]
     for batch in load_batches(loader, files, progress):
-        unreadable += batch.unreadable
-        names += map(str, batch.files)
+        values = np.zeros((0, output.shape[-1]), np.float32)
         if batch.files:
-            parts.append(np.asarray(compute(tf.constant(np.stack(batch.images), tf.float32))))
-    return names, np.concatenate(parts), unreadable
+            values = np.asarray(compute(tf.constant(np.stack(batch.images), tf.float32)))
+        yield batch, values

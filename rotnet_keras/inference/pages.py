@@ -14,7 +14,7 @@ from PIL import Image
 
 from rotnet_keras.data.decoding import UnreadableImage, read_displayed
 from rotnet_keras.inference.corrections import Correction
-from rotnet_keras.inference.embeddings import Match
+from rotnet_keras.inference.similarity import Match
 from rotnet_keras.reports.report import render
 
 # Side of a thumbnail, in pixels.

@@ -1,19 +1,23 @@
 """Embeddings of image files, similar images, and their projections."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from support.command_line import command
 from support.tiny import upright_images
+from support.whole_runs import wait_for
 
 from rotnet_keras.cli.main import app
 from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.files import digest
-from rotnet_keras.inference.embeddings import Features, embed, find_similar, load_features, nearest
+from rotnet_keras.inference.embeddings import Features, embed, load_features
 from rotnet_keras.inference.projections import group_by_folder
+from rotnet_keras.inference.similarity import find_similar, nearest
 
 
 @pytest.fixture
@@ -48,6 +52,33 @@ def test_features_are_those_of_the_backbone(finished, pictures, suffix):
     expected = np.asarray(trunk(pixels.astype("float32"))).mean(axis=(1, 2))
     np.testing.assert_allclose(found.values, expected, rtol=1e-5, atol=1e-6)
     assert found.tap == "conv2" and found.backbone == str(run.backbone)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_a_killed_command_goes_on_where_it_was(pictures, suffix):
+    folder = pictures.parent
+    sources = sorted(pictures.glob("?-*.png"))
+    for number in range(500):
+        (pictures / f"copy-{number:03d}.png").hardlink_to(sources[number % 12])
+    words = ("embed", "compact4_cifar10", pictures, "--tap", "conv2", "--to")
+    assert invoke(*words, folder / f"whole.{suffix}").exit_code == 0
+    file, partial = folder / f"features.{suffix}", folder / f"features.{suffix}.partial"
+    process = subprocess.Popen(command(*words, file), stdout=subprocess.DEVNULL)
+    wait_for(lambda: partial.exists() and partial.read_bytes().count(b"\n") > 1, "the first results")
+    process.kill()
+    process.wait(60)
+    done = partial.read_bytes().count(b"\n") - 1
+    assert 0 < done < 513 and not file.exists()
+    other = invoke("embed", "compact4_cifar10", pictures, "--tap", "conv1", "--to", file)
+    assert isinstance(other.exception, RecipeError) and "tap 'conv2' instead of 'conv1'" in str(other.exception)
+    again = invoke(*words, file)
+    assert again.exit_code == 0 and f"Going on with {partial}: {done:,} of 513 images are done." in again.output
+    assert "text.png (" in again.output
+    found, whole = load_features(file), load_features(folder / f"whole.{suffix}")
+    assert found.files == whole.files and len(whole.files) == 512 and not partial.exists()
+    # A batch of another size may sum in another order.
+    np.testing.assert_allclose(found.values, whole.values, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
@@ -161,14 +192,14 @@ def test_mistakes_are_explained(finished, pictures):
         (
             ["alike", pictures / "text.png", pictures / "0-0.png"],
             DataError,
-            "not a file that `rotnet-keras embed` wrote",
+            "expected a file of features, which ends in .npz or .parquet",
         ),
         (["embed", finished[1].path, pictures, "--to", "none/a.npz"], RecipeError, "the folder none does not exist"),
         (["plot", pictures / "text.png", "--to", "a.jpg"], RecipeError, ".png, .svg or .pdf"),
         (
-            ["plot", pictures / "text.png", "--to", file.with_suffix(".png")],
+            ["plot", pictures / "none.npz", "--to", file.with_suffix(".png")],
             DataError,
-            "not a file that `rotnet-keras embed` wrote",
+            "no file",
         ),
     ):
         error = invoke(*arguments).exception
@@ -195,3 +226,25 @@ def test_features_are_not_compared_with_those_of_another_model(tmp_path, suffix)
     Image.new("RGB", (8, 8)).save(new)
     error = invoke("alike", file, new).exception
     assert isinstance(error, DataError) and "has changed since the features were computed" in str(error)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+@pytest.mark.parametrize("words", [["alike", "FILE", "a.png"], ["plot", "FILE", "--to", "plot.png"],
+                                   ["select", "FILE", "--count", 1, "--to", "chosen.csv"]])  # fmt: skip
+def test_damaged_features_are_one_error(tmp_path, monkeypatch, words, suffix):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("a.png")
+    values = np.eye(3, dtype=np.float32)
+    values[1, 1] = np.nan
+    Features("backbone.keras", "conv2", ["a.png", "b.png", "c.png"], values).save(Path(f"nan.{suffix}"))
+    Path(f"other.{suffix}").write_text("something else")
+    arrays = {"features": np.eye(3, dtype=np.float32), "files": ["a.png"], "backbone": "b.keras", "tap": "conv2"}
+    np.savez("fewer.npz", **arrays)
+    for name, message in (
+        (f"nan.{suffix}", "the features of 1 images are not all finite"),
+        (f"other.{suffix}", "not a file that `rotnet-keras embed` wrote"),
+        ("fewer.npz", "1 files, and features of shape (3, 3)"),
+    ):
+        error = invoke(*(name if word == "FILE" else word for word in words)).exception
+        assert isinstance(error, DataError) and message in str(error), error
+    assert not {"plot.png", "chosen.csv"} & {path.name for path in tmp_path.iterdir()}
