@@ -165,6 +165,33 @@ class Auxiliary(Section):
         return self
 
 
+class Joint(Section):
+    """Classes and rotations predicted jointly (Lee et al. 2020), on rotated copies of the labelled images."""
+
+    angles: list[int] = Field(
+        [0, 90, 180, 270],
+        min_length=2,
+        description="Angles of the copies: distinct multiples of 90 degrees, among them 0.",
+    )
+    predict: Literal["all", "upright"] = Field(
+        "all",
+        description="What a prediction reads: the mean over the rotated copies of an image, which takes as many passes "
+        "as there are angles, or the upright image alone.",
+    )
+
+    @property
+    def predicted_angles(self) -> list[int]:
+        """The angles of the copies that a prediction averages over."""
+        return self.angles if self.predict == "all" else [0]
+
+    @model_validator(mode="after")
+    def _check_angles(self) -> "Joint":
+        distinct = len(set(self.angles)) == len(self.angles) and set(self.angles) <= {0, 90, 180, 270}
+        if not distinct or 0 not in self.angles:
+            raise ValueError(f"angles: expected 0 and other distinct multiples of 90 below 360, got {self.angles}")
+        return self
+
+
 class ClassifyRecipe(RunRecipe):
     """Trains a classifier on labelled images, from scratch or by fine-tuning a pretrained backbone."""
 
@@ -174,6 +201,7 @@ class ClassifyRecipe(RunRecipe):
     pretrained: Pretrained | None = None
     head: Head = Head()
     auxiliary: Auxiliary | None = None
+    joint: Joint | None = None
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     train: Train

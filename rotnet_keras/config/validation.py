@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from rotnet_keras.config.renamed_keys import Location
-from rotnet_keras.config.schema import Auxiliary, Head, Start
+from rotnet_keras.config.schema import Auxiliary, Head, Joint, Start
 from rotnet_keras.config.sections import AnnotatedData, Augment, Backbone, Data, Devices, Rotation, Section, Train
 from rotnet_keras.config.shapes import sides_of
 from rotnet_keras.config.study import StudyRecipe
@@ -96,11 +96,13 @@ def _rectangle_errors(values: dict[str, Any], size: int | list[int] | None) -> I
     if size is None or len(set(sides_of(size))) == 1:
         return
     section = "rotation"
-    found: Rotation | Auxiliary | None = None
+    found: Rotation | Auxiliary | Joint | None = None
     if values.get("kind") == "pretrain":
         found = _section(Rotation, values.get("rotation", {}))
     elif values.get("kind") == "classify" and "auxiliary" in values:
         section, found = "auxiliary", _section(Auxiliary, values["auxiliary"])
+    elif values.get("kind") == "classify" and "joint" in values:
+        section, found = "joint", _section(Joint, values["joint"])
     if found and not set(found.angles) <= HALF_TURNS:
         height, width = sides_of(size)
         yield (
@@ -129,6 +131,8 @@ def _classifier_errors(values: dict[str, Any], backbone: Backbone | None) -> Ite
             ("backbone",),
             "expected one of [backbone], to train from scratch, and [pretrained], to fine-tune",
         )
+    if "auxiliary" in values and "joint" in values:
+        yield ("joint",), "expected at most one of [auxiliary], a second task, and [joint], one task of both"
     head = _section(Head, values.get("head", {}))
     if head and backbone and head.tap and head.tap not in backbone.feature_layers():
         expected = ", ".join(backbone.feature_layers())

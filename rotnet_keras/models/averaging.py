@@ -45,6 +45,22 @@ def averaged(model: keras.Model, over: Averaging) -> keras.Model:
     return keras.Model(inputs, means, name=f"{model.name}_averaged")
 
 
+def rotated_view(images: Any, angle: int) -> Any:
+    """Rotate images in a model of stock layers, as `models.rotation` does in training.
+
+    Args:
+        images: the input of a Keras model, (N, H, W, C); squares, unless the angle is 0 or 180.
+        angle: 0, 90, 180 or 270 degrees, counter-clockwise.
+    """
+    if angle == 90:
+        return keras.ops.flip(keras.layers.Permute((2, 1, 3))(images), axis=1)
+    if angle == 180:
+        return keras.ops.flip(images, axis=(1, 2))
+    if angle == 270:
+        return keras.layers.Permute((2, 1, 3))(keras.ops.flip(images, axis=1))
+    return images
+
+
 def _views(images: Any, over: Averaging) -> Iterator[tuple[Any, bool]]:
     """Yield the views of images, each with whether it is mirrored."""
     shifted = [images]

@@ -217,17 +217,19 @@ def with_softmax(backbone: keras.Model, head: keras.Model, name: str) -> keras.M
     Both are copied to built-in float32 layers, so that the export is independent of the model in training and of its
     precision.
     """
-    return _joined(layers.Softmax(name="probabilities"), backbone, head, name)
+    return joined(backbone, head, name, layers.Softmax(name="probabilities"))
 
 
 def with_sigmoid(backbone: keras.Model, head: keras.Model, name: str) -> keras.Model:
     """Like `with_softmax`, with a sigmoid for each class."""
-    return _joined(layers.Activation("sigmoid", name="probabilities"), backbone, head, name)
+    return joined(backbone, head, name, layers.Activation("sigmoid", name="probabilities"))
 
 
-def _joined(last: keras.layers.Layer, backbone: keras.Model, head: keras.Model, name: str) -> keras.Model:
+def joined(backbone: keras.Model, head: keras.Model, name: str, last: keras.layers.Layer | None = None) -> keras.Model:
+    """Join a backbone and a head into one functional model of built-in float32 layers, with a last layer if given."""
     inputs = keras.Input(backbone.input.shape[1:], name=VALUES if backbone.input.name == VALUES else "pixels")
-    return keras.Model(inputs, last(with_stock_layers(head)(with_stock_layers(backbone)(inputs))), name=name)
+    outputs = with_stock_layers(head)(with_stock_layers(backbone)(inputs))
+    return keras.Model(inputs, outputs if last is None else last(outputs), name=name)
 
 
 def first_kernels(backbone: keras.Model) -> np.ndarray:

@@ -48,6 +48,7 @@ class Classifier(TrainingModel):
         name: of the Keras model.
         augment: the recipe's section, for colour jitter in training; none by default.
         seed: of the jitter, together with the step.
+        classes: K; as many as the head has logits by default.
 
     Attributes:
         confusion: the confusion matrix since the metrics were last reset.
@@ -61,13 +62,15 @@ class Classifier(TrainingModel):
         name: str = "classifier",
         augment: Augment | None = None,
         seed: int = 0,
+        classes: int | None = None,
     ) -> None:
         super().__init__(name, seed)
         self.values: ValueRange | None = None
         self.backbone = backbone
         self.head = head
         self.augment = augment or Augment()
-        self.confusion = ConfusionMatrix(head.output.shape[-1])
+        self.classes = classes or head.output.shape[-1]
+        self.confusion = ConfusionMatrix(self.classes)
 
     @property
     def networks(self) -> list[keras.Model]:
@@ -78,7 +81,7 @@ class Classifier(TrainingModel):
         """Compile with softmax cross-entropy, and accuracy as the metric."""
         self.compile(
             optimizer,
-            loss=softmax_loss(self.head.output.shape[-1], label_smoothing),
+            loss=softmax_loss(label_smoothing),
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         )
 
@@ -171,11 +174,10 @@ class RotNet(Classifier):
         return super().test_step(rotate_batch(images, self.angles))
 
 
-def softmax_loss(classes: int, label_smoothing: float = 0.0) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def softmax_loss(label_smoothing: float = 0.0) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Softmax cross-entropy for integer labels.
 
     Args:
-        classes: K.
         label_smoothing: in [0, 1).
 
     Returns:
@@ -183,7 +185,7 @@ def softmax_loss(classes: int, label_smoothing: float = 0.0) -> Callable[[tf.Ten
     """
 
     def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        targets = tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), classes)
+        targets = tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), logits.shape[-1])
         return keras.losses.categorical_crossentropy(targets, logits, from_logits=True, label_smoothing=label_smoothing)
 
     return loss

@@ -33,7 +33,6 @@ class SemiSupervised(Classifier):
     ) -> None:
         super().__init__(backbone, head, augment=augment, seed=seed)
         self.auxiliary = auxiliary
-        self.classes = head.output.shape[-1]
         self.rotation_head = build_head("pool", backbone.output.shape[1:], len(auxiliary.angles), "rotation")
 
     @property

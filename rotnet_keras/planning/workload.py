@@ -137,6 +137,9 @@ def workload(recipe: RunRecipe | TransferRecipe, dataset: Any, spec: Backbone | 
         if recipe.auxiliary:
             read += recipe.auxiliary.batch or read
             inputs = read * len(recipe.auxiliary.angles)
+        if recipe.joint:
+            inputs = read * len(recipe.joint.angles)
+            passes = len(recipe.joint.predicted_angles), len(recipe.joint.predicted_angles)
     phases = _training(recipe, dataset, model, inputs, read, passes)
     if isinstance(recipe, PretrainRecipe):
         backbone = initial_backbone(recipe, dataset, backbone_input_shape(dataset, recipe.augment))

@@ -24,6 +24,7 @@ from rotnet_keras.models.backbones.registry import (
 from rotnet_keras.models.export import first_kernels, load_backbone, save_model, with_softmax
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm, with_stock_layers
 from rotnet_keras.models.heads import build_head, start_as_in_voc
+from rotnet_keras.models.joint import JointClassifier
 from rotnet_keras.models.multi_label import MultiLabelClassifier
 from rotnet_keras.models.rescaling import evenly_spaced, folded_and_rescaled
 from rotnet_keras.models.rotnet import Classifier
@@ -71,7 +72,9 @@ def build_classifier(
     if isinstance(recipe, ClassificationRecipe) and recipe.rescale:
         images = center_crop(dataset.train.images(evenly_spaced(len(dataset.train))), recipe.augment, dataset.values)
         backbone = folded_and_rescaled(backbone, images, recipe.pretrained is None)
-    head = build_head(recipe.head.name, backbone.output.shape[1:], len(dataset.class_names), backbone.layers[-1].name)
+    joint = recipe.joint if isinstance(recipe, ClassifyRecipe) else None
+    logits = len(dataset.class_names) * (len(joint.angles) if joint else 1)
+    head = build_head(recipe.head.name, backbone.output.shape[1:], logits, backbone.layers[-1].name)
     if isinstance(recipe, ClassificationRecipe) and recipe.head_start == "voc":
         start_as_in_voc(head, recipe.seed)
     synchronized = recipe.devices.sync_batch_norm
@@ -82,6 +85,8 @@ def build_classifier(
         freeze_up_to(backbone, recipe.pretrained.frozen)
     if isinstance(recipe, ClassificationRecipe):
         model: Classifier = MultiLabelClassifier(backbone, head, augment=recipe.augment, seed=recipe.seed)
+    elif joint:
+        model = JointClassifier(backbone, head, joint, recipe.augment, recipe.seed)
     elif recipe.auxiliary:
         model = SemiSupervised(backbone, head, recipe.auxiliary, recipe.augment, recipe.seed)
     else:
@@ -120,6 +125,9 @@ class FinetuneTrainer(ClassifierTrainer):
         if auxiliary:
             unlabelled = auxiliary.batch or recipe.train.batch
             inputs_per_step = (recipe.train.batch + unlabelled) * len(auxiliary.angles)
+        if isinstance(recipe, ClassifyRecipe) and recipe.joint:
+            inputs_per_step *= len(recipe.joint.angles)
+            self.copies = len(recipe.joint.predicted_angles)
         super().__init__(session, recipe, dataset, strategy, build, len(dataset.train), inputs_per_step)
         scale_learning_rates(self.model, recipe)
         positions = labelled_subset(dataset, recipe.head, (recipe.seed, 0))
@@ -171,6 +179,8 @@ class FinetuneTrainer(ClassifierTrainer):
 
     def exported(self) -> keras.Model:
         """Return the exported model: from pixels to a probability for each class."""
+        if isinstance(self.evaluation_model, JointClassifier):
+            return self.evaluation_model.exported()
         return with_softmax(self.evaluation_model.backbone, self.evaluation_model.head, "classifier")
 
 

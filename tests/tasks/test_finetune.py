@@ -117,6 +117,25 @@ def test_fine_tuning_changes_all_backbone_layers_and_a_probe_none(finished, reci
     assert all((before[name] == frozen[name]).all() for name in shared)
 
 
+@pytest.mark.long
+def test_classes_and_rotations_are_learned_jointly_and_the_export_averages_the_copies(finished, recipe, tiny_data):
+    from rotnet_keras.engine import keras
+
+    recipe.write_text(recipe.read_text() + f'[pretrained]\nrun = "{finished[1].path}"\n[joint]\n')
+    result, run = start(recipe, "train.steps=30")
+    assert result.returncode == 0, run.log.read_text()
+    assert run.facts()["inputs_per_step"] == 64
+    model = keras.models.load_model(run.export / "classifier.keras")
+    with np.load(tiny_data) as arrays:
+        images, labels = arrays["x_test"], arrays["y_test"]
+    probabilities = np.asarray(model(images))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    (test,) = events_of(run, "test")
+    assert np.sum(test["confusion"]) == len(images) == 40
+    accuracy = (probabilities.argmax(axis=1) == labels.ravel()).mean()
+    assert accuracy == pytest.approx(test["accuracy"]) and accuracy > 0.5
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -124,6 +143,8 @@ def test_fine_tuning_changes_all_backbone_layers_and_a_probe_none(finished, reci
         (FROM_SCRATCH + '[pretrained]\nrun = "x"\n', "expected one of [backbone]"),
         (FROM_SCRATCH + '[head]\ntap = "conv3"\n', "no tap 'conv3' in compact: expected conv1, conv2"),
         (FROM_SCRATCH + '[head]\nname = "mpl"\n', "did you mean 'mlp'?"),
+        (FROM_SCRATCH + "[auxiliary]\n[joint]\n", "expected at most one of [auxiliary], a second task, and [joint]"),
+        (FROM_SCRATCH + "[joint]\nangles = [90, 180]\n", "expected 0 and other distinct multiples of 90"),
     ],
 )
 def test_mistakes_are_reported_before_a_run_folder_is_made(recipe, text, complaint):

@@ -88,7 +88,7 @@ class _Training:
         self.model = RotNet(network)
         self.model.compile(
             build_optimizer(Optimizer()),
-            loss=softmax_loss(4),
+            loss=softmax_loss(),
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         )
         self.done = 0
