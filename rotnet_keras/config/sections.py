@@ -36,7 +36,8 @@ class Data(Section):
     """The images: where they are, and the size that they are resized to."""
 
     name: str = Field(
-        description="A folder of images, an .npz file, the name of a TensorFlow Datasets data set, or 'fashion_mini'."
+        description="A folder of images, tar files ('shards/*.tar'), an .npz file, the name of a TensorFlow Datasets "
+        "data set, or 'fashion_mini'."
     )
     data_dir: str | None = Field(
         None, description="Folder of prepared TensorFlow Datasets; the environment's TFDS_DATA_DIR by default."

@@ -134,12 +134,9 @@ def _open_lazily(
 
     Args:
         key: what identifies the contents of the files. The sizes of their images are kept in the cache folder under
-            this name for later starts, if all of them can be read; None to keep nothing.
+            this name, so that later starts look only at those files that could not be read; None to keep nothing.
     """
     kept = cache_folder() / f"{key.replace(':', '-')}.npz" if key else None
-    if kept and (known := _kept_shapes(kept, len(files))) is not None:
-        readable = np.arange(len(files))
-        return FolderImages(files, readable, shapes=known, report=notes.append, **options), []
 
     def read(position: int) -> decoding.Header | str:
         try:
@@ -149,30 +146,32 @@ def _open_lazily(
         why = decoding.misfit(header, options["channels"], options["deep"])
         return why or header
 
-    shapes = np.ones((len(files), 2), np.int32)
+    shapes = _kept_shapes(kept, len(files))
+    unknown = np.flatnonzero(shapes[:, 0] == 0)
     bad: list[tuple[int, str]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(files), CHUNK):
-            chunk = range(start, min(start + CHUNK, len(files)))
-            for i, header in zip(chunk, mapped_in_pieces(pool, read, chunk), strict=True):
+        for start in range(0, len(unknown), CHUNK):
+            chunk = unknown[start : start + CHUNK]
+            for i, header in zip(chunk.tolist(), mapped_in_pieces(pool, read, chunk), strict=True):
                 if isinstance(header, str):
                     bad.append((i, header))
                 else:
                     shapes[i] = header.width, header.height
-            progress(f"reading the headers of {split} images", chunk[-1] + 1, len(files))
-    if kept and not bad:
+            progress(f"reading the headers of {split} images", start + len(chunk), len(unknown))
+    if kept and len(bad) < len(unknown):
         _keep_shapes(kept, shapes)
-    readable = np.delete(np.arange(len(files)), [i for i, _ in bad])
-    return FolderImages(files, readable, shapes=shapes[readable], report=notes.append, **options), bad
+    readable = np.flatnonzero(shapes[:, 0])
+    shapes = shapes if not bad else shapes[readable]
+    return FolderImages(files, readable, shapes=shapes, report=notes.append, **options), bad
 
 
-def _kept_shapes(kept: Path, count: int) -> np.ndarray | None:
-    """Return the sizes of the images that an earlier start has read, (N, 2) int32; None if there are none."""
+def _kept_shapes(kept: Path | None, count: int) -> np.ndarray:
+    """Return the sizes of the images that an earlier start has read, (N, 2) int32; 0 where it could not."""
     with suppress(OSError, DataError, KeyError):
-        shapes = read_index(kept)["shapes"] if kept.is_file() else None
-        if shapes is not None and shapes.shape == (count, 2) and shapes.dtype == np.int32 and (shapes > 0).all():
+        shapes = read_index(kept)["shapes"] if kept and kept.is_file() else None
+        if shapes is not None and shapes.shape == (count, 2) and shapes.dtype == np.int32 and (shapes >= 0).all():
             return shapes
-    return None
+    return np.zeros((count, 2), np.int32)
 
 
 def _keep_shapes(kept: Path, shapes: np.ndarray) -> None:

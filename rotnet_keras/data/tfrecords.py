@@ -7,9 +7,13 @@ indexed, the checksums of all its records are compared; whoever reads a record l
 """
 
 import os
+from array import array
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -39,6 +43,9 @@ CRC_TABLE = [_crc_entry(byte) for byte in range(256)]
 # TensorFlow Datasets reads this many files at once and this many records of each in turn, which is the order of a split
 # wherever it is kept.
 FILES_AT_ONCE, RECORDS_IN_TURN = 16, 16
+
+# Between two reports of progress while several files are indexed.
+PROGRESS_SECONDS = 0.2
 
 # A file, how many of its records to skip, and how many to take.
 Part = tuple[Path, int, int]
@@ -160,40 +167,89 @@ def _build_index(
     files_at_once: int,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    total = sum(take for _, _, take in parts)
-    numbers: list[int] = []
-    shapes: list[tuple[int, int]] = []
-    places: list[tuple[int, int, int]] = []
-    labels: list[int] = []
-    bad: list[str] = []
-    first = 0
-    for number, (path, skip, take) in enumerate(parts):
-        intact = _is_intact(path)
-        for position, (start, record, checksum) in enumerate(_records(path, skip, take)):
-            try:
-                if not intact and masked_crc32c(record) != checksum:
-                    raise OSError("a damaged record: its checksum differs")
-                header = decoding.read_header(BytesIO(encoded_image(record, image_key)))
-            except (decoding.UnreadableImage, OSError) as error:
-                bad.append(f"{path.name} at byte {start} ({error})")
-                continue
-            numbers.append(first + position)
-            shapes.append((header.width, header.height))
-            places.append((number, start, len(record)))
-            labels.append(_label(record, label_key))
-            if len(places) % 256 == 0:
-                progress(len(places) + len(bad), total)
-        first += take
+    counts = [take for _, _, take in parts]
+    total = sum(counts)
+    done = [0] * len(parts)
+    stopped = Event()
+
+    def index(number: int) -> "_FileIndex":
+        def count(records: int) -> None:
+            done[number] = records
+            if stopped.is_set():
+                raise InterruptedError
+
+        return _index_file(parts[number], image_key, label_key, count)
+
+    found: list[_FileIndex] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting = [pool.submit(index, number) for number in range(len(parts))]
+        try:
+            for future in waiting:
+                while not wait([future], PROGRESS_SECONDS).done:
+                    progress(sum(done), total)
+                found.append(future.result())
+        except BaseException:
+            # The other files are not read to their ends before this is known.
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     progress(total, total)
+    if not found:
+        return {"shapes": np.zeros((0, 2), np.int32), "places": np.zeros((0, 3), np.int64),
+                "labels": np.zeros(0, np.int64), "bad": np.zeros(0, str)}  # fmt: skip
+    firsts = np.cumsum([0, *counts])[:-1]
+    numbers = np.concatenate([first + each.positions for first, each in zip(firsts, found, strict=True)])
+    places = [np.insert(each.places, 0, number, axis=1) for number, each in enumerate(found)]
     rank = np.empty(total, np.int64)
-    rank[reading_order([take for _, _, take in parts], files_at_once)] = np.arange(total)
-    order = np.argsort(rank[np.array(numbers, np.int64)])
+    rank[reading_order(counts, files_at_once)] = np.arange(total)
+    order = np.argsort(rank[numbers])
     return {
-        "shapes": np.array(shapes, np.int32).reshape(-1, 2)[order],
-        "places": np.array(places, np.int64).reshape(-1, 3)[order],
-        "labels": np.array(labels, np.int64)[order],
-        "bad": np.array(bad, dtype=str),
+        "shapes": np.concatenate([each.shapes for each in found])[order],
+        "places": np.concatenate(places)[order],
+        "labels": np.concatenate([each.labels for each in found])[order],
+        "bad": np.array([why for each in found for why in each.bad], dtype=str),
     }
+
+
+@dataclass(frozen=True)
+class _FileIndex:
+    """The records of a file that can be used.
+
+    Attributes:
+        positions: (N,) int64, which of those that were asked for they are.
+        shapes: (N, 2) int32, width and height of their images.
+        places: (N, 2) int64, the offset and the length of their data in bytes.
+        labels: (N,) int64.
+        bad: the reason for each of the others.
+    """
+
+    positions: np.ndarray
+    shapes: np.ndarray
+    places: np.ndarray
+    labels: np.ndarray
+    bad: list[str]
+
+
+def _index_file(part: Part, image_key: str, label_key: str | None, count: Callable[[int], None]) -> _FileIndex:
+    path, skip, take = part
+    intact = _is_intact(path)
+    positions, shapes, places, labels = array("q"), array("i"), array("q"), array("q")
+    bad: list[str] = []
+    for position, (start, record, checksum) in enumerate(_records(path, skip, take)):
+        count(position)
+        try:
+            if not intact and masked_crc32c(record) != checksum:
+                raise OSError("a damaged record: its checksum differs")
+            header = decoding.read_header(BytesIO(encoded_image(record, image_key)))
+        except (decoding.UnreadableImage, OSError) as error:
+            bad.append(f"{path.name} at byte {start} ({error})")
+            continue
+        positions.append(position)
+        shapes.extend((header.width, header.height))
+        places.extend((start, len(record)))
+        labels.append(_label(record, label_key))
+    pairs = np.array(shapes, np.int32).reshape(-1, 2), np.array(places, np.int64).reshape(-1, 2)
+    return _FileIndex(np.array(positions, np.int64), *pairs, np.array(labels, np.int64), bad)
 
 
 def _is_intact(path: Path) -> bool:
