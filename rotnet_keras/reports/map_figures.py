@@ -8,11 +8,10 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from rotnet_keras.reports.figures import STYLE
+from rotnet_keras.reports.projections import lit
 
 # The side, in pixels, at which images are drawn.
 SHOWN_SIDE = 96
-# The share of an image's brightness that remains where its map is 0.
-DARKEST = 0.15
 
 
 def attention_figure(images: np.ndarray, maps: Mapping[str, np.ndarray]) -> Any:
@@ -30,7 +29,7 @@ def attention_figure(images: np.ndarray, maps: Mapping[str, np.ndarray]) -> Any:
         for i, image in enumerate(images):
             _show(axes[i][0], _enlarged(image))
             for axis, by_image in zip(axes[i][1:], maps.values(), strict=True):
-                _show(axis, _lit(image, by_image[i]))
+                _show(axis, lit(_enlarged(image), by_image[i]))
         for axis, name in zip(axes[0], ["image", *maps], strict=True):
             axis.set_title(name, fontsize=8)
         figure.tight_layout(pad=0.3)
@@ -53,19 +52,11 @@ def equivariance_figure(images: np.ndarray, maps: Mapping[str, np.ndarray]) -> A
                 _show(axes[0][4 * i + k], _enlarged(rotated))
                 axes[0][4 * i + k].set_title(f"{90 * k}°", fontsize=8)
                 for row, by_image in enumerate(maps.values(), 1):
-                    _show(axes[row][4 * i + k], _lit(rotated, by_image[i, k]))
+                    _show(axes[row][4 * i + k], lit(_enlarged(rotated), by_image[i, k]))
         for row, name in enumerate(maps, 1):
             axes[row][0].set_ylabel(name, fontsize=8)
         figure.tight_layout(pad=0.3)
     return figure
-
-
-def _lit(image: np.ndarray, brightness: np.ndarray) -> np.ndarray:
-    """Darken an image where its map, from 0 to 1, is low."""
-    size = (SHOWN_SIDE, SHOWN_SIDE)
-    light = np.asarray(Image.fromarray(brightness.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
-    light = DARKEST + (1 - DARKEST) * np.clip(light, 0, 1)
-    return np.round(_enlarged(image) * light[..., None]).astype(np.uint8)
 
 
 def _enlarged(image: np.ndarray) -> np.ndarray:

@@ -24,6 +24,8 @@ COORDINATE, PERCENT = 1000, 100
 IMAGES_FILE = "images.png"
 # A larger file is none of ours.
 MAX_BYTES = 1 << 22
+# The share of an image's brightness that remains where its attention map is 0.
+DARKEST = 0.15
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def read_projection(path: Path) -> Projection:
             for name in ("points", "angles", "probabilities", "neighbours", "similarities")
         }
         labels = values["labels"]
-    except (KeyError, TypeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     count, angles = len(arrays["points"]), arrays["angles"].size
     shapes = {"points": (count, 2), "angles": (angles,), "probabilities": (count, angles, angles)}
@@ -128,6 +130,14 @@ def write_sample_images(folder: Path, images: np.ndarray) -> None:
     """Write the images of the sample side by side: (N, H, W, 1 or 3) uint8, as people see them."""
     folder.mkdir(exist_ok=True)
     write_png(folder / IMAGES_FILE, np.concatenate([_reduced(image, IMAGE_SIDE) for image in images], axis=1))
+
+
+def lit(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
+    """Darken an image (H, W, C) uint8 where its attention map (h, w), from 0 to 1, is low."""
+    size = image.shape[1], image.shape[0]
+    light = np.asarray(Image.fromarray(attention.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+    light = DARKEST + (1 - DARKEST) * np.clip(light, 0, 1)
+    return np.round(image * light[..., None]).astype(np.uint8)
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:

@@ -48,6 +48,10 @@ def _or_null(field: Field) -> Field:
 MISSING = object()
 NUMBER: Field = ("a number", _is_number)
 TEXT: Field = ("a text", lambda value: isinstance(value, str))
+FILE: Field = (
+    "the name of a file, without folders",
+    lambda value: isinstance(value, str) and value not in ("", ".", "..") and not {"/", "\0"} & set(value),
+)
 INDEX: Field = ("a whole number from 0 on", _is_index)
 NUMBERS: Field = ("a list of numbers", lambda value: _is_list(value, _is_number))
 SCORES: Field = (
@@ -161,11 +165,12 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
         "confusion": _optional(MATRIX),
     },
     "features": {"step": NUMBER, "images": NUMBER, "taps": MEASURED_TAPS, "seconds": _optional(NUMBER)},
-    "samples": {"step": NUMBER, "file": TEXT, "tile": NUMBER, "tiles": TILES},
+    "samples": {"step": NUMBER, "file": FILE, "tile": NUMBER, "tiles": TILES},
     "projection": {
         "step": NUMBER,
-        **dict.fromkeys(("tap", "file", "images"), TEXT),
-        "attention": _optional(TEXT),
+        "tap": TEXT,
+        **dict.fromkeys(("file", "images"), FILE),
+        "attention": _optional(FILE),
         "seconds": _optional(NUMBER),
     },
     "suitability": {

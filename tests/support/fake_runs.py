@@ -9,12 +9,14 @@ import psutil
 from PIL import Image
 
 from rotnet_keras.config.loading import parse_override, to_toml
+from rotnet_keras.reports.projections import IMAGES_FILE, Projection, write_projection, write_sample_images
 from rotnet_keras.reports.samples import write_samples
 from rotnet_keras.runs.events import lock
 from rotnet_keras.runs.launch import create_run, load_for_run
 from rotnet_keras.runs.processes import process_identity
 
 ANGLES = (0, 90, 180, 270)
+CLASSES = ("bag", "boot", "coat", "dress", "pullover", "sandal", "shirt", "sneaker")
 # The time that the screens of the tests show.
 NOW = 1_700_000_000.0
 EPOCHS, PER_EPOCH, EVERY = 8, 60, 10
@@ -93,6 +95,7 @@ def _step(run, step, now, reach, rng):
         **{"kind": "epoch", "time": now, "step": step, "epoch": epoch, "loss": loss, "accuracy": accuracy},
         "validation": validation,
     }
+    yield {"kind": "projection", "time": now, "step": step, **_projection(run, step, share)}
     yield {"kind": "samples", "time": now, "step": step, **_samples(run, step, accuracy)}
     yield {"kind": "checkpoint", "time": now, "step": step, "file": f"step-{step:08d}.npz", "best": True}
 
@@ -115,12 +118,35 @@ def _taps(share):
     ]
 
 
-def _samples(run, step, accuracy):
-    """Pictures that are brighter towards their top, turned, with made-up answers."""
+def _images():
+    """Images that are brighter towards their top, in 32 colours."""
     ramp = np.linspace(230, 20, 16)[:, None] * np.ones((16, 16))
     upright = np.stack([np.roll(ramp, n, 1) * np.linspace(0.6, 1, 16)[None, :] for n in range(32)])
     colours = np.array([[1.0, 0.5 + n / 64, 1 - n / 40] for n in range(32)])[:, None, None, :]
-    images = (upright[..., None] * colours).astype(np.uint8)
+    return (upright[..., None] * colours).astype(np.uint8)
+
+
+def _projection(run, step, share):
+    """Points that move from the middle to a circle as the run goes on; every ninth image is taken for upside down."""
+    angle = np.arange(32) * np.pi / 16
+    points = share * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    probabilities = np.full((32, 4, 4), 0.02)
+    predicted = np.where(np.arange(32)[:, None] % 9, np.arange(4), (np.arange(4) + 2) % 4)
+    np.put_along_axis(probabilities, predicted[..., None], 0.94, axis=2)
+    neighbours = (np.arange(32)[:, None] + [1, 31, 2, 30, 3]) % 32
+    similarities = np.tile([0.99, 0.98, 0.9, 0.8, 0.7], (32, 1))
+    labels = [CLASSES[n // 4] for n in range(32)]
+    found = Projection(points, labels, list(ANGLES), probabilities, neighbours, similarities)
+    light = np.linspace(0, 1, 64).reshape(8, 8).astype(np.float32)
+    attention = np.stack([[np.rot90(light, k) for k in range(4)]] * 32)
+    write_sample_images(run.samples, _images())
+    files = write_projection(run.samples, step, found, attention)
+    return {"tap": "conv2", "split": "validation", "count": 32, "images": IMAGES_FILE, **files, "seconds": 0.1}
+
+
+def _samples(run, step, accuracy):
+    """The images, rotated, with made-up answers."""
+    images = _images()
     inputs = np.concatenate([np.rot90(images, k, (1, 2)) for k in range(4)])
     labels = np.repeat(np.arange(4), 32)
     probabilities = np.full((128, 4), (1 - accuracy) / 3)

@@ -41,6 +41,10 @@ def test_a_run_stopped_killed_and_resumed_ends_with_the_same_weights(finished, t
     result = run_cli("resume", "run", cwd=folder)
     assert result.returncode == 0 and f"checkpoint {newest.name} cannot be used" in result.stdout
     assert_same_end(run, whole)
+    points, of_whole = (
+        {file.name: file.read_bytes() for file in each.samples.glob("projection-*.json")} for each in (run, whole)
+    )
+    assert points == of_whole and len(points) == 3
     steps = [e["step"] for e in events_of(run, "step")]
     assert steps == sorted(set(steps)) and [e["step"] for e in events_of(run, "epoch")] == [10, 20, 30]
     assert invoke("resume", "run", cwd=folder).returncode == 1

@@ -20,6 +20,8 @@ SCREENS = {
     "system": [("down", "finished  second"), ("enter", "smoothing 0.8"), ("5", "minutes of work")],
     "log": [("enter", "smoothing 0.8"), ("6", "6 lines")],
     "recipe": [("enter", "smoothing 0.8"), ("7", "Recipe quickstart")],
+    "projection": [("enter", "smoothing 0.8"), ("8", "Epoch 5 of 5")],
+    "image": [("enter", "smoothing 0.8"), ("8", "Epoch 5 of 5"), ("enter", "Image 1 of 32")],
     "failed": [("down", "finished  second"), ("down", "failed  first"), ("enter", "smoothing 0.8")],
     "form": [("n", "steps of 64 images")],
     "help": [("question_mark", "lists the newest run first")],
@@ -34,7 +36,7 @@ LOOKS = {
     "small-light": (SMALL, "textual-light"),
     "large-colour-blind": (LARGE, "colour-blind-dark"),
 }
-IN_ALL_LOOKS = ("home", "curves")
+IN_ALL_LOOKS = ("home", "curves", "projection", "image")
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from rotnet_keras.host import python_command
 from rotnet_keras.runs.folder import find_run
 from rotnet_keras.text import printable
 
+IMAGES = ("auto", "half-blocks", "sixel", "kitty")
+
 
 @command("rotnet-tui", examples=("rotnet-tui", "rotnet-tui my_run --runs-dir /data/runs"))
 @argument("run", "[RUN]", "A run to open at once.", required=False)
@@ -26,15 +28,21 @@ from rotnet_keras.text import printable
     default=8617,
     help="With --serve: the port of 127.0.0.1 to listen on.",
 )
+@option(
+    "--images",
+    metavar="HOW",
+    type=click.Choice(IMAGES),
+    help="How images are drawn, from now on: half-blocks, sixel, kitty, or auto for what the terminal can.",
+)
 @version_option
-def app(run: str | None, runs_dir: Path, serve: bool, port: int) -> None:
+def app(run: str | None, runs_dir: Path, serve: bool, port: int, images: str | None) -> None:
     """Start runs and watch them live.
 
     Quitting never stops a run.
     """
     opened = find_run(run, runs_dir) if run else None
     if serve:
-        _serve([run] if run else [], runs_dir, port)
+        _serve([*([run] if run else []), *(["--images", images] if images else [])], runs_dir, port)
         return
     if not sys.stdout.isatty() and "TEXTUAL_DRIVER" not in os.environ:
         raise RotnetError("rotnet-tui needs a terminal. In scripts, use: rotnet-keras runs --json")
@@ -46,6 +54,8 @@ def app(run: str | None, runs_dir: Path, serve: bool, port: int) -> None:
     from rotnet_tui.app import RotnetApp
 
     application = RotnetApp(runs_dir, opened)
+    if images:
+        application.settings.images = images  # type: ignore[assignment]
     application.run()
     if application.crash_report:
         print(f"rotnet-tui crashed; no run was affected. See {application.crash_report}", file=sys.stderr)

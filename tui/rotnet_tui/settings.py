@@ -16,6 +16,9 @@ from rotnet_keras.files import write_atomically
 # By the text of a traceback: the file that it is in.
 _kept: dict[str, Path] = {}
 
+# How images are drawn; "auto" is as well as the terminal can.
+Images = Literal["auto", "half-blocks", "sixel", "kitty"]
+
 
 class Settings(BaseModel):
     """The remembered layout. A damaged settings file is ignored, and the defaults apply."""
@@ -33,6 +36,7 @@ class Settings(BaseModel):
     wrap_log: bool = False
     percent: bool = True
     worst: bool = False
+    images: Images = "auto"
     follow: bool = True
     pinned: list[str] = []
 

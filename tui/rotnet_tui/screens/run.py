@@ -1,4 +1,4 @@
-"""The screen of one run: its status on top, and seven tabs."""
+"""The screen of one run: its status on top, and eight tabs."""
 
 import asyncio
 import os
@@ -15,17 +15,20 @@ from rotnet_keras.runs.folder import RunFolder
 from rotnet_tui.commands import Commands
 from rotnet_tui.screens.base import ActionScreen, mistake
 from rotnet_tui.screens.dialogs import ChartsDialog
+from rotnet_tui.screens.image import ImageScreen
 from rotnet_tui.screens.run_status import judged, rows_of, waiting
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
 from rotnet_tui.state.index import printable_summary
 from rotnet_tui.state.metrics import metrics_of
+from rotnet_tui.state.sample import missing_projection
 from rotnet_tui.state.words import status_strip
 from rotnet_tui.tabs.base import RunTab
 from rotnet_tui.tabs.confusion import ConfusionTab
 from rotnet_tui.tabs.curves import CurvesTab
 from rotnet_tui.tabs.features import FeaturesTab
 from rotnet_tui.tabs.log import LogTab
+from rotnet_tui.tabs.projection import DIRECTIONS, ProjectionTab
 from rotnet_tui.tabs.recipe import RecipeTab
 from rotnet_tui.tabs.samples import SamplesTab
 from rotnet_tui.tabs.system import SystemTab
@@ -40,6 +43,7 @@ TABS: dict[str, tuple[str, type[RunTab]]] = {
     "system": ("System", SystemTab),
     "log": ("Log", LogTab),
     "recipe": ("Recipe", RecipeTab),
+    "projection": ("Projection", ProjectionTab),
 }
 # The share of all cores that drawing may take, on average, from a training on the same machine.
 CPU_SHARE = 0.005
@@ -49,7 +53,6 @@ STATE_SECONDS = 3.0
 # How often the screen is drawn while a long file of events is being read.
 CATCH_UP_SECONDS = 0.5
 CORES = os.cpu_count() or 1
-SCROLLS = {"pageup": "page_up", "pagedown": "page_down"}
 X_AXES = ("epoch", "step", "time")
 # Tabs that change without new events of the run.
 ALWAYS_STALE = ("system", "log")
@@ -73,6 +76,8 @@ class RunScreen(ActionScreen):
         Binding("right", "sideways(1)", "Cursor to the right, next epoch", show=False),
         *(Binding(key, f"vertical('{key}')", "Scroll", show=False) for key in ("up", "down", "pageup", "pagedown")),
         *(Binding(key, f"vertical('{key}')", "Scroll", show=False) for key in ("home", "end")),
+        *(Binding(f"shift+{key}", f"toward('{key}')", "Nearest point", show=False) for key in DIRECTIONS),
+        Binding("enter", "open_image", "Open the image", id="open_image", show=False),
         Binding("g", "arrange", "Arrange the charts", id="arrange", show=False),
         Binding("o", "worst", "Hardest or same samples", id="worst", show=False),
         Binding("percent_sign", "percent", "Percent or counts", id="percent", show=False),
@@ -83,11 +88,12 @@ class RunScreen(ActionScreen):
         Binding("slash", "search", "Search the log", id="search", show=False),
     ]
     HELP = """\
-`1` to `7` switch tabs. **Curves**: `←` `→` move a cursor over all charts, `esc` removes it; `g` arranges the charts;
+`1` to `8` switch tabs. **Curves**: `←` `→` move a cursor over all charts, `esc` removes it; `g` arranges the charts;
 `x` and `y` change the axes, `m` the smoothing; `z` maximises a chart, `[` `]` switch pages, `+` `-` `0` zoom.
-**Samples**: `←` `→` go through the epochs, `o` shows the hardest images. **Confusion**: `%` switches between percent
-and counts. **Log**: `f` follows, `/` searches, `l` filters by level, `u` unfolds tracebacks, `←` `→` scroll long lines,
-`v` wraps them.
+**Samples**: `←` `→` go through the epochs, `↑` `↓` through the images, `enter` opens one, `o` shows the hardest.
+**Projection**: the same, and `shift` with an arrow or a click goes to a point. **Confusion**: `%` switches between
+percent and counts. **Log**: `f` follows, `/` searches, `l` filters by level, `u` unfolds tracebacks, `←` `→` scroll
+long lines, `v` wraps them.
 
 `.` pauses the display; training goes on. To select text with the mouse, hold shift while dragging.
 """
@@ -286,21 +292,38 @@ and counts. **Log**: `f` follows, `/` searches, `l` filters by level, `u` unfold
 
     def action_sideways(self, by: int) -> None:
         """Move the cursor of the charts, show the samples of another epoch, or scroll the log."""
-        tab = self._front_tab()
-        if isinstance(tab, CurvesTab | SystemTab):
-            tab.move_cursor(by)
-        elif isinstance(tab, SamplesTab):
-            tab.scrub(by)
-            self._draw(at_once=True)
-        elif isinstance(tab, LogTab):
-            tab.scroll_sideways(by)
+        if tab := self._front_tab():
+            tab.sideways(by)
 
     def action_vertical(self, key: str) -> None:
-        """Scroll the tab in front by a key."""
+        """Go to another image, or scroll the tab in front."""
+        if tab := self._front_tab():
+            tab.vertical(key)
+
+    def action_toward(self, direction: str) -> None:
+        """Go to the nearest point in a direction."""
+        if isinstance(tab := self._front_tab(), ProjectionTab):
+            tab.toward(direction)
+
+    def action_open_image(self) -> None:
+        """Show the image under the cursor with its rotations, its attention maps and its neighbours."""
         tab = self._front_tab()
-        scrolled = list(tab.query("VerticalScroll, RichLog")) if tab else []
-        if scrolled:
-            getattr(scrolled[0], f"scroll_{SCROLLS.get(key, key)}")(animate=False)
+        if not isinstance(tab, SamplesTab | ProjectionTab):
+            return
+        found, events = tab.opened(), self.history.events["projection"]
+        back = next((n for n, e in enumerate(reversed(events)) if found and e["step"] == found[0]), None)
+        if found is None or back is None:
+            why = "This image cannot be opened: its file is missing." if events else missing_projection(self.history)
+            self.notify(why, markup=False)
+            return
+        self.app.push_screen(ImageScreen(self.settings, self.history, self._poll, back, found[1]))
+
+    def _poll(self) -> bool:
+        """Read what is new while another screen shows this run."""
+        found = self.history.poll()
+        if found:
+            self._stale |= set(TABS)
+        return found
 
     @work
     async def action_arrange(self) -> None:

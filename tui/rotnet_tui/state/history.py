@@ -25,7 +25,9 @@ SYSTEM_FIGURES = (
 GPU_FIGURES = (("load", 1), ("memory", 2**30), ("power", 1), ("temperature", 1))
 # The usual size of a step event in the file.
 STEP_BYTES = 200
-KEPT_KINDS = ("epoch", "samples", "probe", "features", "suitability", "warning", "resume", "run", "picture")
+KEPT_KINDS = (
+    *("epoch", "samples", "projection", "probe", "features", "suitability", "warning", "resume", "run", "picture"),
+)
 
 
 class History:
@@ -191,7 +193,7 @@ class History:
     def _rewind(self, event: Event) -> None:
         """Drop the events after the checkpoint from which the run was resumed."""
         step = event.get("step", 0)
-        for kind in ("epoch", "samples", "probe", "features"):
+        for kind in ("epoch", "samples", "projection", "probe", "features"):
             self.events[kind] = [e for e in self.events[kind] if e.get("step", 0) <= step]
         count = len(self.columns["step"])
         while count and self.columns["step"][count - 1] > step:

@@ -9,6 +9,8 @@ from textual.widget import Widget
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
 
+SCROLLS = {"pageup": "page_up", "pagedown": "page_down"}
+
 
 class RunTab(Vertical):
     """One tab of a run. It is built when it is first opened, and drawn only while it is visible and has news.
@@ -39,3 +41,11 @@ class RunTab(Vertical):
             state: of the run, such as "running".
         """
         raise NotImplementedError
+
+    def sideways(self, by: int) -> None:
+        """Go to the left (-1) or to the right (1), whatever that means in this tab."""
+
+    def vertical(self, key: str) -> None:
+        """Scroll: "up", "down", "pageup", "pagedown", "home" or "end"."""
+        for scrolled in list(self.query("VerticalScroll, RichLog"))[:1]:
+            getattr(scrolled, f"scroll_{SCROLLS.get(key, key)}")(animate=False)

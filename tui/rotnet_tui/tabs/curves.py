@@ -42,7 +42,7 @@ class CurvesTab(RunTab):
         """Bring another page of charts to the front."""
         self.charts.turn(by, self.settings.charts, self.settings.grid)
 
-    def move_cursor(self, by: int) -> None:
+    def sideways(self, by: int) -> None:
         """Move the cursor of all charts by so many columns; the first time it appears at the last step."""
         history = self._history
         count = len(history.columns["step"]) if history else 0

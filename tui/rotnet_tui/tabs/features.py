@@ -16,7 +16,7 @@ from rotnet_tui.state.history import History
 from rotnet_tui.tabs.base import RunTab
 from rotnet_tui.widgets.chart import Chart
 from rotnet_tui.widgets.curves import COLORS, DASHES, Curve
-from rotnet_tui.widgets.picture import half_blocks, open_image
+from rotnet_tui.widgets.picture import Picture, open_image, picture
 from rotnet_tui.widgets.result_tables import rich_tables
 
 
@@ -35,7 +35,8 @@ class FeaturesTab(RunTab):
                     yield Static(id="probe-tables")
                 yield Chart("effective rank by epoch", id="rank-chart")
             with VerticalScroll(id="filters"):
-                yield Static(id="filter-picture")
+                yield Static(id="filter-words")
+                yield picture(self.settings.images, id="filter-picture")
 
     def show(self, history: History, state: str) -> None:
         """Draw both, if something is new."""
@@ -46,7 +47,7 @@ class FeaturesTab(RunTab):
             return
         self._drawn = key
         self.query_one("#probe-tables", Static).update(self._tables(history))
-        self.query_one("#filter-picture", Static).update(self._filters(history.run, samples))
+        self._show_filters(history.run, samples)
         self._show_ranks(history)
 
     def _show_ranks(self, history: History) -> None:
@@ -94,12 +95,14 @@ class FeaturesTab(RunTab):
             return Text(f"No probe yet: {planned} {'follows' if planned == 1 else 'follow'} after pretraining.")
         return rich_tables(probe_tables(history.run, probes))
 
-    def _filters(self, run: RunFolder, samples: list[dict]) -> Group | str:
+    def _show_filters(self, run: RunFolder, samples: list[dict]) -> None:
         paths = [run.samples / str(e["filters"]) for e in samples if e.get("filters")]
         image = open_image(paths[-1] if paths else run.figures / "filters.png")
+        words, drawn = self.query_one("#filter-words", Static), self.query_one("#filter-picture", Picture)
+        drawn.display = image is not None
         if image is None:
-            return "The filters of the first layer are drawn at the end of every epoch."
+            words.update("The filters of the first layer are drawn at the end of every epoch.")
+            return
+        words.update(Text("Filters of the first layer, highest energy first", style="bold"))
         width = min(max(10, self.query_one("#filters").size.width - 2), image.width)
-        height = max(1, round(image.height * width / image.width / 2))
-        heading = Text("Filters of the first layer, highest energy first", style="bold")
-        return Group(heading, half_blocks(image, width, height))
+        drawn.show(image, width, max(1, round(image.height * width / image.width / 2)))

@@ -81,7 +81,7 @@ class LogTab(RunTab):
         self.settings.wrap_log = not self.settings.wrap_log
         self._refill()
 
-    def scroll_sideways(self, by: int) -> None:
+    def sideways(self, by: int) -> None:
         """Scroll long lines."""
         log = self.query_one("#log-lines", RichLog)
         log.scroll_relative(x=by * SIDE_STEP, animate=False)

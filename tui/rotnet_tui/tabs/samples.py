@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from rich.console import Group
+from PIL import Image
 from rich.text import Text
 from textual.containers import ItemGrid, VerticalScroll
 from textual.content import Content
@@ -14,7 +14,7 @@ from rotnet_keras.text import percent
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
 from rotnet_tui.tabs.base import RunTab
-from rotnet_tui.widgets.picture import half_blocks, open_image
+from rotnet_tui.widgets.picture import Picture, open_image, picture
 
 MAX_TILES = 24
 # Cells of a tile's side, the largest first; a row is two pixels high.
@@ -31,21 +31,45 @@ class SamplesTab(RunTab):
     def __init__(self, settings: Settings, *, id: str) -> None:
         super().__init__(settings, id=id)
         self._epochs_back = 0
+        self._cursor = 0
+        self._history: History | None = None
         self._drawn: tuple | None = None
+        # For each visible tile what is drawn: the image, its columns and rows, and its fields in the event.
+        self._tiles: list[tuple[Image.Image | None, int, int, dict]] = []
 
     def contents(self) -> Iterable[Widget]:
         """A headline and the tiles."""
         yield Static(id="samples-head")
         with VerticalScroll(), ItemGrid(id="tiles", min_column_width=16):
             for _ in range(MAX_TILES):
-                yield Static(classes="tile")
+                yield picture(self.settings.images, classes="tile")
 
-    def scrub(self, by: int) -> None:
+    def sideways(self, by: int) -> None:
         """Go to an earlier epoch (-1) or a later one (+1)."""
         self._epochs_back = max(0, self._epochs_back - by)
+        if self._history is not None:
+            self.show(self._history, "")
+
+    def vertical(self, key: str) -> None:
+        """Go to the image before or after; other keys scroll."""
+        if key not in ("up", "down"):
+            super().vertical(key)
+        elif self._tiles:
+            before, last = self._cursor, len(self._tiles) - 1
+            self._cursor = min(last, max(0, before + (1 if key == "down" else -1)))
+            for number in {before, self._cursor}:
+                self._draw_tile(number)
+            self.query(Picture)[self._cursor].scroll_visible(animate=False)
+
+    def opened(self) -> tuple[float, int] | None:
+        """The step of what is shown, and the image under the cursor; None where it is not known."""
+        events = self._history.events["samples"] if self._history else []
+        image = self._tiles[self._cursor][3].get("image") if events and self._tiles else None
+        return None if image is None else (events[-1 - self._epochs_back]["step"], image)
 
     def show(self, history: History, state: str) -> None:
         """Draw the tiles of the chosen epoch."""
+        self._history = history
         events = history.events["samples"]
         head = self.query_one("#samples-head", Static)
         if not events:
@@ -56,7 +80,9 @@ class SamplesTab(RunTab):
         chosen = [i for i, tile in enumerate(event["tiles"]) if (tile["pick"] == "worst") == self.settings.worst]
         key = (event["file"], self.settings.worst, self.size.width, self.size.height)
         headline = Content(self._headline(event, len(events), chosen))
-        head.update(headline + Content.from_markup("   [b]← →[/] epochs   [b]o[/] hardest/same"))
+        head.update(
+            headline + Content.from_markup("   [b]← →[/] epochs   [b]o[/] hardest/same   [b]↑ ↓ enter[/] image")
+        )
         if key == self._drawn:
             return
         self._drawn = key
@@ -73,7 +99,7 @@ class SamplesTab(RunTab):
         return "   ".join(words)
 
     def _draw(self, event: Event, chosen: list[int], history: History) -> None:
-        strip = open_image(history.run.samples / str(event["file"]))
+        strip = open_image(history.run.samples / event["file"])
         width, height = self.size.width - 2, max(1, self.size.height - 2)
         side = next((s for s in SIDES if (width // (s + 1)) * (height // (s // 2 + 2)) >= VISIBLE_TILES), SIDES[-1])
         grid = self.query_one("#tiles", ItemGrid)
@@ -81,20 +107,28 @@ class SamplesTab(RunTab):
         pixels = event["tile"]
         if strip is not None and strip.width != pixels * len(event["tiles"]):
             strip = None  # The event is of another strip.
-        for n, widget in enumerate(grid.query(Static)):
-            widget.display = n < len(chosen)
-            if n >= len(chosen):
-                continue
-            tile = event["tiles"][chosen[n]]
-            if strip is None:
-                widget.update(Text("image missing"))
-                continue
-            left = chosen[n] * pixels
-            image = strip.crop((left, 0, left + pixels, strip.height))
+        self._tiles = []
+        for number in chosen:
+            image = None
+            if strip is not None:
+                image = strip.crop((number * pixels, 0, (number + 1) * pixels, strip.height))
             # A row is two pixels high; a wide image has fewer of them, a tall one is narrower.
-            ratio = strip.height / pixels
+            ratio = strip.height / pixels if strip else 1.0
             rows, columns = max(1, round(side * min(1, ratio) / 2)), max(1, round(side / max(1, ratio)))
-            widget.update(Group(half_blocks(image, columns, rows), _caption(tile, self.app.theme_variables)))
+            self._tiles.append((image, columns, rows, event["tiles"][number]))
+        self._tiles = self._tiles[:MAX_TILES]
+        self._cursor = min(self._cursor, max(0, len(self._tiles) - 1))
+        for number, widget in enumerate(grid.query(Picture)):
+            widget.display = number < len(self._tiles)
+            if widget.display:
+                self._draw_tile(number)
+
+    def _draw_tile(self, number: int) -> None:
+        image, columns, rows, tile = self._tiles[number]
+        caption = _caption(tile, self.app.theme_variables)
+        if number == self._cursor:
+            caption.stylize("reverse")
+        self.query(Picture)[number].show(image, columns, rows, caption)
 
 
 def _caption(tile: dict, colors: dict[str, str]) -> Text:

@@ -104,7 +104,7 @@ class SystemTab(RunTab):
         if self._patterns:
             self.query_one(ChartGrid).turn(by, self._patterns, GRID)
 
-    def move_cursor(self, by: int) -> None:
+    def sideways(self, by: int) -> None:
         """Move the cursor by so many columns; the first time it appears at the end."""
         measured = self._history.system if self._history else []
         if not measured:
