@@ -26,6 +26,8 @@ PICTURES = {
         "colour-blind-light",
         ["g", "ctrl+u", *"loss,accuracy_*,gradient_norm,run_cpu", "enter"],
     ),
+    "tui-projection": ("quickstart", "textual-dark", ["8", "down", "down"]),
+    "tui-image": ("quickstart", "colour-blind-dark", ["8", "down", "down", "enter"]),
     "tui-system": ("quickstart", "textual-dark", ["5"]),
     "tui-filter": (None, "textual-dark", ["slash", *"rot>80 -state:failed"]),
     "tui-compare": (None, "colour-blind-dark", ["down", "space", "space", "c", *["left"] * 20]),
@@ -42,7 +44,7 @@ async def draw(runs_dir: Path, target: Path) -> None:
             await pilot.pause(2 * WAIT)
             for key in keys:
                 await pilot.press(key)
-                await pilot.pause(WAIT if key in ("c", "enter", "5", "a", "g") else 0.05)
+                await pilot.pause(WAIT if key in ("c", "enter", "5", "8", "a", "g") else 0.05)
             await pilot.pause(WAIT)
             picture = app.export_screenshot(title="rotnet-tui")
         # A page with it loads nothing from elsewhere.
