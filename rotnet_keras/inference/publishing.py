@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import tempfile
 import zipfile
@@ -10,11 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rotnet_keras.errors import DataError, RecipeError, RunError
-from rotnet_keras.files import has_file
+from rotnet_keras.files import has_file, read_file
 from rotnet_keras.host import python_command
 from rotnet_keras.reports.model_card import FIGURES, Published, write_card
+from rotnet_keras.reports.report import MAX_FIGURE_BYTES
 from rotnet_keras.runs.exports.backbone_file import maker_of, read_backbone
-from rotnet_keras.runs.exports.classifier_card import card_path
+from rotnet_keras.runs.exports.classifier_card import MAX_CARD_BYTES, card_path
 from rotnet_keras.runs.exports.model_files import is_checked
 from rotnet_keras.runs.folder import RunFolder
 
@@ -146,7 +148,7 @@ def push(folder: Path, repository: str, private: bool) -> str:
         reason = " ".join(str(error).split())[:MOST_CHARACTERS] or type(error).__name__
         raise RunError(
             f"{repository} cannot be pushed: {reason}. {folder} is complete; when the cause is removed, push it with: "
-            f"hf upload {repository} {folder}"
+            f"hf upload {repository} {shlex.quote(str(folder))}"
         ) from None
     return str(address)
 
@@ -169,9 +171,13 @@ def _check(folder: Path, model: Published) -> int:
             timeout=CHECK_SECONDS,
             check=False,
         )
+    except subprocess.TimeoutExpired:
+        raise DataError(f"{model.file}: takes more than {CHECK_SECONDS} s to load") from None
+    try:
         same, weights = json.loads(result.stdout.splitlines()[-1])
-    except (subprocess.TimeoutExpired, ValueError, IndexError):
-        raise DataError(f"{model.file}: cannot be loaded as Keras loads it from the hub") from None
+    except (ValueError, IndexError):
+        reason = (result.stderr.strip().splitlines() or ["no reason is known"])[-1][:MOST_CHARACTERS]
+        raise DataError(f"{model.file}: cannot be loaded as Keras loads it from the hub: {reason}") from None
     if not same:
         raise DataError(f"{model.file}: loaded from the folder it computes something else than the file")
     return int(weights)
@@ -179,11 +185,12 @@ def _check(folder: Path, model: Published) -> int:
 
 def _copy_from_run(folder: Path, model: Published) -> list[str]:
     """Copy the card of a classifier, and the figures of a run that show no images; return the names of the figures."""
-    if has_file(card_path(model.file)):
-        (folder / "classifier.json").write_bytes(card_path(model.file).read_bytes())
-    found = [name for name in FIGURES if model.maker and has_file(model.maker.figures / name)]
+    if model.role == "classifier" and has_file(card_path(model.file)):
+        (folder / "classifier.json").write_bytes(read_file(card_path(model.file), MAX_CARD_BYTES))
+    figures = model.maker.figures if model.maker else None
+    found = [name for name in FIGURES if figures and has_file(figures / name)]
     for name in found:
-        assert model.maker
+        assert figures
         (folder / "figures").mkdir(exist_ok=True)
-        (folder / "figures" / name).write_bytes((model.maker.figures / name).read_bytes())
+        (folder / "figures" / name).write_bytes(read_file(figures / name, MAX_FIGURE_BYTES))
     return found

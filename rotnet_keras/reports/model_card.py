@@ -1,5 +1,6 @@
 """The card of a model on Hugging Face's hub: README.md, with the front matter that the hub reads."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ model = keras.saving.load_model("{place}"){hint}
 images = np.zeros((8, {height}, {width}, {channels}))  # yours
 {use}"""
 FEATURES = """\
-features = keras.Model(model.input, model.get_layer("{tap}").output)
+features = keras.Model(model.input, model.get_layer({tap}).output)
 print(features.predict(images).shape)"""
 OUTPUTS = "print(model.predict(images).shape)  # {what}"
 
@@ -71,7 +72,8 @@ class Published:
         """The example of the card: it loads the model and computes something with it."""
         height, width, channels = self.described.shape
         use = {
-            "backbone": FEATURES.format(tap=default_tap(self.file, self.described.layers)),
+            # A layer of a file of others may have any name.
+            "backbone": FEATURES.format(tap=json.dumps(default_tap(self.file, self.described.layers))),
             "rotnet": OUTPUTS.format(what="the probabilities of the rotations"),
             "classifier": OUTPUTS.format(what="the probabilities of the classes"),
         }.get(self.role, OUTPUTS.format(what="its outputs"))

@@ -1,7 +1,9 @@
 """Models laid out as Hugging Face's hub expects them: Keras alone loads them, and the card says where they are from."""
 
+import json
 import re
 import shutil
+import zipfile
 from importlib.util import find_spec
 
 import numpy as np
@@ -9,6 +11,8 @@ import pytest
 import yaml
 from support.command_line import invoke, run_python
 from support.whole_runs import events_of
+
+from rotnet_keras.runs.zoo import list_pretrained
 
 needs_hub = pytest.mark.skipif(not find_spec("huggingface_hub"), reason="needs rotnet-keras[hub]")
 # Keras without this package, in the folder of the model: the code of the card, and outputs for two images.
@@ -102,6 +106,26 @@ def test_a_pushed_model_loads_by_its_address(tmp_path, monkeypatch):
     refused = invoke(*words, "again", cwd=tmp_path)
     assert refused.returncode == 1 and "401 Unauthorized" in refused.stderr
     assert "hf upload me/photos again" in refused.stderr and (tmp_path / "again" / "README.md").is_file()
+
+
+@pytest.mark.long
+def test_a_name_of_a_layer_is_no_code(tmp_path):
+    """The code of the card is executed before it is published. Keras allows no slash in a name."""
+    source, target = list_pretrained()["compact4_cifar10"].backbone, tmp_path / "backbone.keras"
+    executed = tmp_path / "executed"
+    name = f'" + str(open(chr(47).join({list(executed.parts[1:])}), "w")) + "'.replace("join(", "join([''] + ")
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for member in old.namelist():
+            content = old.read(member).decode("latin-1")
+            if member == "config.json":
+                for number in range(1, 5):
+                    content = content.replace(f'"conv{number}"', json.dumps(f"conv{number}{name}"))
+            new.writestr(member, content.encode("latin-1"))
+    result = invoke("publish", target, "--to", "model", "--license", "mit", cwd=tmp_path)
+    assert not executed.exists()
+    # TensorFlow cannot compute with such names: the model is refused, as it would not work for others.
+    assert result.returncode == 3 and "cannot be loaded as Keras loads it from the hub: " in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["backbone.keras"]
 
 
 @pytest.mark.parametrize(
