@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rotnet_keras.inference.corrections import Correction
-    from rotnet_keras.inference.orientation import OrientationModel
+    from rotnet_keras.inference.orientation import OrientationModel, Predictions
     from rotnet_keras.runs.folder import RunFolder
 
-MODEL_HELP = "A finished pretraining run, a pretrained model, or a rotnet.keras file."
+MODEL_HELP = "A finished run that learned rotations, a pretrained model, or a rotnet.keras file."
 # The pretrained model for photos.
 PHOTOS = "compact5_photos"
 
@@ -240,6 +240,12 @@ def measure_upright(
     multiple=True,
     help="Images known to be unusual; shows how well the scores separate them. May be given several times.",
 )
+@option(
+    "--score",
+    metavar="SCORE",
+    type=click.Choice(["rotations", "classes", "both"]),
+    help="What the score comes from; both by default, where the model learned classes and rotations together.",
+)
 @option("--top", metavar="N", type=click.IntRange(min=1), default=20, help="How many of the most unusual to list.")
 @csv_option
 @runs_dir_option
@@ -248,6 +254,7 @@ def anomalies(
     model: str,
     images: tuple[Path, ...],
     against: tuple[Path, ...],
+    score: str | None,
     top: int,
     csv: Path | None,
     runs_dir: Path,
@@ -255,7 +262,9 @@ def anomalies(
 ) -> None:
     """Rank images by how unusual they are.
 
-    The score of an image is high where the model fails to predict its rotations: it is unlike the training images.
+    The score of an image is high where the model fails to predict its rotations: it is unlike the training images. A
+    run that learned classes beside rotations ([auxiliary]) adds how unsure it is of the class; --score classes is one
+    minus the highest probability of a class.
     """
     require_parent_folder(csv)
     source = find_model(model, runs_dir)
@@ -266,10 +275,13 @@ def anomalies(
     files = [file for file in listed if file.resolve() not in known_unusual]
     if len(files) < len(listed):
         warn(f"{len(listed) - len(files):,} of IMAGES are also in --against and count as unusual")
-    from rotnet_keras.inference.orientation import anomaly_score, load_orientation_model, predict
+    from rotnet_keras.inference.orientation import load_orientation_model, predict
 
-    predictions = predict(load_orientation_model(source), [*files, *unusual], show_progress)
-    scores = anomaly_score(predictions.log_probabilities)
+    network = load_orientation_model(source)
+    if network.classifier is None and score in ("classes", "both"):
+        raise DataError(f"--score {score}: {model} learned no classes; name a run of a recipe with [auxiliary]")
+    predictions = predict(network, [*files, *unusual], show_progress)
+    scores = _anomaly_scores(predictions, score or ("rotations" if network.classifier is None else "both"))
     known = set(unusual)
     rows = sorted(zip(scores.tolist(), map(str, predictions.files), strict=True), reverse=True)
     auroc = _auroc(scores, [file in known for file in predictions.files]) if unusual else None
@@ -331,6 +343,18 @@ def _rotate_file(correction: "Correction", write: str) -> str:
     except (UnreadableImage, OSError) as error:
         return str(error)
     return ""
+
+
+def _anomaly_scores(predictions: "Predictions", score: str) -> "np.ndarray":
+    """The scores (N,) of images, the higher the more unusual, from their rotations, their classes or both."""
+    from rotnet_keras.inference.orientation import anomaly_score, joint_anomaly_score
+
+    classes = predictions.class_probabilities
+    if score == "rotations" or classes is None:
+        return anomaly_score(predictions.log_probabilities)
+    if score == "classes":
+        return 1 - classes.max(axis=1)
+    return joint_anomaly_score(predictions.log_probabilities, classes)
 
 
 def _auroc(scores: "np.ndarray", unusual: list[bool]) -> float:

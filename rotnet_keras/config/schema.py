@@ -150,9 +150,9 @@ class Auxiliary(Section):
     weight: PositiveFloat = Field(1.0, description="Weight of the rotation loss, added to the classification loss.")
     batch: int | None = Field(
         None,
-        ge=1,
-        description="Images per step for the rotation loss, from all training images; as many as labelled ones by "
-        "default.",
+        ge=0,
+        description="Images per step for the rotation loss alone, from all training images; as many as labelled ones "
+        "by default, 0 where all images have labels.",
     )
     angles: list[int] = Field(
         [0, 90, 180, 270], min_length=2, description="Angles to tell apart: distinct multiples of 90 degrees."
@@ -163,6 +163,10 @@ class Auxiliary(Section):
         if len(set(self.angles)) != len(self.angles) or not set(self.angles) <= {0, 90, 180, 270}:
             raise ValueError(f"angles: expected distinct multiples of 90 from 0 to 270, got {self.angles}")
         return self
+
+    def unlabelled(self, labelled: int) -> int:
+        """Return the images per step whose labels are not used, beside these labelled ones."""
+        return labelled if self.batch is None else self.batch
 
 
 class Joint(Section):

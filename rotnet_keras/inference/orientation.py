@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from rotnet_keras.config.loading import load_recipe
-from rotnet_keras.config.schema import PretrainRecipe
+from rotnet_keras.config.schema import ClassifyRecipe, PretrainRecipe, Recipe
 from rotnet_keras.data.batches import center_crop
 from rotnet_keras.data.datasets import load
 from rotnet_keras.data.stores import known_places
@@ -42,11 +42,14 @@ class OrientationModel:
         model: Keras model from (N, T, U, C) pixels to (N, K) probabilities.
         angles: the K angles that it knows, in degrees, counter-clockwise.
         loader: reads image files as (H, W, C).
+        classifier: of the same run, where it learned classes and rotations together: Keras model from (N, H, W, C)
+            pixels to the probabilities (N, C) of C classes.
     """
 
     model: keras.Model
     angles: tuple[int, ...]
     loader: ImageLoader
+    classifier: keras.Model | None = None
 
     def log_probabilities(self, images: np.ndarray) -> np.ndarray:
         """Rotate images by every angle and predict the angle of each copy.
@@ -70,8 +73,8 @@ def load_orientation_model(source: RunFolder | Path) -> OrientationModel:
     """Load the rotation model of a pretraining run or of a file.
 
     Args:
-        source: the folder of a finished pretraining run, or a `rotnet.keras` file that predicts 0, 90, 180 and 270
-            degrees, or 0 and 180.
+        source: the folder of a finished run that learned rotations, alone or beside classes (`[auxiliary]`), or a
+            `rotnet.keras` file that predicts 0, 90, 180 and 270 degrees, or 0 and 180.
 
     Raises:
         DataError: there is no such model, or the file holds another kind of model.
@@ -90,12 +93,15 @@ def load_orientation_model(source: RunFolder | Path) -> OrientationModel:
             print(correction.file, correction.clockwise, correction.confidence)
         ```
     """
+    classifier = None
     if isinstance(source, RunFolder):
         recipe = load_recipe(str(source.recipe))
-        file = source.export / "rotnet.keras"
-        if not isinstance(recipe, PretrainRecipe) or not file.is_file():
+        file, known = source.export / "rotnet.keras", _angles(recipe)
+        if known is None or not file.is_file():
             raise DataError(f"{source.name} has no export/rotnet.keras: expected a finished pretraining run")
-        model, angles = load_backbone(file), tuple(recipe.rotation.angles)
+        model, angles = load_backbone(file), known
+        if isinstance(recipe, ClassifyRecipe) and (source.export / "classifier.keras").is_file():
+            classifier = load_backbone(source.export / "classifier.keras")
     else:
         recipe, model, angles = None, load_backbone(source), RIGHT_ANGLES
         if model.output_shape[1:] == (len(HALF_TURN),):
@@ -113,7 +119,16 @@ def load_orientation_model(source: RunFolder | Path) -> OrientationModel:
             f"{source}: the model takes images of {height} x {width} pixels, but its recipe gives "
             f"{given[0]} x {given[1]}"
         )
-    return OrientationModel(model, angles, loader)
+    return OrientationModel(model, angles, loader, classifier)
+
+
+def _angles(recipe: Recipe) -> tuple[int, ...] | None:
+    """Return the angles that the runs of a recipe learn to tell apart; None if they learn none."""
+    if isinstance(recipe, PretrainRecipe):
+        return tuple(recipe.rotation.angles)
+    if isinstance(recipe, ClassifyRecipe) and recipe.auxiliary:
+        return tuple(recipe.auxiliary.angles)
+    return None
 
 
 def anomaly_score(log_probabilities: np.ndarray) -> np.ndarray:
@@ -129,6 +144,24 @@ def anomaly_score(log_probabilities: np.ndarray) -> np.ndarray:
         (N,) in nats; 0 for an image of which every rotation is recognised with certainty.
     """
     return -np.einsum("nii->ni", log_probabilities).mean(axis=1)
+
+
+def joint_anomaly_score(log_probabilities: np.ndarray, class_probabilities: np.ndarray) -> np.ndarray:
+    """The anomaly score of rotations and classes together, of a model that learned both (Hendrycks et al., 2019).
+
+    It is the `anomaly_score` minus the divergence KL(uniform || p) of the class probabilities p, which is large where
+    the classifier is sure.
+
+    Args:
+        log_probabilities: (N, K, K), from `OrientationModel.log_probabilities` or `predict`.
+        class_probabilities: (N, C), from `predict`.
+
+    Returns:
+        (N,) in nats, of either sign; high for unusual images.
+    """
+    logarithms = np.log(np.maximum(class_probabilities.astype(np.float64), SMALLEST_PROBABILITY))
+    divergence = -np.log(class_probabilities.shape[1]) - logarithms.mean(axis=1)
+    return anomaly_score(log_probabilities) - divergence
 
 
 def orientation_probabilities(log_probabilities: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -170,14 +203,14 @@ def calibrate_temperature(run: RunFolder, model: OrientationModel) -> float:
     """The temperature that fits the validation images of a run.
 
     Args:
-        run: a pretraining run.
+        run: a run that learned rotations.
         model: its model.
 
     Raises:
         DataError: the run's data are gone, or the run had no validation images, or too few.
     """
     recipe = load_recipe(str(run.recipe))
-    assert isinstance(recipe, PretrainRecipe)
+    assert isinstance(recipe, PretrainRecipe | ClassifyRecipe)
     validation = load(recipe.data, kept=known_places(run.facts()), values=known_range(run.facts())).validation
     if validation is None:
         raise DataError(f"{run.name} has no validation images to calibrate with")
@@ -194,11 +227,13 @@ class Predictions:
         files: the N files that could be read.
         log_probabilities: (N, K, K), see `OrientationModel.log_probabilities`.
         unreadable: the files that could not be read, each with the reason.
+        class_probabilities: (N, C), of a model that learned classes too; else None.
     """
 
     files: list[Path]
     log_probabilities: np.ndarray
     unreadable: list[tuple[Path, str]]
+    class_probabilities: np.ndarray | None = None
 
 
 def predict(
@@ -222,6 +257,7 @@ def predict(
     readable: list[Path] = []
     unreadable: list[tuple[Path, str]] = []
     parts = [np.zeros((0, count, count))]
+    classes: list[np.ndarray] = []
     for batch in load_batches(model.loader, files, progress):
         readable += batch.files
         unreadable += batch.unreadable
@@ -229,5 +265,8 @@ def predict(
             rotated = [
                 np.rot90(image, quarters.get(file, 0)) for file, image in zip(batch.files, batch.images, strict=True)
             ]
-            parts.append(model.log_probabilities(np.stack(rotated)))
-    return Predictions(readable, np.concatenate(parts), unreadable)
+            images = np.stack(rotated)
+            parts.append(model.log_probabilities(images))
+            if model.classifier is not None:
+                classes.append(np.asarray(model.classifier(images, training=False)))
+    return Predictions(readable, np.concatenate(parts), unreadable, np.concatenate(classes) if classes else None)

@@ -125,7 +125,7 @@ def _time_training(
     model.accumulation_parts = recipe.train.accumulate
     batch, count = recipe.train.batch, len(dataset.train)
     if isinstance(recipe, ClassifyRecipe) and recipe.auxiliary:
-        batch += recipe.auxiliary.batch or batch
+        batch += recipe.auxiliary.unlabelled(batch)
     batches = training_batches(
         dataset.train, recipe.augment, batch=batch, seed=0, first=0, last=10_000, labelled=labelled
     )

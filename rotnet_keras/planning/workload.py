@@ -135,7 +135,7 @@ def workload(recipe: RunRecipe | TransferRecipe, dataset: Any, spec: Backbone | 
     else:
         model = build_classifier(recipe, dataset, _backbone(recipe, dataset, spec))
         if recipe.auxiliary:
-            read += recipe.auxiliary.batch or read
+            read += recipe.auxiliary.unlabelled(read)
             inputs = read * len(recipe.auxiliary.angles)
         if recipe.joint:
             inputs = read * len(recipe.joint.angles)

@@ -123,7 +123,7 @@ class FinetuneTrainer(ClassifierTrainer):
         inputs_per_step = recipe.train.batch
         self.auxiliary = auxiliary = recipe.auxiliary if isinstance(recipe, ClassifyRecipe) else None
         if auxiliary:
-            unlabelled = auxiliary.batch or recipe.train.batch
+            unlabelled = auxiliary.unlabelled(recipe.train.batch)
             inputs_per_step = (recipe.train.batch + unlabelled) * len(auxiliary.angles)
         if isinstance(recipe, ClassifyRecipe) and recipe.joint:
             inputs_per_step *= len(recipe.joint.angles)
@@ -145,11 +145,11 @@ class FinetuneTrainer(ClassifierTrainer):
             )
 
         labelled = augmented(self.labelled, recipe.train.batch, recipe.seed)
-        if not self.auxiliary:
+        if not self.auxiliary or not self.auxiliary.unlabelled(recipe.train.batch):
             return labelled
         without_labels = replace(self.dataset.train, labels=np.full(len(self.dataset.train), UNLABELLED))
         unlabelled = augmented(
-            without_labels, self.auxiliary.batch or recipe.train.batch, recipe.seed + UNLABELLED_SEED_OFFSET
+            without_labels, self.auxiliary.unlabelled(recipe.train.batch), recipe.seed + UNLABELLED_SEED_OFFSET
         )
         both = tf.data.Dataset.zip(labelled, unlabelled)
         return both.map(lambda *pair: tuple(tf.concat(values, axis=0) for values in zip(*pair, strict=True)))
@@ -163,6 +163,11 @@ class FinetuneTrainer(ClassifierTrainer):
         folder = self.session.folder
         save_model(with_stock_layers(self.evaluation_model.backbone), folder.backbone)
         self.save_classifier(folder.export / "classifier.keras")
+        if isinstance(self.evaluation_model, SemiSupervised):
+            rotation_head = self.evaluation_model.rotation_head
+            save_model(
+                with_softmax(self.evaluation_model.backbone, rotation_head, "rotnet"), folder.export / "rotnet.keras"
+            )
         folder.figures.mkdir(exist_ok=True)
         draw_filters(first_kernels(self.evaluation_model.backbone), folder.figures / "filters.png")
         self.test("accuracy on test")

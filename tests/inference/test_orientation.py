@@ -23,6 +23,7 @@ from rotnet_keras.inference.orientation import (
     Predictions,
     anomaly_score,
     fit_temperature,
+    joint_anomaly_score,
     load_orientation_model,
     orientation_probabilities,
     predict,
@@ -64,6 +65,13 @@ def test_an_image_of_unrecognised_rotations_is_an_anomaly():
     sure, unsure = np.full((4, 4), 1e-6), np.full((4, 4), 0.25)
     np.fill_diagonal(sure, 1 - 3e-6)
     assert anomaly_score(np.log([sure, unsure])) == pytest.approx([0, np.log(4)], abs=1e-5)
+
+
+def test_an_image_of_no_class_is_an_anomaly_whose_rotations_are_recognised():
+    rotations = np.log([np.full((4, 4), 0.25)] * 2)
+    uniform, sure = joint_anomaly_score(rotations, np.array([[0.5, 0.5], [0.8, 0.2]]))
+    assert uniform == pytest.approx(np.log(4))
+    assert uniform - sure == pytest.approx(0.5 * np.log(0.5 / 0.8) + 0.5 * np.log(0.5 / 0.2))
 
 
 def test_the_angle_of_rotated_images_is_predicted(finished, pictures):

@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.command_line import invoke
+from support.tiny import upright_images
 from support.whole_runs import events_of, run_of, start
 
 from rotnet_keras.config.probes import Labels
@@ -102,7 +104,7 @@ def test_fine_tuning_changes_all_backbone_layers_and_a_probe_none(finished, reci
     head = f'[pretrained]\nrun = "{pretraining.path}"\nlearning_rate = 1e-5\n[head]\nname = "mlp"\ntap = "conv1"\n'
     recipe.write_text(recipe.read_text() + head + "[auxiliary]\n")
     # In float16 the optimizer is inside another one, and has to get the rate all the same.
-    result, run = start(recipe, "train.precision=mixed_float16")
+    result, run = start(recipe, "train.precision=mixed_float16", "auxiliary.batch=0")
     assert result.returncode == 0, run.log.read_text()
     before, after = weights_of(pretraining.backbone), weights_of(run.backbone)
     assert {name.split("_")[0] for name in after} == {"block1"} and after.keys() < before.keys()
@@ -115,6 +117,21 @@ def test_fine_tuning_changes_all_backbone_layers_and_a_probe_none(finished, reci
     shared = frozen.keys() & before.keys()
     assert any("moving_mean" in name for name in shared)
     assert all((before[name] == frozen[name]).all() for name in shared)
+    # Its images alone are rotated; both heads are exported, and tell what is unusual.
+    assert run.facts()["inputs_per_step"] == 64
+    (recipe.parent / "images").mkdir()
+    for number, pixels in enumerate(upright_images(3, seed=7)[0]):
+        Image.fromarray(pixels).save(recipe.parent / "images" / f"{number}.png")
+    scores = {}
+    for score in ("rotations", "classes", "both"):
+        result = invoke("anomalies", run.path, recipe.parent / "images", "--score", score, "--json")
+        scores[score] = {each["file"]: each["score"] for each in json.loads(result.stdout)["pictures"]}
+    assert len(scores["both"]) == 3 and all(0 <= score < 1 for score in scores["classes"].values())
+    assert all(scores["both"][file] < score for file, score in scores["rotations"].items())
+    by_default = json.loads(invoke("anomalies", run.path, recipe.parent / "images", "--json").stdout)["pictures"]
+    assert {each["file"]: each["score"] for each in by_default} == scores["both"]
+    refused = invoke("anomalies", pretraining.path, recipe.parent / "images", "--score", "both")
+    assert refused.returncode != 0 and "learned no classes" in refused.stderr
 
 
 @pytest.mark.long
