@@ -40,10 +40,19 @@ EXPORT_SUFFIXES = {"savedmodel": ".savedmodel", "onnx": ".onnx", "litert": ".tfl
 @width_option
 @size_option(224)
 @option(
+    "--stem",
+    metavar="STEM",
+    type=click.Choice(["standard", "small"]),
+    default="standard",
+    help="First layers of alexnet and the resnets: standard, or small for images of 32 to 64 pixels.",
+)
+@option(
     "--channels", metavar="N", type=click.IntRange(1, 1024), default=3, help="Channels of the images, 3 for colour."
 )
 @json_option
-def backbones(name: str | None, blocks: int | None, width: float, size: int, channels: int, as_json: bool) -> None:
+def backbones(
+    name: str | None, blocks: int | None, width: float, size: int, stem: str, channels: int, as_json: bool
+) -> None:
     """List the backbones, or the layers of one.
 
     Of one backbone it shows the taps (layers whose features can be read) with their shapes, the number of parameters
@@ -58,7 +67,7 @@ def backbones(name: str | None, blocks: int | None, width: float, size: int, cha
         else:
             echo_table(["backbone", "taps", "blocks", "width", "what"], [list(row.values()) for row in rows])
         return
-    spec = backbone_spec(name, blocks, width, size)
+    spec = backbone_spec(name, blocks, width, size, stem)
     from rotnet_keras.models.flops import backbone_summary
 
     found = backbone_summary(spec, (size, size, channels))

@@ -234,7 +234,7 @@ def find_model(name: str, runs_dir: Path) -> "Path | RunFolder":
     return Path(name)
 
 
-def backbone_spec(name: str, blocks: int | None, width: float, size: int) -> "Backbone":
+def backbone_spec(name: str, blocks: int | None, width: float, size: int, stem: str = "standard") -> "Backbone":
     """The backbone of these options, as a recipe describes it.
 
     Raises:
@@ -250,10 +250,10 @@ def backbone_spec(name: str, blocks: int | None, width: float, size: int) -> "Ba
     if name not in ARCHITECTURES:
         hint = did_you_mean(name, ARCHITECTURES)
         raise RecipeError(f"no backbone is called {name!r}{hint}; rotnet-keras backbones lists them")
-    if size < ARCHITECTURES[name].min_side:
-        raise RecipeError(f"--size: {name} needs images of at least {ARCHITECTURES[name].min_side} pixels, got {size}")
+    if size < (smallest := ARCHITECTURES[name].smallest(stem)):
+        raise RecipeError(f"--size: {name} needs images of at least {smallest} pixels, got {size}")
     try:
-        return Backbone.model_validate({"name": name, "blocks": blocks, "width": width})
+        return Backbone.model_validate({"name": name, "blocks": blocks, "width": width, "stem": stem})
     except ValidationError as error:
         raise RecipeError("; ".join(e["msg"] for e in error.errors())) from None
 

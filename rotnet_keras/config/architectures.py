@@ -56,6 +56,7 @@ class Architecture:
         extra_layers: names of further layers whose features can be read.
         has_width: whether its numbers of channels can be multiplied by the recipe's `width`.
         min_side: side of the smallest images that it takes, in pixels.
+        small_side: the same with the stem for small images; None if it has none.
     """
 
     about: str
@@ -64,6 +65,11 @@ class Architecture:
     extra_layers: tuple[str, ...] = ()
     has_width: bool = True
     min_side: int = 32
+    small_side: int | None = None
+
+    def smallest(self, stem: str) -> int:
+        """Return the side of the smallest images that it takes with a stem of `Backbone.stem`, in pixels."""
+        return self.small_side if stem == "small" and self.small_side else self.min_side
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -74,9 +80,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         "the paper's net for ImageNet and Places205",
         extra_layers=("pool1", "pool2", "pool5", "fc6", "fc7"),
         min_side=63,
+        small_side=29,
     ),
-    "resnet50": Architecture("ResNet-50 as in later work (v1.5)"),
-    "resnet50v2": Architecture("ResNet-50 with normalisation before each convolution", extra_layers=("post_relu",)),
+    "resnet50": Architecture("ResNet-50 as in later work (v1.5)", small_side=8),
+    "resnet50v2": Architecture(
+        "ResNet-50 with normalisation before each convolution", extra_layers=("post_relu",), small_side=8
+    ),
     **{name: Architecture("of keras.applications", has_width=name.startswith("MobileNet")) for name in APPLICATIONS},
 }
 

@@ -175,6 +175,11 @@ class Backbone(Section):
         description="Number of blocks: of 'nin' and 'compact' 4 by default, of 'airbench' 3; not for the others.",
     )
     width: float = Field(1.0, gt=0, le=16, description="Factor that every number of channels is multiplied by.")
+    stem: Literal["standard", "small"] = Field(
+        "standard",
+        description="First layers of 'alexnet', 'resnet50' and 'resnet50v2': for images of 224 pixels, or small ones "
+        "for images of 32 to 64, with smaller kernels and strides and without the residual nets' first pool.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -191,6 +196,8 @@ class Backbone(Section):
             raise ValueError(f"blocks: {self.name!r} has a fixed number of blocks; leave blocks out")
         if self.width != 1 and not architecture.has_width:
             raise ValueError(f"width: {self.name!r} has a fixed width; leave width out")
+        if self.stem == "small" and architecture.small_side is None:
+            raise ValueError(f"stem: {self.name!r} has no other one; leave stem out")
         return self
 
     def taps(self) -> list[str]:

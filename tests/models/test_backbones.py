@@ -68,6 +68,23 @@ def test_resnets_have_the_known_shapes_and_parameters(name, parameters, further)
     assert trainable_parameters(model) == parameters
 
 
+@pytest.mark.parametrize(
+    ("name", "smallest", "sides"),
+    [
+        ("alexnet", 29, {"conv1": 32, "conv2": 15, "conv3": 7, "conv5": 7, "pool5": 3}),
+        ("resnet50", 8, {"conv1": 64, "conv2": 64, "conv3": 32, "conv4": 16, "conv5": 8}),
+        ("resnet50v2", 8, {"conv1": 64, "conv2": 64, "conv3": 32, "conv4": 16, "conv5": 8}),
+    ],
+)
+def test_a_small_stem_keeps_the_maps_of_small_images(name, smallest, sides):
+    spec = Backbone(name=name, width=0.03125, stem="small")
+    model = build_backbone(spec, (64, 64, 3), [0] * 3, [1] * 3)
+    assert {tap: model.get_layer(tap).output.shape[1] for tap in sides} == sides
+    build_backbone(spec, (smallest, smallest, 3), [0] * 3, [1] * 3)
+    with pytest.raises(DataError, match=f"{name} needs images of at least {smallest} pixels a side"):
+        build_backbone(spec, (smallest - 1, smallest - 1, 3), [0] * 3, [1] * 3)
+
+
 def test_a_bottleneck_starts_as_its_shortcut():
     model = backbone("resnet50", (32, 32, 3), width=0.0625)
     names = ["stage2_unit1_relu3", "stage2_unit2_relu3", "conv2"]
@@ -132,6 +149,8 @@ def test_backbones_are_listed_and_built_on_the_command_line():
     for arguments, complaint in (
         (["nim"], "did you mean 'nin'"),
         (["alexnet", "--size", "32"], "alexnet needs images of at least 63 pixels"),
+        (["alexnet", "--size", "28", "--stem", "small"], "alexnet needs images of at least 29 pixels"),
+        (["nin", "--stem", "small"], "leave stem out"),
         (["alexnet", "--blocks", "3"], "leave blocks out"),
         (["VGG16", "--width", "2"], "leave width out"),
     ):

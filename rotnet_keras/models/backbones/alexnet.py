@@ -14,6 +14,7 @@ def alexnet(
     width: float = 1.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    stem: str = "standard",
 ) -> keras.Model:
     """AlexNet with batch normalisation; without groups, dropout and local normalisation (released code, `AlexNet.py`).
 
@@ -21,15 +22,19 @@ def alexnet(
         input_shape: (H, W, C) of raw pixels in [0, 255]; (224, 224, 3) in the paper, at least 63 pixels a side.
         width: multiplies every number of channels and units.
         mean, std: of the pixels, for each channel; 127.5 by default.
+        stem: "small" gives the first layer kernels of 5 pixels and a stride of 2 instead of 11 and 4, for images of 64
+            pixels, at least 29.
 
     Returns:
         A model whose output is `fc7` (4096). For 224 x 224 inputs the taps are `conv1` (55, 55, 64), `conv2`
         (27, 27, 192), `conv3` (13, 13, 384), `conv4` and `conv5` (13, 13, 256), all before pooling. The other layers
         to read are `pool1` (27, 27, 64), `pool2` (13, 13, 192), `pool5` (6, 6, 256) and `fc6` (4096).
+        With the small stem and 64 x 64 inputs the maps have sides of 32, 15, 7, 7 and 7, and `pool5` has 3.
     """
     inputs, x = pixels(input_shape, mean, std)
     x = layers.ZeroPadding2D(2, name="block1_pad")(x)
-    specs = [(11, 64, 4, "valid"), (5, 192, 1, "same"), (3, 384, 1, "same"), (3, 256, 1, "same"), (3, 256, 1, "same")]
+    first = (5, 64, 2, "valid") if stem == "small" else (11, 64, 4, "valid")
+    specs = [first, (5, 192, 1, "same"), (3, 384, 1, "same"), (3, 256, 1, "same"), (3, 256, 1, "same")]
     for block, (kernel, channels, strides, padding) in enumerate(specs, 1):
         x = layers.Conv2D(
             max(1, round(width * channels)),

@@ -42,7 +42,8 @@ def backbone(name: str, input_shape: Sequence[int] = (32, 32, 3), **options: obj
             `keras.applications`.
         input_shape: (H, W, C) of raw pixels in [0, 255].
         **options: of the builder. `width` multiplies all numbers of channels; `mean` and `std` are those of the pixels,
-            for each channel, 127.5 by default; `blocks` is the number of blocks of "nin", "compact" and "airbench".
+            for each channel, 127.5 by default; `blocks` is the number of blocks of "nin", "compact" and "airbench";
+            `stem` of "alexnet", "resnet50" and "resnet50v2" is "standard", or "small" for images of 32 to 64 pixels.
 
     Returns:
         A functional `keras.Model` from pixels (N, H, W, C) to the last block's feature map, or to `fc7` of AlexNet. It
@@ -81,14 +82,15 @@ def build_backbone(
     Raises:
         DataError: the images are too small for the backbone.
     """
-    smallest = ARCHITECTURES[spec.name].min_side
+    smallest = ARCHITECTURES[spec.name].smallest(spec.stem)
     if min(shape[:2]) < smallest:
         sides = " x ".join(map(str, shape[:2]))
         raise DataError(
             f"{spec.name} needs images of at least {smallest} pixels a side, these have {sides}: set data.size"
         )
-    blocks = {} if spec.blocks is None else {"blocks": spec.blocks}
-    built = backbone(spec.name, shape, width=spec.width, mean=mean, std=std, **blocks)
+    options: dict[str, object] = {} if spec.blocks is None else {"blocks": spec.blocks}
+    options |= {} if spec.stem == "standard" else {"stem": spec.stem}
+    built = backbone(spec.name, shape, width=spec.width, mean=mean, std=std, **options)
     return built if values is None else with_input_name(built, VALUES)
 
 

@@ -18,6 +18,7 @@ def resnet50(
     width: float = 1.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    stem: str = "standard",
 ) -> keras.Model:
     """ResNet-50 v1.5: a stage has its stride in the 3 x 3 convolution of its first bottleneck, not in the 1 x 1.
 
@@ -27,6 +28,8 @@ def resnet50(
         input_shape: (H, W, C) of raw pixels in [0, 255]; usually (224, 224, 3), at least 32 pixels a side.
         width: multiplies every number of channels.
         mean, std: of the pixels, for each channel; 127.5 by default.
+        stem: "small" begins with a 3 x 3 convolution without a stride and without a pool, for images of at least 8
+            pixels.
 
     Returns:
         A model whose output is the last stage's map. For 224 x 224 inputs the taps are `conv1` (112, 112, 64), before
@@ -34,9 +37,10 @@ def resnet50(
         `conv5` (7, 7, 2048). It has 23,508,032 trainable parameters with width 1.
     """
     inputs, x = pixels(input_shape, mean, std)
-    x = _convolution(x, 7, _channels(64, width), 2, "stem_conv")
+    small = stem == "small"
+    x = _convolution(x, 3 if small else 7, _channels(64, width), 1 if small else 2, "stem_conv")
     x = bn_relu(x, "stem_bn", "conv1")
-    x = _pool(x)
+    x = x if small else _pool(x)
     for stage, (count, inner) in enumerate(STAGES, 2):
         for position in range(1, count + 1):
             name = f"stage{stage}_unit{position}"
@@ -63,6 +67,7 @@ def resnet50v2(
     width: float = 1.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    stem: str = "standard",
 ) -> keras.Model:
     """ResNet-50 v2: batch normalisation and ReLU before each convolution, nothing behind a sum.
 
@@ -72,6 +77,8 @@ def resnet50v2(
         input_shape: (H, W, C) of raw pixels in [0, 255]; usually (224, 224, 3), at least 32 pixels a side.
         width: multiplies every number of channels.
         mean, std: of the pixels, for each channel; 127.5 by default.
+        stem: "small" begins with a 3 x 3 convolution without a stride and without a pool, for images of at least 8
+            pixels.
 
     Returns:
         A model whose output is `post_relu` (7, 7, 2048) for 224 x 224 inputs, the last stage's map behind a last batch
@@ -79,8 +86,9 @@ def resnet50v2(
         itself, the others are the sums at the ends of the stages. It has 23,500,352 trainable parameters with width 1.
     """
     inputs, x = pixels(input_shape, mean, std)
-    x = _convolution(x, 7, _channels(64, width), 2, "conv1")
-    x = _pool(x)
+    small = stem == "small"
+    x = _convolution(x, 3 if small else 7, _channels(64, width), 1 if small else 2, "conv1")
+    x = x if small else _pool(x)
     for stage, (count, inner) in enumerate(STAGES, 2):
         for position in range(1, count + 1):
             name = f"stage{stage}_unit{position}"
