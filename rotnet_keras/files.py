@@ -12,7 +12,8 @@ import re
 import secrets
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +27,8 @@ LONG_KEY = re.compile(r"""(?<![\w"'-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[
 MAX_LIST_BYTES = 1 << 30
 # No JSON or TOML of ours has so many tables and lists in each other; much deeper ones exhaust Python's stack.
 MAX_DEPTH = 40
+# Files that are read at once where there are many, and those that a thread asks about in turn.
+READ_AT_ONCE, ASKED_IN_TURN = 16, 64
 # Only the owner may look into these folders.
 PRIVATE = 0o700
 
@@ -134,6 +137,28 @@ def _refuse_depth(value: Any) -> None:
         if not level:
             return
     raise ValueError("too deeply nested")
+
+
+def written_at(files: Sequence[Path]) -> list[float | OSError]:
+    """Return when each file, or a link of its name, was written, in seconds since the epoch, or why that is not known.
+
+    Several are asked for at once: a far disk takes long to answer.
+    """
+
+    def ask(some: Sequence[Path]) -> list[float | OSError]:
+        found: list[float | OSError] = []
+        for file in some:
+            try:
+                found.append(file.lstat().st_mtime)
+            except OSError as error:
+                found.append(error)
+        return found
+
+    parts = [files[start : start + ASKED_IN_TURN] for start in range(0, len(files), ASKED_IN_TURN)]
+    if len(parts) < 2:
+        return ask(files)
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        return [each for found in pool.map(ask, parts) for each in found]
 
 
 def has_file(path: Path) -> bool:

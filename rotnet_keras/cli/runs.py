@@ -49,11 +49,11 @@ def runs(query: str, runs_dir: Path, as_json: bool) -> None:
     """List the runs with their state and accuracy."""
     from rotnet_keras.runs.folder import list_runs
     from rotnet_keras.runs.queries import parse_query
-    from rotnet_keras.runs.status import COLUMNS, summary, summary_row
+    from rotnet_keras.runs.status import COLUMNS, summaries, summary_row
 
     wanted = parse_query(query)
     closed: list[Path] = []
-    every = [summary(folder) for folder in list_runs(runs_dir, closed)]
+    every = summaries(list_runs(runs_dir, closed))
     found = [each for each in every if wanted.matches(each)]
     if closed:
         warn(f"{counted_names([path.name for path in closed], 'folders')} in {runs_dir} may not be read by this user")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +25,8 @@ TAIL_BYTES = 65536
 MAX_BLOCK_BYTES = 1 << 22
 # A longer line is no event of ours: that of a run with results for a thousand classes has a hundredth of it.
 MAX_LINE_BYTES = 1 << 23
+# What is read at once for a screen, if it holds a whole line.
+FETCHED_BYTES = 1 << 20
 # How the line of an event begins that this package wrote.
 KIND_PREFIX = re.compile(rb'\{"kind":"(\w+)"')
 # How the line of a step event begins. Millions of them can be skipped without parsing their JSON.
@@ -35,6 +38,28 @@ SIDE_PREFIX = b'{"kind":"system"'
 LOCK_SECONDS, LOCK_TRIES = 0.1, 5
 # How many step events a verdict needs.
 NEWEST_STEPS = 20
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """A piece of a file, where it starts, and the size of the whole file, in bytes."""
+
+    start: int
+    content: bytes
+    size: int
+
+
+class _Window(BytesIO):
+    """A file of which only a piece is there; places count in the whole file."""
+
+    def __init__(self, fetched: _Fetched) -> None:
+        super().__init__(fetched.content)
+        self._piece = fetched
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            return self._piece.size
+        return super().seek(max(0, place - self._piece.start))
 
 
 @dataclass
@@ -54,6 +79,42 @@ class EventReader:
     offset: int = 0
     unreadable: int = field(default=0, init=False)
     restarted: int = field(default=0, init=False)
+    _fetched: "_Fetched | None" = field(default=None, init=False)
+
+    def fetch(self) -> None:
+        """Read from the disk, for a thread: later calls of `new_lines` yield what is read here, and wait for nothing.
+
+        At most a piece of the file is read; `fetched_all` says whether that was all.
+        """
+        try:
+            with open_file(self.path, self.path.parent) as file:
+                size = file.seek(0, os.SEEK_END)
+                start = max(0, self.offset - 1) if size >= self.offset else 0
+                file.seek(start)
+                content = file.read(FETCHED_BYTES)
+                if b"\n" not in content[1:]:
+                    content += file.read(MAX_LINE_BYTES)
+        except OSError:
+            size, start, content = 0, max(0, self.offset - 1), b""
+        self._fetched = _Fetched(start, content, size)
+
+    def forget(self) -> None:
+        """Let later calls of `new_lines` read from the disk themselves again."""
+        self._fetched = None
+
+    @property
+    def fetched_all(self) -> bool:
+        """Whether `fetch` has read the file to its end, or was not called."""
+        return self._fetched is None or self._fetched.start + len(self._fetched.content) >= self._fetched.size
+
+    def size(self) -> int:
+        """Return the size of the file in bytes, as of the last `fetch`; 0 if it does not exist."""
+        if self._fetched is not None:
+            return self._fetched.size
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
 
     def new_lines(self) -> Iterator[bytes]:
         """Yield the complete lines that have not been read yet; none if the file does not exist.
@@ -61,7 +122,7 @@ class EventReader:
         The offset moves line by line, so a caller may stop anywhere and continue with a later call.
         """
         try:
-            with open_file(self.path, self.path.parent) as file:
+            with self._opened() as file:
                 if file.seek(0, os.SEEK_END) < self.offset:
                     self.offset = 0
                     self.restarted += 1
@@ -82,6 +143,9 @@ class EventReader:
                         yield line
         except OSError:
             return
+
+    def _opened(self) -> BinaryIO:
+        return open_file(self.path, self.path.parent) if self._fetched is None else _Window(self._fetched)
 
     def new_events(self) -> Iterator[Event]:
         """Yield the events that have not been read yet."""

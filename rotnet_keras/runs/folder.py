@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rotnet_keras.errors import RunError
-from rotnet_keras.files import has_file, read_json, read_toml
+from rotnet_keras.files import has_file, read_json, read_toml, written_at
 from rotnet_keras.runs import processes
 from rotnet_keras.runs.cluster.jobs import JOB_FILE, Job, job_of
 from rotnet_keras.runs.events import (
@@ -350,14 +350,12 @@ def list_runs(runs_dir: Path, closed: list[Path] | None = None) -> list[RunFolde
     except OSError:
         return []
     found = []
-    for path in paths:
-        try:
-            found.append(((path / "recipe.toml").lstat().st_mtime, path.name, path))
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # A folder without a recipe is not a run, or is being deleted.
-        except OSError:
-            if closed is not None:
-                closed.append(path)
+    for path, written in zip(paths, written_at([path / "recipe.toml" for path in paths]), strict=True):
+        if isinstance(written, float):
+            found.append((written, path.name, path))
+        # A folder without a recipe is not a run, or is being deleted.
+        elif closed is not None and not isinstance(written, FileNotFoundError | NotADirectoryError):
+            closed.append(path)
     return [RunFolder(path) for _, _, path in sorted(found)]
 
 

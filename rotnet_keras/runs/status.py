@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rotnet_keras.errors import RunError
+from rotnet_keras.files import READ_AT_ONCE
 from rotnet_keras.runs import suitability
 from rotnet_keras.runs.event_fields import check_events
 from rotnet_keras.runs.events import Event, describe_probe_data, median_step_interval, newest_probes
@@ -49,6 +51,12 @@ def summary(run: RunFolder) -> dict[str, Any]:
     words = {key: None if found.get(key) is None else str(found[key]) for key in TEXT_KEYS}
     labels = read_labels(run)
     return {**known, "state": str(found["state"]), **numbers, **words, "tags": list(labels.tags), "note": labels.note}
+
+
+def summaries(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
+    """Return the summary of each run. Several are read at once, since thousands on a far disk take long in turn."""
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        return list(pool.map(summary, runs))
 
 
 def _is_number(value: Any) -> bool:

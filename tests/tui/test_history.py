@@ -5,9 +5,10 @@ from itertools import pairwise
 
 import pytest
 from rotnet_tui.state.history import MAX_STEPS, History
-from support.fake_runs import write_steps
+from support.fake_runs import fake_run, write_steps
 
 from rotnet_keras.reports.report import working_seconds
+from rotnet_keras.runs import events
 from rotnet_keras.runs.launch import create_run
 
 
@@ -50,3 +51,27 @@ def test_a_history_goes_back_where_the_run_did(tmp_path):
     assert list(history.columns["step"])[-2:] == [1500, 1510] and len(history.epochs) == 1
     # Between the stop and the start, 750 seconds passed without work.
     assert history.columns["seconds"][-1] == pytest.approx(252, abs=1)
+
+
+def test_what_a_thread_has_fetched_is_parsed_without_the_disk(runs_dir, monkeypatch):
+    run = fake_run(runs_dir, "run", epochs=2, outcome="finished")
+    whole = History(run)
+    read_all(whole)
+    monkeypatch.setattr(events, "FETCHED_BYTES", 300)
+    history = History(run)
+    while not history.complete:
+        history.fetch()
+        with monkeypatch.context() as patch:
+            patch.setattr(events, "open_file", lambda *arguments: pytest.fail("the disk was asked"))
+            history.poll()
+    assert {name: list(map(repr, values)) for name, values in history.columns.items()} == {
+        name: list(map(repr, values)) for name, values in whole.columns.items()
+    }
+    assert history.events == whole.events and history.end == whole.end
+    # A file that has become shorter is another one: it is read anew.
+    lines = run.events_file.read_bytes().splitlines(keepends=True)
+    run.events_file.write_bytes(b"".join(lines[:5]))
+    for _ in range(20):
+        history.fetch()
+        history.poll()
+    assert history.complete and len(history.columns["step"]) < len(whole.columns["step"]) and history.end is None

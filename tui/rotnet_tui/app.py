@@ -24,6 +24,7 @@ from rotnet_tui.screens.home import HomeScreen
 from rotnet_tui.screens.opening import OpeningScreen
 from rotnet_tui.settings import keep_traceback, load_keymap, load_settings, save_settings
 from rotnet_tui.state.index import RunIndex
+from rotnet_tui.state.known_run import KnownRun
 from rotnet_tui.state.words import screen_text
 from rotnet_tui.themes import THEMES
 
@@ -91,12 +92,14 @@ class RotnetApp(App[None]):
     # Their charts need NumPy, and the form all of recipes, which the first screen does without.
 
     @on(OpenRun)
+    @work(exclusive=True, group="read run")
     async def _open_run(self, message: OpenRun) -> None:
-        study = not message.tabs and message.run.recipe_values().get("kind") == "study"
+        run = await asyncio.to_thread(KnownRun.of, message.run)
+        study = not message.tabs and run.recipe_values().get("kind") == "study"
 
         def make(module: Any) -> Screen:
             made = module.StudyScreen if study else module.RunScreen
-            return made(message.run, self.settings, self.commands)
+            return made(message.run if study else run, self.settings, self.commands)
 
         await self._open(f"rotnet_tui.screens.{'study' if study else 'run'}", make, message.run.name)
 

@@ -91,11 +91,13 @@ class ActionScreen(Screen[None]):
     async def action_kill(self) -> None:
         """Kill the run's process, after a confirmation."""
         for run in self.targets():
-            if not run.alive():
-                where = "no process on this machine" if run.process() is Process.ELSEWHERE else "no process"
-                self.notify(f"{run.name} has {where} to kill: it is {run.state()}.", severity="warning", markup=False)
+            process, state = await asyncio.to_thread(_process_and_state, run)
+            if process is not Process.RUNNING:
+                where = "no process on this machine" if process is Process.ELSEWHERE else "no process"
+                self.notify(f"{run.name} has {where} to kill: it is {state}.", severity="warning", markup=False)
                 continue
-            loss = f"All work since the last checkpoint is lost{_since_checkpoint(run)}. Stopping (s) loses nothing."
+            since = await asyncio.to_thread(_since_checkpoint, run)
+            loss = f"All work since the last checkpoint is lost{since}. Stopping (s) loses nothing."
             await self._confirm_and_perform(f"Kill {run.name}?", loss, "kill", run_argument(run), "--yes")
         self.refresh_soon()
 
@@ -103,13 +105,14 @@ class ActionScreen(Screen[None]):
     async def action_delete(self) -> None:
         """Delete the run folder, after a confirmation."""
         for run in self.targets():
-            if run.alive() and run.state() in LIVE:
+            process, state = await asyncio.to_thread(_process_and_state, run)
+            if process is Process.RUNNING and state in LIVE:
                 self.notify(f"{run.name} is still running. Stop it first (s).", severity="warning", markup=False)
                 continue
-            export = ", exported backbone" if run.backbone.is_file() else ""
+            export = ", exported backbone" if await asyncio.to_thread(run.backbone.is_file) else ""
             loss = f"This deletes {run.path} with its events, checkpoints{export} and report."
             name = run_argument(run)
-            command = ("queue", "remove", name) if run.state() == "queued" else ("delete", name, "--yes")
+            command = ("queue", "remove", name) if state == "queued" else ("delete", name, "--yes")
             if await self._confirm_and_perform(f"Delete {run.name}?", loss, *command):
                 self.run_deleted(run)
         self.refresh_soon()
@@ -132,7 +135,7 @@ class ActionScreen(Screen[None]):
     async def action_tag(self) -> None:
         """Change the tags of the run, or of each marked run."""
         for run in self.targets():
-            before = read_labels(run).tags
+            before = (await asyncio.to_thread(read_labels, run)).tags
             name = run_argument(run)
             dialog = TextDialog(f"Tags of {run.name}", " ".join(before), "Words apart by blanks.", f"tag {name} ...")
             typed = await self.app.push_screen_wait(dialog)
@@ -150,7 +153,7 @@ class ActionScreen(Screen[None]):
     async def action_note(self) -> None:
         """Write the note of the run, or of each marked run."""
         for run in self.targets():
-            name, before = run_argument(run), read_labels(run).note
+            name, before = run_argument(run), (await asyncio.to_thread(read_labels, run)).note
             dialog = TextDialog(f"Note on {run.name}", before, "An empty note removes it.", f"note {name} ...")
             typed = await self.app.push_screen_wait(dialog)
             if typed is not None and typed != before:
@@ -169,6 +172,10 @@ class ActionScreen(Screen[None]):
         dialog = ConfirmDialog(question, loss, self.commands.as_typed(command))
         answer = await self.app.push_screen_wait(dialog)
         return bool(answer) and await self.perform(*command)
+
+
+def _process_and_state(run: RunFolder) -> tuple[Process, str]:
+    return run.process(), run.state()
 
 
 def _since_checkpoint(run: RunFolder) -> str:

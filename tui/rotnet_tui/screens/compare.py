@@ -22,6 +22,7 @@ from rotnet_tui.screens.base import mistake
 from rotnet_tui.screens.dialogs import ChartsDialog
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
+from rotnet_tui.state.known_run import KnownRun
 from rotnet_tui.state.metrics import PERCENT, Series, chosen, metrics_of, x_at
 from rotnet_tui.state.words import screen_text, thousands
 from rotnet_tui.widgets.chart import Chart
@@ -81,12 +82,15 @@ pages. The table lists the results, and only those recipe keys in which the runs
         self._reading = True
         try:
             if not self._histories:
-                self._histories = [await asyncio.to_thread(History, run) for run in self._runs]
+                known = [await asyncio.to_thread(KnownRun.of, run) for run in self._runs]
+                self._histories = [History(run) for run in known]
             changed = False
             for history in self._histories:
+                await asyncio.to_thread(history.fetch)
                 changed |= history.poll()
                 while not history.complete and self.is_current:
                     await asyncio.sleep(0.001)
+                    await asyncio.to_thread(history.fetch)
                     history.poll()
             if changed or not self._drawn:
                 self._draw()

@@ -1,6 +1,8 @@
 """The first screen: runs, recipes and the queue."""
 
+import asyncio
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, Tab
 from rotnet_keras.errors import RecipeError
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.queries import completion, parse_query
-from rotnet_keras.runs.queue import queued_runs, worker_pid
 from rotnet_keras.text import duration, percent
 from rotnet_tui.commands import Commands
 from rotnet_tui.messages import CompareRuns, EditFile, NewRun, OpenRun
@@ -30,6 +31,8 @@ from rotnet_tui.widgets.run_table import RunTable, highlighted
 
 # Lines of the summary that replaces the tables in a very small terminal.
 TINY_LINES = 4
+# How long each look at the run folders is waited for; it goes on meanwhile.
+REFRESH_SECONDS = 0.5
 # Rows of the table of runs.
 MAX_ROWS = 300
 FILTER_HINT = "words, state:running, tag:paper, rot>90, -recipe:cifar*; → completes, esc clears"
@@ -120,10 +123,12 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
 
     async def tick(self) -> None:
         """Read what is new and show the current tab."""
-        await self.index.refresh(progress=self._fill_runs)
+        # A slow disk may take minutes, in which what is known is shown.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.index.refresh(progress=self._fill_runs), REFRESH_SECONDS)
         self._fill_runs()
         if self._tab == "queue":
-            self._fill_queue()
+            self._fill_queue(*await asyncio.to_thread(self.index.waiting))
         self._fill_preview()
         self._fill_tiny()
 
@@ -199,17 +204,12 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
             cells = map(plain_text, (entry.name, entry.kind, entry.time, entry.title))
             table.add_row(*cells, key=entry.argument)
 
-    def _fill_queue(self) -> None:
+    def _fill_queue(self, waiting: list[tuple[float, str, str]], pid: int | None) -> None:
         table = self.query_one("#queue-table", DataTable)
-        waiting = queued_runs(self.index.runs_dir)
-        pid = worker_pid(self.index.runs_dir)
         row = min(table.cursor_row, max(0, len(waiting) - 1))
         table.clear()
-        for position, run in enumerate(waiting, 1):
-            recipe = str(run.facts().get("recipe") or "")
-            table.add_row(
-                str(position), plain_text(run.name), plain_text(recipe), age(run.queued_since()), key=run.name
-            )
+        for position, (since, name, recipe) in enumerate(waiting, 1):
+            table.add_row(str(position), plain_text(name), plain_text(recipe), age(since), key=name)
         table.move_cursor(row=row, animate=False)
         count = f"{len(waiting)} waiting"
         if not waiting:

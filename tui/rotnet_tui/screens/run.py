@@ -19,7 +19,7 @@ from rotnet_tui.screens.image import ImageScreen
 from rotnet_tui.screens.run_status import judged, rows_of, waiting
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
-from rotnet_tui.state.index import printable_summary
+from rotnet_tui.state.known_run import KnownRun
 from rotnet_tui.state.metrics import metrics_of
 from rotnet_tui.state.sample import missing_projection
 from rotnet_tui.state.words import status_strip
@@ -100,8 +100,8 @@ long lines, `v` wraps them.
 
     def __init__(self, run: RunFolder, settings: Settings, commands: Commands) -> None:
         super().__init__(settings, commands)
-        self.run = run
-        self.history = History(run)
+        self.run = run if isinstance(run, KnownRun) else KnownRun.of(run)
+        self.history = History(self.run)
         self._state = ""
         self._stale: set[str] = set(TABS)
         self._drawn_at = self._cpu_at_draw = self._state_read_at = 0.0
@@ -129,7 +129,7 @@ long lines, `v` wraps them.
 
     def targets(self) -> list[RunFolder]:
         """This run."""
-        return [self.run]
+        return [RunFolder(self.run.path)]
 
     # What is shown
 
@@ -139,6 +139,7 @@ long lines, `v` wraps them.
             return
         self._catching_up = True
         try:
+            await asyncio.to_thread(self.history.fetch)
             has_new_events = self.history.poll()
             if has_new_events:
                 self._stale |= set(TABS)
@@ -151,26 +152,30 @@ long lines, `v` wraps them.
                     shown = time.monotonic()
                 # Short slices: a key is answered after a few iterations of the event loop.
                 await asyncio.sleep(0.001)
+                await asyncio.to_thread(self.history.fetch)
                 self.history.poll()
                 self._stale |= set(TABS)
         finally:
             self._catching_up = False
         if has_new_events or time.monotonic() - self._state_read_at > STATE_SECONDS:
+            await asyncio.to_thread(self.run.read)
+            self._state_read_at = time.monotonic()
             self._show_strip()
+        if (tab := self._front_tab()) and tab.built:
+            await asyncio.to_thread(tab.fetch, self.history)
         self._draw(at_once=was_behind)
 
     def _show_strip(self) -> None:
-        self._state_read_at = time.monotonic()
         run, colors = self.run, self.app.theme_variables
-        if not run.path.is_dir():
+        if run.summary is None:
             self._update_strip(Text(f"? missing   {run.name}\n\nThe folder of this run no longer exists."))
             return
-        summary = printable_summary(run)
+        summary = run.summary
         if summary["state"] != self._state:
             self._state = summary["state"]
             self._stale |= set(TABS)
         level, sentence = judged(self.history)
-        if run.has_newer_format():
+        if run.newer:
             level, sentence = "bad", "A newer version of rotnet-keras wrote this folder. Here it can only be viewed."
         elif summary["message"]:
             level, sentence = "flat" if summary["state"] == "stopped" else "bad", summary["message"]
@@ -214,6 +219,7 @@ long lines, `v` wraps them.
         """Make the widgets of a tab that is opened for the first time, then draw it."""
         async with self._building:
             await tab.build()
+        await asyncio.to_thread(tab.fetch, self.history)
         # It has its size only after the next layout.
         self.call_after_refresh(self._draw, at_once=True)
 

@@ -2,7 +2,6 @@
 
 import time
 from array import array
-from pathlib import Path
 from typing import Any
 
 from rotnet_keras.runs.event_fields import event_problem
@@ -53,8 +52,8 @@ class History:
     def _reset(self) -> None:
         self.reader = EventReader(self.run.events_file)
         self.columns = {name: array("d") for name in COLUMNS}
-        # For a long file, start with a large stride: most of its step events need not be parsed.
-        self.stride = 1 << max(0, (_size(self.run.events_file) // (MAX_STEPS * STEP_BYTES)).bit_length() - 1)
+        self.stride = 1
+        self._fetched, self._parsed = False, True
         self.complete = False
         self.latest: Event | None = None
         self.checkpoint: Event | None = None
@@ -85,16 +84,31 @@ class History:
     @property
     def fraction_read(self) -> float:
         """The fraction of the file that has been read, 0 to 1."""
-        size = _size(self.run.events_file)
+        size = self.reader.size()
         return min(1.0, self.reader.offset / size) if size else 1.0
 
+    def fetch(self) -> None:
+        """Read from the disk what the next calls of `poll` parse, for a thread: a slow disk then holds up no key."""
+        if self._parsed:
+            self.reader.fetch()
+            self._fetched = True
+
     def poll(self, budget: float = 0.01) -> bool:
-        """Read events for at most `budget` seconds; returns whether there were any."""
+        """Parse events for at most `budget` seconds; returns whether there were any.
+
+        They are those that `fetch` has read; without it, they are read here.
+        """
+        if not self._fetched:
+            self.reader.forget()
+        if not self.reader.offset:
+            # For a long file, start with a large stride: most of its step events need not be parsed.
+            steps = self.reader.size() // STEP_BYTES
+            self.stride = 1 << max(0, (steps // MAX_STEPS).bit_length() - 1)
         restarts = self.reader.restarted
         deadline = time.perf_counter() + budget
         pending: bytes | None = None
         found = 0
-        self.complete = True
+        self._parsed = True
         for line in self.reader.new_lines():
             if self.reader.restarted != restarts:
                 self._reset()
@@ -113,8 +127,10 @@ class History:
                     pending = None
                 self._add(line)
             if found % 200 == 0 and time.perf_counter() > deadline:
-                self.complete = False
+                self._parsed = False
                 break
+        self.complete = self._parsed and self.reader.fetched_all
+        self._fetched = self._fetched and not self._parsed
         if pending is not None:
             self._set_latest(pending)
         return found > 0
@@ -201,13 +217,6 @@ class History:
         self.columns = {name: column[:count] for name, column in self.columns.items()}
         if self.latest and self.latest.get("step", 0) > step:
             self.latest = None
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _number(value: Any) -> float:

@@ -3,15 +3,20 @@
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rotnet_keras.runs.cluster.jobs import ask_in_background
 from rotnet_keras.runs.folder import RunFolder, list_runs
+from rotnet_keras.runs.queue import worker_pid
 from rotnet_keras.runs.status import TEXT_KEYS, summary
 from rotnet_tui.state.words import ACTIVE, LIVE, screen_text
 
-SLICE_SECONDS = 0.02
+# Threads that read run folders, so that a slow disk holds up no key, and the runs that one of them reads in turn. More
+# threads would hold up the one that answers keys.
+READERS, RUNS_IN_TURN = 4, 8
 # How often the runs read so far are shown while the folder is read for the first time.
 PROGRESS_SECONDS = 0.5
 # The share of the time that looking for changed runs may take.
@@ -37,10 +42,13 @@ class RunIndex:
         self.count = self.version = 0
         self._next_scan = 0.0
         self._signatures: dict[str, tuple] = {}
+        # Runs with names that no list of runs shows, though they wait in the queue.
+        self._unprintable: list[str] = []
         self._refreshing: asyncio.Task[None] | None = None
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="run folders")
 
     async def refresh(self, whole: bool = False, progress: Callable[[], None] = lambda: None) -> None:
-        """Read what is new, in short slices, so that the UI stays responsive.
+        """Read what is new, in threads, so that the UI stays responsive however slow the disk is.
 
         A folder of thousands of runs is looked through so rarely that this takes a small share of the time. Runs with a
         process are read each time.
@@ -60,33 +68,40 @@ class RunIndex:
         began = time.perf_counter()
         if not whole and self.ready and began < self._next_scan:
             runs = {name: RunFolder(self.runs_dir / name) for name, s in self.summaries.items() if s["state"] in LIVE}
+            of_all = False
         else:
             listed = await asyncio.to_thread(list_runs, self.runs_dir)
             runs = {run.name: run for run in reversed(listed) if run.name.isprintable()}
+            self._unprintable = [run.name for run in listed if run.name not in runs]
+            of_all = True
             self.count = len(runs)
             for name in self.summaries.keys() - runs.keys():
                 del self.summaries[name], self._signatures[name]
                 self.version += 1
-        started = shown = time.perf_counter()
-        spent = started - began
-        for name, run in runs.items():
-            signature = _signature(run)
-            known = self.summaries.get(name)
-            if known is None or signature != self._signatures[name] or known["state"] in LIVE:
-                self.summaries[name] = printable_summary(run)
-                self.version += 1
-                self._signatures[name] = signature
-            if (now := time.perf_counter()) - started > SLICE_SECONDS:
-                spent += now - started
-                if not self.ready and now - shown > PROGRESS_SECONDS:
+        waiting, shown = iter(runs.values()), time.perf_counter()
+
+        async def read() -> None:
+            nonlocal shown
+            while some := list(islice(waiting, RUNS_IN_TURN)):
+                known = [(run, self._known(run)) for run in some]
+                found = await asyncio.get_running_loop().run_in_executor(self._readers, _read_changed, known)
+                for name, signature, read_now in found:
+                    self.summaries[name], self._signatures[name] = read_now, signature
+                    self.version += 1
+                if not self.ready and time.perf_counter() - shown > PROGRESS_SECONDS:
                     progress()
-                    shown = now
-                await asyncio.sleep(0)
-                started = time.perf_counter()
-        spent += time.perf_counter() - started
-        if self.ready and len(runs) == self.count:
+                    shown = time.perf_counter()
+
+        await asyncio.gather(*(read() for _ in range(READERS)))
+        if self.ready and of_all:
+            spent = time.perf_counter() - began
             self._next_scan = time.perf_counter() + min(MAX_SCAN_SECONDS, spent / SCAN_SHARE)
         self.ready = True
+
+    def _known(self, run: RunFolder) -> tuple | None:
+        """The signature of a run that need not be read again while it stays the same; None for one to read anyway."""
+        known = self.summaries.get(run.name)
+        return None if known is None or known["state"] in LIVE else self._signatures[run.name]
 
     def expire(self) -> None:
         """Let the next refresh look through the whole folder: something has been done to a run."""
@@ -96,9 +111,31 @@ class RunIndex:
         """The summaries, the newest run first."""
         return sorted(self.summaries.values(), key=lambda summary: -(summary["created"] or 0))
 
+    def waiting(self) -> tuple[list[tuple[float, str, str]], int | None]:
+        """Read when each queued run was queued, its name and its recipe, the next one first, and the worker's process.
+
+        This waits for the disk.
+        """
+        names = [name for name, known in list(self.summaries.items()) if known["state"] == "queued"]
+        found = []
+        for run in (RunFolder(self.runs_dir / name) for name in [*names, *self._unprintable]):
+            if (since := run.queued_since()) is not None:
+                found.append((since, run.name, str(run.facts().get("recipe") or "")))
+        return sorted(found), worker_pid(self.runs_dir)
+
     def active_count(self) -> int:
         """How many runs have a process."""
         return sum(summary["state"] in ACTIVE for summary in self.summaries.values())
+
+
+def _read_changed(runs: list[tuple[RunFolder, tuple | None]]) -> list[tuple[str, tuple, dict[str, Any]]]:
+    """Return name, signature and summary of the runs that have another signature than is known of them."""
+    found = []
+    for run, known in runs:
+        signature = _signature(run)
+        if signature != known:
+            found.append((run.name, signature, printable_summary(run)))
+    return found
 
 
 def printable_summary(run: RunFolder) -> dict[str, Any]:

@@ -34,6 +34,9 @@ class RunTab(Vertical):
         """The widgets of the tab."""
         raise NotImplementedError
 
+    def fetch(self, history: History) -> None:
+        """Read from the disk what `show` needs beside the history, for a thread: no key waits for it."""
+
     def show(self, history: History, state: str) -> None:
         """Draw the current content of the history.
 

@@ -40,6 +40,8 @@ class LogTab(RunTab):
         self._lines: deque[str] = deque(maxlen=MAX_LINES)
         self._offset: int | None = None
         self._unfinished_line = b""
+        # What was read and is not shown yet, and whether it follows what is shown.
+        self._read: list[tuple[bytes, bool]] = []
         self._level = 0
         self._folded = True
         self._history: History | None = None
@@ -56,7 +58,7 @@ class LogTab(RunTab):
         """Add the lines that are new since the last call."""
         self._history = history
         before = len(self._lines)
-        if self._read(history):
+        if self._take():
             self._refill()
         elif before == 0:
             self.query_one("#log-head", Static).update(Content(f"No log yet: the run is {state}."))
@@ -110,26 +112,35 @@ class LogTab(RunTab):
     def _search_submitted(self) -> None:
         self.query_one("#log-lines").focus()
 
-    def _read(self, history: History) -> bool:
-        """Read what was added to the file; returns whether there are new lines."""
+    def fetch(self, history: History) -> None:
+        """Read what was added to the file."""
         try:
             with open_file(history.run.log, history.run.path) as file:
                 size = file.seek(0, os.SEEK_END)
-                if self._offset is None or not 0 <= size - self._offset <= MAX_READ:
-                    self._offset = max(0, size - FIRST_READ)
-                    self._lines.clear()
-                    self._unfinished_line = b""
-                if size == self._offset:
-                    return False
-                file.seek(self._offset)
-                content = self._unfinished_line + file.read(size - self._offset)
+                follows = self._offset is not None and 0 <= size - self._offset <= MAX_READ
+                start = self._offset if self._offset is not None and follows else max(0, size - FIRST_READ)
+                if size == start and follows:
+                    return
+                file.seek(start)
+                content = file.read(size - start)
         except OSError:
-            return False
+            return
         self._offset = size
-        *lines, rest = content.split(b"\n")
-        self._unfinished_line = rest[-MAX_LINE:]
-        self._lines.extend(screen_text(line[:MAX_LINE].decode("utf-8", "replace")) for line in lines)
-        return bool(lines)
+        self._read.append((content, follows))
+
+    def _take(self) -> bool:
+        """Take the lines of what was read; returns whether there are new ones."""
+        found = False
+        while self._read:
+            content, follows = self._read.pop(0)
+            if not follows:
+                self._lines.clear()
+                self._unfinished_line = b""
+            *lines, rest = (self._unfinished_line + content).split(b"\n")
+            self._unfinished_line = rest[-MAX_LINE:]
+            self._lines.extend(screen_text(line[:MAX_LINE].decode("utf-8", "replace")) for line in lines)
+            found |= bool(lines)
+        return found
 
     def _refill(self) -> None:
         log = self.query_one("#log-lines", RichLog)

@@ -23,14 +23,25 @@ class RecipeTab(RunTab):
         with VerticalScroll():
             yield Static(id="recipe-text")
 
-    def show(self, history: History, state: str) -> None:
+    _content: bytes | OSError | None = None
+
+    def fetch(self, history: History) -> None:
         """Read the recipe, which never changes during a run."""
-        run, colors = history.run, self.app.theme_variables
-        try:
-            toml = screen_text(read_file(run.recipe, MAX_TOML_BYTES, run.path).decode("utf-8", "replace"))
-        except OSError as error:
-            self.query_one("#recipe-text", Static).update(Content(f"The recipe cannot be read: {error.strerror}"))
+        if isinstance(self._content, bytes):
             return
+        try:
+            self._content = read_file(history.run.recipe, MAX_TOML_BYTES, history.run.path)
+        except OSError as error:
+            self._content = error
+
+    def show(self, history: History, state: str) -> None:
+        """Show the recipe, and which of its keys were changed."""
+        run, colors, content = history.run, self.app.theme_variables, self._content
+        if not isinstance(content, bytes):
+            why = f"The recipe cannot be read: {content.strerror}" if content else "Reading the recipe …"
+            self.query_one("#recipe-text", Static).update(Content(why))
+            return
+        toml = screen_text(content.decode("utf-8", "replace"))
         facts = run.facts()
         overrides = facts.get("overrides") or {}
         heading = f"Recipe {facts.get('recipe', '?')}"
