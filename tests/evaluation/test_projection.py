@@ -1,12 +1,20 @@
 """A sample of validation images after each epoch: its points in the plane, its attention maps, its predictions."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
+from rotnet_tui.state.sample import Sample, rotated
 from support.whole_runs import events_of
 
+from rotnet_keras.config.sections import Augment, Data
+from rotnet_keras.data.datasets import load
 from rotnet_keras.evaluation.projection import nearest, principal_plane, unit_features
+from rotnet_keras.evaluation.sample_images import SampleImages
 from rotnet_keras.reports.projections import labels_of, read_attention, read_projection
 from rotnet_keras.reports.samples import read_strip
+from rotnet_keras.runs.event_fields import event_problem
+from rotnet_keras.runs.folder import RunFolder
 
 
 def clusters(seed=0):
@@ -59,7 +67,7 @@ def test_names_of_classes():
 
 def test_a_run_writes_what_its_model_makes_of_its_sample(finished):
     """The files of the last epoch agree with the exported models, from the images that lie beside them."""
-    from rotnet_keras.engine import keras, tf
+    from rotnet_keras.engine import keras
 
     _, run = finished
     events = events_of(run, "projection")
@@ -95,4 +103,72 @@ def test_a_run_writes_what_its_model_makes_of_its_sample(finished):
         assert tile["probability"] == pytest.approx(row.max(), abs=0.006)
     size = sum((run.samples / last[key]).stat().st_size for key in ("file", "attention"))
     assert size < 20_000
-    tf.keras.backend.clear_session()
+
+
+class Recorder:
+    """What `SampleImages` uses of a session: a folder, the events so far, and where events and warnings go."""
+
+    def __init__(self, path):
+        self.folder, self.earlier, self.warnings = RunFolder(path), [], []
+
+    @contextmanager
+    def timed(self):
+        yield {}
+
+    def event(self, kind, **values):
+        self.earlier.append({"kind": kind, "time": 0, **values})
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+
+def sample_of(tmp_path, shape, angles, tap="conv1", dtype="uint8", labels=True):
+    """A small network of one layer, a data set of 30 images, and what is written of them after an epoch."""
+    from rotnet_keras.engine import keras
+    from rotnet_keras.models.rotation import rotated_shape
+    from rotnet_keras.models.rotnet import RotNet
+
+    file = tmp_path / "a.npz"
+    images = np.random.default_rng(0).integers(0, 256, (150, *shape)).astype(dtype)
+    if dtype != "uint8":
+        images = images * 50 + 300
+    np.savez(file, x_train=images, **({"y_train": np.arange(150) % 3} if labels else {}))
+    dataset = load(Data(name=str(file), validation=0.2))
+    inputs = keras.Input((*rotated_shape(shape, angles), shape[2]))
+    scaled = keras.layers.Rescaling(1e-3)(inputs)
+    outputs = keras.layers.Conv2D(4, 3, padding="same", name=tap)(scaled)
+    model = RotNet(keras.Model(inputs, outputs), angles)
+    session = Recorder(tmp_path / "run")
+    session.folder.path.mkdir()
+    return SampleImages(session, dataset, model, Augment(), 16), session, model
+
+
+@pytest.mark.parametrize(("shape", "angles", "dtype", "labels", "tap"), [
+    ((12, 20, 3), (0, 180), "uint8", True, "conv1"),
+    ((16, 16, 1), (0, 45, 90, 135), "uint8", False, "conv1"),
+    ((16, 16, 5), (90, 270), "uint16", True, "last"),
+])  # fmt: skip
+def test_all_kinds_of_images_are_projected(shape, angles, dtype, labels, tap, tmp_path):
+    sample, session, _ = sample_of(tmp_path, shape, angles, tap, dtype, labels)
+    for step in (1, 2):
+        session.event("samples", step=step, **sample.write(step))
+    events = [event for event in session.earlier if event["kind"] == "projection"]
+    assert all(event_problem(event) is None for event in session.earlier) and not session.warnings
+    assert [event["tap"] for event in events] == [tap, tap]
+    shown = Sample(session.folder)
+    found = shown.projection(events[1])
+    assert (found.labels is not None) == labels and found.angles == list(angles)
+    assert np.abs(found.points - shown.projection(events[0]).points).max() < 0.005
+    image, attention = shown.image(events[1], 29), shown.attention(events[1], 29)
+    assert image.height / image.width == pytest.approx(shape[0] / shape[1], rel=0.05)
+    assert attention.shape[0] == len(angles) and 0.9 < attention.max() <= 1 and max(attention.shape) <= 8
+    assert rotated(image, angles[1], angles).size[0] > 0
+
+
+def test_features_that_are_no_numbers_are_not_projected(tmp_path):
+    sample, session, model = sample_of(tmp_path, (16, 16, 3), (0, 90, 180, 270))
+    model.backbone.layers[-1].bias.assign(np.full(4, np.nan))
+    assert sample.write(1)["file"] == "step-00000001.png"
+    assert not session.earlier and session.warnings == [
+        "step 1: features of conv1 are infinite or NaN, and are not projected"
+    ]

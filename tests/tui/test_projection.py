@@ -66,12 +66,12 @@ async def test_an_image_is_opened_with_what_the_model_makes_of_it(size, runs_dir
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, ImageScreen) and "Image 1 of 32" in drawn(app))
         # The first image of nine is taken for one that is upside down.
-        await until(pilot, lambda: "✗ 180°  94 %" in drawn(app) and "○   0°   2 %" in drawn(app))
+        await until(pilot, lambda: "✗ 180°  94%" in drawn(app) and "○   0°   2%" in drawn(app))
         assert len([each for each in app.screen.query("Picture") if each.size.area]) == 4 + 4 + 5
         assert "attention of conv2" in drawn(app)
         await pilot.press("down", "left")
         await until(pilot, lambda: "Image 2 of 32   class bag   epoch 1 of 2" in drawn(app))
-        await until(pilot, lambda: "✓  90°  94 %" in drawn(app))
+        await until(pilot, lambda: "✓  90°  94%" in drawn(app))
         await pilot.press("pagedown")
         await until(pilot, lambda: "0.99 bag" in drawn(app))
         await pilot.press("escape")
@@ -114,7 +114,7 @@ async def test_runs_of_earlier_versions_and_damaged_files_get_a_plain_line(runs_
     async with app.run_test(size=(120, 36)) as pilot:
         await ready(app, pilot, "8", "image missing")
         await pilot.press("enter")
-        await until(pilot, lambda: "✗ 180°  94 %" in drawn(app) and "image missing" in drawn(app))
+        await until(pilot, lambda: "✗ 180°  94%" in drawn(app) and "image missing" in drawn(app))
     (new.samples / "projection-00000060.json").write_bytes(b"{")
     app = RotnetApp(runs_dir, new)
     async with app.run_test(size=(120, 36)) as pilot:

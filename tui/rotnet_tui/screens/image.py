@@ -176,7 +176,7 @@ the features of the layer are strong.
                 sign, style = ("✓", colors["text-success"]) if good else ("✗", colors["text-error"])
             elif each == number:
                 sign = "○"
-            lines.append(Text(f"{sign}{angle:>4}° {percent(probability, 0):>5}", style=style))
+            lines.append(Text(f"{sign}{angle:>4}° {percent(probability, 0, '%'):>4}", style=style))
         return Text("\n").join(lines)
 
     def _draw_neighbours(self, event: Event, projection: Projection) -> None:

@@ -76,9 +76,9 @@ class SixelPicture(Picture):
         if image is not None and image is not self._image.image:
             self._image.image = image
         self._image.styles.width, self._image.styles.height = columns, rows
-        words = [*([MISSING] if image is None else []), *([caption] if caption else [])]
+        words = Text("\n").join([*([MISSING] if image is None else []), *([caption] if caption else [])])
         self._words.display = bool(words)
-        self._words.update(Text("\n").join(words))
+        self._words.update(words)
 
 
 PICTURES: dict[str, type[Picture]] = {KITTY: KittyPicture, SIXEL: SixelPicture}
