@@ -111,7 +111,10 @@ def read_labelled_files(source: Path, notify: Callable[[str], None] = lambda not
 
 
 def _read_folder(source: Path) -> list[tuple[Path, str]]:
-    found = find_source(Data(name=str(source.absolute())))
+    try:
+        found = find_source(Data(name=str(source.absolute())))
+    except DataError as error:  # It names the key of recipes that folders are given by.
+        raise DataError(f"{source}: {str(error).removeprefix('data.name: ')}") from None
     if not isinstance(found, FolderSource) or not found.class_names:
         raise DataError(f"{source}: expected a folder with a subfolder for each class")
     files, labels = found.splits["train"], found.labels["train"]

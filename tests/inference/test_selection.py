@@ -151,3 +151,10 @@ def test_features_that_are_not_finite_are_refused(embedded, groups):
     Features("backbone.keras", "conv2", files, groups).save(embedded / "features.npz")
     result = invoke("select", "features.npz", "--count", 5, "--to", "out.csv", cwd=embedded)
     assert result.returncode == 3 and "not all finite" in result.stderr
+
+
+def test_an_empty_folder_of_labels_is_one_error(embedded):
+    (embedded / "none").mkdir()
+    result = invoke("select", "features.npz", "--count", 5, "--labelled", "none", "--to", "out.csv", cwd=embedded)
+    assert result.returncode == 3 and result.stderr.startswith("none: there are no images in ")
+    assert not list(embedded.glob("out*"))
