@@ -19,6 +19,7 @@ from rotnet_keras.reports.projections import (
     Projection,
     labels_of,
     read_projection,
+    small_maps,
     write_projection,
     write_sample_images,
 )
@@ -84,7 +85,7 @@ class SampleImages:
                 self._session.warn(f"step {step}: features of {self._tap} are infinite or NaN, and are not projected")
                 return event
             projection = self._projected(features[upright], probabilities.swapaxes(0, 1), step)
-            maps = None if attention is None else scaled_to_one(attention).swapaxes(0, 1).astype(np.float32)
+            maps = None if attention is None else scaled_to_one(small_maps(attention)).swapaxes(0, 1)
             files = write_projection(folder, step, projection, maps)
         self._session.event(
             "projection", step=step, tap=self._tap, split="validation", count=count, images=IMAGES_FILE, **files, **took

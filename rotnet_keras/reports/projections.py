@@ -56,7 +56,7 @@ def write_projection(folder: Path, step: int, projection: Projection, attention:
         folder: to write into.
         step: the training step, for the files' names.
         projection: of N images with K angles.
-        attention: (N, K, h, w) from 0 to 1, a map of each rotated copy; None where there are no maps.
+        attention: (N, K, h, w) from 0 to 1, a small map of each rotated copy; None where there are no maps.
 
     Returns:
         `file`, and `attention` if there are maps.
@@ -74,8 +74,7 @@ def write_projection(folder: Path, step: int, projection: Projection, attention:
     write_atomically(folder / found["file"], json.dumps(values, separators=(",", ":")).encode())
     if attention is not None:
         found["attention"] = f"attention-{step:08d}.png"
-        maps = np.stack([[_reduced(copy, ATTENTION_SIDE) for copy in copies] for copies in attention])
-        write_png(folder / found["attention"], np.concatenate(np.concatenate(maps, axis=2), axis=0))
+        write_png(folder / found["attention"], np.concatenate(np.concatenate(attention, axis=2), axis=0))
     return found
 
 
@@ -124,6 +123,12 @@ def read_attention(path: Path, images: int, angles: int) -> np.ndarray:
     if height % angles or width % images:
         raise ValueError(f"{path} has maps of other images")
     return pixels.reshape(angles, height // angles, images, width // images).transpose(2, 0, 1, 3)
+
+
+def small_maps(maps: np.ndarray) -> np.ndarray:
+    """Reduce maps (..., h, w) float32 to a size that is written, by averaging."""
+    flat = np.stack([_reduced(each, ATTENTION_SIDE) for each in maps.reshape(-1, *maps.shape[-2:])])
+    return flat.reshape(*maps.shape[:-2], *flat.shape[1:])
 
 
 def write_sample_images(folder: Path, images: np.ndarray) -> None:
