@@ -1,5 +1,6 @@
 """A sample of validation images after each epoch: its points in the plane, its attention maps, its predictions."""
 
+import json
 from contextlib import contextmanager
 
 import numpy as np
@@ -172,3 +173,21 @@ def test_features_that_are_no_numbers_are_not_projected(tmp_path):
     assert not session.earlier and session.warnings == [
         "step 1: features of conv1 are infinite or NaN, and are not projected"
     ]
+
+
+def test_a_resumed_run_goes_on_with_the_same_points(tmp_path):
+    """Another process turns its points towards those in the file of the epoch before."""
+    sample, session, model = sample_of(tmp_path, (16, 16, 3), (0, 90, 180, 270))
+    for step in (1, 2):
+        sample.write(step)
+    first, second = (session.folder.samples / f"projection-0000000{step}.json" for step in (1, 2))
+    content = second.read_bytes()
+    session.earlier = session.earlier[:1]
+    SampleImages(session, sample._dataset, model, Augment(), 16).write(2)
+    assert second.read_bytes() == content
+    values = json.loads(first.read_bytes())
+    first.write_text(json.dumps(values | {"points": [[y, -x] for x, y in values["points"]]}))
+    session.earlier = session.earlier[:1]
+    SampleImages(session, sample._dataset, model, Augment(), 16).write(2)
+    turned = read_projection(second).points
+    assert turned == pytest.approx(read_projection(first).points, abs=0.005)
