@@ -13,7 +13,7 @@ from pathlib import Path
 from rotnet_keras.errors import DataError, RecipeError, RunError
 from rotnet_keras.files import has_file, read_file
 from rotnet_keras.host import python_command
-from rotnet_keras.reports.model_card import FIGURES, Published, write_card
+from rotnet_keras.reports.model_card import FIGURES, Published, recipe_text, write_card
 from rotnet_keras.reports.report import MAX_FIGURE_BYTES
 from rotnet_keras.runs.exports.backbone_file import maker_of, read_backbone
 from rotnet_keras.runs.exports.classifier_card import MAX_CARD_BYTES, card_path
@@ -92,7 +92,7 @@ def require_repository(repository: str) -> None:
 
 
 def publish(file: Path, target: Path, licence: str, link: str = "", repository: str = "") -> int:
-    """Write the folder of a model: `config.json`, `metadata.json`, `model.weights.h5`, `README.md` and figures.
+    """Write the folder of a model: the three files that Keras reads, `README.md`, `recipe.toml` and figures.
 
     It is written under another name, checked by loading it in an interpreter without this package, and renamed.
 
@@ -127,6 +127,8 @@ def publish(file: Path, target: Path, licence: str, link: str = "", repository: 
             archive.extractall(folder)
         weights = _check(folder, model)
         figures = _copy_from_run(folder, model)
+        if model.maker:
+            (folder / "recipe.toml").write_text(recipe_text(model.maker), encoding="utf-8")
         (folder / "README.md").write_text(write_card(model, weights, figures), encoding="utf-8")
         folder.rename(target)
     return weights

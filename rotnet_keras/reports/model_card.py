@@ -105,7 +105,6 @@ def write_card(model: Published, weights: int, figures: Sequence[str]) -> str:
         check_events(run.events_file, events)
         check_recipe(run)
     zoo = load_card(run) if run else {}
-    recipe = tomlkit.dumps(without_local_paths(run.recipe_values())).strip() if run else ""
     tested = any(event["kind"] in ("test", "probe") for event in events)
     values = {
         "front": _front_matter(model, events, card),
@@ -121,12 +120,17 @@ def write_card(model: Published, weights: int, figures: Sequence[str]) -> str:
         "tables": result_tables(run) if run and not zoo else [],
         "measured": _measured(bool(events), tested),
         "figures": [(name, FIGURES[name]) for name in figures],
-        "recipe": "" if zoo else recipe,
+        "recipe": recipe_text(run).strip() if run and not zoo else "",
         "details": [row for row in run_details(run, events) if row[0] not in PRIVATE] if events and run else [],
         "limits": _limits(model, events, card),
         "licence": f"{model.licence} ({model.link})" if model.link else model.licence,
     }
     return render("hub.md", values).rstrip() + "\n"
+
+
+def recipe_text(run: RunFolder) -> str:
+    """Return the recipe of a run as others can use it: TOML without paths of this machine."""
+    return tomlkit.dumps(without_local_paths(run.recipe_values()))
 
 
 def _front_matter(model: Published, events: Sequence[Event], card: ClassifierCard | None) -> dict[str, Any]:
@@ -168,16 +172,16 @@ def _results(model: Published, events: Sequence[Event], card: ClassifierCard | N
 
 
 def _what(model: Published) -> str:
-    how = (
-        "It learned to predict by which angle an image was rotated (RotNet, Gidaris et al., ICLR 2018), without labels."
-    )
+    how = "learned to predict by which angle an image was rotated (RotNet, Gidaris et al., ICLR 2018), without labels."
     kind = model.maker.recipe_values().get("kind") if model.maker else ""
     what = {
         "backbone": "A backbone: from an image to maps of features.",
         "rotnet": "A network that predicts by which angle an image was rotated.",
         "classifier": "A classifier of images.",
     }.get(model.role, "A Keras model of images.")
-    return f"{what} {how}" if kind == "pretrain" else what
+    if kind != "pretrain":
+        return what
+    return f"{what} {'Its backbone' if model.role == 'classifier' else 'It'} {how}"
 
 
 def _takes(model: Published) -> str:
