@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from rotnet_keras.config.sections import Augment
 from rotnet_keras.data.batches import evaluation_batches
@@ -84,7 +85,9 @@ class SampleImages:
             if not np.isfinite(features).all():
                 self._session.warn(f"step {step}: features of {self._tap} are infinite or NaN, and are not projected")
                 return event
-            projection = self._projected(features[upright], probabilities.swapaxes(0, 1), step)
+            # Threads that wait for each other take several times as long with matrices as small as these.
+            with threadpool_limits(1, "blas"):
+                projection = self._projected(features[upright], probabilities.swapaxes(0, 1), step)
             maps = None if attention is None else scaled_to_one(small_maps(attention)).swapaxes(0, 1)
             files = write_projection(folder, step, projection, maps)
         self._session.event(

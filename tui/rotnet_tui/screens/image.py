@@ -1,6 +1,6 @@
 """One image of a run's sample: rotated by each angle, with the predictions, attention maps and nearest neighbours."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import numpy as np
 from PIL import Image
@@ -50,7 +50,7 @@ the features of the layer are strong.
 """
 
     def __init__(
-        self, settings: Settings, history: History, poll: Callable[[], bool], epochs_back: int, image: int
+        self, settings: Settings, history: History, poll: Callable[[], Awaitable[bool]], epochs_back: int, image: int
     ) -> None:
         super().__init__()
         self._settings = settings
@@ -92,7 +92,7 @@ the features of the layer are strong.
     async def tick(self) -> None:
         """The newest epoch stays the one that is shown."""
         before = len(self._history.events["projection"])
-        if self._poll():
+        if await self._poll():
             new = len(self._history.events["projection"]) - before
             self._epochs_back = max(0, self._epochs_back + (new if self._epochs_back else 0))
             self._draw()

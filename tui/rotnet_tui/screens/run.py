@@ -324,8 +324,9 @@ long lines, `v` wraps them.
             return
         self.app.push_screen(ImageScreen(self.settings, self.history, self._poll, back, found[1]))
 
-    def _poll(self) -> bool:
+    async def _poll(self) -> bool:
         """Read what is new while another screen shows this run."""
+        await asyncio.to_thread(self.history.fetch)
         found = self.history.poll()
         if found:
             self._stale |= set(TABS)
