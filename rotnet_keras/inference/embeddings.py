@@ -103,7 +103,7 @@ def load_features(file: Path) -> Features:
     Raises:
         DataError: the file is missing, damaged, or holds something else, or a feature is no finite number.
     """
-    if not file.is_file():
+    if not file.exists():
         raise DataError(f"no file {file.absolute()}")
     if file.suffix.lower() not in SUFFIXES:
         raise DataError(f"{file}: expected a file of features, which ends in {' or '.join(SUFFIXES)}: see embed")

@@ -54,7 +54,7 @@ def test_images_without_colours_keep_their_channels():
 
 def test_all_copies_of_an_image_have_the_same_colours():
     model = RotNet(backbone("compact", (8, 8, 3), blocks=2, width=0.25), augment=Augment(jitter=0.8, greyscale=0.3))
-    model.compile("sgd", softmax_loss(4))
+    model.compile("sgd", softmax_loss())
     flat = np.full((6, 8, 8, 3), (200, 120, 60), np.uint8)
     inputs, labels = model.training_inputs(flat)
     np.testing.assert_array_equal(np.reshape(labels, (4, 6))[:, 0], [0, 1, 2, 3])

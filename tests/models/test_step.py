@@ -24,9 +24,9 @@ def plain_backbone():
     return keras.Model(inputs, keras.layers.Conv2D(6, 3, activation="relu", name="conv1")(x))
 
 
-def compiled(model, classes=4, **options):
+def compiled(model, **options):
     metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-    model.compile(build_optimizer(Optimizer(learning_rate=0.05)), softmax_loss(classes), metrics=metrics, **options)
+    model.compile(build_optimizer(Optimizer(learning_rate=0.05)), softmax_loss(), metrics=metrics, **options)
     return model
 
 
@@ -82,7 +82,7 @@ def test_s4l_adds_the_losses_of_both_tasks():
     images = IMAGES[:6]
     trunk = plain_backbone()
     model = SemiSupervised(trunk, build_head("pool", (6, 6, 6), 3, "conv1"), Auxiliary(weight=0.5), Augment(), 0)
-    compiled(model, classes=3)
+    compiled(model)
     inputs, angles = rotate_batch(images)
     features = trunk(inputs)
     of_classes, of_angles = (tf.nn.log_softmax(head(features)).numpy() for head in (model.head, model.rotation_head))
@@ -105,7 +105,7 @@ def test_an_accumulated_step_weights_the_labels_of_a_classifier():
     nets = []
     for parts in (1, 4):
         net = Classifier(plain_backbone(), build_head("pool", (6, 6, 6), 3, "conv1"))
-        nets.append(compiled(net, classes=3))
+        nets.append(compiled(net))
         net.parts = parts
     nets[1].set_weights(nets[0].get_weights())
     for net in nets:

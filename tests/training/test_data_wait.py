@@ -33,7 +33,7 @@ def model():
     model = RotNet(backbone("compact", (16, 16, 3), blocks=1, width=0.25))
     model.compile(
         keras.optimizers.SGD(0.01),
-        loss=softmax_loss(4, 0.0),
+        loss=softmax_loss(),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
     return model

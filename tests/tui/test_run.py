@@ -75,6 +75,7 @@ async def test_unreadable_lines_are_counted_and_a_deleted_folder_is_reported(run
         file.write(b"no event\n\xff\xfe\n")
     app = RotnetApp(runs_dir, run)
     async with app.run_test(size=(120, 36)) as pilot:
+        await until(pilot, lambda: bool(app.screen.query("#run-tabs")))
         await pilot.press("6")
         await until(pilot, lambda: "2 unreadable lines" in text_of(app, "#log-head"))
         run.path.rename(runs_dir / ".away")

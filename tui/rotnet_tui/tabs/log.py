@@ -45,6 +45,7 @@ class LogTab(RunTab):
         self._level = 0
         self._folded = True
         self._history: History | None = None
+        self._unreadable = 0
 
     def contents(self) -> Iterable[Widget]:
         """A headline, the lines, and a search field that is hidden at first."""
@@ -58,7 +59,8 @@ class LogTab(RunTab):
         """Add the lines that are new since the last call."""
         self._history = history
         before = len(self._lines)
-        if self._take():
+        # The log may have been read before the events were.
+        if self._take() or history.reader.unreadable != self._unreadable:
             self._refill()
         elif before == 0:
             self.query_one("#log-head", Static).update(Content(f"No log yet: the run is {state}."))
@@ -163,9 +165,9 @@ class LogTab(RunTab):
         words.append(f"[b]f[/] {'following' if self.settings.follow else 'not following'}")
         words += ["[b]/[/] search", f"[b]u[/] tracebacks {'folded' if self._folded else 'unfolded'}"]
         words.append("[b]v[/] wrapped" if log.wrap else "[b]← →[/] scroll   [b]v[/] wrap")
-        unreadable = self._history.reader.unreadable if self._history else 0
-        if unreadable:
-            words.append(f"{unreadable} unreadable lines in events.jsonl")
+        self._unreadable = self._history.reader.unreadable if self._history else 0
+        if self._unreadable:
+            words.append(f"{self._unreadable} unreadable lines in events.jsonl")
         self.query_one("#log-head", Static).update(Content.from_markup("   ".join(words)), layout=False)
 
     def _filtered_lines(self) -> list[str]:
