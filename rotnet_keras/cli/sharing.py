@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Between two looks at a run that goes on.
 FOLLOW_SECONDS = 2.0
+# For the last try of the mirror of a run that has ended.
+LAST_TRY_SECONDS = 60.0
 
 
 @command(examples=("rotnet-keras track my_run --to mlflow",))
@@ -46,6 +48,7 @@ def track(run: str, names: Sequence[str], runs_dir: Path) -> None:
 
     What was sent before is not sent again. A run that goes on is followed to its end.
     """
+    from rotnet_keras.runs.processes import Process
     from rotnet_keras.runs.tracking.mirror import only_mirror
     from rotnet_keras.runs.tracking.trackers import TRACKERS, require_trackers
 
@@ -59,8 +62,10 @@ def track(run: str, names: Sequence[str], runs_dir: Path) -> None:
     require_trackers(names, "--to")
     if not folder.last_events():
         raise RunError(f"{folder.name} has not begun: there is nothing to send yet")
+    # The mirror of a run that has just ended makes a last try.
+    wait = LAST_TRY_SECONDS if folder.process() is Process.GONE else 0.0
     for name in names:
-        with only_mirror(folder, name):
+        with only_mirror(folder, name, wait):
             _mirror(folder, name)
 
 

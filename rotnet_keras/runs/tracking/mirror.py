@@ -1,6 +1,7 @@
 """Mirrors a run folder to a tracker: what is new in its events, and at its end the report and the exported models."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -18,6 +19,8 @@ from rotnet_keras.runs.values import outcome_of
 FOLDER = "tracking"
 # Events that are sent at once, and the size of a file that says how far a mirror has come.
 MOST_EVENTS, MAX_STATE_BYTES = 500, 1 << 16
+# Between two tries to become the only mirror.
+RETRY_SECONDS = 0.5
 # What is attached in the end, beside everything in `figures` and `export`.
 ATTACHED = ("recipe.toml", "run.json", "report.html", "report.md")
 
@@ -113,8 +116,13 @@ def log_of(run: RunFolder, name: str) -> Path:
 
 
 @contextmanager
-def only_mirror(run: RunFolder, name: str) -> Iterator[None]:
+def only_mirror(run: RunFolder, name: str, wait: float = 0.0) -> Iterator[None]:
     """Keep a second process from mirroring a run to the same tracker for the block.
+
+    Args:
+        run: the run folder.
+        name: of the tracker.
+        wait: seconds to wait for another process that does.
 
     Raises:
         RunError: one does, or the run folder cannot be written.
@@ -124,9 +132,14 @@ def only_mirror(run: RunFolder, name: str) -> Iterator[None]:
         file = open_to_append(log_of(run, name), run.path)
     except OSError as error:
         raise RunError(f"{run.path / FOLDER} cannot be written: {error.strerror or error}") from None
+    until = time.monotonic() + wait
     with file:
-        try:
-            lock(file, log_of(run, name))
-        except BlockingIOError:
-            raise RunError(f"another process mirrors {run.name} to {TRACKERS[name].title}") from None
+        while True:
+            try:
+                lock(file, log_of(run, name))
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise RunError(f"another process mirrors {run.name} to {TRACKERS[name].title}") from None
+                time.sleep(RETRY_SECONDS)
         yield
