@@ -66,6 +66,7 @@ def test_names_of_classes():
     assert labels_of(None, []) is labels_of(np.array([-1]), ["a"]) is labels_of(np.ones((2, 3), int), ["a"]) is None
 
 
+@pytest.mark.long
 def test_a_run_writes_what_its_model_makes_of_its_sample(finished):
     """The files of the last epoch agree with the exported models, from the images that lie beside them."""
     from rotnet_keras.engine import keras

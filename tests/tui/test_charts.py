@@ -82,6 +82,7 @@ async def test_a_cursor_shows_the_values_of_all_charts_at_one_step(runs_dir):
         assert app.screen.query("#run-tabs")
 
 
+@pytest.mark.long
 async def test_people_arrange_the_charts_and_find_them_again(runs_dir):
     run = fake_run(runs_dir, "one", epochs=3, outcome="finished")
     app = RotnetApp(runs_dir, run)

@@ -80,6 +80,7 @@ async def test_an_image_is_opened_with_what_the_model_makes_of_it(size, runs_dir
         await until(pilot, lambda: "Image 4 of 32" in drawn(app))
 
 
+@pytest.mark.long
 async def test_the_image_of_a_live_run_is_followed(runs_dir):
     run = fake_run(runs_dir, "a", epochs=3, alive=True)
     whole = run.events_file.read_text()

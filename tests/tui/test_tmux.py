@@ -354,6 +354,7 @@ def test_a_shipped_recipe_is_copied_before_it_is_edited(terminal, tmp_path):
     assert 'title = "of my own"' in (tmp_path / "cifar_cpu.toml").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", [(), ("a",)])
 def test_without_colour(terminal, tmp_path, arguments):
     run = finished_run(tmp_path / "runs", "a")
