@@ -127,6 +127,7 @@ def test_a_step_that_was_repeated_after_a_resume_counts_once():
     assert (curve.steps, curve.ranks) == ([1, 2], [5.0, 3.0])
 
 
+@pytest.mark.long
 def test_a_run_measures_every_epoch_and_its_report_shows_it(finished, tmp_path):
     _, run = finished
     events = events_of(run, "features")

@@ -67,6 +67,7 @@ def test_a_run_of_the_resolved_recipe_gives_the_same_weights_though_its_terminal
     assert_same_end(run, whole)
 
 
+@pytest.mark.long
 def test_a_detached_run_is_watched_and_stopped_from_elsewhere(tiny_recipe):
     folder = tiny_recipe.parent
     result, run = start(tiny_recipe, "train.steps=1000000", "--detach")

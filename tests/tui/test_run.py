@@ -5,6 +5,7 @@ import json
 import time
 from pathlib import Path
 
+import pytest
 from rotnet_tui.app import RotnetApp
 from rotnet_tui.screens import run as run_screen
 from rotnet_tui.screens import run_status
@@ -103,6 +104,7 @@ async def test_odd_events_do_not_crash_it(runs_dir):
         await until(pilot, lambda: "odd" in text_of(app, "#strip"))
 
 
+@pytest.mark.long
 async def test_foreign_text_is_shown_as_plain_text(runs_dir):
     """Neither escape sequences of the terminal nor Textual's markup take effect."""
     said = "\x1b[2J[/nope] [red]x\x07"
