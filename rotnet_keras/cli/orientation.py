@@ -244,7 +244,7 @@ def measure_upright(
     "--score",
     metavar="SCORE",
     type=click.Choice(["rotations", "classes", "both"]),
-    help="What the score comes from; both by default, where the model learned classes and rotations together.",
+    help="What the score comes from: rotations, classes or both, which is the default where the model learned both.",
 )
 @option("--top", metavar="N", type=click.IntRange(min=1), default=20, help="How many of the most unusual to list.")
 @csv_option
@@ -268,6 +268,9 @@ def anomalies(
     """
     require_parent_folder(csv)
     source = find_model(model, runs_dir)
+    of_classes = not isinstance(source, Path) and source.recipe_values().get("kind") == "classify"
+    if score in ("classes", "both") and not of_classes:
+        raise DataError(f"--score {score}: {model} learned no classes; name a run of a recipe with [auxiliary]")
     from rotnet_keras.inference.loading import list_image_files
 
     listed, unusual = (list_image_files(paths, warn, _takes_values(source)) for paths in (images, against))
@@ -278,8 +281,6 @@ def anomalies(
     from rotnet_keras.inference.orientation import load_orientation_model, predict
 
     network = load_orientation_model(source)
-    if network.classifier is None and score in ("classes", "both"):
-        raise DataError(f"--score {score}: {model} learned no classes; name a run of a recipe with [auxiliary]")
     predictions = predict(network, [*files, *unusual], show_progress)
     scores = _anomaly_scores(predictions, score or ("rotations" if network.classifier is None else "both"))
     known = set(unusual)

@@ -1,4 +1,4 @@
-"""Features in the plane: a principal component analysis of a sample, turned so that epochs can be compared."""
+"""Features in the plane: a principal component analysis of a sample, aligned so that epochs can be compared."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What trackers are told of a run: parameters from its recipe, metrics from its events."""
+"""What trackers get of a run: parameters from its recipe, metrics from its events."""
 
 import json
 import re

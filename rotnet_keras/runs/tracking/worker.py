@@ -94,7 +94,7 @@ class Worker:
                 time.sleep(POLL_SECONDS)
 
     def warn(self, trouble: str) -> None:
-        """Tell the run of a trouble, unless it was told of one and nothing has been sent since."""
+        """Report a failure to the run, unless one was reported and nothing has been sent since."""
         if not self._in_trouble:
             later = f"{command_line('track', self._run)} --to {self._name}"
             sent = f"The run goes on; what is missing there is sent later, or by: {later}"
