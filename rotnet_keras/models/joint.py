@@ -43,11 +43,7 @@ class JointClassifier(Classifier):
 
     def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
         """Rotated copies, their targets (class, label of the angle), (N, 2) int32, and any sample weights."""
-        images, labels, *weights = data
-        inputs, angles = rotate_batch(self.jittered(images, positions), self.joint.angles)
-        copies = [len(self.joint.angles)]
-        targets = tf.stack([tf.cast(tf.tile(labels, copies), tf.int32), angles], axis=1)
-        return inputs, targets, *(tf.tile(weight, copies) for weight in weights)
+        return self.rotated_inputs(data, positions, self.joint.angles)
 
     def compute_loss(
         self,

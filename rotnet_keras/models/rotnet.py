@@ -94,6 +94,14 @@ class Classifier(TrainingModel):
         images, labels, *weights = data
         return self.jittered(images, positions), labels, *weights
 
+    def rotated_inputs(self, data: Any, positions: tf.Tensor | None, angles: Sequence[int]) -> tuple[tf.Tensor, ...]:
+        """Rotated copies, their targets (class, label of the angle), (N, 2) int32, and any sample weights."""
+        images, labels, *weights = data
+        inputs, angle_labels = rotate_batch(self.jittered(images, positions), angles)
+        copies = [len(angles)]
+        targets = tf.stack([tf.cast(tf.tile(labels, copies), tf.int32), angle_labels], axis=1)
+        return inputs, targets, *(tf.tile(weight, copies) for weight in weights)
+
     def example_batch(self) -> tuple[Any, ...]:
         """An image, a label and a sample weight, each of batch size 1."""
         return tf.zeros((1, *self.backbone.input.shape[1:])), tf.zeros(1, tf.int32), tf.ones(1)

@@ -6,7 +6,6 @@ from rotnet_keras.config.schema import Auxiliary
 from rotnet_keras.config.sections import Augment
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.heads import build_head
-from rotnet_keras.models.rotation import rotate_batch
 from rotnet_keras.models.rotnet import Classifier
 
 # The label of an image without a known class.
@@ -48,11 +47,7 @@ class SemiSupervised(Classifier):
 
     def training_inputs(self, data: Any, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
         """Rotated copies, their targets (class or `UNLABELLED`, angle label), (N, 2) int32, and any sample weights."""
-        images, labels, *weights = data
-        inputs, angles = rotate_batch(self.jittered(images, positions), self.auxiliary.angles)
-        copies = [len(self.auxiliary.angles)]
-        targets = tf.stack([tf.cast(tf.tile(labels, copies), tf.int32), angles], axis=1)
-        return inputs, targets, *(tf.tile(weight, copies) for weight in weights)
+        return self.rotated_inputs(data, positions, self.auxiliary.angles)
 
     def compute_loss(
         self,
