@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Gather the photos that `compact5_photos` learned from, in one flat folder:
+"""Gather the photos that `airbench4_photos` learned from, in one flat folder, and photos that it has not seen:
 
-    python scripts/make_photos.py --tfds DIR --scenes DIR/scenes15 --to photos
+    python scripts/make_photos.py --tfds DIR --scenes DIR/scenes15 --to photos --unseen unseen
 
-From tfds's folder the training part of `imagenet2012` and both halves of `voc/2007`'s trainval, their JPEG files
-unchanged, and the training part of 15-Scene (`train/CLASS/*.jpg`). A scene whose pixels are also in the test part
-(`test/CLASS/*.jpg`) is left out, so that the test part stays unseen.
+`photos` gets the training part of `imagenet2012`, both halves of `voc/2007`'s trainval, their JPEG files unchanged, and
+the training part of 15-Scene (`train/CLASS/*.jpg`). Of ImageNet's classes that occur, every tenth is left out. A scene
+whose pixels are also in the test part (`test/CLASS/*.jpg`) is left out, so that the test part stays unseen.
+
+`unseen` gets the validation part of `imagenet2012`: the classes left out in `unseen/other_classes`, the others in
+`unseen/same_classes`.
 """
 
 import argparse
@@ -19,14 +22,18 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 
-def jpegs(name: str, split: str, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """The names and the contents of a data set's files."""
+# Of the classes of ImageNet that occur, in the order of their numbers, each of this many is left out.
+HELD_OUT = 10
+
+
+def jpegs(name: str, split: str, folder: Path) -> Iterator[tuple[str, bytes, int | None]]:
+    """The names and the contents of a data set's files, with their classes if each has one."""
     images = tfds.load(
         name, split=split, data_dir=folder, download=False, decoders={"image": tfds.decode.SkipDecoding()}
     )
     for example in tfds.as_numpy(images):
         file = example["file_name"] if "file_name" in example else example["image/filename"]
-        yield file.decode(), example["image"]
+        yield Path(file.decode()).name, example["image"], int(example["label"]) if "label" in example else None
 
 
 def pixels_of(file: Path) -> str:
@@ -38,17 +45,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tfds", type=Path, required=True, help="tfds's folder")
     parser.add_argument("--scenes", type=Path, required=True, help="the folder of 15-Scene's train and test")
-    parser.add_argument("--to", type=Path, required=True, help="a new folder")
+    parser.add_argument("--to", type=Path, required=True, help="a new folder, for the photos to learn from")
+    parser.add_argument("--unseen", type=Path, required=True, help="a new folder, for photos that are not learned from")
     chosen = parser.parse_args()
-    chosen.to.mkdir()
+    folders = {part: chosen.unseen / part for part in ("same_classes", "other_classes")}
+    for folder in (chosen.to, chosen.unseen, *folders.values()):
+        folder.mkdir()
+    validation = list(jpegs("imagenet2012", "validation", chosen.tfds))
+    held_out = set(sorted({label for _, _, label in validation})[HELD_OUT - 1 :: HELD_OUT])
+    for file, content, label in validation:
+        folder = folders["other_classes" if label in held_out else "same_classes"]
+        (folder / file).with_suffix(".jpg").write_bytes(content)
     for name, split in (("imagenet2012", "train"), ("voc/2007", "train+validation")):
-        for file, content in jpegs(name, split, chosen.tfds):
-            (chosen.to / f"{name.split('/')[0]}_{Path(file).name}").with_suffix(".jpg").write_bytes(content)
+        for file, content, label in jpegs(name, split, chosen.tfds):
+            if label is None or label not in held_out:
+                (chosen.to / f"{name.split('/')[0]}_{file}").with_suffix(".jpg").write_bytes(content)
     unseen = {pixels_of(file) for file in chosen.scenes.glob("test/*/*.jpg")}
     for file in sorted(chosen.scenes.glob("train/*/*.jpg")):
         if pixels_of(file) not in unseen:
             shutil.copyfile(file, chosen.to / f"scene_{file.parent.name}_{file.name}")
-    print(f"{chosen.to}: {len(list(chosen.to.iterdir())):,} photos")
+    for folder in (chosen.to, *folders.values()):
+        print(f"{folder}: {len(list(folder.iterdir())):,} photos")
 
 
 if __name__ == "__main__":

@@ -161,8 +161,7 @@ def alike(features: Path, images: tuple[Path, ...], top: int, page: Path | None,
     from rotnet_keras.runs.exports.backbone_file import takes_values
 
     known = load_features(features)
-    if not takes_values(Path(known.backbone)):
-        check_values(images, warn)
+    check_values(images, warn, takes_values(Path(known.backbone)))
     matches = find_similar(known, images, top)
     if page:
         from rotnet_keras.inference.pages import similar_page

@@ -18,6 +18,7 @@ from rotnet_keras.data.crops import Fit, center_crops
 from rotnet_keras.data.image_files import (
     SIDEWAYS,
     decoded,
+    frames_note,
     open_image,
     orientation_of,
     stored_corners,
@@ -55,7 +56,7 @@ def read_image(
 ) -> Pixels:
     """Decode an image file, rotate it as its EXIF tag says, and crop and resize it to one shape.
 
-    Transparent pixels become white, and an animation gives its first frame.
+    Transparent pixels become white. Of several pages or frames the first is read, which the header's note says.
 
     Args:
         source: a jpg, png, webp, bmp, gif, tiff, npy or dcm file, or its bytes.
@@ -171,7 +172,7 @@ class Header:
         orientation: EXIF's, 1 to 8: how the stored pixels are to be rotated or mirrored; 1 is upright.
         bits: of a value.
         unsigned: whether the values are whole numbers from 0 on.
-        note: what is done to the values, in a few words; empty for nothing.
+        note: what is done to such files, in a few words; empty for nothing.
     """
 
     width: int
@@ -206,7 +207,8 @@ def read_header(source: Path | BytesIO) -> Header:
         return Header(int(width), int(height), *kind)
     with open_image(source) as image:
         width, height = upright_size(image.size, orientation_of(image))
-        return Header(int(width), int(height), 1 if image.mode in GREY else 3, stored_orientation(image))
+        channels = 1 if image.mode in GREY else 3
+        return Header(int(width), int(height), channels, stored_orientation(image), note=frames_note(image))
 
 
 def highest_value(source: Path | BytesIO) -> int:

@@ -26,6 +26,9 @@ FORMATS_TEXT = "JPEG, PNG, WebP, BMP, GIF or TIFF"
 # What Pillow calls a JPEG file, and one that holds several images, as phones write them.
 JPEGS = ("JPEG", "MPO")
 
+# What is read of a file of several images, for people.
+FIRST_ONLY = "files of several pages or frames, of which the first is read"
+
 # Environment variables that raise the budgets.
 PIXELS_VARIABLE, SCANS_VARIABLE = "ROTNET_MAX_PIXELS", "ROTNET_MAX_SCANS"
 # The pixels that are decoded of an image; a JPEG may have twice as many, since it can be decoded at a part of its size.
@@ -106,6 +109,12 @@ def open_image(source: Path | BytesIO) -> Iterator[ImageFile.ImageFile]:
         with image:
             _check_pixels(image.width * image.height, limit * (JPEG_FACTOR if image.format in JPEGS else 1))
             yield image
+
+
+def frames_note(image: Image.Image) -> str:
+    """Say that only the first image of a file is read; empty if it has one, or smaller copies, as phones write them."""
+    several = image.format not in JPEGS and getattr(image, "is_animated", False)
+    return FIRST_ONLY if several else ""
 
 
 @contextmanager

@@ -85,8 +85,7 @@ def read_labels(
     single = sorted(label for label, count in counts.items() if count < 2)
     if single:
         raise DataError(f"{source}: expected two images or more of each class; too few of {first_few(single)}")
-    if not deep:
-        check_values([file for file, _ in pairs], notify)
+    check_values([file for file, _ in pairs], notify, deep)
     return pairs
 
 

@@ -1,6 +1,7 @@
 """Reading image files in the size and colours that a model takes, one batch at a time."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from rotnet_keras.config.schema import Recipe, RunRecipe
 from rotnet_keras.data.crops import Fit, How
 from rotnet_keras.data.decoding import MOST_BITS, UnreadableImage, read_center
 from rotnet_keras.data.layout import find_image_files
-from rotnet_keras.data.values.samples import sample_depth
+from rotnet_keras.data.values.samples import check_depth, sampled_headers
 from rotnet_keras.errors import DataError
 from rotnet_keras.runs.exports.backbone_file import read_backbone, sizes_in, sizes_of_maker
 from rotnet_keras.text import first_few
@@ -208,29 +209,37 @@ def list_image_files(
     if repeated:
         notify(f"{len(repeated):,} of {len(found):,} paths name files that are listed already: {first_few(repeated)}")
     files = list(chosen.values())
-    if not deep:
-        check_values(files, notify)
+    check_values(files, notify, deep)
     return files
 
 
-def check_values(files: Sequence[Path], notify: Callable[[str], None] = lambda note: None) -> None:
+def check_values(files: Sequence[Path], notify: Callable[[str], None] = lambda note: None, deep: bool = False) -> None:
     """Check that files with 16 bits use them, as training does: a sample of the files is looked at.
 
     Args:
         files: image files.
-        notify: called with a sentence if values are scaled from 16 bits.
+        notify: called with a sentence if values are scaled from 16 bits, and if only a part of some files is read.
+        deep: whether the numbers of files with more than 8 bits are kept as they are, so that any will do.
 
     Raises:
         DataError: 16-bit files use so few of their values that they would become nearly black.
     """
-    sample = sample_depth(
-        files,
-        "the values of the 16-bit files among the images",
-        "or save the images with 8 bits; a model that was trained on such files takes their values as they are",
-    )
-    deep = [str(file) for header, file in sample if header.unsigned and 8 < header.bits <= MOST_BITS]
-    if deep:
-        notify(f"values of more than 8 bits are scaled from their whole range, for a model of bytes: {first_few(deep)}")
+    sample = sampled_headers([files])
+    if not deep:
+        check_depth(
+            sample,
+            "the values of the 16-bit files among the images",
+            "or save the images with 8 bits; a model that was trained on such files takes their values as they are",
+        )
+        scaled = [str(file) for header, file in sample if header.unsigned and 8 < header.bits <= MOST_BITS]
+        if scaled:
+            notify(
+                "values of more than 8 bits are scaled from their whole range, for a model of bytes: "
+                f"{first_few(scaled)}"
+            )
+    notes = Counter(header.note for header, _ in sample if header.note)
+    for note, number in notes.items():
+        notify(f"{number} of a sample of {len(sample)} images are {note}")
 
 
 def check_any_readable(files: Sequence[object], unreadable: Sequence[tuple[Path, str]]) -> None:

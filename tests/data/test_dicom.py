@@ -139,3 +139,9 @@ def test_a_dry_run_says_what_is_done_with_the_values(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "12 bits (signed, floating-point or rescaled); kept as they are" in printed
     assert "3 of a sample of 3 are rescaled" in printed
+
+
+def test_of_several_frames_the_first_is_read_and_a_note_says_so(tmp_path):
+    file = save(tmp_path / "a.dcm", np.concatenate([PIXELS, PIXELS + 1]), Rows=len(PIXELS), NumberOfFrames=2)
+    assert "the first is read" in read_header(file).note
+    np.testing.assert_array_equal(read_whole(file, 1, deep=True)[..., 0], PIXELS)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from support.command_line import invoke
 from support.value_images import png16, tiff, values
 
@@ -23,6 +24,7 @@ from rotnet_keras.data.decoding import (
     read_whole,
 )
 from rotnet_keras.errors import DataError
+from rotnet_keras.inference.loading import list_image_files
 
 FIVE = values((20, 30, 5))
 
@@ -274,3 +276,25 @@ def test_people_see_three_channels(tmp_path):
     assert seen.shape == (16, 16, 3) and seen.dtype == np.uint8 and seen.min() < 20 and seen.max() > 235
     other = read_displayed(file, 16, shown=[4])
     assert (other[..., 0] == other[..., 1]).all() and not (other[..., 0] == seen[..., 0]).all()
+
+
+def test_files_of_which_only_the_first_image_is_read_are_told(tmp_path):
+    frames = [Image.fromarray(np.full((40, 40, 3), level, np.uint8)) for level in (0, 255)]
+    for name, kind in (("pages.tif", "TIFF"), ("moving.gif", "GIF"), ("moving.png", "PNG"), ("moving.webp", "WEBP")):
+        options = {"lossless": True} if kind == "WEBP" else {}
+        frames[0].save(tmp_path / name, kind, save_all=True, append_images=frames[1:], **options)
+        assert read_whole(tmp_path / name, 3).max() == 0
+    frames[0].save(tmp_path / "one.png")
+    frames[0].save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=frames[1:])
+    said = "4 of a sample of 6 {} files of several pages or frames, of which the first is read"
+    assert said.format("are") in dict(understand(Data(name=str(tmp_path))))["values"]
+    notes = []
+    list_image_files([tmp_path], notes.append)
+    assert notes == [said.format("images are")]
+
+
+def test_pages_of_colours_with_more_than_8_bits_are_told(tmp_path):
+    colours = values((20, 30, 3))
+    one = read_header(write(tmp_path / "one.tif", tiff(colours, tags=[(262, 3, 2)])))
+    two = read_header(write(tmp_path / "two.tif", tiff(colours, colours, tags=[(262, 3, 2)])))
+    assert one.note == "" and "the first is read" in two.note

@@ -5,7 +5,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from rotnet_keras.data.image_files import UnreadableImage
+from rotnet_keras.data.image_files import FIRST_ONLY, UnreadableImage
 from rotnet_keras.data.values.files import ValueFile
 
 INSTALL = "pip install 'rotnet-keras[dicom]'"
@@ -33,7 +33,7 @@ def dicom_header(file: BinaryIO) -> ValueFile:
         width, height, samples = int(found.Columns), int(found.Rows), int(found.get("SamplesPerPixel", 1))
         allocated, stored = int(found.BitsAllocated), int(found.get("BitsStored", found.BitsAllocated))
         colours, syntax = str(found.PhotometricInterpretation), found.file_meta.TransferSyntaxUID
-        signed = bool(found.get("PixelRepresentation", 0))
+        signed, frames = bool(found.get("PixelRepresentation", 0)), int(found.get("NumberOfFrames") or 1)
     except Exception as error:  # pydicom raises nearly anything on damaged files.
         raise UnreadableImage(f"a DICOM file without an image ({error})") from None
     if syntax not in (IMPLICIT, EXPLICIT, BIG_ENDIAN, RUN_LENGTHS):
@@ -55,6 +55,7 @@ def dicom_header(file: BinaryIO) -> ValueFile:
         *(["rescaled"] if rescaled else []),
         *(["windowed"] if window else []),
         *(["inverted (MONOCHROME1)"] if colours == "MONOCHROME1" else []),
+        *([FIRST_ONLY] if frames > 1 else []),
     ]
     return ValueFile(
         width,

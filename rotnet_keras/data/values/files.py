@@ -16,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from rotnet_keras.data.image_files import (
+    FIRST_ONLY,
     UnreadableImage,
     check_values,
     one_large,
@@ -47,7 +48,7 @@ class ValueFile:
         unsigned: whether the values are whole numbers from 0 to 2 ** bits - 1.
         orientation: EXIF's, 1 to 8.
         read: returns the values (H, W, C).
-        note: what is done to the values, in a few words; empty for nothing.
+        note: what is done to such files, in a few words; empty for nothing.
     """
 
     width: int
@@ -120,9 +121,10 @@ def _header(source: Path | BytesIO, file: BinaryIO) -> ValueFile | None:
 
 
 def _tiff(file: BinaryIO) -> ValueFile | None:
-    pages = tiff.read_pages(file)
-    if pages is None:
+    found = tiff.read_pages(file)
+    if found is None:
         return None
+    pages, left_out = found
     first = pages[0]
     return ValueFile(
         first.width,
@@ -132,6 +134,7 @@ def _tiff(file: BinaryIO) -> ValueFile | None:
         first.kind == tiff.UNSIGNED,
         first.orientation,
         lambda file: tiff.read_values(file, pages),
+        FIRST_ONLY if left_out else "",
     )
 
 

@@ -83,13 +83,6 @@ def values_sentence(headers: Sequence[Header], deep: bool) -> str:
     return "; ".join(filter(None, said))
 
 
-def sample_depth(files: Sequence[Path], what: str, otherwise: str) -> list[tuple[Header, Path | BytesIO]]:
-    """Return the header and the path of the readable files of a sample, whose values were checked by `check_depth`."""
-    found = sampled_headers([files])
-    check_depth(found, what, otherwise)
-    return found
-
-
 def check_depth(found: Sequence[tuple[Header, Path | BytesIO]], what: str, otherwise: str) -> None:
     """Check the values of image files that are scaled to 8 bits.
 

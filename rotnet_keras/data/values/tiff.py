@@ -80,10 +80,11 @@ class Page:
         return np.dtype(f"{self.order}{ {UNSIGNED: 'u', SIGNED: 'i', FLOATING: 'f'}[self.kind] }{size}")
 
 
-def read_pages(file: BinaryIO) -> list[Page] | None:
-    """Return the pages that are the channels of an image, or its only page; None for a plain 8-bit image.
+def read_pages(file: BinaryIO) -> tuple[list[Page], bool] | None:
+    """Return the pages that are the channels of an image, and whether others are left out; None for a plain image.
 
     Pages are channels where each is grey, and they have more than 8 bits or were written by a program for microscopes.
+    Of others only the first is read. A plain image has 8 bits, and Pillow reads it.
 
     Raises:
         UnreadableImage: the file is damaged, or of a kind that is not read.
@@ -95,11 +96,11 @@ def read_pages(file: BinaryIO) -> list[Page] | None:
         if plain and not described:
             return None
         pages = [_page(first, order)]
+        # Small copies and masks are no planes.
+        others = (directory for _, directory in directories if not _numbers(directory, SUBFILE, [0])[0] & 5)
         if pages[0].samples == 1 and (described or pages[0].bits > 8):
-            for _, directory in directories:
-                # Small copies and masks are no planes.
-                if not _numbers(directory, SUBFILE, [0])[0] & 5:
-                    pages.append(_page(directory, order))
+            pages += [_page(directory, order) for directory in others]
+        left_out = any(True for _ in others)
     except UnreadableImage:
         raise
     except Exception as error:  # Damaged directories raise errors of struct, keys, indices and values.
@@ -109,7 +110,7 @@ def read_pages(file: BinaryIO) -> list[Page] | None:
     for number, page in enumerate(pages[1:], 2):
         if page.what != pages[0].what:
             raise UnreadableImage(f"its planes differ: the first has {pages[0].what}, number {number} {page.what}")
-    return pages
+    return pages, left_out
 
 
 def read_values(file: BinaryIO, pages: Sequence[Page]) -> np.ndarray:
