@@ -27,6 +27,7 @@ print("fine")
 """
 
 
+@pytest.mark.long
 def test_exports_work_where_this_package_cannot_be_imported(finished):
     _, run = finished
     assert run_python(EXPORT_CODE, run.export).strip().endswith("fine")

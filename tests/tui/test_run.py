@@ -70,6 +70,7 @@ async def test_a_likely_shortcut_is_shown(runs_dir):
         await until(pilot, lambda: "a shortcut is likely (bars of one" in text_of(app, "#strip").replace("\n", " "))
 
 
+@pytest.mark.long
 async def test_unreadable_lines_are_counted_and_a_deleted_folder_is_reported(runs_dir):
     run = fake_run(runs_dir, "odd", epochs=1, outcome="finished")
     with run.events_file.open("ab") as file:
