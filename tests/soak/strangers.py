@@ -177,11 +177,11 @@ def run_folders(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
             content = spoilt(rng, files[name])
         return files | {name: content}
 
-    def prepare() -> Check:
-        runs_dir = folder / "runs"
-        fake_run(runs_dir, "good", epochs=1, outcome="finished")
-        (runs_dir / "bad").mkdir()
+    runs_dir = folder / "runs"
+    fake_run(runs_dir, "good", epochs=1, outcome="finished")
+    (runs_dir / "bad").mkdir()
 
+    def prepare() -> Check:
         def check(found: dict[str, bytes]) -> bool:
             for name, content in found.items():
                 (runs_dir / "bad" / name).write_bytes(content)
