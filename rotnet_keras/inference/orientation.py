@@ -44,12 +44,15 @@ class OrientationModel:
         loader: reads image files as (H, W, C).
         classifier: of the same run, where it learned classes and rotations together: Keras model from (N, H, W, C)
             pixels to the probabilities (N, C) of C classes.
+        mirrored: whether the training mirrored images at random, and the mirror image of each copy is among the copies.
+            `predict` then averages over an image and its mirror image.
     """
 
     model: keras.Model
     angles: tuple[int, ...]
     loader: ImageLoader
     classifier: keras.Model | None = None
+    mirrored: bool = False
 
     def log_probabilities(self, images: np.ndarray) -> np.ndarray:
         """Rotate images by every angle and predict the angle of each copy.
@@ -63,6 +66,16 @@ class OrientationModel:
         """
         starts = range(0, len(images), BATCH)
         return np.concatenate([self._predict_batch(images[start : start + BATCH]) for start in starts])
+
+    def averaged_log_probabilities(self, images: np.ndarray) -> np.ndarray:
+        """As `log_probabilities`; of the mean probabilities of an image and its mirror image, if `mirrored`."""
+        found = self.log_probabilities(images)
+        if not self.mirrored:
+            return found
+        # The mirror image of an image rotated by an angle is the mirror image rotated by the opposite angle.
+        opposite = [self.angles.index(-angle % 360) for angle in self.angles]
+        mirrored = self.log_probabilities(images[:, :, ::-1])[:, opposite][:, :, opposite]
+        return np.logaddexp(found, mirrored) - np.log(2)
 
     def _predict_batch(self, images: np.ndarray) -> np.ndarray:
         copies, _ = rotate_batch(tf.constant(images, tf.float32), self.angles)
@@ -119,7 +132,9 @@ def load_orientation_model(source: RunFolder | Path) -> OrientationModel:
             f"{source}: the model takes images of {height} x {width} pixels, but its recipe gives "
             f"{given[0]} x {given[1]}"
         )
-    return OrientationModel(model, angles, loader, classifier)
+    flipped = isinstance(recipe, PretrainRecipe | ClassifyRecipe) and recipe.augment.flip
+    mirrored = flipped and all(-angle % 360 in angles for angle in angles)
+    return OrientationModel(model, angles, loader, classifier, mirrored)
 
 
 def _angles(recipe: Recipe) -> tuple[int, ...] | None:
@@ -216,7 +231,7 @@ def calibrate_temperature(run: RunFolder, model: OrientationModel) -> float:
         raise DataError(f"{run.name} has no validation images to calibrate with")
     step = -(-len(validation) // MAX_CALIBRATION_IMAGES)
     images = validation.images(np.arange(0, len(validation), step))
-    return fit_temperature(model.log_probabilities(center_crop(images, recipe.augment, validation.values)))
+    return fit_temperature(model.averaged_log_probabilities(center_crop(images, recipe.augment, validation.values)))
 
 
 @dataclass(frozen=True)
@@ -225,7 +240,7 @@ class Predictions:
 
     Attributes:
         files: the N files that could be read.
-        log_probabilities: (N, K, K), see `OrientationModel.log_probabilities`.
+        log_probabilities: (N, K, K), see `OrientationModel.averaged_log_probabilities`.
         unreadable: the files that could not be read, each with the reason.
         class_probabilities: (N, C), of a model that learned classes too; else None.
     """
@@ -266,7 +281,7 @@ def predict(
                 np.rot90(image, quarters.get(file, 0)) for file, image in zip(batch.files, batch.images, strict=True)
             ]
             images = np.stack(rotated)
-            parts.append(model.log_probabilities(images))
+            parts.append(model.averaged_log_probabilities(images))
             if model.classifier is not None:
                 classes.append(np.asarray(model.classifier(images, training=False)))
     return Predictions(readable, np.concatenate(parts), unreadable, np.concatenate(classes) if classes else None)

@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import re
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -88,6 +89,28 @@ def test_the_angle_of_rotated_images_is_predicted(finished, pictures):
         and network.angles == (0, 90, 180, 270)
         and network.loader == ImageLoader(16, 16, 3)
     )
+
+
+def test_an_image_and_its_mirror_image_are_predicted_alike(finished, tmp_path):
+    network = load_orientation_model(finished[1])
+    images, _ = upright_images(5, seed=6)
+    one, mirrored = network.log_probabilities(images), network.log_probabilities(images[:, :, ::-1])
+    for each, copies in (("one", images), ("mirrored", images[:, :, ::-1])):
+        (tmp_path / each).mkdir()
+        for number, pixels in enumerate(copies):
+            Image.fromarray(pixels).save(tmp_path / each / f"{number}.png")
+    assert network.mirrored
+    plain = replace(network, mirrored=False)
+    found = {
+        each: predict(network, sorted((tmp_path / each).iterdir())).log_probabilities for each in ("one", "mirrored")
+    }
+    opposite = [0, 3, 2, 1]
+    np.testing.assert_allclose(found["one"], found["mirrored"][:, opposite][:, :, opposite], atol=1e-6)
+    expected = (np.exp(one) + np.exp(mirrored[:, opposite][:, :, opposite])) / 2
+    np.testing.assert_allclose(np.exp(found["one"]), expected, atol=1e-6)
+    alone = predict(plain, sorted((tmp_path / "one").iterdir())).log_probabilities
+    np.testing.assert_allclose(alone, one, atol=1e-6)
+    assert np.abs(one - mirrored[:, opposite][:, :, opposite]).max() > 1e-3
 
 
 def test_images_unlike_the_training_data_come_first(finished, pictures):
@@ -208,7 +231,7 @@ def test_orientation_metrics_are_those_of_the_predictions(finished, photos, tmp_
     assert "40 images" in result.output and "text.png (" in result.output
     found = json.loads((to / "upright.json").read_text())
     network = load_orientation_model(finished[1])
-    said = network.log_probabilities(images)
+    said = network.averaged_log_probabilities(images)
     answers = orientation_probabilities(said, found["temperature"])
     # The prediction for a rotated image is that for the upright one, rotated.
     right = answers.argmax(axis=1) == 0
