@@ -33,9 +33,10 @@ from rotnet_keras.text import percent
 
 if TYPE_CHECKING:
     from rotnet_keras.config.probes import Averaging
+    from rotnet_keras.inference.adaptation import Adaptation
     from rotnet_keras.inference.duplicates import Duplicate
     from rotnet_keras.inference.pages import Section
-    from rotnet_keras.inference.prediction import Predicted
+    from rotnet_keras.inference.prediction import Classifier, Predicted
 
 # Classes that are listed with their counts.
 CLASSES_SHOWN = 20
@@ -189,6 +190,7 @@ def select(
     examples=(
         "rotnet-keras predict my_run photos --to classes.csv --page classes.html",
         "rotnet-keras predict model.keras photos --classes classes.txt --to out.parquet",
+        "rotnet-keras predict my_run foggy_photos --adapt statistics --to classes.csv",
     )
 )
 @argument("classifier", "CLASSIFIER", "A run that trained a classifier, or a .keras file of a classifier.")
@@ -210,6 +212,14 @@ def select(
     help="Also write an HTML page with the surest, the most doubtful and the most unusual images.",
 )
 @average_option
+@option(
+    "--adapt",
+    metavar="WHAT",
+    type=click.Choice(["none", "statistics", "rotations"]),
+    default="none",
+    help="Adapt the classifier to the images first: the statistics of its batch normalisation, or the layers that it "
+    "shares with its rotation head; none by default.",
+)
 @any_size_option
 @runs_dir_option
 def predict(
@@ -221,13 +231,15 @@ def predict(
     classes: Path | None,
     page: Path | None,
     average: "Averaging",
+    adapt: "Adaptation",
     size: int | None,
     runs_dir: Path,
 ) -> None:
     """Predict the classes of images with a trained classifier.
 
-    Probabilities are calibrated on the validation images of the run, if it had enough of them. A command that was
-    stopped goes on where it was when it is repeated: its results so far are in a file beside --to.
+    Probabilities are calibrated on the validation images of the run, if it had enough of them. --adapt fits the
+    classifier, in memory, to images that differ from those of its training, by fog or noise for example. A command
+    that was stopped goes on where it was when it is repeated: its results so far are in a file beside --to.
     """
     from rotnet_keras.inference.prediction import SUFFIXES, known_card, read_class_names
 
@@ -235,10 +247,12 @@ def predict(
     require_parent_folder(to, page)
     file, names = _classifier_file(classifier, runs_dir), read_class_names(classes) if classes else None
     top = min(top, len(known_card(file, names).classes))
+    from rotnet_keras.inference.adaptation import adaptation_images, check_adaptable, describe
     from rotnet_keras.inference.loading import list_image_files
     from rotnet_keras.inference.partial_results import PartialResults
     from rotnet_keras.runs.exports.backbone_file import takes_values
 
+    check_adaptable(file, adapt)
     files = list_image_files(images, warn, takes_values(file))
     from rotnet_keras.inference.prediction import (
         load_classifier,
@@ -259,11 +273,15 @@ def predict(
         about["average"] = average
     if size is not None or model.model.input_shape[1] is None:
         about["size"] = model.loader.size
+    adapted_to = adaptation_images(files)
+    about |= describe(adapt, adapted_to)
     with PartialResults(to, about) as kept:
         rest = kept.remaining(files)
         if kept.done:
             echo(f"Going on with {kept.path}: {len(files) - len(rest):,} of {len(files):,} images are done.")
         try:
+            if rest and adapt != "none":
+                _adapt(model, file, adapt, adapted_to)
             predict_files(model, rest, kept, top, rotations, show_progress)
         except KeyboardInterrupt:
             echo(f"Stopped. The same command goes on: its results so far are in {kept.path}.")
@@ -282,6 +300,17 @@ def predict(
         echo(said_how)
     if page:
         echo(f"Page: {page}")
+
+
+def _adapt(model: "Classifier", file: Path, how: "Adaptation", images: list[Path]) -> None:
+    """Adapt a classifier in memory, and print to what."""
+    from rotnet_keras.inference.adaptation import FEW_IMAGES, adapt
+
+    if how == "statistics" and len(images) < FEW_IMAGES:
+        warn(f"--adapt statistics: {len(images):,} images are few to take statistics from, and may do harm")
+    if model.temperature != 1:
+        warn("the probabilities were calibrated without --adapt, and may be too low or too high with it")
+    echo(adapt(model, file, how, images, show_progress))
 
 
 def _classifier_file(name: str, runs_dir: Path) -> Path:

@@ -74,9 +74,11 @@ class PartialResults:
         """Check that the results belong to the same model and options."""
         if found is None or "command" not in found:
             raise DataError(f"{self.path}: not the partial results of this command: remove it, or write another file")
-        changed = [key for key in self._about if found.get(key) != self._about[key]]
+        # A key that is not there stands for what the command does by default.
+        before, now = ({**dict.fromkeys([*self._about, *found], "none"), **each} for each in (found, self._about))
+        changed = [key for key in now if before[key] != now[key]]
         if changed:
-            values = [f"{key} {found.get(key)!r} instead of {self._about[key]!r}" for key in changed]
+            values = [f"{key} {before[key]!r} instead of {now[key]!r}" for key in changed]
             raise RecipeError(
                 f"{self.path} has the results of a command that was stopped, with {first_few(values)}: repeat that "
                 "command to finish it, or remove the file to begin anew"

@@ -35,6 +35,7 @@ class BackboneFile:
         layers: the names of its layers.
         scales_pixels: whether a layer, also of a model inside it, scales pixels.
         takes_values: whether it takes the numbers of files with more than 8 bits as they are.
+        normalises_batches: whether a layer, also of a model inside it, is a batch normalisation.
     """
 
     name: str
@@ -42,6 +43,7 @@ class BackboneFile:
     layers: list[str]
     scales_pixels: bool
     takes_values: bool = False
+    normalises_batches: bool = False
 
     @property
     def taps(self) -> list[str]:
@@ -81,7 +83,9 @@ def read_backbone(path: Path) -> BackboneFile:
     if shape is None:
         raise DataError(f"{path}: expected a model with one input of images (N, H, W, C)")
     of_inputs = [name for name, each in zip(names, layers, strict=True) if each.get("class_name") == "InputLayer"]
-    return BackboneFile(str(config.get("name")), shape, names, _scales_pixels(layers), of_inputs == [VALUES])
+    scales_pixels = _has_layer(layers, ("Rescaling", "Normalization"))
+    normalises_batches = _has_layer(layers, ("BatchNormalization",))
+    return BackboneFile(str(config.get("name")), shape, names, scales_pixels, of_inputs == [VALUES], normalises_batches)
 
 
 def takes_values(path: Path) -> bool:
@@ -92,10 +96,11 @@ def takes_values(path: Path) -> bool:
         return False
 
 
-def _scales_pixels(layers: Sequence[dict[str, Any]]) -> bool:
+def _has_layer(layers: Sequence[dict[str, Any]], kinds: Sequence[str]) -> bool:
+    """Return whether one of the layers, or a layer of a model among them, is of one of these classes."""
     inner = [_table(layer, "config").get("layers") for layer in layers]
-    return any(layer.get("class_name") in ("Rescaling", "Normalization") for layer in layers) or any(
-        _scales_pixels([each for each in part if isinstance(each, dict)]) for part in inner if isinstance(part, list)
+    return any(layer.get("class_name") in kinds for layer in layers) or any(
+        _has_layer([each for each in part if isinstance(each, dict)], kinds) for part in inner if isinstance(part, list)
     )
 
 
