@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Show what `upright --write` does to albums of a folder's photos, by the value of `--min-confidence`.
+"""Show what `upright --write` does to albums of the photos of some folders, by the value of `--min-confidence`.
 
-    python scripts/choose_upright_confidence.py compact5_photos FOLDER
+    python scripts/choose_upright_confidence.py airbench4_photos FOLDER ...
 
 The default of `--min-confidence` is chosen with these photos. They are upright, the model was not trained on them, and
 they are none of those that `upright` is measured on. The photos are dealt into albums at random, 20 times over.
@@ -54,12 +54,12 @@ def report_progress(what: str, done: int, total: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="the name of a pretrained model")
-    parser.add_argument("folder", type=Path, help="upright photos, at least 250")
+    parser.add_argument("folders", type=Path, nargs="+", help="upright photos, at least 250 together")
     chosen = parser.parse_args()
     try:
         network = zoo.find_pretrained(chosen.model)
         temperature = zoo.load_card(network)["temperature"]
-        predictions = predict(load_orientation_model(network), list_image_files([chosen.folder]), report_progress)
+        predictions = predict(load_orientation_model(network), list_image_files(chosen.folders), report_progress)
     except RotnetError as error:
         sys.exit(str(error))
     print(f"\n{len(predictions.files):,} photos, temperature {temperature:.3g}")
