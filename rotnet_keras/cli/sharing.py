@@ -1,7 +1,6 @@
 """The commands that bring a run to where people keep and share their experiments: track, publish."""
 
 import shlex
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +25,6 @@ from rotnet_keras.errors import RecipeError, RotnetError, RunError
 if TYPE_CHECKING:
     from rotnet_keras.runs.folder import RunFolder
 
-# Between two looks at a run that goes on.
-FOLLOW_SECONDS = 2.0
 # For the last try of the mirror of a run that has ended.
 LAST_TRY_SECONDS = 60.0
 
@@ -75,20 +72,13 @@ def _mirror(folder: "RunFolder", name: str) -> None:
     Raises:
         RotnetError: the tracker's package failed.
     """
-    from rotnet_keras.runs.processes import Process
     from rotnet_keras.runs.tracking.mirror import Mirror
     from rotnet_keras.runs.tracking.trackers import TRACKERS, open_tracker, reason
 
     try:
         mirror = Mirror(folder, name, open_tracker(name))
         echo(mirror.begin())
-        while True:
-            gone = folder.process() is Process.GONE
-            while mirror.send_new():
-                pass
-            if mirror.end_event() or gone:
-                break
-            time.sleep(FOLLOW_SECONDS)
+        mirror.send_all()
         echo(mirror.end())
     except RotnetError:
         raise

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from rotnet_keras.errors import RunError
 from rotnet_keras.files import has_file, make_folder, open_to_append, read_json, write_atomically
 from rotnet_keras.runs.events import SIDE_KIND, Event, EventReader, lock
 from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.processes import Process
 from rotnet_keras.runs.tracking.trackers import TRACKERS, Point, Tracker
 from rotnet_keras.runs.tracking.values import metrics
 from rotnet_keras.runs.values import outcome_of
@@ -19,8 +20,8 @@ from rotnet_keras.runs.values import outcome_of
 FOLDER = "tracking"
 # Events that are sent at once, and the size of a file that says how far a mirror has come.
 MOST_EVENTS, MAX_STATE_BYTES = 500, 1 << 16
-# Between two tries to become the only mirror.
-RETRY_SECONDS = 0.5
+# Between two looks at the events of a run, and between two tries to become its only mirror.
+POLL_SECONDS, RETRY_SECONDS = 2.0, 0.5
 # What is attached in the end, beside everything in `figures` and `export`.
 ATTACHED = ("recipe.toml", "run.json", "report.html", "report.md")
 
@@ -78,6 +79,25 @@ class Mirror:
             self._state["offset"] = self._reader.offset
             self._save()
         return len(events) == MOST_EVENTS
+
+    def send_all(
+        self, watched: Callable[[], AbstractContextManager[None]] = nullcontext, sent: Callable[[], None] = lambda: None
+    ) -> None:
+        """Send what is new in the events until the run has ended.
+
+        Args:
+            watched: entered around the calls of the tracker.
+            sent: called whenever the tracker has all events so far.
+        """
+        while True:
+            gone = self.run.process() is Process.GONE
+            with watched():
+                while self.send_new():
+                    pass
+            sent()
+            if self.end_event() or gone:
+                return
+            time.sleep(POLL_SECONDS)
 
     def end_event(self) -> Event | None:
         """The end event if it is the last one that was sent, so that the run has ended and was not resumed."""

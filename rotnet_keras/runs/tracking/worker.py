@@ -18,13 +18,13 @@ from rotnet_keras.files import make_folder, open_to_append
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.next_steps import command_line
 from rotnet_keras.runs.processes import Process
-from rotnet_keras.runs.tracking.mirror import Mirror, log_of, only_mirror
+from rotnet_keras.runs.tracking.mirror import POLL_SECONDS, Mirror, log_of, only_mirror
 from rotnet_keras.runs.tracking.trackers import TRACKERS, open_tracker, reason
 
 # How a line begins.
 SAY, WARN, DONE = "say", "warn", "done"
-# Between two looks at the events, and between two tries after a failure.
-POLL_SECONDS, FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 2.0, 5.0, 60.0
+# Between two tries after a failure.
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 5.0, 60.0
 # A tracker that does not answer for so long is reported; after the end of the run it is given up.
 SILENT_SECONDS, MOST_SECONDS = 45.0, 600.0
 
@@ -123,19 +123,14 @@ class Worker:
         with self._watchdog.watched():
             mirror = Mirror(self._run, self._name, open_tracker(self._name))
             self._tell(SAY, mirror.begin())
-        while True:
-            gone = self._run.process() is Process.GONE
-            with self._watchdog.watched():
-                while mirror.send_new():
-                    pass
-            if self._in_trouble:
-                self._in_trouble = False
-                self._tell(SAY, f"{self._title} has everything up to here again.")
-            if mirror.end_event() or gone:
-                break
-            time.sleep(POLL_SECONDS)
+        mirror.send_all(self._watchdog.watched, self._recover)
         with self._watchdog.watched():
             self._tell(DONE, mirror.end())
+
+    def _recover(self) -> None:
+        if self._in_trouble:
+            self._in_trouble = False
+            self._tell(SAY, f"{self._title} has everything up to here again.")
 
     def _tell(self, word: str, text: str) -> None:
         with suppress(OSError):  # The run may have ended.
