@@ -16,11 +16,14 @@ class SlowDisk:
     Attributes:
         asked: the number of questions.
         in_main_thread: where each question of the main thread came from.
+        answers: while this event is cleared, no question of another thread is answered.
     """
 
     def __init__(self, folder, seconds, monkeypatch):
         self.folder, self.seconds = os.path.realpath(folder), seconds
         self.asked, self.in_main_thread = 0, []
+        self.answers = threading.Event()
+        self.answers.set()
         for module, names in ((os, QUESTIONS), (io, ("open",))):
             for name in names:
                 monkeypatch.setattr(module, name, self._slow(getattr(module, name)))
@@ -31,6 +34,8 @@ class SlowDisk:
                 self.asked += 1
                 if threading.current_thread() is threading.main_thread():
                     self.in_main_thread.append(_caller())
+                else:
+                    self.answers.wait(timeout=60)
                 time.sleep(self.seconds)
             return ask(path, *arguments, **options)
 

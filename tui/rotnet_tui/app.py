@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from rotnet_tui.screens.opening import OpeningScreen
 from rotnet_tui.settings import keep_traceback, load_keymap, load_settings, save_settings
 from rotnet_tui.state.index import RunIndex
 from rotnet_tui.state.known_run import KnownRun
+from rotnet_tui.state.reading import PATIENCE_SECONDS, OneAtATime
 from rotnet_tui.state.words import screen_text
 from rotnet_tui.themes import THEMES
 
@@ -52,8 +54,8 @@ class RotnetApp(App[None]):
         self.crash_report: Path | None = None
         self._first_run = open_run
         self._paused = False
-        self._imported: dict[str, Any] = {}
         self._parent_pid = os.getppid()
+        self._ticking: dict[Screen, OneAtATime] = {}
 
     async def on_mount(self) -> None:
         """Open the first screen and start the clock."""
@@ -68,23 +70,33 @@ class RotnetApp(App[None]):
         self.set_keymap(keys)
         if problem:
             self.notify(problem, severity="warning", timeout=10, markup=False)
-        self.set_interval(TICK_SECONDS, self.tick)
+        self.set_interval(TICK_SECONDS, self._clock_ticks)
         self.call_after_refresh(self.tick)
 
+    def _clock_ticks(self) -> None:
+        # What a screen reads may take it longer than this on a slow disk.
+        if self.screen_stack and self.screen not in self._ticking:
+            self.tick()
+
     @on(Refresh)
-    @work(exclusive=True, group="tick")
+    @work(group="tick")
     async def tick(self) -> None:
         """Let the current screen show what is new."""
         if self.is_web and os.getppid() != self._parent_pid:
             # The web server has ended: without this its child process would live on.
             self.exit()
         try:
-            screen = self.screen
+            screen: Any = self.screen
             # A screen that is still being built would show a part of what it reads, and lose keys for the rest.
             if not self._paused and hasattr(screen, "tick") and screen.is_mounted:
-                await screen.tick()
-        except (NoMatches, ScreenStackError):
-            # A screen that is being removed loses its widgets one by one, and an app that ends its screens.
+                ticks = self._ticking.setdefault(screen, OneAtATime(lambda: _tick(screen)))
+                try:
+                    await ticks.again()
+                finally:
+                    if not ticks.busy:
+                        self._ticking.pop(screen, None)
+        except ScreenStackError:
+            # An app that ends loses its screens.
             return
 
     # What screens ask for
@@ -92,52 +104,57 @@ class RotnetApp(App[None]):
     # Their charts need NumPy, and the form all of recipes, which the first screen does without.
 
     @on(OpenRun)
-    @work(exclusive=True, group="read run")
-    async def _open_run(self, message: OpenRun) -> None:
-        run = await asyncio.to_thread(KnownRun.of, message.run)
-        study = not message.tabs and run.recipe_values().get("kind") == "study"
+    def _open_run(self, message: OpenRun) -> None:
+        def read() -> tuple[str, Callable[[Any], Screen]]:
+            run = KnownRun.of(message.run)
+            study = not message.tabs and run.recipe_values().get("kind") == "study"
 
-        def make(module: Any) -> Screen:
-            made = module.StudyScreen if study else module.RunScreen
-            return made(message.run if study else run, self.settings, self.commands)
+            def make(module: Any) -> Screen:
+                made = module.StudyScreen if study else module.RunScreen
+                return made(message.run if study else run, self.settings, self.commands)
 
-        await self._open(f"rotnet_tui.screens.{'study' if study else 'run'}", make, message.run.name)
+            return f"rotnet_tui.screens.{'study' if study else 'run'}", make
+
+        self._open(read, message.run.name)
 
     @on(CompareRuns)
-    async def _compare_runs(self, message: CompareRuns) -> None:
+    def _compare_runs(self, message: CompareRuns) -> None:
         def make(module: Any) -> Screen:
             return module.CompareScreen(message.runs, self.settings)
 
-        await self._open("rotnet_tui.screens.compare", make, "the comparison")
+        self._open(lambda: ("rotnet_tui.screens.compare", make), "the comparison")
 
     @on(NewRun)
-    async def _new_run(self, message: NewRun) -> None:
+    def _new_run(self, message: NewRun) -> None:
         def make(module: Any) -> Screen:
             return module.NewRunScreen(message.recipe, self.commands, self.index)
 
-        await self._open("rotnet_tui.screens.new_run", make, "the form")
+        self._open(lambda: ("rotnet_tui.screens.new_run", make), "the form")
 
-    async def _open(self, module: str, make: Callable[[Any], Screen], what: str) -> None:
-        """Open a screen; while its module is being imported, a line says so, and keys are answered."""
-        if module in self._imported:
-            self._show(make(self._imported[module]))
-            return
-        opening = OpeningScreen(screen_text(what))
-        self.push_screen(opening)
-        self._import_and_open(module, make, opening)
+    @work(exclusive=True, group="open")
+    async def _open(self, read: Callable[[], tuple[str, Callable[[Any], Screen]]], what: str) -> None:
+        """Open a screen; while files are read for it and its module is imported, a line says so, and keys are answered.
 
-    @work(group="open")
-    async def _show(self, screen: Screen) -> None:
-        await self.push_screen(screen)
-        self.tick()
+        Args:
+            read: called in a thread, says the module and how to make the screen.
+            what: is opened, in words.
+        """
 
-    @work(group="open")
-    async def _import_and_open(self, name: str, make: Callable[[Any], Screen], opening: OpeningScreen) -> None:
-        module = await asyncio.to_thread(importlib.import_module, name)
-        self._imported[name] = module
-        if self.screen is opening:
+        def prepare() -> tuple[Callable[[Any], Screen], Any]:
+            name, make = read()
+            return make, importlib.import_module(name)
+
+        preparing = asyncio.ensure_future(asyncio.to_thread(prepare))
+        opening = None
+        if not (await asyncio.wait([preparing], timeout=PATIENCE_SECONDS))[0]:
+            opening = OpeningScreen(screen_text(what))
+            self.push_screen(opening)
+        make, module = await preparing
+        if opening is None:
+            await self.push_screen(make(module))
+        elif self.screen is opening:
             await self.switch_screen(make(module))
-            self.tick()
+        self.tick()
 
     @on(Perform)
     @work
@@ -222,6 +239,11 @@ class RotnetApp(App[None]):
         """Keep the traceback in a file; Textual restores the terminal."""
         self.crash_report = keep_traceback(error)
         super()._handle_exception(error)
+
+
+async def _tick(screen: Any) -> None:
+    with suppress(NoMatches, ScreenStackError):  # A screen that is being removed loses its widgets one by one.
+        await screen.tick()
 
 
 def _edit(editor: str, path: Path) -> int:

@@ -1,7 +1,8 @@
 """Actions on runs, shared by all screens that show some."""
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from textual import work
 from textual.binding import Binding
@@ -15,8 +16,12 @@ from rotnet_keras.runs.tags import read_labels
 from rotnet_tui.commands import Commands
 from rotnet_tui.messages import NewRun, Perform, Refresh
 from rotnet_tui.screens.dialogs import ConfirmDialog, DiagnosisDialog, TextDialog
+from rotnet_tui.screens.opening import ReadingDialog
 from rotnet_tui.settings import Settings, keep_traceback
-from rotnet_tui.state.words import LIVE
+from rotnet_tui.state.reading import PATIENCE_SECONDS
+from rotnet_tui.state.words import LIVE, screen_text
+
+T = TypeVar("T")
 
 
 class ActionScreen(Screen[None]):
@@ -91,12 +96,11 @@ class ActionScreen(Screen[None]):
     async def action_kill(self) -> None:
         """Kill the run's process, after a confirmation."""
         for run in self.targets():
-            process, state = await asyncio.to_thread(_process_and_state, run)
+            process, state, since, _ = await self._ask(_what_would_be_lost, run)
             if process is not Process.RUNNING:
                 where = "no process on this machine" if process is Process.ELSEWHERE else "no process"
                 self.notify(f"{run.name} has {where} to kill: it is {state}.", severity="warning", markup=False)
                 continue
-            since = await asyncio.to_thread(_since_checkpoint, run)
             loss = f"All work since the last checkpoint is lost{since}. Stopping (s) loses nothing."
             await self._confirm_and_perform(f"Kill {run.name}?", loss, "kill", run_argument(run), "--yes")
         self.refresh_soon()
@@ -105,11 +109,11 @@ class ActionScreen(Screen[None]):
     async def action_delete(self) -> None:
         """Delete the run folder, after a confirmation."""
         for run in self.targets():
-            process, state = await asyncio.to_thread(_process_and_state, run)
+            process, state, _, has_backbone = await self._ask(_what_would_be_lost, run)
             if process is Process.RUNNING and state in LIVE:
                 self.notify(f"{run.name} is still running. Stop it first (s).", severity="warning", markup=False)
                 continue
-            export = ", exported backbone" if await asyncio.to_thread(run.backbone.is_file) else ""
+            export = ", exported backbone" if has_backbone else ""
             loss = f"This deletes {run.path} with its events, checkpoints{export} and report."
             name = run_argument(run)
             command = ("queue", "remove", name) if state == "queued" else ("delete", name, "--yes")
@@ -122,7 +126,7 @@ class ActionScreen(Screen[None]):
         """Say why the run failed, and which commands mend it."""
         for run in self.targets()[:1]:
             try:
-                found = await asyncio.to_thread(diagnose, run)
+                found = await self._ask(diagnose, run)
             except Exception as error:
                 self.notify(mistake("This run cannot be judged", error), severity="error", markup=False)
                 return
@@ -135,7 +139,7 @@ class ActionScreen(Screen[None]):
     async def action_tag(self) -> None:
         """Change the tags of the run, or of each marked run."""
         for run in self.targets():
-            before = (await asyncio.to_thread(read_labels, run)).tags
+            before = (await self._ask(read_labels, run)).tags
             name = run_argument(run)
             dialog = TextDialog(f"Tags of {run.name}", " ".join(before), "Words apart by blanks.", f"tag {name} ...")
             typed = await self.app.push_screen_wait(dialog)
@@ -153,7 +157,7 @@ class ActionScreen(Screen[None]):
     async def action_note(self) -> None:
         """Write the note of the run, or of each marked run."""
         for run in self.targets():
-            name, before = run_argument(run), (await asyncio.to_thread(read_labels, run)).note
+            name, before = run_argument(run), (await self._ask(read_labels, run)).note
             dialog = TextDialog(f"Note on {run.name}", before, "An empty note removes it.", f"note {name} ...")
             typed = await self.app.push_screen_wait(dialog)
             if typed is not None and typed != before:
@@ -168,14 +172,32 @@ class ActionScreen(Screen[None]):
             self.app.copy_to_clipboard(paths)
             self.notify(f"Copied: {paths}", markup=False)
 
+    async def _ask(self, read: Callable[[RunFolder], T], run: RunFolder) -> T:
+        """Read something of a run in a thread. Where that takes a while a dialog says so, and takes the keys.
+
+        Raises:
+            asyncio.CancelledError: the user closed the dialog.
+        """
+        reading = asyncio.ensure_future(asyncio.to_thread(read, run))
+        if (await asyncio.wait([reading], timeout=PATIENCE_SECONDS))[0]:
+            return reading.result()
+        dialog = ReadingDialog(screen_text(run.name))
+        self.app.push_screen(dialog)
+        await asyncio.wait([reading])
+        if self.app.screen is not dialog:
+            raise asyncio.CancelledError
+        self.app.pop_screen()
+        return reading.result()
+
     async def _confirm_and_perform(self, question: str, loss: str, *command: str) -> bool:
         dialog = ConfirmDialog(question, loss, self.commands.as_typed(command))
         answer = await self.app.push_screen_wait(dialog)
         return bool(answer) and await self.perform(*command)
 
 
-def _process_and_state(run: RunFolder) -> tuple[Process, str]:
-    return run.process(), run.state()
+def _what_would_be_lost(run: RunFolder) -> tuple[Process, str, str, bool]:
+    """The run's process and state, the steps since its last checkpoint, and whether it has exported a backbone."""
+    return run.process(), run.state(), _since_checkpoint(run), run.backbone.is_file()
 
 
 def _since_checkpoint(run: RunFolder) -> str:

@@ -12,42 +12,28 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
-from textual.suggester import Suggester
+from textual.css.query import NoMatches
 from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, TabPane
 
 from rotnet_keras.errors import RecipeError
 from rotnet_keras.runs.folder import RunFolder
-from rotnet_keras.runs.queries import completion, parse_query
-from rotnet_keras.text import duration, percent
+from rotnet_keras.runs.queries import parse_query
 from rotnet_tui.commands import Commands
 from rotnet_tui.messages import CompareRuns, EditFile, NewRun, OpenRun
 from rotnet_tui.screens.base import ActionScreen
 from rotnet_tui.settings import Settings
 from rotnet_tui.state import recipes
 from rotnet_tui.state.index import RunIndex
-from rotnet_tui.state.words import LIVE, age, epoch_progress, plain_text
-from rotnet_tui.widgets.run_preview import run_preview
-from rotnet_tui.widgets.run_table import RunTable, highlighted
+from rotnet_tui.state.reading import Reading
+from rotnet_tui.state.words import LIVE, age, plain_text
+from rotnet_tui.widgets.run_preview import run_lines, run_preview
+from rotnet_tui.widgets.run_table import QuerySuggester, RunTable, highlighted
 
-# Lines of the summary that replaces the tables in a very small terminal.
-TINY_LINES = 4
 # How long each look at the run folders is waited for; it goes on meanwhile.
 REFRESH_SECONDS = 0.5
 # Rows of the table of runs.
 MAX_ROWS = 300
 FILTER_HINT = "words, state:running, tag:paper, rot>90, -recipe:cifar*; → completes, esc clears"
-
-
-class QuerySuggester(Suggester):
-    """Completes the last term of a filter to a field, or to a value that some run has."""
-
-    def __init__(self, index: RunIndex) -> None:
-        super().__init__(use_cache=False, case_sensitive=True)
-        self._index = index
-
-    async def get_suggestion(self, value: str) -> str | None:
-        """The completed filter; None if there is nothing to complete."""
-        return completion(value, list(self._index.summaries.values()))
 
 
 class HomeScreen(ActionScreen):
@@ -84,6 +70,8 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         self.index = index
         self._marked: set[str] = set()
         self._recipes: list[recipes.RecipeEntry] = []
+        self._details = recipes.RecipeDetails()
+        self._reading = Reading(self._details.fetch, self._show_details)
         self._query = parse_query("")
         self._matching: list[dict[str, Any]] = []
         self._matching_of: tuple = ()
@@ -115,7 +103,7 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         self.query_one("#preview").border_title = "preview"
         self.query_one("#recipe-table", DataTable).add_columns("recipe", "kind", "time", "title")
         self.query_one("#queue-table", DataTable).add_columns("position", "run", "recipe", "queued for")
-        self._fill_recipes()
+        self._read_recipes()
         self.app.theme_changed_signal.subscribe(self, lambda theme: self._redraw())
         self.query_one(f"#{self.settings.home_tab}", TabPane).query_one(DataTable).focus()
 
@@ -129,7 +117,7 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         self._fill_runs()
         if self._tab == "queue":
             self._fill_queue(*await asyncio.to_thread(self.index.waiting))
-        self._fill_preview()
+        self._row_highlighted()
         self._fill_tiny()
 
     @property
@@ -190,19 +178,37 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         """Draw everything again, in the colours of the new theme."""
         self.query_one("#run-table", RunTable).invalidate()
         self._fill_runs()
-        self._fill_preview()
+        self._row_highlighted()
 
     def on_resize(self) -> None:
         """The number of columns depends on the width."""
         self._fill_runs()
 
-    def _fill_recipes(self) -> None:
-        self._recipes = recipes.list_recipes()
+    @work(group="recipes")
+    async def _read_recipes(self) -> None:
+        """Read the list of recipes in a thread, and show it if it has changed."""
+        found = await asyncio.to_thread(recipes.list_recipes)
+        if found == self._recipes:
+            return
+        self._recipes = found
         table = self.query_one("#recipe-table", DataTable)
+        row = table.cursor_row
         table.clear()
         for entry in self._recipes:
             cells = map(plain_text, (entry.name, entry.kind, entry.time, entry.title))
             table.add_row(*cells, key=entry.argument)
+        table.move_cursor(row=row, animate=False)
+
+    @work(group="recipes")
+    async def _read_details(self) -> None:
+        """Show the highlighted recipe, read in a thread."""
+        if entry := self._highlighted_recipe():
+            self._details.choose(entry, self.app.theme_variables)
+            await self._reading.show()
+
+    def _show_details(self) -> None:
+        with suppress(NoMatches):  # The screen may be closed while files are being read.
+            self._fill_preview()
 
     def _fill_queue(self, waiting: list[tuple[float, str, str]], pid: int | None) -> None:
         table = self.query_one("#queue-table", DataTable)
@@ -226,24 +232,14 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         colors = self.app.theme_variables
         if self._tab == "recipes":
             entry = self._highlighted_recipe()
-            text.update(recipes.recipe_details(entry, colors) if entry else "")
+            text.update((self._details.of(entry, colors) or "Reading the recipe …") if entry else "")
             return
         summary = self.index.summaries.get(highlighted(self._table) or "")
         text.update(run_preview(summary, colors) if summary else "")
 
     def _fill_tiny(self) -> None:
         runs = self.index.newest_first()
-        shown = [run for run in runs if run["state"] in LIVE] or runs
-        lines = [
-            " ".join(
-                [
-                    *(run["state"], run["name"], epoch_progress(run)),
-                    *(percent(run["rotation_accuracy"]), duration(run["seconds_left"])),
-                ]
-            )
-            for run in shown[:TINY_LINES]
-        ]
-        self.query_one("#tiny", Static).update(Text("\n".join(lines or ["no runs yet"])))
+        self.query_one("#tiny", Static).update(run_lines([run for run in runs if run["state"] in LIVE] or runs))
 
     def refresh_soon(self) -> None:
         """Look through the whole folder: something was done to a run."""
@@ -266,7 +262,10 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
 
     @on(DataTable.RowHighlighted)
     def _row_highlighted(self) -> None:
-        self._fill_preview()
+        if self._tab == "recipes":
+            self._read_details()
+        else:
+            self._fill_preview()
 
     @on(DataTable.RowSelected)
     def _row_selected(self) -> None:
@@ -276,7 +275,7 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
     def _tab_activated(self) -> None:
         self.settings.home_tab = self._tab
         if self._tab == "recipes":
-            self._fill_recipes()
+            self._read_recipes()
         self._table.focus()
         self.refresh_soon()
 
@@ -374,15 +373,15 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
             self.notify("Select a recipe first. Press 2 for the list of recipes.", severity="warning")
             return
         try:
-            path = recipes.editable_copy(entry, Path.cwd())
+            path = await asyncio.to_thread(recipes.editable_copy, entry, Path.cwd())
         except OSError as error:
             self.notify(f"The recipe cannot be copied to this folder: {error}", severity="error", markup=False)
             return
         message = EditFile(path)
         self.app.post_message(message)
         await message.closed
-        self._fill_recipes()
-        self._fill_preview()
+        self._read_recipes()
+        self._read_details()
 
     def run_deleted(self, run: RunFolder) -> None:
         """Unmark a deleted run."""

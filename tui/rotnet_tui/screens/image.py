@@ -1,11 +1,12 @@
 """One image of a run's sample: rotated by each angle, with the predictions, attention maps and nearest neighbours."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import numpy as np
 from PIL import Image
 from rich.text import Text
-from textual import events
+from textual import events, work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, VerticalScroll
@@ -16,8 +17,10 @@ from textual.widgets import Footer, Static
 from rotnet_keras.reports.projections import Projection, lit
 from rotnet_keras.runs.events import Event
 from rotnet_keras.text import percent
+from rotnet_tui.screens.base import mistake
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
+from rotnet_tui.state.reading import Reading
 from rotnet_tui.state.sample import Sample, rotated
 from rotnet_tui.state.words import screen_text
 from rotnet_tui.widgets.picture import Picture, picture
@@ -56,34 +59,41 @@ the features of the layer are strong.
         self._settings = settings
         self._history, self._poll, self._sample = history, poll, Sample(history.run)
         self._epochs_back, self._image = epochs_back, image
-        newest = history.events["projection"][-1 - epochs_back]
-        projection = self._sample.projection(newest)
-        self._angles = projection.angles if projection else []
-        self._near = projection.neighbours.shape[1] if projection else 0
+        # The copies and the neighbours for which there are widgets.
+        self._angles: list[int] = []
+        self._near = 0
+        self._reading = Reading(self._fetch, self._draw)
+        self._building = asyncio.Lock()
 
     def compose(self) -> ComposeResult:
         """A headline, the rows of images, and the footer."""
         yield Static(id="image-head")
         with VerticalScroll(id="image-rows", can_focus=False):
-            with Horizontal(id="image-copies"):
-                for _ in self._angles:
-                    with Horizontal(classes="copy"):
-                        yield picture(self._settings.images)
-                        yield Static(classes="words")
-            with Horizontal(id="image-attention"):
-                for _ in self._angles:
-                    with Horizontal(classes="copy"):
-                        yield picture(self._settings.images)
+            yield Horizontal(id="image-copies")
+            yield Horizontal(id="image-attention")
             yield Static(id="image-near-head")
-            with Horizontal(id="image-near"):
-                for _ in range(self._near):
-                    with Horizontal(classes="copy"):
-                        yield picture(self._settings.images)
+            yield Horizontal(id="image-near")
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Follow changes of the theme."""
+        """Read the files of the epoch, and follow changes of the theme."""
         self.app.theme_changed_signal.subscribe(self, lambda theme: self._draw())
+        self._renew()
+
+    @work(group="build")
+    async def _build(self, angles: list[int], near: int) -> None:
+        """Make the widgets for the rotated copies and for the neighbours of an image."""
+        async with self._building:
+            if (angles, near) == (self._angles, self._near):
+                return
+            for name, count in (("copies", len(angles)), ("attention", len(angles)), ("near", near)):
+                row = self.query_one(f"#image-{name}")
+                await row.remove_children()
+                words = [[Static(classes="words")] if name == "copies" else [] for _ in range(count)]
+                await row.mount_all(Horizontal(picture(self._settings.images), *w, classes="copy") for w in words)
+            self._angles, self._near = angles, near
+        # They have their size only after the next layout.
+        self.call_after_refresh(self._draw)
 
     def on_resize(self, event: events.Resize) -> None:
         """The images have the size that there is room for."""
@@ -95,14 +105,14 @@ the features of the layer are strong.
         if await self._poll():
             new = len(self._history.events["projection"]) - before
             self._epochs_back = max(0, self._epochs_back + (new if self._epochs_back else 0))
-            self._draw()
+            self._renew()
 
     # What the keys do
 
     def action_epoch(self, by: int) -> None:
         """Go to an earlier epoch or a later one."""
         self._epochs_back = max(0, self._epochs_back + by)
-        self._draw()
+        self._renew()
 
     def action_image(self, by: int) -> None:
         """Go to the image before or after."""
@@ -116,18 +126,41 @@ the features of the layer are strong.
 
     # What is shown
 
+    def _event(self, events: list[Event]) -> Event:
+        """The event of the chosen epoch."""
+        return events[-1 - min(self._epochs_back, len(events) - 1)]
+
+    def _fetch(self) -> None:
+        """Read the files of the chosen epoch, in a thread."""
+        if found := self._history.events["projection"]:
+            self._sample.fetch(self._event(found))
+
+    @work(group="chosen")
+    async def _renew(self) -> None:
+        """Draw the chosen epoch, with what has to be read for it."""
+        try:
+            await self._reading.show()
+        except Exception as error:  # What files may be was checked when they were read.
+            self.notify(mistake("This image cannot be read", error), severity="error", markup=False)
+
     def _draw(self) -> None:
         found = self._history.events["projection"]
-        if not found or not self.is_mounted:
+        if not found or not self.is_mounted or not self.is_attached:
             return
         self._epochs_back = min(self._epochs_back, len(found) - 1)
-        event = found[-1 - self._epochs_back]
+        event = self._event(found)
         projection = self._sample.projection(event)
         head = self.query_one("#image-head", Static)
         rows = self.query_one("#image-rows", VerticalScroll)
-        rows.display = projection is not None and projection.angles == self._angles
-        if projection is None or not rows.display:
-            head.update(Content(f"The file {screen_text(event['file'])} of this epoch is missing or damaged."))
+        fetched = self._sample.fetched(event)
+        if fetched and projection and (projection.angles, projection.neighbours.shape[1]) != (self._angles, self._near):
+            self._build(projection.angles, projection.neighbours.shape[1])
+            return
+        rows.display = fetched and projection is not None
+        if projection is None or not fetched:
+            epoch = f"Image {self._image + 1}   epoch {len(found) - self._epochs_back} of {len(found)}, step"
+            damaged = f"The file {screen_text(event['file'])} of this epoch is missing or damaged."
+            head.update(Content(damaged if fetched else f"{epoch} {event['step']}   reading its files …"))
             return
         self._image = min(self._image, len(projection.points) - 1)
         words = [f"Image {self._image + 1} of {len(projection.points)}"]

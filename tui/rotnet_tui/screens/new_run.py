@@ -108,6 +108,8 @@ started.
         if not self.is_current:
             return
         choice = self.query_one("#recipe-choice", Select)
+        while not choice.is_mounted:  # Until then it has no list for its options.
+            await asyncio.sleep(0.01)
         known = [entry.argument for entry in entries]
         if self._recipe not in known:
             self._recipe = known[0]

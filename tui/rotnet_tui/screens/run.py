@@ -3,6 +3,9 @@
 import asyncio
 import os
 import time
+from collections.abc import Awaitable
+from contextlib import suppress
+from functools import partial
 
 from rich.text import Text
 from textual import on, work
@@ -16,11 +19,12 @@ from rotnet_tui.commands import Commands
 from rotnet_tui.screens.base import ActionScreen, mistake
 from rotnet_tui.screens.dialogs import ChartsDialog
 from rotnet_tui.screens.image import ImageScreen
-from rotnet_tui.screens.run_status import judged, rows_of, waiting
+from rotnet_tui.screens.run_status import rows_of, sentence_of
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
 from rotnet_tui.state.known_run import KnownRun
 from rotnet_tui.state.metrics import metrics_of
+from rotnet_tui.state.reading import Reading
 from rotnet_tui.state.sample import missing_projection
 from rotnet_tui.state.words import status_strip
 from rotnet_tui.tabs.base import RunTab
@@ -81,10 +85,10 @@ class RunScreen(ActionScreen):
         Binding("g", "arrange", "Arrange the charts", id="arrange", show=False),
         Binding("o", "worst", "Hardest or same samples", id="worst", show=False),
         Binding("percent_sign", "percent", "Percent or counts", id="percent", show=False),
-        Binding("f", "follow", "Follow the log", id="follow", show=False),
-        Binding("l", "level", "Log level", id="level", show=False),
-        Binding("v", "wrap", "Wrap the log", id="wrap", show=False),
-        Binding("u", "fold", "Fold tracebacks", id="fold", show=False),
+        Binding("f", "log('toggle_follow')", "Follow the log", id="follow", show=False),
+        Binding("l", "log('next_level')", "Log level", id="level", show=False),
+        Binding("v", "log('toggle_wrap')", "Wrap the log", id="wrap", show=False),
+        Binding("u", "log('toggle_fold')", "Fold tracebacks", id="fold", show=False),
         Binding("slash", "search", "Search the log", id="search", show=False),
     ]
     HELP = """\
@@ -108,15 +112,19 @@ long lines, `v` wraps them.
         self._strip_text = Text()
         self._catching_up = False
         self._building = asyncio.Lock()
+        self._tabs = {name: tab_class(settings, id=name) for name, (_, tab_class) in TABS.items()}
+        self._readings = {
+            name: Reading(partial(tab.fetch, self.history), self._draw_read) for name, tab in self._tabs.items()
+        }
 
     def compose(self) -> ComposeResult:
         """The status strip, the tabs, and the footer."""
         yield Static(id="strip")
         tab = self.settings.tab
         with TabbedContent(id="run-tabs", initial=f"tab-{tab if tab in TABS else 'curves'}"):
-            for name, (title, tab_class) in TABS.items():
+            for name, (title, _) in TABS.items():
                 with TabPane(title, id=f"tab-{name}"):
-                    yield tab_class(self.settings, id=name)
+                    yield self._tabs[name]
         yield Static(id="tiny")
         yield Footer(compact=True, show_command_palette=False)
 
@@ -161,9 +169,25 @@ long lines, `v` wraps them.
             await asyncio.to_thread(self.run.read)
             self._state_read_at = time.monotonic()
             self._show_strip()
-        if (tab := self._front_tab()) and tab.built:
-            await asyncio.to_thread(tab.fetch, self.history)
+        if self._front_tab():
+            await self._read(self._readings[self._tab].again())
         self._draw(at_once=was_behind)
+
+    def _draw_read(self) -> None:
+        with suppress(NoMatches):  # The screen may be closed while files are being read.
+            self._draw(at_once=True)
+
+    @on(RunTab.Chosen)
+    @work(group="chosen")
+    async def _renew(self) -> None:
+        """Draw the tab in front with what it reads from the disk."""
+        await self._read(self._readings[self._tab].show())
+
+    async def _read(self, reading: Awaitable[None]) -> None:
+        try:
+            await reading
+        except Exception as error:  # What files may be was checked when they were read.
+            self.notify(mistake("This tab cannot be read", error), severity="error", markup=False)
 
     def _show_strip(self) -> None:
         run, colors = self.run, self.app.theme_variables
@@ -174,15 +198,8 @@ long lines, `v` wraps them.
         if summary["state"] != self._state:
             self._state = summary["state"]
             self._stale |= set(TABS)
-        level, sentence = judged(self.history)
-        if run.newer:
-            level, sentence = "bad", "A newer version of rotnet-keras wrote this folder. Here it can only be viewed."
-        elif summary["message"]:
-            level, sentence = "flat" if summary["state"] == "stopped" else "bad", summary["message"]
-        elif self._state in ("starting", "queued") and not self.history.latest:
-            level, sentence = "unknown", waiting(summary["state"])
         width = self.query_one("#strip").content_size.width or self.size.width - 4
-        self._update_strip(status_strip(summary, (level, sentence), colors, width))
+        self._update_strip(status_strip(summary, sentence_of(run, summary, self.history), colors, width))
 
     def _update_strip(self, text: Text) -> None:
         """Show the status. A new layout of the screen is costly, so it is made only if the number of rows changes."""
@@ -203,7 +220,7 @@ long lines, `v` wraps them.
             return
         self._drawn_at, self._cpu_at_draw = now, cpu
         self._stale.discard(name)
-        tab = self.query_one(f"#{name}", RunTab)
+        tab = self._tabs[name]
         if not tab.built:
             self._build(tab)
             return
@@ -219,14 +236,13 @@ long lines, `v` wraps them.
         """Make the widgets of a tab that is opened for the first time, then draw it."""
         async with self._building:
             await tab.build()
-        await asyncio.to_thread(tab.fetch, self.history)
         # It has its size only after the next layout.
-        self.call_after_refresh(self._draw, at_once=True)
+        self.call_after_refresh(self._renew)
 
     async def _opened(self, name: str) -> RunTab:
         """Switch to a tab, and return it when it has its widgets."""
         self.action_tab(name)
-        tab = self.query_one(f"#{name}", RunTab)
+        tab = self._tabs[name]
         async with self._building:
             await tab.build()
         return tab
@@ -240,7 +256,7 @@ long lines, `v` wraps them.
     def _tab_activated(self) -> None:
         self.settings.tab = self._tab
         # The tab has its size only after the next layout.
-        self.call_after_refresh(self._draw, at_once=True)
+        self.call_after_refresh(self._renew if self._front_tab() else self._draw_read)
 
     def on_resize(self) -> None:
         """Images and charts depend on the size."""
@@ -253,7 +269,7 @@ long lines, `v` wraps them.
 
     def action_back(self) -> None:
         """Close the maximised chart, the search or the cursor, else go back to the home screen."""
-        tab = self.query_one(f"#{self._tab}", RunTab)
+        tab = self._tabs[self._tab]
         if self.maximized is not None:
             self.minimize()
         elif not (isinstance(tab, LogTab) and tab.clear_search()) and not (
@@ -326,6 +342,8 @@ long lines, `v` wraps them.
 
     async def _poll(self) -> bool:
         """Read what is new while another screen shows this run."""
+        if self._catching_up:
+            return False
         await asyncio.to_thread(self.history.fetch)
         found = self.history.poll()
         if found:
@@ -346,7 +364,7 @@ long lines, `v` wraps them.
 
     def _front_tab(self) -> RunTab | None:
         """The tab in front, None as long as it is not built."""
-        tab = self.query_one(f"#{self._tab}", RunTab)
+        tab = self._tabs[self._tab]
         return tab if tab.built else None
 
     def action_worst(self) -> None:
@@ -359,25 +377,10 @@ long lines, `v` wraps them.
         self.settings.percent = not self.settings.percent
         self._draw(at_once=True)
 
-    def action_follow(self) -> None:
-        """Follow the end of the log, or stop following."""
+    def action_log(self, change: str) -> None:
+        """Change what the log shows, by a method of its tab."""
         if isinstance(tab := self._front_tab(), LogTab):
-            tab.toggle_follow()
-
-    def action_level(self) -> None:
-        """Next level of the log filter."""
-        if isinstance(tab := self._front_tab(), LogTab):
-            tab.next_level()
-
-    def action_wrap(self) -> None:
-        """Wrap the lines of the log, or let them be scrolled."""
-        if isinstance(tab := self._front_tab(), LogTab):
-            tab.toggle_wrap()
-
-    def action_fold(self) -> None:
-        """Fold or unfold tracebacks."""
-        if isinstance(tab := self._front_tab(), LogTab):
-            tab.toggle_fold()
+            getattr(tab, change)()
 
     @work
     async def action_search(self) -> None:

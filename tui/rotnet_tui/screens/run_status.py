@@ -1,5 +1,7 @@
 """What the status strip says of a run besides its numbers."""
 
+from typing import Any
+
 from rich.text import Text
 
 from rotnet_keras.runs.suitability import check_results, latest_suitability
@@ -7,6 +9,7 @@ from rotnet_keras.runs.suitability import summary as suitability_summary
 from rotnet_keras.runs.verdict import verdict
 from rotnet_tui.screens.base import mistake
 from rotnet_tui.state.history import History
+from rotnet_tui.state.known_run import KnownRun
 
 
 def rows_of(text: Text, width: int) -> list[int]:
@@ -14,7 +17,18 @@ def rows_of(text: Text, width: int) -> list[int]:
     return [len(line) // max(1, width - 4) for line in text.plain.split("\n")]
 
 
-def judged(history: History) -> tuple[str, str]:
+def sentence_of(run: KnownRun, summary: dict[str, Any], history: History) -> tuple[str, str]:
+    """A level, which decides the colour, and what there is to say about a run, in a sentence."""
+    if run.newer:
+        return "bad", "A newer version of rotnet-keras wrote this folder. Here it can only be viewed."
+    if summary["message"]:
+        return "flat" if summary["state"] == "stopped" else "bad", summary["message"]
+    if summary["state"] in ("starting", "queued") and not history.latest:
+        return "unknown", _waiting(summary["state"])
+    return _judged(history)
+
+
+def _judged(history: History) -> tuple[str, str]:
     """A level, which decides the colour, and a sentence about how the run is learning."""
     try:
         if history.is_study:
@@ -34,7 +48,7 @@ def _study_progress(history: History) -> str:
     return f"Study: {len(done)} of {total} runs finished. The home screen lists them."
 
 
-def waiting(state: str) -> str:
+def _waiting(state: str) -> str:
     """What happens before the first step."""
     if state == "queued":
         return "Waiting in the queue. It starts when the device is free."

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.processes import Process
 from rotnet_tui.state.index import printable_summary
 
 
@@ -19,6 +20,7 @@ class KnownRun(RunFolder):
         super().__init__(path)
         self.summary: dict[str, Any] | None = None
         self.newer = False
+        self._process = Process.GONE
         self._facts: dict[str, Any] = {}
         self._recipe: dict[str, Any] = {}
 
@@ -37,11 +39,16 @@ class KnownRun(RunFolder):
             return
         self._facts, self._recipe = now.facts(), now.all_recipe_values()
         self.newer = now.has_newer_format()
+        self._process = now.process()
         self.summary = printable_summary(now)
 
     def facts(self) -> dict[str, Any]:
         """Return what `run.json` said at the last `read`."""
         return self._facts
+
+    def process(self) -> Process:
+        """Return what could be seen of the run's process at the last `read`."""
+        return self._process
 
     def all_recipe_values(self) -> dict[str, Any]:
         """Return what `recipe.toml` said at the last `read`."""

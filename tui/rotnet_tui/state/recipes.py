@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.text import Text
 
 from rotnet_keras.config.finder import expected_minutes, kind_and_title, shipped_recipes
+from rotnet_keras.files import written_at
 from rotnet_keras.text import duration
 
 
@@ -41,6 +42,38 @@ def _entry(name: str, argument: str, path: Path) -> RecipeEntry:
     kind, title = kind_and_title(path)
     minutes, _ = expected_minutes(path)
     return RecipeEntry(name, argument, path, kind, title, _about(minutes) if minutes else "")
+
+
+class RecipeDetails:
+    """What `recipe_details` says of recipes, read again when their files change."""
+
+    def __init__(self) -> None:
+        self._chosen: tuple[RecipeEntry, dict[str, str]] | None = None
+        self._found: dict[str, tuple[float | OSError, dict[str, str], Text]] = {}
+
+    def choose(self, entry: RecipeEntry, colors: dict[str, str]) -> None:
+        """Say which recipe `fetch` reads next, and the colours of the theme."""
+        self._chosen = entry, colors
+
+    def of(self, entry: RecipeEntry, colors: dict[str, str]) -> Text | None:
+        """The details of a recipe in these colours; None as long as they have not been read."""
+        found = self._found.get(entry.argument)
+        return found[2] if found and found[1] == colors else None
+
+    def fetch(self) -> None:
+        """Read the chosen recipe, unless its file is as it was. This waits for the disk."""
+        if self._chosen is None:
+            return
+        entry, colors = self._chosen
+        written = written_at([entry.path])[0]
+        known = self._found.get(entry.argument)
+        if known is not None and known[:2] == (written, colors):
+            return
+        try:
+            text = recipe_details(entry, colors)
+        except OSError as error:
+            text = Text(f"This recipe cannot be read: {error.strerror}")
+        self._found[entry.argument] = written, colors, text
 
 
 def recipe_details(entry: RecipeEntry, colors: dict[str, str]) -> Text:

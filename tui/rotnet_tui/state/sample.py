@@ -13,6 +13,7 @@ from rotnet_keras.reports.samples import read_strip
 from rotnet_keras.runs.events import Event
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_tui.state.history import History
+from rotnet_tui.state.reading import Kept
 
 # Files that are kept after they have been read: those of the epochs that people go through.
 KEPT = 64
@@ -23,21 +24,38 @@ T = TypeVar("T")
 
 
 class Sample:
-    """Reads the sample of a run. What is missing or damaged is None, and is looked for again the next time."""
+    """The sample of a run, as far as `fetch` has read it. What is missing or damaged is None."""
 
     def __init__(self, run: RunFolder) -> None:
         self._folder = run.samples
-        self._projections: dict[str, Projection] = {}
-        self._attention: dict[str, np.ndarray] = {}
-        self._strips: dict[str, Image.Image] = {}
+        self._projections: Kept[Projection] = Kept(KEPT)
+        self._attention: Kept[np.ndarray] = Kept(KEPT)
+        self._strips: Kept[Image.Image] = Kept(KEPT)
+
+    def fetch(self, event: Event) -> None:
+        """Read the files of an epoch that have not been read, or could not be. This waits for the disk."""
+        projection = self._projections.read(_key(event, "file"), lambda: self._read(event["file"], read_projection))
+        self._strips.read(event["images"], lambda: self._read(event["images"], read_strip))
+        if projection is not None and "attention" in event:
+            shape = len(projection.points), len(projection.angles)
+            self._attention.read(
+                _key(event, "attention"),
+                lambda: self._read(event["attention"], lambda path: read_attention(path, *shape)),
+            )
+
+    def fetched(self, event: Event) -> bool:
+        """Whether `fetch` has read the files of an epoch, or found that they cannot be read."""
+        name = "attention" if self.projection(event) is not None and "attention" in event else "file"
+        found = self._attention if name == "attention" else self._projections
+        return _key(event, name) in found and event["images"] in self._strips
 
     def projection(self, event: Event) -> Projection | None:
         """What the model made of the images after an epoch."""
-        return self._read(self._projections, event["file"], read_projection)
+        return self._projections.get(_key(event, "file"))
 
     def image(self, event: Event, number: int) -> Image.Image | None:
         """An image of the sample, in RGB."""
-        projection, strip = self.projection(event), self._read(self._strips, event["images"], read_strip)
+        projection, strip = self.projection(event), self._strips.get(event["images"])
         if projection is None or strip is None or strip.width % len(projection.points):
             return None
         width = strip.width // len(projection.points)
@@ -48,20 +66,20 @@ class Sample:
         projection = self.projection(event)
         if projection is None or "attention" not in event:
             return None
+        maps = self._attention.get(_key(event, "attention"))
         shape = len(projection.points), len(projection.angles)
-        maps = self._read(self._attention, event["attention"], lambda path: read_attention(path, *shape))
         return maps[number] / 255 if maps is not None and maps.shape[:2] == shape else None
 
-    def _read(self, kept: dict[str, T], name: str, read: Callable[[Path], T]) -> T | None:
-        if name not in kept:
-            try:
-                found = read(self._folder / name)
-            except UNREADABLE:
-                return None
-            if len(kept) >= KEPT:
-                del kept[next(iter(kept))]
-            kept[name] = found
-        return kept[name]
+    def _read(self, name: str, read: Callable[[Path], T]) -> T | None:
+        try:
+            return read(self._folder / name)
+        except UNREADABLE:
+            return None
+
+
+def _key(event: Event, name: str) -> tuple[str, float]:
+    """A run that was resumed writes files of the same names again."""
+    return event[name], event["time"]
 
 
 def rotated(image: Image.Image, angle: int, angles: Sequence[int]) -> Image.Image:

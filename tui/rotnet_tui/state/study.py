@@ -11,7 +11,7 @@ from rotnet_keras.errors import RotnetError
 from rotnet_keras.runs.event_fields import event_problem
 from rotnet_keras.runs.folder import RunFolder, list_runs
 from rotnet_keras.runs.study_runs import planned_runs
-from rotnet_tui.state.index import printable_summary
+from rotnet_tui.state.known_run import KnownRun
 from rotnet_tui.state.words import LIVE
 
 
@@ -28,7 +28,7 @@ class StudyRun:
 
     name: str
     seed: int
-    folder: RunFolder | None
+    folder: KnownRun | None
     summary: dict[str, Any] | None
     seconds: float | None
 
@@ -59,9 +59,9 @@ class StudyProgress:
         for name, seed, folder_name in self._plan():
             event = done.get((name, seed))
             folder = present.get(str(event["folder"])) if event else _newest(present, folder_name)
-            summary = printable_summary(folder) if folder else None
+            known = KnownRun.of(folder) if folder else None
             seconds = float(event.get("seconds", 0.0)) if event else None
-            found.append(StudyRun(name, seed, folder, summary, seconds))
+            found.append(StudyRun(name, seed, known, known.summary if known else None, seconds))
         return found
 
     def _plan(self) -> list[tuple[str, int, str]]:

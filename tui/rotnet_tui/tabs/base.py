@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from textual.compose import compose
 from textual.containers import Vertical
+from textual.message import Message
 from textual.widget import Widget
 
 from rotnet_tui.settings import Settings
@@ -18,6 +19,9 @@ class RunTab(Vertical):
     Attributes:
         built: whether its widgets are there.
     """
+
+    class Chosen(Message):
+        """Something else is to be shown, for which files may have to be read."""
 
     def __init__(self, settings: Settings, *, id: str) -> None:
         super().__init__(id=id)
@@ -38,7 +42,7 @@ class RunTab(Vertical):
         """Read from the disk what `show` needs beside the history, for a thread: no key waits for it."""
 
     def show(self, history: History, state: str) -> None:
-        """Draw the current content of the history.
+        """Draw the current content of the history. What `fetch` has not read yet is said to be read.
 
         Args:
             state: of the run, such as "running".

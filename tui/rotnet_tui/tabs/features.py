@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable
 
+from PIL import Image
 from rich.console import Group
 from rich.text import Text
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Static
 
-from rotnet_keras.reports.tables import probe_tables, result_tables
+from rotnet_keras.reports.tables import Table, probe_tables, result_tables
 from rotnet_keras.runs import feature_quality
-from rotnet_keras.runs.folder import RunFolder
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
 from rotnet_tui.tabs.base import RunTab
@@ -25,6 +25,8 @@ class FeaturesTab(RunTab):
 
     def __init__(self, settings: Settings, *, id: str) -> None:
         super().__init__(settings, id=id)
+        # What was read: for which events, the tables, and the filters. What is drawn: that, the state and the size.
+        self._read: tuple[tuple, list[Table], Image.Image | None] | None = None
         self._drawn: tuple | None = None
 
     def contents(self) -> Iterable[Widget]:
@@ -38,16 +40,30 @@ class FeaturesTab(RunTab):
                 yield Static(id="filter-words")
                 yield picture(self.settings.images, id="filter-picture")
 
+    def fetch(self, history: History) -> None:
+        """Read the results, if there are new ones, and the newest filters."""
+        key = tuple(len(history.events[kind]) for kind in ("probe", "features", "run", "picture", "samples"))
+        if self._read is None or key != self._read[0] or self._read[2] is None:
+            run, probes = history.run, list(history.events["probe"])
+            tables = result_tables(run) if history.is_study else probe_tables(run, probes)
+            paths = [run.samples / str(e["filters"]) for e in list(history.events["samples"]) if e.get("filters")]
+            filters = open_image(paths[-1] if paths else run.figures / "filters.png")
+            if self._read is None or key != self._read[0] or filters is not None:
+                self._read = key, tables, filters
+
     def show(self, history: History, state: str) -> None:
         """Draw both, if something is new."""
-        samples = history.events["samples"]
-        kinds = ("probe", "features", "run", "picture")
-        key = (*(len(history.events[kind]) for kind in kinds), len(samples), state, self.size)
-        if key == self._drawn:
+        read = self._read
+        if read is None:
+            self.query_one("#probe-tables", Static).update("Reading the results …")
+            self.query_one("#rank-chart").display = self.query_one("#filter-picture").display = False
             return
-        self._drawn = key
-        self.query_one("#probe-tables", Static).update(self._tables(history))
-        self._show_filters(history.run, samples)
+        if (read, state, self.size) == self._drawn:
+            return
+        self._drawn = read, state, self.size
+        _, tables, filters = read
+        self.query_one("#probe-tables", Static).update(self._tables(history, tables))
+        self._show_filters(filters)
         self._show_ranks(history)
 
     def _show_ranks(self, history: History) -> None:
@@ -68,9 +84,9 @@ class FeaturesTab(RunTab):
             format=".1f",
         )
 
-    def _tables(self, history: History) -> Group | Text:
+    def _tables(self, history: History, read: list[Table]) -> Group | Text:
         """What was measured of each tap, by probes and without labels."""
-        tables = self._probes(history)
+        tables = self._probes(history, read)
         features, probes = history.events["features"], history.events["probe"]
         if not features:
             return tables
@@ -83,21 +99,15 @@ class FeaturesTab(RunTab):
             Text(f"{feature_quality.advice([*features, *probes])} {feature_quality.CAUTION}"),
         )
 
-    def _probes(self, history: History) -> Group | Text:
-        recipe = history.run.recipe_values()
-        probes = history.events["probe"]
-        if history.is_study:
-            return rich_tables(result_tables(history.run))
-        if not probes:
-            planned = len(recipe.get("probe", []))
+    def _probes(self, history: History, read: list[Table]) -> Group | Text:
+        if not history.is_study and not history.events["probe"]:
+            planned = len(history.run.recipe_values().get("probe", []))
             if not planned:
                 return Text("This recipe has no probe. Add a [[probe]] table to measure how good the features are.")
             return Text(f"No probe yet: {planned} {'follows' if planned == 1 else 'follow'} after pretraining.")
-        return rich_tables(probe_tables(history.run, probes))
+        return rich_tables(read)
 
-    def _show_filters(self, run: RunFolder, samples: list[dict]) -> None:
-        paths = [run.samples / str(e["filters"]) for e in samples if e.get("filters")]
-        image = open_image(paths[-1] if paths else run.figures / "filters.png")
+    def _show_filters(self, image: Image.Image | None) -> None:
         words, drawn = self.query_one("#filter-words", Static), self.query_one("#filter-picture", Picture)
         drawn.display = image is not None
         if image is None:

@@ -52,17 +52,29 @@ class ProjectionTab(RunTab):
                 yield picture(self.settings.images, id="projection-image")
                 yield Static(id="projection-text")
 
-    def show(self, history: History, state: str) -> None:
-        """Draw the points of the chosen epoch."""
+    def _event(self, events: list[Event]) -> Event:
+        """The event of the chosen epoch."""
+        return events[-1 - min(self.epochs_back, len(events) - 1)]
+
+    def fetch(self, history: History) -> None:
+        """Read the points and the images of the chosen epoch."""
         if self._sample is None:
             self._sample = Sample(history.run)
+        if found := history.events["projection"]:
+            self._sample.fetch(self._event(found))
+
+    def show(self, history: History, state: str) -> None:
+        """Draw the points of the chosen epoch."""
         self._history = history
         found = history.events["projection"]
         if not found:
             self._say(missing_projection(history))
             return
         self.epochs_back = min(self.epochs_back, len(found) - 1)
-        event = found[-1 - self.epochs_back]
+        event = self._event(found)
+        if self._sample is None or not self._sample.fetched(event):
+            self._say(f"Epoch {len(found) - self.epochs_back} of {len(found)}   reading its points and images …")
+            return
         projection = self._sample.projection(event)
         if projection is None:
             self._say(f"The file {screen_text(event['file'])} of this epoch is missing or damaged.")
@@ -135,7 +147,7 @@ class ProjectionTab(RunTab):
     def sideways(self, by: int) -> None:
         """Go to an earlier epoch (-1) or a later one (+1)."""
         self.epochs_back = max(0, self.epochs_back - by)
-        self._redraw()
+        self.post_message(self.Chosen())
 
     def vertical(self, key: str) -> None:
         """Go to the image before or after, or to the first or the last; page keys scroll what is beside the points."""
@@ -155,7 +167,7 @@ class ProjectionTab(RunTab):
         """The step of what is shown, and the image under the cursor; None where nothing is."""
         events = self._history.events["projection"] if self._history else []
         shown = events and self.query_one(Horizontal).display
-        return (events[-1 - self.epochs_back]["step"], self.image) if shown else None
+        return (self._event(events)["step"], self.image) if events and shown else None
 
     @on(Scatter.Chosen)
     def _chosen(self, message: Scatter.Chosen) -> None:

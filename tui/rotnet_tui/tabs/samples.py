@@ -13,6 +13,7 @@ from rotnet_keras.runs.events import Event
 from rotnet_keras.text import percent
 from rotnet_tui.settings import Settings
 from rotnet_tui.state.history import History
+from rotnet_tui.state.reading import Kept
 from rotnet_tui.tabs.base import RunTab
 from rotnet_tui.widgets.picture import Picture, open_image, picture
 
@@ -21,6 +22,8 @@ MAX_TILES = 24
 SIDES = (32, 24, 16)
 # Tiles that shall fit the screen before larger sides are chosen.
 VISIBLE_TILES = 12
+# Epochs whose images are kept: those that people go to and fro between.
+KEPT = 8
 
 
 class SamplesTab(RunTab):
@@ -36,6 +39,7 @@ class SamplesTab(RunTab):
         self._drawn: tuple | None = None
         # For each visible tile what is drawn: the image, its columns and rows, and its fields in the event.
         self._tiles: list[tuple[Image.Image | None, int, int, dict]] = []
+        self._strips: Kept[Image.Image] = Kept(KEPT)
 
     def contents(self) -> Iterable[Widget]:
         """A headline and the tiles."""
@@ -47,8 +51,7 @@ class SamplesTab(RunTab):
     def sideways(self, by: int) -> None:
         """Go to an earlier epoch (-1) or a later one (+1)."""
         self._epochs_back = max(0, self._epochs_back - by)
-        if self._history is not None:
-            self.show(self._history, "")
+        self.post_message(self.Chosen())
 
     def vertical(self, key: str) -> None:
         """Go to the image before or after; other keys scroll."""
@@ -65,7 +68,17 @@ class SamplesTab(RunTab):
         """The step of what is shown, and the image under the cursor; None where it is not known."""
         events = self._history.events["samples"] if self._history else []
         image = self._tiles[self._cursor][3].get("image") if events and self._tiles else None
-        return None if image is None else (events[-1 - self._epochs_back]["step"], image)
+        return None if image is None else (self._event(events)["step"], image)
+
+    def _event(self, events: list[Event]) -> Event:
+        """The event of the chosen epoch."""
+        return events[-1 - min(self._epochs_back, len(events) - 1)]
+
+    def fetch(self, history: History) -> None:
+        """Read the tiles of the chosen epoch."""
+        if events := history.events["samples"]:
+            event = self._event(events)
+            self._strips.read(_key(event), lambda: open_image(history.run.samples / event["file"]))
 
     def show(self, history: History, state: str) -> None:
         """Draw the tiles of the chosen epoch."""
@@ -76,17 +89,23 @@ class SamplesTab(RunTab):
             head.update("No samples yet. They come with the validation at the end of every epoch.")
             return
         self._epochs_back = min(self._epochs_back, len(events) - 1)
-        event = events[-1 - self._epochs_back]
+        event = self._event(events)
         chosen = [i for i, tile in enumerate(event["tiles"]) if (tile["pick"] == "worst") == self.settings.worst]
-        key = (event["file"], self.settings.worst, self.size.width, self.size.height)
+        read = _key(event) in self._strips
+        key = (_key(event), self._strips.get(_key(event)), self.settings.worst, self.size.width, self.size.height)
         headline = Content(self._headline(event, len(events), chosen))
+        self.query_one("#tiles").display = read
+        if not read:
+            head.update(headline + Content("   reading its images …"))
+            self._tiles, self._drawn = [], None
+            return
         head.update(
             headline + Content.from_markup("   [b]← →[/] epochs   [b]o[/] hardest/same   [b]↑ ↓ enter[/] image")
         )
         if key == self._drawn:
             return
         self._drawn = key
-        self._draw(event, chosen, history)
+        self._draw(event, chosen)
 
     def _headline(self, event: Event, epochs: int, chosen: list[int]) -> str:
         tiles = [event["tiles"][i] for i in chosen]
@@ -98,8 +117,8 @@ class SamplesTab(RunTab):
             words += ["the same images every epoch", f"{correct} of {len(tiles)} correct"]
         return "   ".join(words)
 
-    def _draw(self, event: Event, chosen: list[int], history: History) -> None:
-        strip = open_image(history.run.samples / event["file"])
+    def _draw(self, event: Event, chosen: list[int]) -> None:
+        strip = self._strips.get(_key(event))
         width, height = self.size.width - 2, max(1, self.size.height - 2)
         side = next((s for s in SIDES if (width // (s + 1)) * (height // (s // 2 + 2)) >= VISIBLE_TILES), SIDES[-1])
         grid = self.query_one("#tiles", ItemGrid)
@@ -129,6 +148,11 @@ class SamplesTab(RunTab):
         if number == self._cursor:
             caption.stylize("reverse")
         self.query(Picture)[number].show(image, columns, rows, caption)
+
+
+def _key(event: Event) -> tuple[str, float]:
+    """A run that was resumed writes files of the same names again."""
+    return event["file"], event["time"]
 
 
 def _caption(tile: dict, colors: dict[str, str]) -> Text:

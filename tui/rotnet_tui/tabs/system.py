@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterable
-from pathlib import Path
 
 import psutil
 from rich.table import Table
@@ -52,6 +51,8 @@ class SystemTab(RunTab):
         self._cursor: float | None = None
         self._history: History | None = None
 
+        self._free: float | None = None
+
     def contents(self) -> Iterable[Widget]:
         """A table, and charts below it."""
         with VerticalScroll(id="system-now"):
@@ -62,6 +63,10 @@ class SystemTab(RunTab):
     def on_mount(self) -> None:
         """Look for a driver before the tab is opened, since this takes a while."""
         self.run_worker(read_gpus, thread=True)
+
+    def fetch(self, history: History) -> None:
+        """Ask the disk of the run how much is free."""
+        self._free = free_bytes(history.run.path)
 
     def show(self, history: History, state: str) -> None:
         """Measure and draw."""
@@ -153,7 +158,7 @@ class SystemTab(RunTab):
         table.add_row("CPU", self._bars("cpu", psutil.cpu_percent()), self._cores())
         used = f"{gigabytes(memory.total - memory.available)} of {gigabytes(memory.total)} used"
         table.add_row("memory", self._bars("memory", memory.percent), used)
-        table.add_row("disk", "", _disk(history.run.path))
+        table.add_row("disk", "", _disk(self._free))
         self._add_data_wait(table, history)
         gpus = read_gpus()
         for gpu in gpus:
@@ -195,8 +200,7 @@ def _empty_table() -> Table:
     return table
 
 
-def _disk(path: Path) -> str:
-    free = free_bytes(path)
+def _disk(free: float | None) -> str:
     return "cannot be read" if free is None else f"{gigabytes(free)} free"
 
 

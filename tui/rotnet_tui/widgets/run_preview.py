@@ -1,11 +1,15 @@
-"""The preview of a run beside the tables of the home screen."""
+"""The preview of a run beside the tables of the home screen, and what replaces both in a very small terminal."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.text import Text
 
 from rotnet_keras.text import duration, percent
 from rotnet_tui.state.words import age, epoch_progress, state_text, thousands
+
+# Lines of the summary that replaces the tables in a very small terminal.
+TINY_LINES = 4
 
 
 def run_preview(summary: dict[str, Any], colors: dict[str, str]) -> Text:
@@ -36,3 +40,17 @@ def run_preview(summary: dict[str, Any], colors: dict[str, str]) -> Text:
     if summary["message"]:
         text.append(f"\n{summary['message']}\n", style=colors["text-warning"][:7])
     return text
+
+
+def run_lines(runs: Sequence[dict[str, Any]]) -> Text:
+    """The first summaries, each in a line."""
+    lines = [
+        " ".join(
+            [
+                *(run["state"], run["name"], epoch_progress(run)),
+                *(percent(run["rotation_accuracy"]), duration(run["seconds_left"])),
+            ]
+        )
+        for run in runs[:TINY_LINES]
+    ]
+    return Text("\n".join(lines or ["no runs yet"]))

@@ -1,12 +1,15 @@
-"""The table of all runs, updated cell by cell."""
+"""The table of all runs, updated cell by cell, and what completes its filter."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from rich.text import Text
+from textual.suggester import Suggester
 from textual.widgets import DataTable
 
+from rotnet_keras.runs.queries import completion
 from rotnet_keras.text import duration, percent
+from rotnet_tui.state.index import RunIndex
 from rotnet_tui.state.words import age, epoch_progress, state_text
 
 LABELS = {
@@ -66,6 +69,18 @@ class RunTable(DataTable[Any]):
         }
         recipe = {"recipe": Text(summary["recipe"] or "")}
         return left | recipe | {key: Text(value, justify="right") for key, value in right.items()}
+
+
+class QuerySuggester(Suggester):
+    """Completes the last term of a filter to a field, or to a value that some run has."""
+
+    def __init__(self, index: RunIndex) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+        self._index = index
+
+    async def get_suggestion(self, value: str) -> str | None:
+        """The completed filter; None if there is nothing to complete."""
+        return completion(value, list(self._index.summaries.values()))
 
 
 def _name(summary: dict[str, Any]) -> Text:
