@@ -66,6 +66,12 @@ class Data(Section):
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="Share of the training images held out for validation where the data have no such split."
     )
+    only: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Classes to pretrain on, by name; all by default. At the end, test images of these classes are "
+        "told from those of the others by how well their rotations are predicted.",
+    )
     whole: bool = Field(
         False,
         description="Take crops from anywhere in an image, not only from its central square. Decoded images are then "

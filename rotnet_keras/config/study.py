@@ -61,6 +61,11 @@ class Entry(Section):
     weights: Literal["rotnet"] | Baseline = Field(
         "rotnet", description="Weights that the probe measured: the run's own, or a baseline's."
     )
+    novelty: Literal["probabilities", "logarithms"] | None = Field(
+        None,
+        description="Show the AUROC of a run with `data.only`, where images are scored by the probabilities of their "
+        "rotations or by the logarithms of these.",
+    )
     by: Literal["epoch", "class"] | None = Field(None, description="Make a column for each epoch or class.")
     paper: dict[str, float] | float | None = Field(
         None, description="The paper's numbers in percent: one number, or one by the label of each column."
@@ -81,6 +86,7 @@ class StudyTable(Section):
         None, description="Quantity that the columns' labels are values of; the results are then drawn as curves."
     )
     log: bool = Field(False, description="Draw the x axis on a logarithmic scale.")
+    mean: str | None = Field(None, description="Label of a further row with the mean of each column.")
     entry: list[Entry] = Field(min_length=1, description="The table's entries.")
 
 

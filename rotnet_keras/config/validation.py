@@ -56,6 +56,8 @@ def cross_section_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str
         return
     if values.get("kind") == "pretrain":
         yield from _pretraining_errors(values)
+    elif isinstance(values.get("data"), dict) and values["data"].get("only") is not None:
+        yield ("data", "only"), "only: for recipes of the kind 'pretrain'; leave it out"
     if values.get("kind") in ("classify", "transfer"):
         yield from _classifier_errors(values, backbone)
     if values.get("kind") == "transfer" and backbone and backbone.name == "airbench":

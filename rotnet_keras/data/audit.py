@@ -16,7 +16,7 @@ from rotnet_keras.data.crops import fit_of
 from rotnet_keras.data.listing.sources import ListedSource
 from rotnet_keras.data.listing.survey import find_duplicates, read_headers
 from rotnet_keras.data.npz import UNLABELLED, array_names, check_arrays, read_array_header
-from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, Source, TfdsSource, find_source
+from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource, Source, TfdsSource, class_numbers, find_source
 from rotnet_keras.data.stores import Progress
 from rotnet_keras.data.tfds_metadata import MOST_BYTES
 from rotnet_keras.data.values.samples import (
@@ -110,9 +110,12 @@ def understand(data: Data, source: Source | None = None) -> list[tuple[str, str]
         (what, sentence): the layout, the splits, the classes, the values, and what is left out.
 
     Raises:
-        DataError: there are no training images, or the values of the splits do not fit together.
+        DataError: there are no training images, the values of the splits do not fit together, or a class of `data.only`
+            is not there.
     """
     source = source or find_source(data)
+    if data.only and isinstance(source, ListedSource):
+        class_numbers(data.only, source.class_names)
     if isinstance(source, ArraySource):
         said = check_arrays(source)
     else:
@@ -159,6 +162,7 @@ def _describe_prepared(source: TfdsSource, data: Data) -> list[tuple[str, str]]:
         names = read_file(folder / "label.labels.txt", MOST_BYTES).decode().split("\n")
         classes = [name for name in names if name]
         rows.append(("classes", f"{len(classes):,}: {first_few(classes)}"))
+        class_numbers(data.only or [], classes)
     return rows
 
 

@@ -11,7 +11,7 @@ from rotnet_keras.config.sections import Data
 from rotnet_keras.data.folders import read_folder
 from rotnet_keras.data.listing.sources import FolderSource, ListedSource
 from rotnet_keras.data.npz import UNLABELLED, read_arrays
-from rotnet_keras.data.sources import EMBEDDED, ArraySource, Source, TfdsSource, find_source
+from rotnet_keras.data.sources import EMBEDDED, ArraySource, Source, TfdsSource, class_numbers, find_source
 from rotnet_keras.data.stores import Progress, Split
 from rotnet_keras.data.tfds import read_tfds
 from rotnet_keras.data.values.ranges import DIGITS, MOST_IMAGES, MOST_VALUES, ValueRange, displayed, measure_range
@@ -115,7 +115,10 @@ def load(
     else:
         splits, class_names, resampled, fingerprint, old_fingerprint = read_tfds(source, data, kept, progress, notes)
     splits = _with_held_out(splits, data, notes)
-    labels = splits["train"].labels
+    if data.only:
+        numbers = class_numbers(data.only, class_names)
+        splits |= {name: _of_classes(splits[name], numbers) for name in ("train", "validation") if name in splits}
+    labels = None if data.only else splits["train"].labels
     if labels is not None and (missing := len(class_names) - len(np.unique(labels[labels != UNLABELLED]))):
         notes.append(f"{missing:,} of {len(class_names):,} classes have no training images")
     if data.name in EMBEDDED and Path(data.name).is_dir():
@@ -145,6 +148,17 @@ def load(
     )
 
 
+def only_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
+    """Return a data set without the training and validation images of other classes; its test images are all kept.
+
+    Raises:
+        DataError: there is no class of one of the names, or an image may have several classes.
+    """
+    numbers = class_numbers(names, dataset.class_names)
+    validation = dataset.validation and _of_classes(dataset.validation, numbers)
+    return replace(dataset, train=_of_classes(dataset.train, numbers), validation=validation)
+
+
 def labelled_subset(dataset: Dataset, wanted: Labels, seed: tuple[int, int]) -> np.ndarray:
     """Return the rising positions of the training images to learn from: all with a label, or some of each class.
 
@@ -169,6 +183,18 @@ def labelled_subset(dataset: Dataset, wanted: Labels, seed: tuple[int, int]) -> 
         count = min(per_class, len(members))
         picked.append(members[:count] if first else rng.choice(members, count, replace=False))
     return np.sort(np.concatenate(picked))
+
+
+def _of_classes(split: Split, numbers: Sequence[int]) -> Split:
+    """Return the images of a split that are of some classes.
+
+    Raises:
+        DataError: an image may have several classes.
+    """
+    labels = split.required_labels()
+    if labels.ndim > 1:
+        raise DataError("data.only: expected images of one class each, and these may have several; leave it out")
+    return split.subset(np.flatnonzero(np.isin(labels, numbers)))
 
 
 def _with_held_out(splits: dict[str, Split], data: Data, notes: list[str]) -> dict[str, Split]:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -273,6 +273,22 @@ def _folder_source(root: Path) -> FolderSource:
         raise DataError(f"data.name: there is no folder {root.absolute()}")
     found = read_layout(root)
     return FolderSource(root, found.files, found.labels, found.class_names, found.understood, found.left_out)
+
+
+def class_numbers(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
+    """Return the numbers of some classes, in the order of their names.
+
+    Raises:
+        DataError: no class has one of the names.
+    """
+    unknown = [name for name in names if name not in class_names]
+    if unknown:
+        hint = did_you_mean(unknown[0], class_names)
+        raise DataError(
+            f"data.only: no class is called {unknown[0]!r}{hint}; there are "
+            + (", ".join(class_names) or "none: the images have no labels")
+        )
+    return [class_names.index(name) for name in names]
 
 
 def _tfds_source(data: Data | AnnotatedData) -> TfdsSource:

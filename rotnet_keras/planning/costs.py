@@ -215,11 +215,16 @@ def _load_or_placeholder(data: str) -> tuple[Any, bool]:
 
 def _dataset(recipe: RunRecipe | TransferRecipe) -> tuple[Any, bool]:
     """Return the data set of a recipe and whether its images are on this machine; if not, it has random pixels."""
+    from rotnet_keras.data.datasets import only_classes
+
     if isinstance(recipe, TransferRecipe):
         from rotnet_keras.planning.transfers import load_transfer_data
 
         return load_transfer_data(recipe)
-    return _load_or_placeholder(recipe.data.model_dump_json())
+    # Runs that leave out different classes share what is loaded.
+    only = recipe.data.only
+    dataset, available = _load_or_placeholder(recipe.data.model_copy(update={"only": None}).model_dump_json())
+    return (only_classes(dataset, only), True) if only and available else (dataset, available)
 
 
 def _resolve_backbone(

@@ -69,6 +69,9 @@ def _key(trial: Trial) -> str:
     """Return a key that is equal for runs that differ only in what costs no time, such as the seed."""
     same: dict[str, Any] = {"seed": 0, "title": "-"}
     recipe = trial.recipe
+    if isinstance(recipe, PretrainRecipe) and recipe.data.only and recipe.train.steps:
+        # Equally many classes have about as many images to validate on.
+        same["data"] = recipe.data.model_copy(update={"only": [""] * len(recipe.data.only)})
     if isinstance(recipe, ProbeRecipe) and trial.spec:
         same["backbone"] = recipe.backbone.model_copy(update={"file": "-"})
     if isinstance(recipe, ClassifyRecipe):
@@ -131,7 +134,8 @@ def _time_training(
     )
     step = _seconds_per_step(model, batches)
     total = recipe.train.total_steps(count)
-    evaluated = len(dataset.test or ())
+    # With data.only, the test images are scored once more.
+    evaluated = len(dataset.test or ()) * (2 if recipe.data.only else 1)
     evaluated += len(dataset.validation or ()) * -(-total // recipe.train.steps_per_epoch(count))
     return [step * total, step * FORWARD_SHARE * evaluated / batch]
 

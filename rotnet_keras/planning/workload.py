@@ -175,6 +175,8 @@ def _training(
     steps = length.total_steps(count)
     validated = -(-steps // length.steps_per_epoch(count)) * len(dataset.validation or ())
     tested = len(dataset.test or ())
+    if isinstance(recipe, PretrainRecipe) and recipe.data.only:
+        tested *= 2  # They are scored as well.
     evaluated = validated * passes[0] + tested * passes[1]
     parameters = sum(_parameters(network) for network in model.networks)
     name = "pretraining" if isinstance(recipe, PretrainRecipe) else "training"

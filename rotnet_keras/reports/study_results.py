@@ -23,6 +23,9 @@ def run_measures(run: RunFolder) -> list[dict[str, Any]]:
             found.append({"value": score_of(event)})
             by_class = zip(task.classes, per_class_scores(event), strict=True)
             found += [{"class": name, "value": value} for name, value in by_class if value is not None]
+        elif event["kind"] == "novelty":
+            scores = {"probabilities": event["auroc"], "logarithms": event["auroc_log"]}
+            found += [{"novelty": name, "value": value} for name, value in scores.items()]
         elif event["kind"] == "probe":
             about = {key: event[key] for key in ("probe", "weights", "tap")}
             if event["step"]:
@@ -130,12 +133,31 @@ def _grid(table: dict[str, Any], by_run: dict[str, dict[int, list[dict[str, Any]
         for column, by_seed in values.items():
             theirs = paper.get(column) if isinstance(paper, dict) else paper
             cells[entry["row"], column] = Cell(by_seed, theirs)
+    if table.get("mean"):
+        _add_means(cells, table["mean"])
     return ResultGrid(table["title"], cells, table.get("x"), table.get("log", False))
+
+
+def _add_means(cells: dict[tuple[str, str], Cell], row: str) -> None:
+    """Add a row with the mean of each column, for the seeds that all of its rows have; published means stay."""
+    measured: dict[str, list[dict[int, float]]] = {}
+    for (_, column), cell in cells.items():
+        measured.setdefault(column, []).append(cell.values)
+    rows = len({name for name, _ in cells} - {row})
+    for column, by_row in measured.items():
+        by_row = [values for values in by_row if values]
+        seeds = set.intersection(*map(set, by_row)) if len(by_row) == rows else set()
+        theirs = cells.get((row, column))
+        means = {seed: statistics.fmean(values[seed] for values in by_row) for seed in sorted(seeds)}
+        if means or theirs:
+            cells[row, column] = Cell(means, theirs.paper if theirs else None)
 
 
 def _matches(measure: dict[str, Any], entry: dict[str, Any]) -> bool:
     """Return whether an entry of a table asks for this measure."""
     by = entry.get("by")
+    if measure.get("novelty") != entry.get("novelty"):
+        return False
     if measure.get("probe") != entry.get("probe") or ("epoch" in measure) != (by == "epoch"):
         return False
     if ("class" in measure) != (by == "class") or (entry.get("tap") and measure.get("tap") != entry["tap"]):
@@ -146,7 +168,9 @@ def _matches(measure: dict[str, Any], entry: dict[str, Any]) -> bool:
 def _column(measure: dict[str, Any], entry: dict[str, Any]) -> str:
     if entry.get("column"):
         return str(entry["column"])
-    value = measure[entry["by"]] if entry.get("by") else measure.get("tap", "top-1")
+    value = (
+        measure[entry["by"]] if entry.get("by") else measure.get("tap", "AUROC" if "novelty" in measure else "top-1")
+    )
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -47,7 +47,18 @@ def result_tables(run: RunFolder) -> list[Table]:
     if run.recipe_values().get("kind") == "study":
         return study_tables(run)
     events = run.events()
-    return [*_accuracy_tables(events, task_of(run)), *probe_tables(run, events)]
+    return [*_accuracy_tables(events, task_of(run)), *_novelty_tables(events), *probe_tables(run, events)]
+
+
+def _novelty_tables(events: Sequence[Event]) -> list[Table]:
+    """How well the rotations tell images of classes that were left out of the training."""
+    found = [event for event in events if event["kind"] == "novelty"]
+    if not found:
+        return []
+    last = found[-1]
+    title = f"AUROC on test, %: images of {', '.join(last['classes'])} against those of other classes"
+    rows = [["probabilities", _cell(last["auroc"])], ["their logarithms", _cell(last["auroc_log"])]]
+    return [(title, ["score of the rotations", "all"], [*rows, ["chance", _cell(0.5)]])]
 
 
 def _accuracy_tables(events: Sequence[Event], task: Task) -> list[Table]:

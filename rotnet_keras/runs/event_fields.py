@@ -185,6 +185,10 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
         "giveaways": CHECKS,
         "reliance": CHECKS,
     },
+    "novelty": {
+        **dict.fromkeys(("step", "images", "known", "auroc", "auroc_log"), NUMBER),
+        "classes": ("a list of names", lambda value: _is_list(value, lambda each: isinstance(each, str))),
+    },
     "run": {
         "step": NUMBER,
         "name": TEXT,

@@ -11,6 +11,7 @@ from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.evaluation.feature_meter import FeatureMeter
+from rotnet_keras.evaluation.novelty import measure_novelty
 from rotnet_keras.evaluation.sample_images import SampleImages
 from rotnet_keras.evaluation.suitability.suitability import measure_suitability
 from rotnet_keras.models.backbones import registry
@@ -54,6 +55,7 @@ def pretrain(session: Session) -> None:
         with trainer.evaluation_weights():
             backbone = trainer.export()
             trainer.assess_suitability()
+            trainer.assess_novelty()
         if recipe.probe:
             probes = list(enumerate(recipe.probe))
             run_missing_probes(session, dataset, backbone, recipe.augment, probes, trainer.position.step)
@@ -235,3 +237,15 @@ class RotNetTrainer(ClassifierTrainer):
         if not any(event["kind"] == "suitability" for event in self.session.earlier):
             step, batch = self.position.step, self.evaluation_batch
             measure_suitability(self.session, self.dataset, self.evaluation_model, self.recipe.augment, batch, step)
+
+    def assess_novelty(self) -> None:
+        """Measure how well the rotations tell test images of classes that were left out, once per run."""
+        only = self.recipe.data.only
+        if only is None or any(event["kind"] == "novelty" for event in self.session.earlier):
+            return
+        model, batch = self.evaluation_model, self.evaluation_batch
+        found = measure_novelty(self.dataset, only, model, self.recipe.augment, batch, self.session.progress)
+        if found is None:
+            self.session.warn("there are no labelled test images of data.only and of other classes to compare")
+        else:
+            self.session.event("novelty", step=self.position.step, **found)

@@ -8,7 +8,10 @@ from typing import Any
 from rotnet_keras.runs.events import Event
 
 # By the kind of an event: what begins the names of its numbers.
-PREFIXES = {"step": "train", "epoch": "epoch", "test": "test", "suitability": "suitability", "system": "system"}
+PREFIXES = {
+    **{"step": "train", "epoch": "epoch", "test": "test"},
+    **{"suitability": "suitability", "novelty": "novelty", "system": "system"},
+}
 # What every event has, and what is no measurement.
 LEFT_OUT = {"kind", "time", "step", "steps", "tile", "images"}
 # Characters that not every tracker takes in a name.
