@@ -84,7 +84,7 @@ def adapt(
     steps = train_on_rotations(classifier.model, rotations.model, rotations.angles, batches)
     return (
         f"Adapted: {steps.count:,} steps on the rotations of {batches.count:,} images changed {steps.layers:,} shared "
-        f"layers; their rotation loss went from {steps.before:.3f} to {steps.after:.3f}."
+        f"layers; the rotation loss of the first batch went from {steps.before:.3f} to {steps.after:.3f}."
     )
 
 

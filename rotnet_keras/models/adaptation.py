@@ -57,8 +57,8 @@ class Steps:
     Attributes:
         count: the number of steps.
         layers: the number of shared layers that they changed.
-        before: the rotation loss of the first batch, in nats.
-        after: that of the last batch.
+        before: the rotation loss of the first batch before the steps, in nats.
+        after: that of the same batch after them.
     """
 
     count: int
@@ -95,18 +95,24 @@ def train_on_rotations(
     variables = [variable for _, layer in pairs for variable in layer.trainable_variables]
     optimizer = keras.optimizers.SGD(LEARNING_RATE)
     optimizer.build(variables)
-    losses = []
-    for images in batches:
+
+    def rotation_loss(images: np.ndarray) -> tf.Tensor:
         copies, labels = rotate_batch(tf.constant(images, tf.float32), angles)
+        probabilities = rotations(copies, training=False)
+        return tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, probabilities))
+
+    count, before, first = 0, 0.0, np.zeros(0)
+    for images in batches:
         with tf.GradientTape() as tape:
-            probabilities = rotations(copies, training=False)
-            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, probabilities))
+            loss = rotation_loss(images)
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         optimizer.apply(gradients, variables)
-        losses.append(float(loss))
+        if not count:
+            before, first = float(loss), images
+        count += 1
     for own, layer in pairs:
         own.set_weights(layer.get_weights())
-    return Steps(len(losses), len(pairs), losses[0], losses[-1])
+    return Steps(count, len(pairs), before, float(rotation_loss(first)))
 
 
 class _Measured(keras.layers.Layer):
