@@ -141,7 +141,7 @@ class ActionScreen(Screen[None]):
         for run in self.targets():
             before = (await self._ask(read_labels, run)).tags
             name = run_argument(run)
-            dialog = TextDialog(f"Tags of {run.name}", " ".join(before), "Words apart by blanks.", f"tag {name} ...")
+            dialog = TextDialog(f"Tags of {run.name}", " ".join(before), "Separate tags by spaces.", f"tag {name} ...")
             typed = await self.app.push_screen_wait(dialog)
             if typed is None:
                 continue

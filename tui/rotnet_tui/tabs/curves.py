@@ -18,6 +18,9 @@ from rotnet_tui.widgets.chart import Chart
 from rotnet_tui.widgets.chart_grid import ChartGrid
 from rotnet_tui.widgets.curves import COLORS, DASHES, SMOOTHING, Curve
 
+# Columns in which the words below the charts stand wide apart.
+WIDE = 100
+
 
 class CurvesTab(RunTab):
     """Charts in a grid; where there is no room for all of them, a page at a time."""
@@ -156,7 +159,8 @@ class CurvesTab(RunTab):
             words.append(f"every {history.stride}th logged step is drawn")
         if not history.complete:
             words.append(f"reading events, {percent(history.fraction_read, 0)}")
-        return "   ".join(words)
+        # All of them fit 80 columns.
+        return ("   " if self.size.width >= WIDE else "  ").join(words)
 
 
 def _rate_drops(rates: Sequence[float], x: Sequence[float]) -> list[float]:

@@ -22,6 +22,8 @@ MAX_TILES = 24
 SIDES = (32, 24, 16)
 # Tiles that shall fit the screen before larger sides are chosen.
 VISIBLE_TILES = 12
+# Columns in which there is room for words beside the keys.
+WIDE = 100
 # Epochs whose images are kept: those that people go to and fro between.
 KEPT = 8
 
@@ -99,9 +101,8 @@ class SamplesTab(RunTab):
             head.update(headline + Content("   reading its images …"))
             self._tiles, self._drawn = [], None
             return
-        head.update(
-            headline + Content.from_markup("   [b]← →[/] epochs   [b]o[/] hardest/same   [b]↑ ↓ enter[/] image")
-        )
+        keys = "   [b]← →[/] epochs   [b]o[/] hardest/same   [b]↑ ↓ enter[/] image"
+        head.update(headline + Content.from_markup(keys if self.size.width >= WIDE else "  [b]← → o ↑ ↓ enter[/]"))
         if key == self._drawn:
             return
         self._drawn = key
