@@ -30,7 +30,11 @@ PICTURES = {
     "tui-image": ("quickstart", "colour-blind-dark", ["8", "down", "down", "enter"]),
     "tui-system": ("quickstart", "textual-dark", ["5"]),
     "tui-filter": (None, "textual-dark", ["slash", *"rot>80 -state:failed"]),
-    "tui-compare": (None, "colour-blind-dark", ["down", "space", "space", "c", *["left"] * 20]),
+    "tui-compare": (
+        None,
+        "colour-blind-dark",
+        ["slash", *"rot>80", "enter", "space", "space", "c", *["left"] * 20],
+    ),
     "tui-why": ("too_fast", "textual-dark", ["a"]),
 }
 
