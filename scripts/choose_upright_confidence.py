@@ -22,7 +22,7 @@ from rotnet_keras.inference.loading import list_image_files
 from rotnet_keras.inference.orientation import Predictions, load_orientation_model, predict
 from rotnet_keras.runs import zoo
 
-VALUES = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
+VALUES = (0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
 SHARES = (0.0, 0.05, 0.33)
 ALBUM = 250
 TIMES = 20

@@ -20,7 +20,7 @@ from rotnet_keras.models.export import load
 from rotnet_keras.runs.exports.backbone_file import default_tap
 from rotnet_keras.runs.zoo import find_pretrained
 
-MODEL = "compact5_photos"
+MODEL = "airbench4_photos"
 # Bits of the hash in which duplicates may differ; 10 is what its documentation and users name most.
 BITS = (4, 10)
 

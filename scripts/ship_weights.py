@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Add a pretrained model to the model zoo, from the finished run that trained it:
 
-    python scripts/ship_weights.py runs/NAME nin4_cifar10
+    python scripts/ship_weights.py runs/NAME nin4_cifar10 --images "Where they come from, and their terms."
 
 Its confidences are calibrated on the run's validation images. These resemble the training images, so for a model that
 meets other photos calibrate it again, on upright photos that it was not trained on and is not measured on:
 
-    python scripts/ship_weights.py --calibrate compact5_photos --on DIR/photos --source "the validation part of X"
+    python scripts/ship_weights.py --calibrate airbench4_photos --on DIR/photos --source "the validation part of X"
 
 The files are the run's, with kernels stored in float16 and compressed; Keras loads them in float32. Every number on the
 card comes from the run's recipe, facts and events, or is measured here on the run's own data. Nothing is written unless
@@ -56,7 +56,7 @@ LEFT_OUT = ("kind", "time", "step", "confusion", "per_class", "seconds")
 MOST_APART = 0.001
 
 
-def ship(run: RunFolder, name: str, folder: Path) -> Path:
+def ship(run: RunFolder, name: str, folder: Path, images: str) -> Path:
     """Write the folder of the model, whole or not at all, and return it."""
     if not re.fullmatch(r"[a-z]\w{0,59}", name):
         raise RunError(f"{name!r} cannot name a pretrained model; use lower-case letters, digits and '_'")
@@ -73,7 +73,7 @@ def ship(run: RunFolder, name: str, folder: Path) -> Path:
         for model in MODELS:
             packed = pack((run.export / f"{model}.keras").read_bytes())
             (network.export / f"{model}.keras").write_bytes(packed)
-        card = card_of(run, network, name)
+        card = card_of(run, network, name) | {"images": images}
         (network.path / zoo.CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         values = {
             "card": card,
@@ -214,6 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="?", help="the folder of a finished pretraining")
     parser.add_argument("name", nargs="?", help="the name of the pretrained model")
+    parser.add_argument("--images", help="where its training images come from, and their terms, for the card")
     parser.add_argument("--to", type=Path, default=zoo.FOLDER, help="the folder of the model zoo")
     parser.add_argument("--calibrate", metavar="NAME", help="a pretrained model to calibrate, instead of adding one")
     parser.add_argument("--on", type=Path, metavar="FOLDER", help="upright photos to calibrate on")
@@ -221,12 +222,14 @@ def main() -> None:
     chosen = parser.parse_args()
     if bool(chosen.calibrate) != bool(chosen.on and chosen.source) or bool(chosen.calibrate) == bool(chosen.name):
         parser.error("expected RUN NAME, or --calibrate NAME --on FOLDER --source TEXT")
+    if chosen.name and not chosen.images:
+        parser.error("expected --images TEXT")
     try:
         if chosen.calibrate:
             network = RunFolder(chosen.to / chosen.calibrate)
             print(f"{network.path}: temperature {calibrate(network, chosen.on, chosen.source):.3g}")
             return
-        target = ship(RunFolder(chosen.run), chosen.name, chosen.to)
+        target = ship(RunFolder(chosen.run), chosen.name, chosen.to, chosen.images)
     except RotnetError as error:
         sys.exit(str(error))
     print(f"{target}: {zoo.size_mb(RunFolder(target)):.1f} MB")

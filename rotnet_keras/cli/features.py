@@ -42,7 +42,7 @@ backbone_argument = argument("model", "MODEL", "A finished run, a pretrained mod
 features_argument = argument("features", "FEATURES", "A file that `rotnet-keras embed` wrote.", type=PATH)
 
 
-@command(examples=("rotnet-keras probe compact5_photos --labels labels.csv",))
+@command(examples=("rotnet-keras probe airbench4_photos --labels labels.csv",))
 @backbone_argument
 @option(
     "--labels",
@@ -104,7 +104,7 @@ def probe(
     echo_skipped(unreadable)
 
 
-@command(examples=("rotnet-keras embed compact5_photos photos --to features.npz",))
+@command(examples=("rotnet-keras embed airbench4_photos photos --to features.npz",))
 @backbone_argument
 @images_argument
 @option("--to", metavar="FILE", type=PATH, required=True, help="File to write: .npz or .parquet.")

@@ -38,7 +38,7 @@ OBLONG = 1.6
     examples=(
         "rotnet-keras init photos",
         "rotnet-keras run photos.toml",
-        "rotnet-keras init photos --from compact5_photos",
+        "rotnet-keras init photos --from airbench4_photos",
     )
 )
 @argument("images", "IMAGES", "A folder of images, or an .npz file of arrays.")

@@ -64,7 +64,7 @@ page_option = option("--page", metavar="FILE", type=PATH, help="Also write an HT
 @option(
     "--network",
     metavar="MODEL",
-    default="compact5_photos",
+    default="airbench4_photos",
     help="A finished run, a pretrained model, or a backbone.keras file, whose features find the candidates.",
 )
 @tap_option

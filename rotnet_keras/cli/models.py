@@ -81,8 +81,8 @@ def backbones(
 
 @command(
     examples=(
-        "rotnet-keras weights compact5_photos",
-        "rotnet-keras weights compact5_photos --to photos_model",
+        "rotnet-keras weights airbench4_photos",
+        "rotnet-keras weights airbench4_photos --to photos_model",
     )
 )
 @argument("name", "[MODEL]", "A pretrained model to describe or copy.", required=False)
@@ -125,7 +125,7 @@ def weights(name: str | None, to: Path | None, as_json: bool) -> None:
         echo((model.path / "card.md").read_text(encoding="utf-8").rstrip())
 
 
-@command(examples=("rotnet-keras measure-weights compact5_photos",))
+@command(examples=("rotnet-keras measure-weights airbench4_photos",))
 @argument("name", "MODEL", "A pretrained model; `rotnet-keras weights` lists them.")
 @overrides_argument
 @runs_dir_option

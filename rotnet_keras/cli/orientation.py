@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 MODEL_HELP = "A finished run that learned rotations, a pretrained model, or a rotnet.keras file."
 # The pretrained model for photos.
-PHOTOS = "compact5_photos"
+PHOTOS = "airbench4_photos"
 
 network_option = option("--network", metavar="MODEL", default=PHOTOS, help=MODEL_HELP)
 min_confidence_option = option(

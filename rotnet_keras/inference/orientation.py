@@ -100,7 +100,7 @@ def load_orientation_model(source: RunFolder | Path) -> OrientationModel:
         from rotnet_keras.inference.orientation import load_orientation_model, predict
         from rotnet_keras.runs.zoo import find_pretrained
 
-        model = load_orientation_model(find_pretrained("compact5_photos"))
+        model = load_orientation_model(find_pretrained("airbench4_photos"))
         predictions = predict(model, sorted(Path("photos").glob("*.jpg")))
         for correction in find_corrections(predictions, temperature=1.0).images:
             print(correction.file, correction.clockwise, correction.confidence)

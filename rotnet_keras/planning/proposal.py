@@ -36,7 +36,7 @@ LEARNING_RATE, LEARNING_RATE_FROM_WEIGHTS = 0.1, 0.03
 DEFAULT_EPOCHS = 30
 MAX_EPOCHS = 300
 # The pretrained models for photos and for small colour images.
-PHOTOS_MODEL, SMALL_MODEL = "compact5_photos", "compact4_cifar10"
+PHOTOS_MODEL, SMALL_MODEL = "airbench4_photos", "compact4_cifar10"
 # The share of the free memory that the training may take.
 MEMORY_SHARE = 0.5
 # The phases whose time grows with the epochs.

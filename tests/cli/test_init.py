@@ -95,25 +95,25 @@ def test_a_recipe_goes_on_from_the_pretrained_model_that_init_names(photos, monk
     )
     folder = photos.parent
     said = invoke("init", "my photos", cwd=folder).stdout
-    assert "To go on from its weights: rotnet-keras init 'my photos' --from compact5_photos" in said
-    result = invoke("init", "my photos", "--from", "compact5_photos", "--output", "on.toml", cwd=folder)
+    assert "To go on from its weights: rotnet-keras init 'my photos' --from airbench4_photos" in said
+    result = invoke("init", "my photos", "--from", "airbench4_photos", "--output", "on.toml", cwd=folder)
     assert result.returncode == 0 and "--from" not in result.stdout, result.stderr
     recipe = load_recipe(folder / "on.toml")
-    assert recipe.backbone is None and recipe.pretrained.run == "compact5_photos"
+    assert recipe.backbone is None and recipe.pretrained.run == "airbench4_photos"
     assert (recipe.data.size, recipe.augment.crop, recipe.optimizer.learning_rate) == (72, 64, 0.03)
     dry = invoke("run", "on.toml", "--dry-run", cwd=folder)
-    assert dry.returncode == 0 and "goes on from the weights of compact5_photos" in " ".join(dry.stdout.split())
-    own = invoke("init", "my photos", "--from", "compact5_potos", "--output", "b.toml", cwd=folder)
-    assert own.returncode == 1 and "did you mean 'compact5_photos'" in own.stderr
+    assert dry.returncode == 0 and "goes on from the weights of airbench4_photos" in " ".join(dry.stdout.split())
+    own = invoke("init", "my photos", "--from", "airbench4_potos", "--output", "b.toml", cwd=folder)
+    assert own.returncode == 1 and "did you mean 'airbench4_photos'" in own.stderr
     np.savez(folder / "five.npz", images=np.zeros((12, 60, 60, 5), np.uint8))
-    other = invoke("init", "five.npz", "--from", "compact5_photos", cwd=folder)
+    other = invoke("init", "five.npz", "--from", "airbench4_photos", cwd=folder)
     assert other.returncode == 3 and "the images have 5 channels, which cannot be converted to 3" in other.stderr
     assert "--from" not in invoke("init", "five.npz", cwd=folder).stdout
 
 
 @pytest.mark.parametrize(("channels", "side", "minutes", "advice"), [
-    # 12 images, an epoch of 1 s: 60 epochs a minute. The models were trained on 3081 * 64 and 4500 * 64 images.
-    (3, 60, 2, "sees 1,080 images. compact5_photos, which comes with the package, saw 197,184"),
+    # 12 images, an epoch of 1 s: 60 epochs a minute. The models were trained on 7160 * 64 and 4500 * 64 images.
+    (3, 60, 2, "sees 1,080 images. airbench4_photos, which comes with the package, saw 458,240"),
     (3, 32, 2, "sees 1,080 images. compact4_cifar10, which comes with the package, saw 288,000"),
     (1, 60, 2, ""),
 ])  # fmt: skip
@@ -135,9 +135,9 @@ def test_what_time_a_training_takes_that_sees_as_many_images(tmp_path, monkeypat
     )
     np.savez(tmp_path / "a.npz", images=np.zeros((2000, 60, 60, 3), np.uint8))
     found = audit_images(str(tmp_path / "a.npz"))
-    # 197,184 images are 99 epochs of 2,000: 60 s and 99 times 20 s.
-    assert propose_recipe(found, Path("a.toml"), 3).advice.endswith(" As many take --minutes 34.")
-    assert propose_recipe(found, Path("a.toml"), 34).advice == ""
+    # 458,240 images are 230 epochs of 2,000: 60 s and 230 times 20 s.
+    assert propose_recipe(found, Path("a.toml"), 3).advice.endswith(" As many take --minutes 78.")
+    assert propose_recipe(found, Path("a.toml"), 78).advice == ""
 
 
 def test_a_batch_fits_into_the_memory_that_is_free(photos, monkeypatch):

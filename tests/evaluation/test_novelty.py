@@ -154,7 +154,7 @@ def test_the_shipped_study_trains_each_class_once():
 
 def test_only_pretraining_leaves_classes_out(tmp_path):
     result = invoke(
-        "run", "finetune", 'data.only=["cat"]', "data.name=x", "pretrained.run=compact5_photos", "--dry-run"
+        "run", "finetune", 'data.only=["cat"]', "data.name=x", "pretrained.run=airbench4_photos", "--dry-run"
     )
     assert result.returncode == 2 and "only: for recipes of the kind 'pretrain'" in result.stderr
 

@@ -89,11 +89,11 @@ def test_signed_values_below_zero_are_no_image(tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("embed", "compact5_photos", "photos", "--to", "f.npz"),
+        ("embed", "airbench4_photos", "photos", "--to", "f.npz"),
         ("upright", "photos"),
         ("measure-upright", "photos", "--to", "m.json"),
-        ("anomalies", "compact5_photos", "photos"),
-        ("probe", "compact5_photos", "--labels", "labels.csv"),
+        ("anomalies", "airbench4_photos", "photos"),
+        ("probe", "airbench4_photos", "--labels", "labels.csv"),
     ],
     ids=lambda arguments: arguments[0],
 )

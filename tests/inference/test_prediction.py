@@ -277,8 +277,8 @@ def test_a_probe_exports_a_classifier_with_its_card(finished, tmp_path):
 
 
 def test_a_run_without_a_classifier_says_how_to_train_one(tmp_path, images):
-    result = invoke("predict", "compact5_photos", images, "--to", tmp_path / "out.csv")
-    assert result.returncode == 3 and "rotnet-keras run finetune pretrained.run=compact5_photos" in result.stderr
+    result = invoke("predict", "airbench4_photos", images, "--to", tmp_path / "out.csv")
+    assert result.returncode == 3 and "rotnet-keras run finetune pretrained.run=airbench4_photos" in result.stderr
 
 
 def test_a_card_has_the_temperature_of_the_validation_images(tmp_path):

@@ -68,8 +68,8 @@ def dry_run(*arguments):
 
 
 def test_a_file_says_which_images_its_model_takes(tmp_path):
-    found = read_backbone(find_pretrained("compact5_photos").backbone)
-    assert found.shape == (64, 64, 3) and found.taps == ["conv1", "conv2", "conv3", "conv4", "conv5"]
+    found = read_backbone(find_pretrained("airbench4_photos").backbone)
+    assert found.shape == (64, 64, 3) and found.taps == ["conv1", "conv2", "conv3", "conv4"]
     assert read_backbone(keras_file(tmp_path / "s.keras", (28, 28, 1), kind="Sequential")).shape == (28, 28, 1)
     assert read_backbone(keras_file(tmp_path / "a.keras", (None, None, 3))).takes == "any x any x 3"
     for name, content in (("text", b"text"), ("empty", b""), ("vector", None)):
@@ -90,7 +90,7 @@ def test_a_file_says_which_images_its_model_takes(tmp_path):
     (None, ["data.size=96", "augment.crop=64"], ""),
 ])  # fmt: skip
 def test_sizes_are_derived_from_the_backbone(recipe, shape, overrides, derived):
-    assert dry_run(recipe('run = "compact5_photos"', shape), *overrides) == derived
+    assert dry_run(recipe('run = "airbench4_photos"', shape), *overrides) == derived
 
 
 def test_the_backbones_own_size_is_derived_from_a_lone_file(recipe, tmp_path):
@@ -147,8 +147,8 @@ def test_what_a_pretraining_goes_on_from_is_said_and_what_does_not_fit(recipe, t
     assert dry_run(source) == "data.size = 32" == dry_run(source, "data.channels=3")
     printed = " ".join(invoke("run", source, "--dry-run").stdout.split())
     assert f"goes on from the weights of {file}, with a new head; pixels are not scaled" in printed
-    printed = " ".join(invoke("run", source, "pretrained.run=compact5_photos", "--dry-run").stdout.split())
-    assert "goes on from the weights of compact5_photos, with a new head; pixels are scaled by the model's" in printed
+    printed = " ".join(invoke("run", source, "pretrained.run=airbench4_photos", "--dry-run").stdout.split())
+    assert "goes on from the weights of airbench4_photos, with a new head; pixels are scaled by the model's" in printed
     assert "hence data.size = 72, augment.crop = 64" in printed
     said = dry_run(source, "pretrained.frozen=conv9", "pretrained.statistics=images", "data.channels=1")
     assert "pretrained.frozen: it has no layer conv9; its layers end in input, stem, conv1" in said

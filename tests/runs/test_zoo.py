@@ -35,7 +35,7 @@ def script():
 def folder(finished, script, tmp_path_factory):
     """A model zoo with one model, that of the finished run."""
     folder = tmp_path_factory.mktemp("shipped") / "weights"
-    assert script["ship"](finished[1], "tiny_upright", folder) == folder / "tiny_upright"
+    assert script["ship"](finished[1], "tiny_upright", folder, "They are made up.") == folder / "tiny_upright"
     assert [path.name for path in folder.iterdir()] == ["tiny_upright"]
     return folder
 
@@ -88,6 +88,7 @@ def test_the_card_has_the_results_of_the_run_and_nothing_of_its_machine(finished
     assert card["best_probe"]["weights"] == "rotnet" and card["temperature"] is None
     text = (network.path / "card.md").read_text(encoding="utf-8")
     assert f"{100 * test['accuracy']:.1f}" in text and "conv2" in text and "## Licence" in text
+    assert "they have their own terms. They are made up." in text
     for file in ("card.md", "card.json", "recipe.toml"):
         content = (network.path / file).read_text(encoding="utf-8")
         assert not [place for place in (str(run.path.parents[1]), "/tmp", os.uname().nodename) if place in content]
@@ -98,6 +99,7 @@ def test_shipped_models_match_their_cards(name):
     network = list_pretrained()[name]
     card, loaded = load_card(network), load_orientation_model(network)
     text = (network.path / "card.md").read_text(encoding="utf-8")
+    assert len(card["images"]) > 50 and card["images"] in text
     assert card["name"] == name and f"rotnet_keras.load({name!r})".replace("'", '"') in text
     assert list(loaded.angles) == card["rotation"]["angles"] and size_mb(network) < 10
     assert rotnet_keras.load(name).input_shape == loaded.model.input_shape

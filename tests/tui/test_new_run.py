@@ -110,7 +110,7 @@ async def test_the_form_of_a_transfer_counts_its_steps(runs_dir, tmp_path):
         rows["data.name"].query_one(Input).value = str(kit)
         rows["data.splits.train"].query_one(Input).value = "train"
         rows["data.splits.test"].query_one(Input).value = "val"
-        rows["pretrained.run"].query_one(Input).value = "compact5_photos"
+        rows["pretrained.run"].query_one(Input).value = "airbench4_photos"
         rows["train.steps"].query_one(Input).value = "3"
         await until(pilot, lambda: "3 steps of 16 images" in text_of(app, "#form-steps"))
         assert "3 steps of 16 images" in text_of(app, "#form-steps")
