@@ -161,11 +161,11 @@ def test_a_model_name_works_wherever_a_run_does(network, tiny_data, tmp_path, mo
 
 def test_only_a_finished_pretraining_ships_under_a_name_of_its_own(finished, folder, script, tmp_path):
     with pytest.raises(RunError, match="exists already"):
-        script["ship"](finished[1], "tiny_upright", folder)
+        script["ship"](finished[1], "tiny_upright", folder, "Made up.")
     with pytest.raises(RunError, match="cannot name a pretrained model"):
-        script["ship"](finished[1], "../up", folder)
+        script["ship"](finished[1], "../up", folder, "Made up.")
     with pytest.raises(RunError, match="not a finished pretraining"):
-        script["ship"](RunFolder(tmp_path), "other", folder)
+        script["ship"](RunFolder(tmp_path), "other", folder, "Made up.")
     assert [path.name for path in folder.iterdir()] == ["tiny_upright"]
 
 
