@@ -158,6 +158,8 @@ def test_all_kinds_of_images_are_projected(shape, angles, dtype, labels, tap, tm
     assert all(event_problem(event) is None for event in session.earlier) and not session.warnings
     assert [event["tap"] for event in events] == [tap, tap]
     shown = Sample(session.folder)
+    for event in events:
+        shown.fetch(event)
     found = shown.projection(events[1])
     assert (found.labels is not None) == labels and found.angles == list(angles)
     assert np.abs(found.points - shown.projection(events[0]).points).max() < 0.005
