@@ -286,7 +286,7 @@ def test_queries_tags_charts_and_answers_by_keys(terminal, tmp_path, study_under
     terminal.press("Escape", "rotnet-s0")
     terminal.press("/", "words, state:running")
     terminal.type("name:bad")
-    terminal.wait_for("(?s)failed +bad(?!.*good)")
+    terminal.wait_for("(?s)failed +bad(?!.*finished +good)")
     terminal.press("Enter", "n New run")
     terminal.press("a", "bad: diverged")
     terminal.wait_for("optimizer.learning_rate=")
@@ -295,7 +295,7 @@ def test_queries_tags_charts_and_answers_by_keys(terminal, tmp_path, study_under
 
     terminal.press("/", "words, state:running")
     terminal.type("name:good")
-    terminal.wait_for("(?s)finished +good(?!.*bad)")
+    terminal.wait_for("(?s)finished +good(?!.*failed +bad)")
     terminal.press("Enter", "n New run")
     terminal.press("Enter", "━ train 0.")
     terminal.press("Left", "cursor step 480")
