@@ -7,35 +7,13 @@ Each drill makes a stated number of tries; `--share` makes that share of them. T
 
 import argparse
 import platform
-import random
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from rotnet_keras.host import processor
-from soak import inputs, kills, load, queues, strangers
+from soak.drills import DRILLS, tallies_of
 from soak.tally import Tally
-
-# In order: what it is called, what does it, and how many tries are made.
-DRILLS = {
-    "recipes": (inputs.recipes, 10_000),
-    "images": (inputs.images, 10_000),
-    "models": (strangers.models, 5000),
-    "run folders": (strangers.run_folders, 5000),
-    "xml": (strangers.annotations, 5000),
-    "lists": (strangers.lists, 5000),
-    "tfds": (strangers.tfds_folders, 5000),
-    "kills": (kills.kills, 200),
-    "slow": (kills.slow, 16),
-    "signals": (kills.signals, 40),
-    "studies": (kills.studies, 10),
-    "checkpoints": (kills.damage, 10),
-    "queues": (queues.drained, 100),
-    "folders": (load.folders, 5000),
-    "events": (load.events, 5_000_000),
-}
-SEED = 0
 
 
 def main() -> int:
@@ -47,17 +25,15 @@ def main() -> int:
     chosen = parser.parse_args()
     if unknown := set(chosen.drills) - set(DRILLS):
         parser.error(f"no drill {', '.join(unknown)}; there are {', '.join(DRILLS)}")
+    names = chosen.drills or list(DRILLS)
     began, tallies = time.time(), []
-    for name in chosen.drills or DRILLS:
-        drill, count = DRILLS[name]
-        with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-            for tally in drill(Path(folder), random.Random(SEED), max(1, round(chosen.share * count))):
-                tallies.append(tally)
-                minutes = (time.time() - began) / 60
-                told = f"tried {tally.tried}, lost {len(tally.lost)}; {tally.note}"
-                print(f"{minutes:.1f} min: {tally.what}: {told}", flush=True)
-                for word in tally.lost[:20]:
-                    print(f"    {word}", flush=True)
+    for tally in tallies_of(names, chosen.share):
+        tallies.append(tally)
+        minutes = (time.time() - began) / 60
+        told = f"tried {tally.tried}, lost {len(tally.lost)}; {tally.note}"
+        print(f"{minutes:.1f} min: {tally.what}: {told}", flush=True)
+        for word in tally.lost[:20]:
+            print(f"    {word}", flush=True)
     lost = sum(len(tally.lost) for tally in tallies)
     if chosen.output:
         chosen.output.write_text(page(tallies, time.time() - began), encoding="utf-8")
