@@ -25,6 +25,7 @@ from rotnet_keras.cli.options import (
     require_suffix,
     runs_dir_option,
     show_progress,
+    shown_option,
     tap_option,
     warn,
 )
@@ -148,8 +149,11 @@ def embed(
 @argument("images", "IMAGE...", "Image files, among the embedded ones or new.", nargs=-1, required=True, type=PATH)
 @option("--top", metavar="N", type=click.IntRange(min=1), default=8, help="How many similar images to list for each.")
 @option("--page", metavar="FILE", type=PATH, help="Also write an HTML page that shows them.")
+@shown_option
 @json_option
-def alike(features: Path, images: tuple[Path, ...], top: int, page: Path | None, as_json: bool) -> None:
+def alike(
+    features: Path, images: tuple[Path, ...], top: int, page: Path | None, shown: list[int] | None, as_json: bool
+) -> None:
     """Find the images that look most like given ones.
 
     Similarity is the cosine between features, from -1 to 1.
@@ -166,7 +170,7 @@ def alike(features: Path, images: tuple[Path, ...], top: int, page: Path | None,
     if page:
         from rotnet_keras.inference.pages import similar_page
 
-        write_atomically(page, similar_page(images, matches, known.tap).encode())
+        write_atomically(page, similar_page(images, matches, known.tap, shown).encode())
     if as_json:
         echo_json([
             {"picture": str(image), "alike": [asdict(match) for match in each]}

@@ -24,6 +24,7 @@ from rotnet_keras.cli.options import (
     require_suffix,
     runs_dir_option,
     show_progress,
+    shown_option,
     tap_option,
     warn,
 )
@@ -69,6 +70,7 @@ page_option = option("--page", metavar="FILE", type=PATH, help="Also write an HT
 )
 @tap_option
 @page_option
+@shown_option
 @runs_dir_option
 def duplicates(
     images: tuple[Path, ...],
@@ -77,6 +79,7 @@ def duplicates(
     network: str,
     tap: str | None,
     page: Path | None,
+    shown: list[int] | None,
     runs_dir: Path,
 ) -> None:
     """Find images that are the same but for small changes.
@@ -109,7 +112,8 @@ def duplicates(
         rows = [[(each.file, _duplicate_caption(each)) for each in group[:MOST]] for group in groups[:MOST]]
         note = "The most similar first." if len(groups) <= MOST else f"The first {MOST:,} groups."
         section = Section("Groups", note, rows)
-        write_atomically(page, images_page("Duplicates", _duplicate_counts(groups, len(files)), [section]).encode())
+        summary = _duplicate_counts(groups, len(files))
+        write_atomically(page, images_page("Duplicates", summary, [section], shown).encode())
     for group in groups[:GROUPS_SHOWN]:
         echo_table(["", "", ""], [[_duplicate_caption(each), "", each.file] for each in [*group[:GROUPS_SHOWN]]])
         echo("")
@@ -149,6 +153,7 @@ def _duplicate_counts(groups: "list[list[Duplicate]]", count: int) -> str:
 @option("--predictions", metavar="FILE", type=PATH, help="A table of `rotnet-keras predict`: doubtful images first.")
 @option("--seed", metavar="N", type=click.IntRange(min=0), default=0, help="Seed of the clusters.")
 @page_option
+@shown_option
 def select(
     features: Path,
     count: int,
@@ -157,6 +162,7 @@ def select(
     predictions: Path | None,
     seed: int,
     page: Path | None,
+    shown: list[int] | None,
 ) -> None:
     """Select the images to label next.
 
@@ -176,11 +182,12 @@ def select(
     if page:
         from rotnet_keras.inference.pages import MOST, Section, images_page
 
-        shown = chosen.rows[:MOST]
-        note = "The most useful first." if len(shown) == count else f"The first {len(shown):,}."
-        rows = [(known.paths[row], str(number)) for number, row in enumerate(shown, 1)]
+        first = chosen.rows[:MOST]
+        note = "The most useful first." if len(first) == count else f"The first {len(first):,}."
+        rows = [(known.paths[row], str(number)) for number, row in enumerate(first, 1)]
         summary = f"{count:,} of {chosen.free:,} images without a label."
-        write_atomically(page, images_page("To label next", summary, [Section("Selected", note, [rows])]).encode())
+        section = Section("Selected", note, [rows])
+        write_atomically(page, images_page("To label next", summary, [section], shown).encode())
     echo(f"Wrote {to}: {count:,} of {chosen.free:,} images without a label. Fill in its column label.")
     if page:
         echo(f"Page: {page}")
@@ -211,6 +218,7 @@ def select(
     type=PATH,
     help="Also write an HTML page with the surest, the most doubtful and the most unusual images.",
 )
+@shown_option
 @average_option
 @option(
     "--adapt",
@@ -230,6 +238,7 @@ def predict(
     min_confidence: float,
     classes: Path | None,
     page: Path | None,
+    shown: list[int] | None,
     average: "Averaging",
     adapt: "Adaptation",
     size: int | None,
@@ -291,7 +300,7 @@ def predict(
             from rotnet_keras.inference.pages import images_page
 
             summary = f"{sum(result.counts.values()):,} images, classified by {file.name}."
-            write_atomically(page, images_page("Predictions", summary, _prediction_sections(result)).encode())
+            write_atomically(page, images_page("Predictions", summary, _prediction_sections(result), shown).encode())
         kept.remove()
     _echo_predicted(result, to)
     if model.uncalibrated:

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from rotnet_keras import __version__
+from rotnet_keras.errors import RecipeError
 from rotnet_keras.text import duration, first_few, printable
 
 if TYPE_CHECKING:
@@ -117,6 +118,16 @@ def flag(*names: str, description: str) -> Callable[[F], F]:
     return click.option(*names, is_flag=True, help=description)
 
 
+def _channels(text: str | None) -> list[int] | None:
+    """Numbers of one to three channels, between commas."""
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if len(words) > 3 or not all(word.isascii() and word.isdigit() for word in words):
+        raise RecipeError(f"--shown: expected one to three channels, such as 3,2,1, got {text!r}")
+    return [int(word) for word in words]
+
+
 def _default_runs_dir() -> Path:
     from rotnet_keras.runs.folder import default_runs_dir
 
@@ -163,6 +174,12 @@ any_size_option = option(
     metavar="PIXELS",
     type=click.IntRange(8, 2048),
     help="Side that images are resized to, for a model that takes any size.",
+)
+shown_option = option(
+    "--shown",
+    metavar="R,G,B",
+    callback=lambda context, parameter, value: _channels(value),
+    help="Channels, from 0 on, that the page shows as red, green and blue, or one as grey; the first three by default.",
 )
 blocks_option = option(
     "--blocks", metavar="N", type=click.IntRange(2, 8), help="Number of blocks of nin, compact and airbench."

@@ -23,6 +23,7 @@ from rotnet_keras.cli.options import (
     require_parent_folder,
     runs_dir_option,
     show_progress,
+    shown_option,
     typed_command,
     warn,
 )
@@ -80,6 +81,7 @@ spoil_cost_option = option(
 @prior_option
 @spoil_cost_option
 @option("--page", metavar="FILE", type=PATH, help="Also write an HTML page with the images before and after.")
+@shown_option
 @csv_option
 @runs_dir_option
 @json_option
@@ -91,6 +93,7 @@ def upright(
     prior: float | None,
     spoil_cost: float,
     page: Path | None,
+    shown: list[int] | None,
     csv: Path | None,
     runs_dir: Path,
     as_json: bool,
@@ -118,7 +121,7 @@ def upright(
     if page:
         from rotnet_keras.inference.pages import upright_page
 
-        write_atomically(page, upright_page(corrections, summarize(album)).encode())
+        write_atomically(page, upright_page(corrections, summarize(album), shown).encode())
     needed = [each for each in corrections if each.needed]
     failed = [(str(file), reason) for file, reason in predictions.unreadable]
     if write:

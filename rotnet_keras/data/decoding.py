@@ -146,7 +146,8 @@ def read_displayed(source: Path | BytesIO, size: Size, channels: int = 3, shown:
         source: a file or its bytes.
         size: the shape that images are brought to.
         channels: 1 (grey) or 3 (RGB).
-        shown: the channels of the file that are red, green and blue; the first three by default.
+        shown: the channels of the file that are red, green and blue; the first three by default, and in files that do
+            not have them.
 
     Returns:
         (height, width, channels) uint8. Values of more than 8 bits are scaled from percentiles of the image.
@@ -155,6 +156,8 @@ def read_displayed(source: Path | BytesIO, size: Size, channels: int = 3, shown:
         UnreadableImage: as of `read_image`.
     """
     header = read_header(source)
+    if shown and max(shown) >= header.channels:
+        shown = None
     if not header.deep and header.channels in (1, 3) and not shown:
         return read_image(source, size, channels)
     pixels = read_image(source, size, header.channels, deep=header.deep)

@@ -330,6 +330,7 @@ def test_the_real_cifar10():
     np.testing.assert_allclose(measured, data.mean, atol=0.1)
 
 
+@pytest.mark.long
 def test_real_scenes_and_a_tfds_set_whose_test_is_called_validation():
     scenes = load(Data(name=str(shared_data("scenes15")), size=32))
     files = list((shared_data("scenes15") / "test").glob("*/*.jpg"))

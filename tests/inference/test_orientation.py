@@ -175,6 +175,7 @@ def test_images_are_rotated_upright_with_write(finished, photos):
     assert "0 of 9 images need rotation" in upright(*arguments)
 
 
+@pytest.mark.long
 def test_the_default_is_a_pretrained_model_that_knows_real_photos(tmp_path):
     scenes = sorted(shared_data("scenes15").glob("test/*/*.jpg"))[::12]
     result = CliRunner().invoke(app, ["measure-upright", *map(str, scenes), "--to", str(tmp_path / "to"), "--json"])

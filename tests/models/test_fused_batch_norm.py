@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from support.command_line import run_python
+from support.precision import BFLOAT16
 
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.backbones.registry import backbone
@@ -65,7 +66,7 @@ def norm_of(model):
     return norm
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", BFLOAT16])
 @pytest.mark.parametrize("synchronized", [False, True])
 @pytest.mark.parametrize(("shape", "axis"), [((2, 2, 1), -1), ((1,), -1), ((4, 1), -1), ((1, 2, 2), 1)])
 def test_the_moving_variance_is_the_unbiased_one(shape, axis, synchronized, precision):

@@ -37,6 +37,7 @@ def trained(parts, copies, data):
     return logs, model.get_weights()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("copies", ["all", "one"])
 def test_an_accumulated_step_equals_the_step_of_the_whole_batch(copies):
     data = tf.data.Dataset.from_tensor_slices(IMAGES).batch(7)

@@ -76,6 +76,7 @@ def test_a_pretraining_is_counted_from_its_recipe_without_its_images(runs_dir):
     assert cost.on_paper
 
 
+@pytest.mark.long
 def test_several_devices_share_the_training_only(runs_dir):
     one, eight = (cost_of("cifar_nin", runs_dir, devices) for devices in ("T4", "8xT4"))
     assert (
@@ -87,6 +88,7 @@ def test_several_devices_share_the_training_only(runs_dir):
     assert eight.memory_bytes < one.memory_bytes / 2
 
 
+@pytest.mark.long
 def test_few_cores_slow_the_devices_down_unless_images_are_kept_in_memory(runs_dir):
     phase = Phase("training", 10, 256, (), 2560, shared=True, parameters=0)
     assert phase_seconds(phase, parse_devices("2x8xH100"), cores=4, decoded=True) == 2560 / (
@@ -108,6 +110,7 @@ def test_a_probe_of_a_backbone_that_is_still_to_be_made_is_planned_from_its_reci
         cost_of("probe", runs_dir, **{"backbone.run": "nothing", **data})
 
 
+@pytest.mark.long
 def test_a_training_too_large_for_a_device_is_reported_with_a_remedy(runs_dir):
     found = [cost_of("cifar_nin", runs_dir, "T4", **{"train.batch": 2048})]
     assert any("train.accumulate=" in note for note in plan_notes(found, parse_devices("T4")))
@@ -122,6 +125,7 @@ def test_missing_images_of_unknown_size_are_reported(runs_dir):
         cost_of("imagenet_alexnet", runs_dir, **{"data.splits.train": "trian"})
 
 
+@pytest.mark.long
 def test_a_plan_of_this_machine_times_every_part_of_a_run(tiny_recipe, runs_dir):
     # In float32, which is what the tests around it expect of layers.
     (cost,) = estimate_costs(load_recipe(str(tiny_recipe), {"train.precision": "float32"}), runs_dir)
@@ -146,6 +150,7 @@ def test_a_plan_of_a_study_uses_the_backbones_that_its_runs_will_make(runs_dir):
     assert found["supervised-classification-s0"].parts == found["random-classification-s0"].parts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("recipe", "steps", "tested"),
     [("voc07_classification", 80_000, 4952), ("voc07_detection", 200_000, 4952), ("voc12_segmentation", 100_000, 1449)],

@@ -4,6 +4,7 @@ import keras_cv
 import numpy as np
 import pytest
 from support.command_line import invoke, run_python
+from support.precision import needs_bfloat16
 from support.voc_kit import COLOURS, make_kit
 from support.whole_runs import events_of, start
 
@@ -90,6 +91,7 @@ print("loaded")
     return [[float(value) for value in row] for row in rows]
 
 
+@needs_bfloat16
 @pytest.mark.long
 def test_a_detector_trains_reports_and_exports(kit, tmp_path):
     # In 16 bits too: layers of keras-cv that make others do not work there.

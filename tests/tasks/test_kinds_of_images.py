@@ -83,6 +83,8 @@ def test_commands_on_files_take_such_files_with_a_model_of_them(cells, trained):
     assert result.returncode == 0, result.stderr
     rows = list(csv.DictReader((cells / "p.csv").open()))
     assert not any(row["error"] for row in rows) and "data:image/jpeg" in (cells / "p.html").read_text()
+    last = invoke("predict", "run", "data", "--to", "q.csv", "--page", "q.html", "--shown", 4, cwd=cells)
+    assert last.returncode == 0 and (cells / "q.html").read_text() != (cells / "p.html").read_text()
     found = json.loads(invoke("anomalies", "run", "data", "--json", cwd=cells).stdout)
     assert len(found["pictures"]) == 160 and not found["unreadable"]
     upright = json.loads(invoke("upright", "data", "--network", "run", "--json", cwd=cells).stdout)

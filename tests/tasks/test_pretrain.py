@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 from support.command_line import invoke, run_python
+from support.precision import needs_bfloat16
 from support.whole_runs import events_of, start
 
 
@@ -70,17 +71,28 @@ def test_a_diverging_loss_stops_the_run_and_says_how_to_go_on(tiny_recipe):
 @pytest.mark.parametrize(
     "options",
     [
-        [
-            *("rotation.angles=[0, 45, 90, 135, 180, 225, 270, 315]", "train.tensorboard=true", "train.batch=40"),
-            *("train.label_smoothing=0.1", "train.precision=mixed_bfloat16"),
-            'probe=[{head = "linear", steps = 2, every = 1}]',
-        ],
+        pytest.param(
+            [
+                *("rotation.angles=[0, 45, 90, 135, 180, 225, 270, 315]", "train.tensorboard=true", "train.batch=40"),
+                *("train.label_smoothing=0.1", "train.precision=mixed_bfloat16"),
+                'probe=[{head = "linear", steps = 2, every = 1}]',
+            ],
+            marks=needs_bfloat16,
+        ),
         [
             *("rotation.copies=one", "rotation.angles=[90, 270]", "train.precision=mixed_float16"),
             *("backbone.name=nin", "optimizer.name=adamw", "data.validation=0"),
         ],
         ["optimizer.name=muon", "optimizer.ema=0.5", "train.precision=mixed_float16", "train.accumulate=2"],
-        ["optimizer.name=muon", "optimizer.kernel_rate=0.02", "train.precision=mixed_bfloat16", "devices.replicas=2"],
+        pytest.param(
+            [
+                "optimizer.name=muon",
+                "optimizer.kernel_rate=0.02",
+                "train.precision=mixed_bfloat16",
+                "devices.replicas=2",
+            ],
+            marks=needs_bfloat16,
+        ),
     ],
 )
 def test_the_variants_train_and_export(tiny_recipe, options):

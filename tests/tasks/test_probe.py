@@ -203,6 +203,7 @@ def test_only_the_exported_backbone_gets_a_classifier(exports, written, tmp_path
     assert session.folder.facts()["classifier"]["step"] == (20 if written else 10)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("average", ["mirror", "crops"])
 def test_the_classifier_of_averaged_features_averages_too(average, tmp_path, tiny_data):
     session = FakeSession(tmp_path, {})

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from support.command_line import invoke, run_python
+from support.precision import BFLOAT16
 from support.tiny_recipes import SEGMENTATION
 from support.voc_kit import COLOURS, make_kit
 from support.whole_runs import events_of, start
@@ -251,7 +252,7 @@ def test_dropout_is_a_function_of_the_step():
     np.testing.assert_array_equal(features, layer(features, training=False))
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", BFLOAT16])
 def test_a_backbone_from_scratch_is_rescaled_on_training_images(kit, tmp_path, precision):
     recipe = tmp_path / "segmentation.toml"
     recipe.write_text(SEGMENTATION.format(kit=kit, classes=list(COLOURS)))

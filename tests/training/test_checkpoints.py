@@ -55,6 +55,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_message(tmp_path, variables, har
     assert (np.asarray(variables[0]) == 1).all()
 
 
+@pytest.mark.long
 def test_no_flipped_bit_restores_wrong_values(tmp_path, variables):
     save(tmp_path, variables, 1)
     newest = save(tmp_path, variables, 2)

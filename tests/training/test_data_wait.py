@@ -47,6 +47,7 @@ def share_of_waiting(model, batches):
     return written[0]["data_wait"]
 
 
+@pytest.mark.long
 def test_the_share_of_waiting_distinguishes_a_slow_pipeline_from_a_fast_one(model):
     cached = delivered(pictures()).cache()
     model.fit(cached, verbose=0)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from support.precision import BFLOAT16
 
 from rotnet_keras.config.sections import Optimizer
 from rotnet_keras.engine import dtype_policy, keras, tf
@@ -80,7 +81,7 @@ def test_a_variable_can_have_a_factor_of_the_learning_rate(name):
     assert (shared[0] != shared[1]).all()
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", ["float32", BFLOAT16, "mixed_float16"])
 def test_a_pretrained_part_has_its_own_rate_in_every_precision(precision):
     with dtype_policy(precision):
         inputs = keras.Input((2,))

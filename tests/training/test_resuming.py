@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 from support.command_line import command, invoke, run_cli
+from support.precision import needs_bfloat16
 from support.tiny import shared_data
 from support.whole_runs import assert_same_end, events_of, run_of, start, wait_for_step
 
@@ -85,6 +86,7 @@ def test_a_detached_run_is_watched_and_stopped_from_elsewhere(tiny_recipe):
     assert "stopped" in invoke("runs", cwd=folder).stdout
 
 
+@needs_bfloat16
 @pytest.mark.long
 def test_a_run_with_muon_in_mixed_precision_resumes_to_the_bit(tiny_recipe):
     options = ("optimizer.name=muon", "train.precision=mixed_bfloat16", "train.steps=30", "probe=[]")

@@ -70,6 +70,7 @@ def test_only_the_gpus_of_the_run_are_recorded(visible, expected):
     assert [gpu.index for gpu in found] == expected
 
 
+@pytest.mark.long
 def test_reports_and_comparisons_say_what_a_run_used(runs_dir):
     runs = [fake_run(runs_dir, name, epochs=4, outcome="finished") for name in "ab"]
     _, rows = comparison_table(runs)

@@ -76,6 +76,7 @@ async def test_images_by_kittys_protocol(size, runs_dir, capfd):
         await until(pilot, lambda: "Filters of the first layer" in drawn(app) and PLACEHOLDER in drawn(app))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [(80, 24), (120, 36)])
 async def test_images_as_sixel(size, runs_dir):
     app = RotnetApp(runs_dir, fake_run(runs_dir, "a", epochs=2, outcome="finished"))

@@ -94,6 +94,7 @@ def test_the_form_of_a_study_asks_for_its_scale_and_data():
     }
 
 
+@pytest.mark.long
 async def test_the_form_of_a_transfer_counts_its_steps(runs_dir, tmp_path):
     """Its backbone can be found, so that the form goes on to the size of the run."""
     kit = make_kit(tmp_path / "VOC2007", 16)

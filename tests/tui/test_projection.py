@@ -58,6 +58,7 @@ async def test_points_are_seen_epoch_by_epoch(size, runs_dir):
         await until(pilot, lambda: points._cursor == 8)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", SIZES)
 async def test_an_image_is_opened_with_what_the_model_makes_of_it(size, runs_dir):
     app = RotnetApp(runs_dir, fake_run(runs_dir, "a", epochs=2, outcome="finished"))
@@ -98,6 +99,7 @@ async def test_the_image_of_a_live_run_is_followed(runs_dir):
         await until(pilot, lambda: "Epoch 3 of 3" in drawn(app))
 
 
+@pytest.mark.long
 async def test_runs_of_earlier_versions_and_damaged_files_get_a_plain_line(runs_dir):
     old = fake_run(runs_dir, "old", epochs=2, outcome="finished")
     without_projections(old)

@@ -29,6 +29,7 @@ def opened(app):
     return hasattr(screen, "history") and screen.history.complete
 
 
+@pytest.mark.long
 async def test_no_key_waits_for_the_disk(runs_dir, monkeypatch):
     for number in range(12):
         fake_run(runs_dir, f"run{number:02d}", epochs=1, age=3600 + number, outcome="finished")
@@ -120,6 +121,7 @@ async def test_what_is_read_late_is_not_shown_for_another_epoch(key, reading, ne
     assert disk.in_main_thread == []
 
 
+@pytest.mark.long
 async def test_screens_and_questions_say_that_they_read(runs_dir, monkeypatch):
     fake_run(runs_dir, "a", epochs=2, outcome="finished")
     fake_run(runs_dir, "b", epochs=1, outcome="finished", age=9000)
