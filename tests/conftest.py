@@ -21,8 +21,10 @@ LONG = ("test_tmux", "test_devices", "test_study")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """What is long begins first."""
+    """What is long begins first; before it, a test that makes the run that others wait for."""
     items.sort(key=lambda item: item.path.stem not in LONG)
+    makes = next((item for item in items if "finished" in item.fixturenames), None)
+    items.sort(key=lambda item: item is not makes)
 
 
 @pytest.fixture(scope="session", autouse=True)

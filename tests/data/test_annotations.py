@@ -130,6 +130,7 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
         read(tmp_path)
 
 
+@pytest.mark.long
 def test_the_voc_of_tfds_has_the_boxes_of_the_kit():
     import tensorflow_datasets as tfds
 

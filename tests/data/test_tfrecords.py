@@ -148,6 +148,7 @@ def test_damaged_images_are_skipped_and_named(prepared):
     assert dataset.notes[-1].startswith("1 train records cannot be read and are skipped: pictures-train.tfrecord-00001")
 
 
+@pytest.mark.long
 def test_the_imagenet_stand_in_is_read_where_it_lies(tmp_path, monkeypatch):
     monkeypatch.setenv("ROTNET_CACHE_DIR", str(tmp_path))
     # These lie in two files.

@@ -64,9 +64,8 @@ def test_loss_scaling_works_in_an_accumulated_step():
     assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
 
 
-@pytest.mark.parametrize(
-    "augment", [Augment(), pytest.param(Augment(jitter=0.5, greyscale=0.3), marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("augment", [Augment(), Augment(jitter=0.5, greyscale=0.3)])
 def test_every_step_compiles_under_xla(augment, xla):
     """What a TPU needs. XLA draws other random numbers."""
     data = tf.data.Dataset.from_tensor_slices(IMAGES).batch(5, drop_remainder=True)

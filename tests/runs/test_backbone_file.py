@@ -158,6 +158,7 @@ def test_what_a_pretraining_goes_on_from_is_said_and_what_does_not_fit(recipe, t
     assert "no file" in dry_run(source, f"pretrained.file={tmp_path}/none.keras")
 
 
+@pytest.mark.long
 def test_the_default_tap_is_chosen_once_and_stands_in_the_card(tmp_path):
     for name, model in list_pretrained().items():
         found = read_backbone(model.backbone)

@@ -20,6 +20,7 @@ def old_runs(tmp_path):
     return tmp_path / "runs"
 
 
+@pytest.mark.long
 def test_they_are_listed_and_reported(old_runs):
     result = invoke("runs", "--runs-dir", old_runs)
     assert result.returncode == 0, result.stderr

@@ -252,6 +252,7 @@ def test_the_last_layers_of_a_backbone_classify_its_regions():
         split_backbone(small, "conv5", "fc6", None, 191)
 
 
+@pytest.mark.long
 def test_a_pyramid_needs_three_maps_each_half_as_large():
     resnet = backbone("resnet50", (64, 64, 3), width=0.1)
     assert [each.shape[1] for each in pyramid_trunk(resnet, ["conv3", "conv4", "conv5"], 96).outputs] == [12, 6, 3]

@@ -283,6 +283,7 @@ def test_a_probe_without_its_backbone_is_refused_before_a_run_folder_is_made(tmp
     assert result.returncode == 3 and "none.keras" in result.stderr and not (tmp_path / "runs").exists()
 
 
+@pytest.mark.long
 def test_probes_of_unlabelled_images_are_refused_before_training(tmp_path, tiny_recipe, tiny_data):
     with np.load(tiny_data) as arrays:
         np.savez(tmp_path / "plain.npz", images=arrays["x_train"])

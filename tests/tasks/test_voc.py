@@ -216,6 +216,7 @@ def test_results_of_earlier_versions_are_compared_by_their_area_too():
     assert score_of({"score": 0.5, "score_area": 0.6, "score_coco": 0.2}) == 0.5
 
 
+@pytest.mark.long
 def test_dropout_follows_on_the_dense_layers_and_changes_no_export():
     small = backbone("alexnet", (127, 127, 3), width=0.05)
     pixels = np.random.default_rng(0).random((1, 127, 127, 3)) * 255

@@ -75,6 +75,7 @@ async def test_filter_marks_and_pins(runs_dir):
         assert app.settings.pinned == [str(table.get_row_at(0)[2])]
 
 
+@pytest.mark.long
 async def test_a_chart_is_maximised_and_the_log_searched(runs_dir):
     run = fake_run(runs_dir, "one", epochs=2, outcome="finished")
     app = RotnetApp(runs_dir, run)
@@ -138,6 +139,7 @@ async def test_of_many_runs_the_newest_are_listed_and_the_others_found(runs_dir,
         assert str(table.get_row_at(0)[2]) == "run5"
 
 
+@pytest.mark.long
 async def test_tags_and_notes_are_written_in_a_dialog(runs_dir):
     run = fake_run(runs_dir, "one", epochs=1, outcome="finished")
     change_tags(run, ["old"])
@@ -182,6 +184,7 @@ async def test_killing_asks_first(runs_dir):
     assert sleeper.wait(5) == -9
 
 
+@pytest.mark.long
 async def test_user_keys_and_a_broken_keymap(runs_dir):
     fake_run(runs_dir, "one", epochs=1, outcome="finished")
     path = settings.keymap_file()

@@ -1,4 +1,4 @@
-"""Every screen as a picture; the home screen and the curves also in a small terminal and in both themes."""
+"""Every screen as a picture; some also in a small terminal and in other themes."""
 
 from types import SimpleNamespace
 
@@ -36,7 +36,8 @@ LOOKS = {
     "small-light": (SMALL, "textual-light"),
     "large-colour-blind": (LARGE, "colour-blind-dark"),
 }
-IN_ALL_LOOKS = ("home", "curves", "projection", "image")
+IN_ALL_LOOKS = ("home", "curves")
+DRAWN_IN_ALL_LOOKS = ("projection", "image")
 
 
 @pytest.fixture
@@ -63,7 +64,13 @@ def three_runs(runs_dir, monkeypatch):
 @pytest.mark.parametrize(
     ("screen", "look"),
     [(screen, "large-dark") for screen in SCREENS]
-    + [(screen, look) for look in LOOKS if look != "large-dark" for screen in IN_ALL_LOOKS],
+    + [(screen, look) for look in LOOKS if look != "large-dark" for screen in IN_ALL_LOOKS]
+    + [
+        pytest.param(screen, look, marks=pytest.mark.long)
+        for look in LOOKS
+        if look != "large-dark"
+        for screen in DRAWN_IN_ALL_LOOKS
+    ],
 )
 def test_screen(screen, look, three_runs, snap_compare):
     size, theme = LOOKS[look]

@@ -85,6 +85,7 @@ async def test_no_key_waits_for_recipes(runs_dir, monkeypatch):
     assert disk.in_main_thread == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("key", "reading", "newest"), [
     ("8", "Epoch 2 of 3   reading its points", "Epoch 3 of 3, step 180   32 validation images"),
     ("2", "Epoch 2 of 3, step 120   the same images", "Epoch 3 of 3, step 180   the same images"),

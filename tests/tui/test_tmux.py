@@ -337,6 +337,7 @@ def test_small_terminal(terminal, tmp_path):
         terminal.resize(columns, rows)
         if columns > 5:
             terminal.wait_for("✓ finished +a\\b")
+    terminal.wait_for("chart 1 of 4")
     terminal.press("]", "chart 2 of 4")
     terminal.keys("q")
     terminal.wait_for_end()

@@ -14,6 +14,7 @@ print("available" if h5py.h5z.filter_avail(305) else "fine")
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the loader of other systems does not say what it loads")
 def test_no_filter_is_loaded_from_any_folder(tmp_path, monkeypatch):
     """TensorFlow names the folder `disable` there. The library is one of NumPy's, which would be loaded to look at."""

@@ -7,6 +7,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
+from textual.widgets.input import Selection
 
 from rotnet_keras.runs.diagnosis import Diagnosis
 from rotnet_tui.state.metrics import layout_problem
@@ -106,7 +107,7 @@ class ChartsDialog(ModalScreen[tuple[str, list[str]] | None]):
             yield Static("Arrange the charts", classes="question")
             with Horizontal(classes="field"):
                 yield Static("charts", classes="label")
-                yield Input(", ".join(self._charts), id="charts-patterns", compact=True)
+                yield Input(", ".join(self._charts), id="charts-patterns", compact=True, select_on_focus=False)
             with Horizontal(classes="field"):
                 yield Static("grid", classes="label")
                 yield Input(self._grid, id="charts-grid", compact=True)
@@ -118,6 +119,11 @@ class ChartsDialog(ModalScreen[tuple[str, list[str]] | None]):
             yield Static(id="charts-problem", classes="error", markup=False)
             with VerticalScroll(can_focus=False):
                 yield Static(f"metrics: {', '.join(self._names) or 'none yet'}", markup=False)
+
+    def on_mount(self) -> None:
+        """Select all charts, so that typing replaces them, from the end on, so that the first ones are seen."""
+        field = self.query_one("#charts-patterns", Input)
+        field.selection = Selection(len(field.value), 0)
 
     def _values(self) -> tuple[str, list[str]]:
         patterns = self.query_one("#charts-patterns", Input).value.split(",")
