@@ -17,12 +17,13 @@ from typing import IO, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from rotnet_keras.data.layout import PILLOW_FORMATS
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import open_file
 
-# Pillow's names of the formats. It knows others, of which one starts a program: PostScript's.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-FORMATS_TEXT = "JPEG, PNG, WebP, BMP, GIF or TIFF"
+# What Pillow may open. It knows other formats, of which one starts a program: PostScript's.
+FORMATS = tuple(name.upper() for name in PILLOW_FORMATS)
+FORMATS_TEXT = " or ".join(", ".join(PILLOW_FORMATS).rsplit(", ", 1))
 # What Pillow calls a JPEG file, and one that holds several images, as phones write them.
 JPEGS = ("JPEG", "MPO")
 

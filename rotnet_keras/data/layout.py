@@ -12,10 +12,18 @@ from rotnet_keras.data.listing.file_list import FileList
 from rotnet_keras.errors import DataError
 from rotnet_keras.text import first_few
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".jpe"),
-    *(".npy", ".dcm"),
-)
+# The image formats that Pillow reads, by its names for them, and the suffixes of their files.
+PILLOW_FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jfif", ".jpe"),
+    "PNG": (".png",),
+    "WebP": (".webp",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+}
+# The suffixes of the formats that `values/files.py` reads itself.
+VALUE_SUFFIXES = (".npy", ".dcm")
+IMAGE_SUFFIXES = (*(suffix for suffixes in PILLOW_FORMATS.values() for suffix in suffixes), *VALUE_SUFFIXES)
 # Suffixes of images in formats that are not read; files with others are taken for text, lists and the like.
 UNREAD_SUFFIXES = (
     *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".jif", ".apng", ".ppm", ".pgm", ".pbm", ".pnm"),
