@@ -1,5 +1,6 @@
 """Text for people: safe to print, durations, percentages, and long lists cut short."""
 
+import math
 from collections.abc import Sequence
 
 # How many names of a long list are shown.
@@ -28,15 +29,22 @@ def duration(seconds: float | None) -> str:
     return f"{days} d {hours:02d} h"
 
 
-def percent(share: float | None, digits: int = 1, sign: str = " %") -> str:
+def percent(share: float | None, digits: int | None = 1, sign: str = " %", significant: int = 0) -> str:
     """Format a share from 0 to 1 as "84.0 %"; empty for None.
 
     Args:
         share: the share, or None if it is not known.
-        digits: how many digits follow the point.
+        digits: how many digits follow the point; None for as many as the share has, up to four significant ones.
         sign: "" if the heading of a column says already that its numbers are percentages.
+        significant: how many significant digits a share below 1 % has at least: with 2, 0.00034 is "0.034 %".
     """
-    return "" if share is None else f"{100 * share:.{digits}f}{sign}"
+    if share is None:
+        return ""
+    if digits is None:
+        return f"{100 * share:.4g}{sign}"
+    if significant and 0 < abs(share) < 0.01:
+        digits = max(digits, significant - 1 - math.floor(math.log10(100 * abs(share))))
+    return f"{100 * share:.{digits}f}{sign}"
 
 
 def first_few(names: Sequence[str], most: int = NAMED, separator: str = ", ") -> str:

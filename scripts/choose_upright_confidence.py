@@ -21,6 +21,7 @@ from rotnet_keras.inference.corrections import find_corrections
 from rotnet_keras.inference.loading import list_image_files
 from rotnet_keras.inference.orientation import Predictions, load_orientation_model, predict
 from rotnet_keras.runs import zoo
+from rotnet_keras.text import percent
 
 VALUES = (0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
 SHARES = (0.0, 0.05, 0.33)
@@ -63,14 +64,14 @@ def main() -> None:
     except RotnetError as error:
         sys.exit(str(error))
     print(f"\n{len(predictions.files):,} photos, temperature {temperature:.3g}")
-    print("min-confidence | " + " | ".join(f"spoiled and set upright at {share:.0%}" for share in SHARES))
+    print("min-confidence | " + " | ".join(f"spoiled and set upright at {percent(share, 0)}" for share in SHARES))
     allowed = []
     for value in VALUES:
         outcomes = [outcome(predictions, temperature, value, share) for share in SHARES]
-        print(f"{value} | " + " | ".join(f"{100 * bad:.2f} % {100 * good:.1f} %" for bad, good in outcomes))
+        print(f"{value} | " + " | ".join(f"{percent(bad, 2)} {percent(good)}" for bad, good in outcomes))
         if max(bad for bad, _ in outcomes) <= MOST_SPOILED:
             allowed.append(value)
-    print(f"lowest with at most {100 * MOST_SPOILED} % spoiled: {min(allowed, default=None)}")
+    print(f"lowest with at most {percent(MOST_SPOILED, None)} spoiled: {min(allowed, default=None)}")
 
 
 if __name__ == "__main__":

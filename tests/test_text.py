@@ -29,6 +29,21 @@ def test_a_percentage_says_so_unless_its_column_does():
     assert percent(None) == ""
 
 
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(0.95, "95 %"), (0.9995, "99.95 %"), (0.33, "33 %"), (1 / 3, "33.33 %"), (0, "0 %"), (1, "100 %")],
+)
+def test_a_percentage_has_as_many_digits_as_it_needs(share, words):
+    assert percent(share, digits=None) == words
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.84, "84.0 %"), (0.0034, "0.34 %"), (0.00034, "0.034 %"), (0.009, "0.90 %"), (0, "0.0 %")]
+)
+def test_a_small_percentage_has_significant_digits(share, words):
+    assert percent(share, significant=2) == words
+
+
 def test_a_long_list_is_cut_short():
     assert first_few(["a", "b"]) == "a, b"
     assert first_few(list("abcdefg"), most=2) == "a, b and 5 more"

@@ -13,7 +13,7 @@ from rotnet_keras.data.crops import fit_of
 from rotnet_keras.data.sources import ARRAY_NAMES, ArraySource
 from rotnet_keras.data.stores import Split
 from rotnet_keras.errors import DataError
-from rotnet_keras.text import first_few
+from rotnet_keras.text import first_few, percent
 
 # More classes than this, and more than images, are a mistake; a confusion matrix of them would not fit into memory.
 MANY_CLASSES = 1000
@@ -222,7 +222,9 @@ def _ranges(found: Mapping[str, np.ndarray], path: Path, notes: list[str]) -> di
                     f"the {split} images from {low:g} to {high:g}: save all of them on one scale"
                 )
             if outside:
-                notes.append(f"{outside:.2%} of the values of the {split} images lie outside the range and are clipped")
+                notes.append(
+                    f"{percent(outside, 2)} of the values of the {split} images lie outside the range and are clipped"
+                )
             ranges[split] = common
     if any(pixels.dtype != np.uint8 for pixels in found.values()):
         others = [

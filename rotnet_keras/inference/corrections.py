@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from rotnet_keras.inference.orientation import Predictions, orientation_probabilities
+from rotnet_keras.text import percent
 
 # Share of upright images that the estimate of an album's share starts from.
 USUAL_UPRIGHT = 0.9
@@ -166,19 +167,19 @@ def summarize(corrections: Corrections) -> str:
     needed = sum(each.needed for each in images)
     doubtful = sum(not each.confident for each in images)
     assumed = "estimated from these images" if corrections.estimated else "as given by --prior"
+    before, after, spoiled = (
+        percent(share, significant=2)
+        for share in (corrections.wrong_before, corrections.wrong_after, corrections.spoiled)
+    )
     return (
         f"{needed:,} of {len(images):,} images need rotation; {doubtful:,} are doubtful and left alone; "
         f"{len(images) - needed - doubtful:,} are upright. "
-        f"Share of upright images: {_percent(corrections.prior)}, {assumed}. "
-        f"Of an album like this {_percent(corrections.wrong_before)} are expected to be wrong now and "
-        f"{_percent(corrections.wrong_after)} after the rotation, {_percent(corrections.spoiled)} because an upright "
-        "image was rotated."
+        f"Share of upright images: {percent(corrections.prior)}, {assumed}. "
+        f"Of an album like this {before} are expected to be wrong now and "
+        f"{after} after the rotation, {spoiled} because an upright image was "
+        "rotated."
     )
 
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else 0.0
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share < 0.01 else f"{100 * share:.1f} %"

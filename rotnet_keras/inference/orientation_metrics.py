@@ -154,7 +154,7 @@ class OrientationMetrics:
         shares = {
             "accuracy": self.accuracy,
             f"accuracy on the most confident {percent(COVERAGE, 0)}": self.most_confident,
-            f"coverage: images with a confidence of {100 * self.min_confidence:.4g} % or more": self.coverage,
+            f"coverage: images with a confidence of {percent(self.min_confidence, None)} or more": self.coverage,
             "accuracy on those images": self.selective_accuracy,
             "accuracy from a single prediction, without the rotated copies": self.single,
         }

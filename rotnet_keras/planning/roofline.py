@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from rotnet_keras.planning.hardware import Cluster, Device
 from rotnet_keras.planning.workload import TRAINING_FORWARD_PASSES, Memory, Pass, Phase
+from rotnet_keras.text import percent
 
 # The share of its memory bandwidth that a device reaches; fitted to the rates above, as `Device.peak_share` is.
 BANDWIDTH_SHARE = 0.75
@@ -40,14 +41,14 @@ def assumptions(cluster: Cluster, decoded: bool) -> Iterator[str]:
     device = cluster.device
     if math.isfinite(device.bandwidth_gb_per_s):
         yield (
-            f"{device.peak_share:.0%} of a device's peak rate for matrix products, {BANDWIDTH_SHARE:.0%} of its memory "
-            "bandwidth for layers that move data"
+            f"{percent(device.peak_share, 0)} of a device's peak rate for matrix products, "
+            f"{percent(BANDWIDTH_SHARE, 0)} of its memory bandwidth for layers that move data"
         )
     yield f"{1000 * HOST_SECONDS_PER_STEP:g} ms per step at least"
     if decoded:
         yield f"{IMAGES_PER_CORE_SECOND:,.0f} images decoded per second on each CPU core"
     if cluster.total > 1:
-        yield f"{MULTI_DEVICE_EFFICIENCY:.0%} of the rate of a single device on each of several"
+        yield f"{percent(MULTI_DEVICE_EFFICIENCY, 0)} of the rate of a single device on each of several"
         yield f"gradients summed after each step over links of {_link(cluster):g} GB/s"
 
 

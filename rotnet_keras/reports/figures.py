@@ -12,7 +12,7 @@ from PIL import Image
 from rotnet_keras.reports.samples import read_strip
 from rotnet_keras.reports.study_results import ResultGrid
 from rotnet_keras.runs.feature_quality import TapCurve
-from rotnet_keras.text import printable
+from rotnet_keras.text import percent, printable
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -154,7 +154,7 @@ def draw_samples(event: Event, strip: Path, path: Path) -> None:
     titles = []
     for tile in event["tiles"]:
         correct = tile["angle"] == tile["predicted"]
-        text = f"{'✓' if correct else '✗'} {tile['angle']}° → {tile['predicted']}°\n{100 * tile['probability']:.0f} %"
+        text = f"{'✓' if correct else '✗'} {tile['angle']}° → {tile['predicted']}°\n{percent(tile['probability'], 0)}"
         titles.append((text, "#15803d" if correct else "#b91c1c"))
     _draw_tiles(strip, event["tile"], titles, path)
 
@@ -163,7 +163,7 @@ def draw_ambiguous(event: Event, strip: Path, path: Path) -> None:
     """Draw the most ambiguous images with the two most probable rotations of each."""
     titles = []
     for tile in event["tiles"]:
-        text = "\n".join(f"{angle}°: {100 * probability:.0f} %" for angle, probability in tile["turns"])
+        text = "\n".join(f"{angle}°: {percent(probability, 0)}" for angle, probability in tile["turns"])
         titles.append((text, "black"))
     _draw_tiles(strip, event["tile"], titles, path)
 

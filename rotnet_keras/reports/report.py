@@ -25,7 +25,7 @@ from rotnet_keras.runs.machine_load import system_summary
 from rotnet_keras.runs.tags import read_labels
 from rotnet_keras.runs.task_labels import task_of
 from rotnet_keras.runs.values import file_named
-from rotnet_keras.text import duration, printable
+from rotnet_keras.text import duration, percent, printable
 
 # Figures wider than this are scrolled on small screens instead of being shrunk.
 WIDE_PIXELS = 900
@@ -131,6 +131,7 @@ def render(name: str, values: dict[str, Any]) -> str:
     environment.filters["cells"] = lambda row: " | ".join(
         " ".join(str(cell).split()).replace("|", "\\|") for cell in row
     )
+    environment.filters["percent"] = percent
     return printable(environment.get_template(f"{name}.jinja").render(values))
 
 

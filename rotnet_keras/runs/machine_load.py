@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rotnet_keras.runs.events import SIDE_KIND, Event
+from rotnet_keras.text import percent
 
 if TYPE_CHECKING:
     import psutil
@@ -144,7 +145,7 @@ def system_summary(events: Iterable[Event]) -> dict[str, str]:
     found: dict[str, str] = {}
     cpu, memory = _values(measured, "cpu"), _values(measured, "memory")
     if cpu:
-        found["CPU of the run"] = f"{_mean(cpu):.0f} % of a core on average"
+        found["CPU of the run"] = f"{percent(_mean(cpu) / 100, 0)} of a core on average"
     if memory:
         found["memory of the run"] = f"{gigabytes(max(value for value, _ in memory))} at most"
     for index in sorted({gpu["index"] for e in measured for gpu in e.get("gpus", ())}):
@@ -153,7 +154,7 @@ def system_summary(events: Iterable[Event]) -> dict[str, str]:
         ]
         words = []
         if load := _values(own, "load"):
-            words.append(f"{_mean(load):.0f} % on average")
+            words.append(f"{percent(_mean(load) / 100, 0)} on average")
         if memory := _values(own, "memory"):
             words.append(f"{gigabytes(max(value for value, _ in memory))} at most")
         if power := _values(own, "power"):

@@ -116,7 +116,7 @@ def summary(event: Event) -> str:
     likely = [result.name for result in check_results(event) if result.likely]
     if likely:
         return f"Doubtful: a shortcut is likely ({'; '.join(likely)}). {now}."
-    if 100 * accuracy < 100 * chance + ABOVE_CHANCE:
+    if accuracy < chance + ABOVE_CHANCE:
         return f"Not so far: {now}. The images have no upright orientation, or training was too short to learn it."
     looked = "no shortcut was found" if event["giveaways"] else "there were too few images to look for shortcuts"
     return f"Probably: {now}, and {looked}."

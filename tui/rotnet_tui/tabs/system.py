@@ -152,7 +152,7 @@ class SystemTab(RunTab):
         if cpu is None:
             table.add_row("run, CPU", "", "measuring …")
         else:
-            words = f"{cpu:.0f} % of {100 * cores} %, {count} process{'es' if count > 1 else ''}"
+            words = f"{percent(cpu / 100, 0)} of {percent(cores, 0)}, {count} process{'es' if count > 1 else ''}"
             table.add_row("run, CPU", self._bars("run", cpu / cores), words)
         table.add_row("run, memory", self._bars("rss", 100 * resident / memory.total), gigabytes(resident))
         table.add_row("CPU", self._bars("cpu", psutil.cpu_percent()), self._cores())
@@ -205,7 +205,7 @@ def _disk(free: float | None) -> str:
 
 
 def _gpu_words(gpu: GpuLoad) -> str:
-    words = [] if gpu.load is None else [f"{gpu.load:.0f} %"]
+    words = [] if gpu.load is None else [percent(gpu.load / 100, 0)]
     if gpu.memory is not None and gpu.total is not None:
         words.append(f"{gpu.memory / 2**30:.1f} of {gpu.total / 2**30:.0f} GB")
     words += [] if gpu.temperature is None else [f"{gpu.temperature:.0f} °C"]
