@@ -103,8 +103,11 @@ async def test_half_blocks_where_the_setting_says_so(runs_dir):
         assert isinstance(app.screen.query("Picture").first(), Static)
 
 
-def seen_by(terminal_environment, runs, tmp_path, key=b"2", seconds=30):
-    """What the program writes to a terminal with cells of 10 x 20 pixels, until a tile of the samples is there."""
+def seen_by(terminal_environment, begins, runs, tmp_path, key=b"2", seconds=30):
+    """What the program writes to a terminal with cells of 10 x 20 pixels, until a tile of the samples is there.
+
+    An image begins with `begins`.
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 1200, 720))
     environment = {
@@ -117,13 +120,13 @@ def seen_by(terminal_environment, runs, tmp_path, key=b"2", seconds=30):
     )  # fmt: skip
     os.close(theirs)
     seen, end, pressed = b"", time.monotonic() + seconds, False
-    while time.monotonic() < end and b"\xe2\x86\x92270" not in seen:
+    while time.monotonic() < end and not (b"\xe2\x86\x92270" in seen and begins.encode() in seen):
         if select.select([ours], [], [], 0.2)[0]:
             seen += os.read(ours, 1 << 16)
         if not pressed and b"Projection" in seen:
             pressed = bool(os.write(ours, key))
-    time.sleep(1)
-    while select.select([ours], [], [], 0.2)[0] and time.monotonic() < end:
+    # Until nothing more comes for a while: other images or questions would.
+    while select.select([ours], [], [], 0.5)[0] and time.monotonic() < end:
         seen += os.read(ours, 1 << 16)
     process.kill()
     process.wait()
@@ -137,7 +140,7 @@ def seen_by(terminal_environment, runs, tmp_path, key=b"2", seconds=30):
 ])  # fmt: skip
 def test_a_terminal_gets_its_images_and_is_asked_nothing(environment, begins, runs_dir, tmp_path):
     fake_run(runs_dir, "a", epochs=1, outcome="finished")
-    seen = seen_by(environment, runs_dir.absolute(), tmp_path)
+    seen = seen_by(environment, begins, runs_dir.absolute(), tmp_path)
     assert begins in seen
     assert all((each in seen) == (each == begins) for each in (SIXEL, KITTY, "▄"))
     # The questions of the library: what the terminal is, the size of its cells, and Kitty's.

@@ -119,12 +119,15 @@ async def test_the_form_of_a_transfer_counts_its_steps(runs_dir, tmp_path):
 
 async def test_keys_are_answered_while_the_form_is_being_read(runs_dir, monkeypatch):
     """Its frame comes at once, and a slow disk holds up neither typing nor leaving."""
-    read, go_on = threading.Event(), threading.Event()
+    read, go_on, done = threading.Event(), threading.Event(), threading.Event()
 
     def slowly(*arguments):
         read.set()
         go_on.wait(20)
-        return load_recipe(*arguments)
+        try:
+            return load_recipe(*arguments)
+        finally:
+            done.set()
 
     monkeypatch.setattr(new_run, "load_recipe", slowly)
     app = RotnetApp(runs_dir)
@@ -141,7 +144,8 @@ async def test_keys_are_answered_while_the_form_is_being_read(runs_dir, monkeypa
             await pilot.press("escape")
             await until(pilot, lambda: bool(app.screen.query("#run-table")))
             go_on.set()
-            await pilot.pause(0.2)
+            await until(pilot, done.is_set)
+            await pilot.pause()
             assert app.is_running and not list_runs(runs_dir)
     finally:
         go_on.set()
