@@ -1,6 +1,7 @@
 """The references that the documentation generates name every command, option and recipe key."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import click
@@ -30,6 +31,14 @@ def test_every_command_and_option_is_in_the_reference(hooks):
             if isinstance(parameter, click.Option):
                 assert parameter.opts[0] in sections[name], (name, parameter.opts)
     assert "rotnet-keras queue add [OPTIONS] RECIPE" in sections["queue add"]
+
+
+def test_every_environment_variable_of_ours_is_in_the_reference():
+    root = Path(__file__).parents[2]
+    files = [*(root / "rotnet_keras").rglob("*.py"), *(root / "tui").rglob("*.py")]
+    named = {name for file in files for name in re.findall(r"\bROTNET_[A-Z_]+", file.read_text(encoding="utf-8"))}
+    table = (root / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
+    assert len(named) >= 5 and {name for name in named if f"| `{name}` |" not in table} == set()
 
 
 def test_every_recipe_and_key_is_in_the_reference(hooks):
