@@ -93,10 +93,10 @@ def main() -> None:
             train(scratch, x_train[rows], y_train[rows], 2 * chosen.steps, 1e-3)
             found.append([100 * model.evaluate(x_test, y_test, 256, verbose=0)[1] for model in (tuned, scratch)])
             print(f"{count} of each, seed {seed}: {found[-1][0]:.1f} and {found[-1][1]:.1f} %", flush=True)
-        told = [f"{mean:.1f}" for mean in np.mean(found, axis=0)]
+        row = [f"{mean:.1f}" for mean in np.mean(found, axis=0)]
         if len(found) > 1:
-            told = [f"{mean} ± {spread:.1f}" for mean, spread in zip(told, np.std(found, axis=0, ddof=1), strict=True)]
-        lines.append(f"{count:<22}{told[0]:<15}{told[1]}")
+            row = [f"{mean} ± {spread:.1f}" for mean, spread in zip(row, np.std(found, axis=0, ddof=1), strict=True)]
+        lines.append(f"{count:<22}{row[0]:<15}{row[1]}")
     print(*lines, sep="\n")
 
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Two workers of one core each against one worker of one core, the same images a worker, in turns:
+# Two workers of one core each against one worker of one core, the same images a worker, alternating:
 #
 #   bash results/scaling.sh ROUNDS IMAGES RECIPE [KEY=VALUE]...
 #

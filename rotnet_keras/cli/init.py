@@ -96,7 +96,7 @@ def init(images: str, output: Path | None, minutes: float, model: str | None, ru
         echo(proposal.advice)
     if proposal.pretrained:
         echo(
-            f"{proposal.pretrained} comes with the package and takes such images. To go on from its weights: "
+            f"The pretrained model {proposal.pretrained} takes such images. To go on from its weights: "
             f"rotnet-keras init {shlex.quote(images)} --from {proposal.pretrained}"
         )
     echo("For a short trial, add train.epochs=2.")

@@ -18,7 +18,7 @@ from rotnet_keras.text import printable
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Train": {
         "run": ("recipes", "Run a recipe and write a run folder."),
-        "recipes": ("recipes", "List the recipes that come with the package."),
+        "recipes": ("recipes", "List the recipes that ship with the package."),
         "show": ("recipes", "Print a recipe with every default filled in."),
         "check": ("recipes", "Check recipes for mistakes, without their data."),
         "plan": ("recipes", "Estimate how long a recipe takes and what it needs."),

@@ -172,7 +172,7 @@ def export(run: str, to: str, model: str, output: Path | None, runs_dir: Path) -
 
 @command(examples=("rotnet-keras convert model_net_epoch200 --backbone nin --to backbone.keras",))
 @argument("checkpoint", "CHECKPOINT", "A checkpoint of https://github.com/gidariss/FeatureLearningRotNet.", type=PATH)
-@option("--backbone", metavar="BACKBONE", required=True, help="Which network it holds: nin or alexnet.")
+@option("--backbone", metavar="BACKBONE", required=True, help="Which backbone it holds: nin or alexnet.")
 @option("--to", metavar="FILE", type=PATH, required=True, help="The .keras file to write, and rotnet.keras beside it.")
 @flag("--avg-on-conv3", description="The NIN was trained with the option use_avg_on_conv3.")
 @option("--mean", metavar="A,B,C", help="Mean of each channel, 0 to 255; the authors' numbers by default.")
@@ -206,7 +206,7 @@ def convert(checkpoint: Path, backbone: str, to: Path, avg_on_conv3: bool, mean:
             "show it: if it was, add --avg-on-conv3."
         )
     if found.outputs != ROTATIONS:
-        what = f"Its classifier tells {found.outputs} classes apart" if found.outputs else "It has no classifier"
+        what = f"Its classifier has {found.outputs} classes" if found.outputs else "It has no classifier"
         echo(f"{what}, not {ROTATIONS} rotations: rotnet.keras is not written.")
     from rotnet_keras.models.torch_import.convert import convert_original
 

@@ -199,8 +199,9 @@ def measure_upright(
 ) -> None:
     """Measure how often `upright` is correct on your images.
 
-    Upright images are rotated at random, and the predictions are compared with the rotations that were applied. Also
-    tells how many upright images of such an album `upright --write` would spoil, and how many rotated ones it rights.
+    Upright images are rotated at random, and the predictions are compared with the rotations that were applied. The
+    output also says how many upright images of such an album `upright --write` would rotate, and how many rotated ones
+    it would set upright.
     """
     require_parent_folder(to)
     source = find_model(network, runs_dir)

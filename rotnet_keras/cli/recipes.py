@@ -116,7 +116,7 @@ def run(
 @command()
 @json_option
 def recipes(as_json: bool) -> None:
-    """List the recipes that come with the package."""
+    """List the recipes that ship with the package."""
     from rotnet_keras.config.finder import kind_and_title, shipped_recipes
 
     found = {name: kind_and_title(path) for name, path in shipped_recipes().items()}

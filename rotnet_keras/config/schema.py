@@ -155,7 +155,7 @@ class Auxiliary(Section):
         "by default, 0 where all images have labels.",
     )
     angles: list[int] = Field(
-        [0, 90, 180, 270], min_length=2, description="Angles to tell apart: distinct multiples of 90 degrees."
+        [0, 90, 180, 270], min_length=2, description="Angles to predict: distinct multiples of 90 degrees."
     )
 
     @model_validator(mode="after")

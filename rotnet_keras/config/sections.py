@@ -69,8 +69,8 @@ class Data(Section):
     only: list[str] | None = Field(
         None,
         min_length=1,
-        description="Classes to pretrain on, by name; all by default. At the end, test images of these classes are "
-        "told from those of the others by how well their rotations are predicted.",
+        description="Classes to pretrain on, by name; all by default. The run ends by scoring how "
+        "well the predicted rotations separate test images of these classes from those of the others.",
     )
     whole: bool = Field(
         False,
@@ -154,7 +154,7 @@ class Rotation(Section):
     angles: list[int] = Field(
         [0, 90, 180, 270],
         min_length=2,
-        description="Angles to tell apart: degrees counter-clockwise, distinct multiples of 45.",
+        description="Angles to predict: degrees counter-clockwise, distinct multiples of 45.",
     )
     copies: Literal["all", "one"] = Field(
         "all", description="Rotate every image of a batch by every angle, or by one angle drawn at random."

@@ -1,4 +1,4 @@
-"""How well a model of rotations tells images unlike those of its training: one class against the others."""
+"""How well a model of rotations separates images unlike those of its training: one class against the others."""
 
 from collections.abc import Callable
 from typing import Any

@@ -207,7 +207,7 @@ def _advice(found: ImageAudit, epochs: int, epoch_seconds: float, other_seconds:
     minutes = math.ceil((other_seconds + enough * epoch_seconds) / 60)
     longer = f" As many take --minutes {minutes}." if enough <= MAX_EPOCHS else ""
     return (
-        f"This training sees {epochs * count:,} images. {model.name}, which comes with the package, saw {seen:,}: its "
+        f"This training sees {epochs * count:,} images. {model.name}, which ships with the package, saw {seen:,}: its "
         f"features may well be better. Compare both: rotnet-keras probe {model.name} --labels LABELS.{longer}"
     )
 

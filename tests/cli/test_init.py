@@ -113,8 +113,8 @@ def test_a_recipe_goes_on_from_the_pretrained_model_that_init_names(photos, monk
 
 @pytest.mark.parametrize(("channels", "side", "minutes", "advice"), [
     # 12 images, an epoch of 1 s: 60 epochs a minute. The models were trained on 7160 * 64 and 4500 * 64 images.
-    (3, 60, 2, "sees 1,080 images. airbench4_photos, which comes with the package, saw 458,240"),
-    (3, 32, 2, "sees 1,080 images. compact4_cifar10, which comes with the package, saw 288,000"),
+    (3, 60, 2, "sees 1,080 images. airbench4_photos, which ships with the package, saw 458,240"),
+    (3, 32, 2, "sees 1,080 images. compact4_cifar10, which ships with the package, saw 288,000"),
     (1, 60, 2, ""),
 ])  # fmt: skip
 def test_a_short_training_is_compared_with_the_pretrained_model(tmp_path, monkeypatch, channels, side, minutes, advice):

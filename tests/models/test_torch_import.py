@@ -212,7 +212,7 @@ def test_a_head_that_is_not_of_four_rotations_is_left_out_with_a_word(tmp_path):
     write_torch_file(tmp_path / "supervised", {**state, **ten})
     result = convert(tmp_path / "supervised", tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "Its classifier tells 10 classes apart, not 4 rotations: rotnet.keras is not written." in result.stdout
+    assert "Its classifier has 10 classes, not 4 rotations: rotnet.keras is not written." in result.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"supervised", "backbone.keras"}
 
 

@@ -33,7 +33,7 @@ PIXEL_MEAN = (127.5,) * 3
 
 def measure(settings: Settings, progress: Progress) -> list[Measurement]:
     """Measure rotated images/s, GFLOP/s and the share of the peak, also with Keras's own batch normalisation."""
-    progress.note("building the network; its first steps take longer, because they trace the graph")
+    progress.note("building the model; its first steps take longer, because they trace the graph")
     precision = engine.resolve_precision(settings.precision)
     engine.configure(0, precision)
     compute = keras.config.dtype_policy().compute_dtype
