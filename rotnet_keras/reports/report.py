@@ -12,6 +12,7 @@ import tomlkit
 
 from rotnet_keras.config.finder import PACKAGE
 from rotnet_keras.config.loading import type_problem
+from rotnet_keras.config.renamed_keys import with_current_keys
 from rotnet_keras.errors import DataError, RunError
 from rotnet_keras.files import make_folder, read_file, write_atomically
 from rotnet_keras.reports.study_results import picture_events, result_grids
@@ -281,7 +282,8 @@ def pretraining_seconds(events: Sequence[Event]) -> float:
 
 
 def without_local_paths(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Return the recipe as others can use it: absolute paths are cut to their last part."""
+    """Return the recipe as others can use it: keys have their present names, absolute paths only their last part."""
+    recipe = with_current_keys(recipe)[0]
     shown = dict(recipe)
     if "data" in recipe:
         shown["data"] = _data_without_paths(recipe["data"])

@@ -44,6 +44,8 @@ def test_they_are_found_by_the_recipe_that_they_were_made_with(old_runs):
     assert recipe.probe[0].baselines == ["random", "pixels"]
     assert find_matching_run(recipe, list_runs(old_runs)).name == "finished"
     assert "old name" not in invoke("report", "finished", "--runs-dir", old_runs).stderr
+    report = (run.path / "report.md").read_text(encoding="utf-8")
+    assert "baselines = " in report and "controls = " not in report
 
 
 @pytest.mark.long
