@@ -63,7 +63,8 @@ page_option = option("--page", metavar="FILE", type=PATH, help="Also write an HT
 )
 @option("--to", metavar="FILE", type=PATH, default=Path("duplicates.csv"), help="File to write: .csv.")
 @option(
-    "--network",
+    "--model",
+    former="--network",
     metavar="MODEL",
     default="airbench4_photos",
     help="A finished run, a pretrained model, or a backbone.keras file, whose features find the candidates.",
@@ -76,7 +77,7 @@ def duplicates(
     images: tuple[Path, ...],
     between: tuple[Path, Path] | None,
     to: Path,
-    network: str,
+    model: str,
     tap: str | None,
     page: Path | None,
     shown: list[int] | None,
@@ -91,7 +92,7 @@ def duplicates(
         raise RecipeError("expected IMAGES, or two folders with --between TRAIN TEST")
     require_suffix(to, (".csv",))
     require_parent_folder(to, page)
-    found = find_model(network, runs_dir)
+    found = find_model(model, runs_dir)
     file = found if isinstance(found, Path) else found.backbone
     require_file(file)
     from rotnet_keras.inference.loading import list_image_files

@@ -46,6 +46,18 @@ class Argument(click.Argument):
         return str(self.metavar), self.description
 
 
+class Option(click.Option):
+    """An option that takes a value.
+
+    Args:
+        former: its name in earlier versions, which goes on working and is not in the help.
+    """
+
+    def __init__(self, *declarations: Any, former: str = "", **attributes: Any) -> None:
+        super().__init__(*declarations, **attributes)
+        self.former = former
+
+
 class Command(click.Command):
     """A command whose help shows its arguments, and examples of its use.
 
@@ -58,9 +70,16 @@ class Command(click.Command):
         self.examples = tuple(examples)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the command's words, and keep them as they were typed."""
+        """Parse the command's words, and keep them as they were typed but for former names of options."""
+        args = self._with_current_names(args)
         ctx.meta[TYPED_WORDS] = [str(ctx.info_name), *args]
         return super().parse_args(ctx, args)
+
+    def _with_current_names(self, words: list[str]) -> list[str]:
+        names = {each.former: each.opts[0] for each in self.params if isinstance(each, Option) and each.former}
+        end = words.index("--") if "--" in words else len(words)
+        pairs = [word.partition("=") for word in words[:end]]
+        return ["".join((names.get(name, name), *rest)) for name, *rest in pairs] + words[end:]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the arguments and then the options."""
@@ -109,8 +128,8 @@ def argument(name: str, metavar: str, description: str, **attributes: Any) -> Ca
 
 
 def option(*names: str, metavar: str, **attributes: Any) -> Callable[[F], F]:
-    """An option that takes a value."""
-    return click.option(*names, metavar=metavar, **attributes)
+    """An option that takes a value; `former` is its name in earlier versions."""
+    return click.option(*names, cls=Option, metavar=metavar, **attributes)
 
 
 def flag(*names: str, description: str) -> Callable[[F], F]:

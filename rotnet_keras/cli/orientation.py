@@ -41,7 +41,7 @@ MODEL_HELP = "A finished run that learned rotations, a pretrained model, or a ro
 # The pretrained model for photos.
 PHOTOS = "airbench4_photos"
 
-network_option = option("--network", metavar="MODEL", default=PHOTOS, help=MODEL_HELP)
+model_option = option("--model", former="--network", metavar="MODEL", default=PHOTOS, help=MODEL_HELP)
 min_confidence_option = option(
     "--min-confidence",
     metavar="P",
@@ -71,7 +71,7 @@ spoil_cost_option = option(
     )
 )
 @images_argument
-@network_option
+@model_option
 @option(
     "--write",
     metavar="HOW",
@@ -87,7 +87,7 @@ spoil_cost_option = option(
 @json_option
 def upright(
     images: tuple[Path, ...],
-    network: str,
+    model: str,
     write: str | None,
     min_confidence: float,
     prior: float | None,
@@ -107,15 +107,15 @@ def upright(
     if write not in (None, "exif", "pixels"):
         raise RecipeError(f"--write: expected exif or pixels, got {write!r}")
     require_parent_folder(page, csv)
-    source = find_model(network, runs_dir)
+    source = find_model(model, runs_dir)
     from rotnet_keras.inference.loading import list_image_files
 
     files = list_image_files(images, warn, _takes_values(source))
     from rotnet_keras.inference.corrections import find_corrections, summarize
     from rotnet_keras.inference.orientation import predict
 
-    model, temperature, uncalibrated = _calibrated_model(source)
-    predictions = predict(model, files, show_progress)
+    network, temperature, uncalibrated = _calibrated_model(source)
+    predictions = predict(network, files, show_progress)
     album = find_corrections(predictions, temperature, min_confidence, prior, spoil_cost)
     corrections = album.images
     if page:
@@ -172,7 +172,7 @@ def upright(
     required=True,
     help="Folder to write upright.md, upright.json and reliability.png into.",
 )
-@network_option
+@model_option
 @option(
     "--rotated",
     metavar="SHARE",
@@ -188,7 +188,7 @@ def upright(
 def measure_upright(
     images: tuple[Path, ...],
     to: Path,
-    network: str,
+    model: str,
     rotated: float | None,
     min_confidence: float,
     prior: float | None,
@@ -204,16 +204,16 @@ def measure_upright(
     it would set upright.
     """
     require_parent_folder(to)
-    source = find_model(network, runs_dir)
+    source = find_model(model, runs_dir)
     from rotnet_keras.inference.loading import list_image_files
 
     files = list_image_files(images, warn, _takes_values(source))
     from rotnet_keras.inference.orientation_metrics import measure
     from rotnet_keras.runs.zoo import calibration_source
 
-    model, temperature, uncalibrated = _calibrated_model(source)
+    network, temperature, uncalibrated = _calibrated_model(source)
     found = measure(
-        model,
+        network,
         files,
         temperature,
         min_confidence,

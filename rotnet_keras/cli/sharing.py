@@ -104,7 +104,13 @@ def _mirror(folder: "RunFolder", name: str) -> None:
 @option(
     "--license-link", "link", metavar="URL", default="", show_default=False, help="Where to read the licence other."
 )
-@option("--export", "name", metavar="EXPORT", help="backbone, rotnet or classifier; what the run trained by default.")
+@option(
+    "--model",
+    "name",
+    former="--export",
+    metavar="MODEL",
+    help="Which model of the run: backbone, rotnet or classifier; what the run trained by default.",
+)
 @option("--push", "repository", metavar="USER/NAME", help="Also upload the folder to this repository of the hub.")
 @flag("--private", description="Create the repository as a private one.")
 @runs_dir_option
@@ -133,7 +139,7 @@ def publish(
     require_parent_folder(to)
     found = find_model(model, runs_dir)
     if isinstance(found, Path) and name:
-        raise RecipeError(f"--export: {found} is one model; name a run to choose among its models")
+        raise RecipeError(f"--model: {found} is one model; name a run to choose among its models")
     file = found if isinstance(found, Path) else publishing.exported_model(found, name)
     weights = publishing.publish(file, to, licence, link, repository or "")
     echo(f"Wrote {to}: {file.name} with {weights:,} weights, which loads in Keras alone. Read {to / 'README.md'}.")

@@ -115,7 +115,7 @@ def describe_files(
         what = " with more than 8 bits" if backbone.input.name == VALUES else ""
         raise DataError(
             f"the backbone takes images of {height} x {width} x {channels}{what}: expected one for squares, grey or "
-            "RGB, of 8 bits. Files of any kind are compared as people see them: leave --network out, or name such a "
+            "RGB, of 8 bits. Files of any kind are compared as people see them: leave --model out, or name such a "
             "model"
         )
     output = layer_outputs(backbone, [tap])[tap]

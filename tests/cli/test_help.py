@@ -94,6 +94,22 @@ def test_examples_are_understood(example):
         load_recipe(recipe)
 
 
+@pytest.mark.parametrize(("words", "name", "former"), [
+    (("upright", "photos"), "--model", "--network"),
+    (("measure-upright", "photos", "--to", "measured"), "--model", "--network"),
+    (("duplicates", "photos"), "--model", "--network"),
+    (("publish", "some.keras", "--to", "model", "--license", "mit"), "--model", "--export"),
+])  # fmt: skip
+def test_a_former_name_of_an_option_goes_on_working(words, name, former, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "some.keras").touch()
+    ways = (name, "nosuch"), (former, "nosuch"), (f"{former}=nosuch",)
+    now, before, joined = (invoke(*words, *option, cwd=tmp_path) for option in ways)
+    assert now.returncode in (1, 2) and "no such option" not in now.stderr.lower()
+    assert (before.returncode, before.stderr) == (now.returncode, now.stderr) == (joined.returncode, joined.stderr)
+    assert former not in invoke(words[0], "--help").stdout
+
+
 def test_the_terminal_ui_is_explained():
     with pytest.raises(SystemExit) as end:
         rotnet_tui.cli.main(["--help"])

@@ -194,7 +194,7 @@ def test_the_blocks_of_the_tutorial(folder):
         assert kind == "console", block
         commands, expected = commands_of(kind, block)
         # After a few steps no prediction is confident.
-        assert_printed(expected, type_in(commands.replace("upright album --network photos", "upright album")))
+        assert_printed(expected, type_in(commands.replace("upright album --model photos", "upright album")))
         found += 1
     assert found >= 8
 

@@ -111,7 +111,7 @@ def photos(tmp_path):
 
 def test_the_command_lists_groups_and_shows_them(finished, photos, tmp_path):
     page = tmp_path / "page.html"
-    result = invoke("duplicates", "photos", "--network", finished[1].path, "--page", page, cwd=tmp_path)
+    result = invoke("duplicates", "photos", "--model", finished[1].path, "--page", page, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     with (tmp_path / "duplicates.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -130,7 +130,7 @@ def test_the_command_lists_groups_and_shows_them(finished, photos, tmp_path):
 
 def test_leaks_between_two_folders(finished, photos, tmp_path):
     scene(1).save(photos / "again.png")
-    arguments = ["duplicates", "--between", "photos", "photos/copies", "--network", finished[1].backbone]
+    arguments = ["duplicates", "--between", "photos", "photos/copies", "--model", finished[1].backbone]
     moved = tmp_path / "test"
     (photos / "copies").rename(moved)
     arguments[3] = "test"
@@ -157,7 +157,7 @@ def test_a_stopped_search_goes_on(finished, photos, tmp_path, monkeypatch):
         return load(self, file)
 
     monkeypatch.setattr(duplicates.WholeImages, "load", interrupted)
-    arguments = ["duplicates", "photos", "--network", finished[1].backbone]
+    arguments = ["duplicates", "photos", "--model", finished[1].backbone]
     result = invoke(*arguments, cwd=tmp_path)
     assert result.returncode == 130 and "The same command goes on" in result.stdout
     assert (tmp_path / "duplicates.csv.partial").exists() and not (tmp_path / "duplicates.csv").exists()
@@ -180,6 +180,6 @@ def test_a_stopped_search_goes_on(finished, photos, tmp_path, monkeypatch):
     ],
 )
 def test_mistakes_leave_nothing_behind(finished, photos, tmp_path, arguments, code, message):
-    result = invoke("duplicates", *arguments, "--network", finished[1].backbone, cwd=tmp_path)
+    result = invoke("duplicates", *arguments, "--model", finished[1].backbone, cwd=tmp_path)
     assert result.returncode == code and message in result.stderr, result.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"photos"}

@@ -150,7 +150,7 @@ def upright(*arguments):
 
 def test_images_are_rotated_upright_with_write(finished, photos):
     before = {file.name: file.read_bytes() for file in photos.iterdir()}
-    arguments = [photos, "--network", finished[1].path, "--min-confidence", "0.5"]
+    arguments = [photos, "--model", finished[1].path, "--min-confidence", "0.5"]
     found = json.loads(upright(*arguments, "--json"))
     # Forty validation images are too few to calibrate with.
     assert found["temperature"] == 1 and "40 images are too few to calibrate with" in found["uncalibrated"]
@@ -187,7 +187,7 @@ def test_the_default_is_a_pretrained_model_that_knows_real_photos(tmp_path):
 def test_a_read_only_file_is_named_and_the_others_are_rotated(finished, photos):
     before = {file.name: file.read_bytes() for file in photos.iterdir()}
     (photos / "2.jpg").chmod(0o444)
-    told = upright(photos, "--network", finished[1].path, "--min-confidence", "0.5", "--write", "exif")
+    told = upright(photos, "--model", finished[1].path, "--min-confidence", "0.5", "--write", "exif")
     assert "2.jpg (the file is read-only)" in told and "Rotated 2 files." in told
     changed = {name for name, content in before.items() if (photos / name).read_bytes() != content}
     assert changed == {"1.jpg", "3.jpg"} and len(list(photos.iterdir())) == len(before)
@@ -196,7 +196,7 @@ def test_a_read_only_file_is_named_and_the_others_are_rotated(finished, photos):
 def test_the_page_shows_what_is_not_upright_and_what_is_doubtful(finished, photos, monkeypatch):
     page, named = photos.parent / "page.html", photos / "<b>&.jpg"
     (photos / "1.jpg").rename(named)
-    arguments = [photos, "--network", finished[1].path, "--page", page]
+    arguments = [photos, "--model", finished[1].path, "--page", page]
     told = upright(*arguments, "--min-confidence", "0.5", "--write", "exif")
     content = page.read_text()
     assert (
@@ -213,7 +213,7 @@ def test_the_page_shows_what_is_not_upright_and_what_is_doubtful(finished, photo
     quarters = int(re.search(r"rotated (\d+)° clockwise", content).group(1)) // 90
     assert np.abs(np.rot90(before, -quarters) - after).mean() < 4
     monkeypatch.setattr("rotnet_keras.inference.pages.MOST", 2)
-    upright(*[photos, "--network", finished[1].export / "rotnet.keras", "--page", page], "--min-confidence", "1")
+    upright(*[photos, "--model", finished[1].export / "rotnet.keras", "--page", page], "--min-confidence", "1")
     content = page.read_text()
     assert "Doubtful, left as they are" in content and "None." in content
 
@@ -226,7 +226,7 @@ def test_orientation_metrics_are_those_of_the_predictions(finished, photos, tmp_
         Image.fromarray(pixels).save(folder / f"{number:02}.png")
     (folder / "text.png").write_text("no picture")
     to = tmp_path / "measured"
-    arguments = ["measure-upright", f"{folder}/", "--network", finished[1].path, "--to", to, "--min-confidence", 0.6]
+    arguments = ["measure-upright", f"{folder}/", "--model", finished[1].path, "--to", to, "--min-confidence", 0.6]
     result = CliRunner().invoke(app, [*map(str, arguments)])
     assert result.exit_code == 0, result.output
     assert "40 images" in result.output and "text.png (" in result.output
@@ -245,7 +245,7 @@ def test_orientation_metrics_are_those_of_the_predictions(finished, photos, tmp_
     text = (to / "upright.md").read_text()
     assert "not calibrated" in text and "| 270° | " in text
     # The command is recorded as it was typed, with the defaults.
-    typed = f"measure-upright {folder}/ --network {finished[1].path} --to {to} --min-confidence 0.6"
+    typed = f"measure-upright {folder}/ --model {finished[1].path} --to {to} --min-confidence 0.6"
     assert f"`rotnet-keras {typed} --spoil-cost 10 --seed 0`" in text
     with Image.open(to / "reliability.png") as image:
         assert image.width > 400
@@ -329,7 +329,7 @@ def test_measure_upright_tells_what_would_be_spoiled(finished, tmp_path):
     for number, pixels in enumerate(images):
         Image.fromarray(pixels).save(tmp_path / f"{number:02}.png")
     to = tmp_path / "measured"
-    arguments = ["measure-upright", tmp_path, "--network", finished[1].path, "--to", to, "--rotated", 0.25]
+    arguments = ["measure-upright", tmp_path, "--model", finished[1].path, "--to", to, "--rotated", 0.25]
     result = CliRunner().invoke(app, [*map(str, arguments), "--min-confidence", "0.5", "--spoil-cost", "2", "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
@@ -357,7 +357,7 @@ def test_a_file_of_several_paths_is_rotated_once(finished, photos):
     (photos / "Z").mkdir()
     (photos / "Z" / "link.jpg").symlink_to("../1.jpg")
     again = photos / ".." / photos.name / "1.jpg"
-    arguments = ["upright", photos, again, "--network", finished[1].path, "--min-confidence", "0.5", "--write", "exif"]
+    arguments = ["upright", photos, again, "--model", finished[1].path, "--min-confidence", "0.5", "--write", "exif"]
     result = CliRunner().invoke(app, [*map(str, arguments), "--json"])
     assert result.exit_code == 0, result.output
     names = [Path(each["file"]).name for each in json.loads(result.stdout)["pictures"]]
@@ -378,7 +378,7 @@ def test_an_image_among_the_unusual_ones_counts_once(finished, pictures):
 
 
 def test_doubtful_images_are_left_alone(finished, photos):
-    told = upright(photos, "--network", finished[1].export / "rotnet.keras", "--min-confidence", "1")
+    told = upright(photos, "--model", finished[1].export / "rotnet.keras", "--min-confidence", "1")
     assert "0 of 9 images need rotation; 9 are doubtful" in told and "not calibrated: a .keras file" in told
 
 

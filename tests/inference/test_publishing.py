@@ -54,7 +54,7 @@ def test_a_published_model_loads_in_keras_alone(export, finished, tmp_path, monk
     import keras
 
     run = finished[1]
-    result = invoke("publish", run.path, "--export", export, "--to", "model", "--license", "apache-2.0", cwd=tmp_path)
+    result = invoke("publish", run.path, "--model", export, "--to", "model", "--license", "apache-2.0", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "model"
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -137,7 +137,7 @@ def test_a_name_of_a_layer_is_no_code(tmp_path):
         (["--to", "m", "--license", "mit", "--license-link", "x"], "expected together with --license other"),
         (["--to", "there", "--license", "mit"], "exists already"),
         (["--to", "none/m", "--license", "mit"], "does not exist; create it first"),
-        (["--to", "m", "--license", "mit", "--export", "classifier"], "it has: backbone, rotnet"),
+        (["--to", "m", "--license", "mit", "--model", "classifier"], "it has: backbone, rotnet"),
         (["--to", "m", "--license", "mit", "--push", "photos"], "expected USER/NAME"),
         (["--to", "m", "--license", "mit", "--private"], "--push names"),
     ],

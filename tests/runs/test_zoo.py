@@ -143,7 +143,7 @@ def test_a_model_name_works_wherever_a_run_does(network, tiny_data, tmp_path, mo
     (tmp_path / "pictures").mkdir()
     for number, pixels in enumerate(images):
         Image.fromarray(np.rot90(pixels, number % 4)).save(tmp_path / "pictures" / f"{number}.png")
-    found = json.loads(output("upright", "pictures", "--network", "tiny_upright", "--min-confidence", "0.5", "--json"))
+    found = json.loads(output("upright", "pictures", "--model", "tiny_upright", "--min-confidence", "0.5", "--json"))
     assert found["temperature"] == 1 and found["uncalibrated"] == "the model's card has no temperature"
     assert [picture["clockwise"] for picture in found["pictures"]] == [0, 90, 180, 270, 0, 90]
     assert "5.png" in output("anomalies", "tiny_upright", "pictures")

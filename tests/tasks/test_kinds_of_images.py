@@ -87,7 +87,7 @@ def test_commands_on_files_take_such_files_with_a_model_of_them(cells, trained):
     assert last.returncode == 0 and (cells / "q.html").read_text() != (cells / "p.html").read_text()
     found = json.loads(invoke("anomalies", "run", "data", "--json", cwd=cells).stdout)
     assert len(found["pictures"]) == 160 and not found["unreadable"]
-    upright = json.loads(invoke("upright", "data", "--network", "run", "--json", cwd=cells).stdout)
+    upright = json.loads(invoke("upright", "data", "--model", "run", "--json", cwd=cells).stdout)
     assert sum(each["clockwise"] == 0 for each in upright["pictures"]) > 100 and not upright["failed"]
     Image.new("RGB", (20, 20)).save(cells / "eight.png")
     eight = invoke("embed", "run", "eight.png", "--to", "e.npz", cwd=cells)
@@ -142,12 +142,12 @@ def test_upright_finds_scans_that_lie_upside_down(scans):
     for number, file in enumerate(sorted((folder / "data").rglob("*.png"))[:40]):
         with Image.open(file) as image:
             (image.rotate(180) if number % 4 == 0 else image).save(album / f"{number}.png")
-    result = invoke("upright", "album", "--network", "run", "--json", "--page", "u.html", cwd=folder)
+    result = invoke("upright", "album", "--model", "run", "--json", "--page", "u.html", cwd=folder)
     assert result.returncode == 0, result.stderr
     found = {each["file"].split("/")[-1]: each["clockwise"] for each in json.loads(result.stdout)["pictures"]}
     assert set(found.values()) == {0, 180}
     assert sum((angle == 180) == (int(name[:-4]) % 4 == 0) for name, angle in found.items()) >= 34
-    measured = invoke("measure-upright", "data", "--network", "run", "--to", "measured", "--json", cwd=folder)
+    measured = invoke("measure-upright", "data", "--model", "run", "--to", "measured", "--json", cwd=folder)
     assert measured.returncode == 0, measured.stderr
     shares = json.loads(measured.stdout)
     assert [each["counter_clockwise"] for each in shares["angles"]] == [0, 180] and shares["accuracy"]["value"] > 0.8
