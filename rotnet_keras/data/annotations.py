@@ -25,6 +25,7 @@ from rotnet_keras.data.listing.file_list import FileList
 from rotnet_keras.data.sources import TfdsSource, VocSource, find_annotated
 from rotnet_keras.data.stores import NAMED, Progress
 from rotnet_keras.data.tfds import fingerprints, open_builder, open_split_records, tfds_splits
+from rotnet_keras.data.values.samples import Found, check_depth, sampled_headers
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import read_file
 from rotnet_keras.text import first_few
@@ -104,7 +105,8 @@ def load_annotated(
         progress: called now and then while annotations are read.
 
     Raises:
-        DataError: a split or its images are missing, or an annotation is broken and `data.broken` is "refuse".
+        DataError: a split or its images are missing, an annotation is broken and `data.broken` is "refuse", or as of
+            `check_depth`.
     """
     source = find_annotated(data)
     notes: list[str] = []
@@ -303,7 +305,7 @@ def _read_voc_folder(
     notes: list[str],
     first: int = 1,
 ) -> tuple[dict[str, AnnotatedSplit], str, Callable[[], str]]:
-    splits = {}
+    splits, sampled = {}, dict[str, list[Found]]()
     drawn = DrawnOn(first)
     for split, names in source.image_names(data, masks).items():
         files, objects, mask_files = FileList(source.root), [], []
@@ -326,6 +328,7 @@ def _read_voc_folder(
             shapes.append(size)
             if done % 100 == 0 or done == len(names):
                 progress(f"reading {split} annotations", done, len(names))
+        sampled[split] = sampled_headers([files])
         store = FolderImages(
             files,
             np.arange(len(files)),
@@ -341,6 +344,8 @@ def _read_voc_folder(
     if first and drawn.zeros and not drawn.whole:
         broken.clear()
         return _read_voc_folder(source, data, masks, progress, broken, notes, 0)
+    what = f"data.name: the values of the 16-bit files in {source.root}"
+    check_depth(sampled, what, "or save the images with 8 bits")
     notes += drawn.notes()
     return splits, source.fingerprint(data, masks, progress), partial(source.old_fingerprint, data, masks)
 

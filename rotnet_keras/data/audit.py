@@ -22,6 +22,7 @@ from rotnet_keras.data.tfds_metadata import MOST_BYTES
 from rotnet_keras.data.values.samples import (
     channels_and_depth,
     check_depth,
+    compare_splits,
     sampled_headers,
     sampled_values,
     values_sentence,
@@ -198,24 +199,24 @@ def _check_files(source: ListedSource) -> list[tuple[str, str]]:
         (what, sentence) of the layout, the splits, the classes, the channels, the values, and what is left out.
 
     Raises:
-        DataError: 16-bit files use so few of their values that they would become nearly black.
+        DataError: 16-bit files use so few of their values that they would become nearly black, or a split has values on
+            another scale than the training images.
     """
-    found = sampled_headers(source.splits.values())
-    headers = [header for header, _ in found]
-    _, deep = channels_and_depth([header for header, _ in sampled_headers([source.splits["train"]])], source.root)
+    found = {split: sampled_headers([files]) for split, files in source.splits.items()}
+    headers = [header for files in found.values() for header, _ in files]
+    channels, deep = channels_and_depth([header for header, _ in found["train"]], source.root)
+    compared = compare_splits(found, channels, source.root) if deep else []
     if not deep:
         check_depth(
             found,
             f"data.name: the values of the 16-bit files in {source.root}",
             "or put them into a folder of their own, where their values are kept as they are",
         )
-    channels = Counter(
-        {1: "grey", 3: "colour"}.get(header.channels, f"{header.channels} channels") for header in headers
-    )
+    kinds = Counter({1: "grey", 3: "colour"}.get(header.channels, f"{header.channels} channels") for header in headers)
     return [
         *source.understood,
-        ("channels", " and ".join(channels) or "no file of a sample can be read"),
-        ("values", values_sentence(headers, deep)),
+        ("channels", " and ".join(kinds) or "no file of a sample can be read"),
+        ("values", "; ".join([values_sentence(headers, deep), *compared])),
         ("left out", "; ".join(source.left_out.lines()) or "nothing"),
     ]
 

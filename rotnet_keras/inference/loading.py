@@ -227,7 +227,7 @@ def check_values(files: Sequence[Path], notify: Callable[[str], None] = lambda n
     sample = sampled_headers([files])
     if not deep:
         check_depth(
-            sample,
+            {"images": sample},
             "the values of the 16-bit files among the images",
             "or save the images with 8 bits; a model that was trained on such files takes their values as they are",
         )

@@ -23,6 +23,7 @@ from rotnet_keras.data.decoding import (
     read_image,
     read_whole,
 )
+from rotnet_keras.data.image_files import transpose
 from rotnet_keras.errors import DataError
 from rotnet_keras.inference.loading import list_image_files
 
@@ -298,3 +299,102 @@ def test_pages_of_colours_with_more_than_8_bits_are_told(tmp_path):
     one = read_header(write(tmp_path / "one.tif", tiff(colours, tags=[(262, 3, 2)])))
     two = read_header(write(tmp_path / "two.tif", tiff(colours, colours, tags=[(262, 3, 2)])))
     assert one.note == "" and "the first is read" in two.note
+
+
+def save_splits(root, suffix="npy", **arrays):
+    """Write the images of each split."""
+    for split, images in arrays.items():
+        (root / split).mkdir(parents=True)
+        for number, image in enumerate(images):
+            file = root / split / f"{number}.{suffix}"
+            if suffix == "npy":
+                np.save(file, image)
+            else:
+                file.write_bytes(tiff(image) if suffix == "tif" else png16(image))
+    return root
+
+
+FRACTIONS = np.random.default_rng(0).random((4, 20, 30, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "train", "test"),
+    [
+        ("npy", FRACTIONS, 255 * FRACTIONS),
+        ("npy", 255 * FRACTIONS, FRACTIONS),
+        ("npy", 2 * FRACTIONS - 1, 255 * FRACTIONS),
+        ("tif", values((4, 20, 30, 2)), values((4, 20, 30, 2), most=65535)),
+        ("png", values((4, 20, 30, 1)), values((4, 20, 30, 1), most=65535)),
+    ],
+)
+def test_splits_on_several_scales_are_refused_before_anything_starts(tmp_path, suffix, train, test):
+    root = save_splits(tmp_path / "cells", suffix, train=train, val=train[:2], test=test)
+    result = invoke("run", "folder", f"data.name={root}", "--dry-run", cwd=tmp_path)
+    assert result.returncode == 3 and "save all of them on one scale" in result.stderr, result.stderr
+    assert "the test images from" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "said"),
+    [
+        (values((4, 20, 30, 2)), values((4, 20, 30, 2), most=7000, seed=1), "percentile of the training images"),
+        (values((4, 20, 30, 2)), values((4, 20, 30, 2), most=900, seed=1), "percentile of the training images"),
+        (values((4, 20, 30, 2)), np.zeros((1, 20, 30, 2), np.uint16), "the test images have 0 % of the range"),
+        (values((4, 20, 30, 2), most=65535), values((4, 20, 30, 2)), "the test images have 6 % of the range"),
+        (np.zeros((2, 20, 30, 2), np.uint16), values((4, 20, 30, 2)), "percentile of the training images"),
+    ],
+    ids=["brighter", "darker", "black", "much darker", "black training images"],
+)
+def test_splits_of_one_instrument_may_differ(tmp_path, train, test, said):
+    understood = dict(understand(Data(name=str(save_splits(tmp_path, "tif", train=train, test=test)))))
+    assert understood["values"].startswith("16 bits") and said in understood["values"]
+    assert ("of the range" in understood["values"]) == ("of the range" in said)
+
+
+def test_a_bright_split_does_not_hide_one_of_few_bits_among_images_of_8(tmp_path):
+    for split, most in (("train", 4095), ("test", 65535)):
+        save_splits(tmp_path, "png", **{split: values((3, 20, 30, 1), most=most)})
+        for number in range(5):
+            Image.new("L", (30, 20), 25 * number).save(tmp_path / split / f"eight-{number}.png")
+    with pytest.raises(
+        DataError, match=r"16-bit files in .* for train go up to 4,09\d of 65,535.* Multiply them by 16"
+    ):
+        understand(Data(name=str(tmp_path)))
+    # A dark photo beside bright ones is one.
+    for number in range(3):
+        (tmp_path / "train" / f"{number}.png").write_bytes(png16(values((20, 30, 1), most=9000)))
+    assert "16 are scaled by 255 / 65,535" in dict(understand(Data(name=str(tmp_path))))["values"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 10))
+@pytest.mark.parametrize("kind", ["tif", "pages", "png"])
+def test_every_orientation_is_applied_to_files_of_more_than_8_bits(tmp_path, kind, orientation):
+    tags = [(274, 3, orientation)]
+    pixels = FIVE[..., :3] if kind == "png" else FIVE
+    pages = [pixels[..., channel] for channel in range(5)] if kind == "pages" else [pixels]
+    content = png16(pixels, orientation) if kind == "png" else tiff(*pages, tags=tags)
+    file = write(tmp_path / f"a.{'png' if kind == 'png' else 'tif'}", content)
+    meant = orientation if orientation < 9 else 1
+    upright = np.stack(
+        [
+            np.asarray(transpose(Image.fromarray(pixels[..., channel].astype(np.int32)), meant))
+            for channel in range(pixels.shape[2])
+        ],
+        axis=-1,
+    )
+    header = read_header(file)
+    assert (header.width, header.height) == ((20, 30) if 5 <= meant <= 8 else (30, 20))
+    assert header.orientation == meant and header.bits == 16
+    channels = pixels.shape[2]
+    np.testing.assert_array_equal(read_whole(file, channels, deep=True), upright)
+    plain = write(tmp_path / "b.tif", tiff(upright.astype(np.uint16)))
+    np.testing.assert_array_equal(
+        read_image(file, 16, channels, (2.0, 3.0, 10.0, 12.0), 8, deep=True),
+        read_image(plain, 16, channels, (2.0, 3.0, 10.0, 12.0), 8, deep=True),
+    )
+
+
+def test_a_tiff_of_colours_that_are_not_known_says_what_to_do(tmp_path):
+    file = write(tmp_path / "a.tif", tiff(FIVE[..., :2].astype(np.uint8), tags=[(262, 3, 8)]))
+    with pytest.raises(UnreadableImage, match=r"a TIFF file of a kind that is not read.* put its pixels into an \.npz"):
+        read_header(file)

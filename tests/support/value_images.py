@@ -69,12 +69,18 @@ def tiff(*planes, order="<", rows=None, deflate=False, planar=False, predictor=1
     return bytes(content)
 
 
-def png16(pixels):
-    """The bytes of a PNG file of 16 bits, from (H, W, C) uint16; C is 1 to 4, the even ones with alpha."""
+def png16(pixels, orientation=None):
+    """The bytes of a PNG file of 16 bits, from (H, W, C) uint16; C is 1 to 4, the even ones with alpha.
+
+    Args:
+        orientation: of the EXIF data; none by default.
+    """
     height, width, bands = pixels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[bands], 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    exif = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 274, 3, 1, orientation or 0, 0, 0)
+    about = [] if orientation is None else [(b"eXIf", exif)]
+    chunks = ((b"IHDR", header), *about, (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     packed = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
