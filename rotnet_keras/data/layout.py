@@ -53,7 +53,8 @@ class LeftOut:
     Attributes:
         suffixes: number of files by suffix, of those that are not read.
         hidden: number of hidden files and folders.
-        links: links to folders that are not followed.
+        links: links to folders that are in use already.
+        unfollowed: links to folders where none is followed.
         closed: folders that may not be read.
         merged: folders of classes whose name is that of another in a different Unicode form; their images are used.
         images: a sentence for each group of images that are left out, with their number.
@@ -62,6 +63,7 @@ class LeftOut:
     suffixes: Counter[str] = field(default_factory=Counter)
     hidden: int = 0
     links: list[str] = field(default_factory=list)
+    unfollowed: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     merged: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
@@ -74,6 +76,8 @@ class LeftOut:
             found.append(f"{unread.total():,} files have formats that are not read: {_counted(unread)}")
         if self.links:
             found.append(f"links to folders whose images are used already are not followed: {first_few(self.links)}")
+        if self.unfollowed:
+            found.append(f"links to folders are not followed: {first_few(self.unfollowed)}")
         if self.closed:
             found.append(f"folders that may not be read: {first_few(self.closed)}")
         if self.merged:
@@ -164,7 +168,7 @@ def find_image_files(root: Path, left_out: LeftOut | None = None, entered: list[
             if name.startswith("."):
                 left_out.hidden += 1
             elif path.is_symlink() and (entered is None or not _enter(path, entered)):
-                left_out.links.append(str(Path(below, name)))
+                (left_out.unfollowed if entered is None else left_out.links).append(str(Path(below, name)))
             else:
                 kept.append(name)
         folders[:] = kept

@@ -13,10 +13,10 @@ from rotnet_keras.config.finder import PACKAGE, did_you_mean
 from rotnet_keras.config.sections import AnnotatedData, Data, Splits
 from rotnet_keras.data.layout import IMAGE_SUFFIXES, read_layout
 from rotnet_keras.data.listing.sources import FolderSource, ListedSource, file_size, quiet
+from rotnet_keras.data.listing.text_lists import list_lines, spellings
 from rotnet_keras.data.shards.names import names_shards
 from rotnet_keras.data.tfds_metadata import check_metadata
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import MAX_LIST_BYTES, read_file
 from rotnet_keras.host import check_unpacked
 
 if TYPE_CHECKING:
@@ -96,11 +96,19 @@ class VocSource:
                     known = ", ".join(sorted(there)) or "nothing"
                     raise DataError(f"data.splits.{split}: no list {part!r} in {folder} (there are: {known})")
                 of_list = _listed_names(folder / f"{match[1]}.txt")
-                names += of_list[slice(*(int(bound) if bound else None for bound in match.groups()[1:]))]
+                part_of_list = of_list[slice(*(int(bound) if bound else None for bound in match.groups()[1:]))]
+                names += map(self._spelled, part_of_list)
             found[split] = names
         if "train" not in found:
             raise DataError(f"data.name: no list train.txt in {folder}; name another one with data.splits.train")
         return found
+
+    def _spelled(self, name: str) -> str:
+        """Return a listed name as the image has it."""
+        if name.isascii() and "\\" not in name:
+            return name
+        forms = (form for form in spellings(name) if os.path.exists(self.root / self.image_file(form)))  # noqa: PTH110
+        return next(forms, name)
 
     def image_file(self, name: str) -> str:
         """Return the path of an image below the folder: VOC's `.jpg`, or one of another format if that is missing."""
@@ -140,17 +148,12 @@ def _listed_names(file: Path) -> list[str]:
     """Return the names in a list of a VOC folder.
 
     Raises:
-        DataError: the list is no text in UTF-8, or a name leads to another folder.
+        DataError: the list is no text in UTF-8 or UTF-16, or a name leads to another folder.
     """
-    try:
-        names = read_file(file, MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{file}: this is no UTF-8 text: expected a list of image names without a suffix") from None
-    names = [name.strip() for name in names if name.strip()]
+    names = list_lines(file, "expected a list of image names without a suffix")
     for name in names:
-        if name.startswith("/") or ".." in name.split("/") or "\0" in name or len(name) > LONGEST_NAME:
+        plain = name.replace("\\", "/")
+        if plain.startswith("/") or ".." in plain.split("/") or "\0" in name or len(name) > LONGEST_NAME:
             raise DataError(f"{file}: expected the name of an image in JPEGImages, got {name[:LONGEST_NAME]!r}")
     return names
 

@@ -1,10 +1,8 @@
 """Whether pretraining helped, measured with a handful of labels against random weights and raw pixels."""
 
-import codecs
 import csv
 import io
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,9 +14,9 @@ import numpy as np
 from rotnet_keras.config.probes import Averaging
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data.listing.sources import FolderSource
+from rotnet_keras.data.listing.text_lists import list_text, spellings, tidy
 from rotnet_keras.data.sources import find_source
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import MAX_LIST_BYTES, read_file
 from rotnet_keras.inference.loading import BATCH, Progress, check_any_readable, check_values, load_batches
 from rotnet_keras.text import first_few
 
@@ -98,26 +96,45 @@ def read_labelled_files(source: Path, notify: Callable[[str], None] = lambda not
 
     Args:
         source: a folder with a subfolder for each class, or such a list.
-        notify: called with a sentence about files that are listed twice, and about names that differ in capitals.
+        notify: called with a sentence about files that are listed twice or reached by links, about names that differ in
+            capitals, and about what of a folder is left out; of one with splits, only the training images are read.
 
     Returns:
         Files with their class names, each file once.
 
     Raises:
-        DataError: the source is neither, a file does not exist, or two lines contradict each other.
+        DataError: the source is neither, a file does not exist, or two lines or folders contradict each other.
     """
-    return _read_folder(source) if source.is_dir() else _read_list(source, notify)
+    return _read_folder(source, notify) if source.is_dir() else _read_list(source, notify)
 
 
-def _read_folder(source: Path) -> list[tuple[Path, str]]:
+def _read_folder(source: Path, notify: Callable[[str], None]) -> list[tuple[Path, str]]:
     try:
         found = find_source(Data(name=str(source.absolute())))
     except DataError as error:  # It names the key of recipes that folders are given by.
         raise DataError(f"{source}: {str(error).removeprefix('data.name: ')}") from None
     if not isinstance(found, FolderSource) or not found.class_names:
-        raise DataError(f"{source}: expected a folder with a subfolder for each class")
+        why = f", found {dict(found.understood)['classes']}" if isinstance(found, FolderSource) else ""
+        raise DataError(f"{source}: expected a folder with a subfolder for each class{why}")
     files, labels = found.splits["train"], found.labels["train"]
-    return [(file, found.class_names[label]) for file, label in zip(files, labels, strict=True)]
+    # Where each file lies first, under its real path: the path and the class.
+    listed: dict[str, tuple[Path, str]] = {}
+    for file, label in zip(files, labels, strict=True):
+        name = found.class_names[label]
+        first, known = listed.setdefault(os.path.realpath(file), (file, name))
+        if known != name:
+            raise DataError(
+                f"{source}: {first.relative_to(source.absolute())} and {file.relative_to(source.absolute())} are one "
+                f"file, of the classes {known!r} and {name!r}: remove one of them"
+            )
+    others = [f"{len(each):,} {split}" for split, each in found.splits.items() if split != "train"]
+    if others:
+        notify(f"{source}: only the training images are read, not {' and '.join(others)} images")
+    for sentence in found.left_out.warnings():
+        notify(f"{source}: {sentence}")
+    if repeated := len(files) - len(listed):
+        notify(f"{source}: {repeated:,} of {len(files):,} paths lead to files of the same class; each counts once")
+    return list(listed.values())
 
 
 def _read_list(source: Path, notify: Callable[[str], None]) -> list[tuple[Path, str]]:
@@ -130,7 +147,7 @@ def _read_list(source: Path, notify: Callable[[str], None]) -> list[tuple[Path, 
     repeated = 0
     try:
         for row in reader:
-            cells, number = [_tidy(cell) for cell in row], reader.line_num
+            cells, number = [tidy(cell) for cell in row], reader.line_num
             if not any(cells):
                 continue
             if columns is None:
@@ -177,37 +194,18 @@ def open_table(source: Path) -> Any:
     Raises:
         DataError: the list cannot be read, or is in another encoding.
     """
-    text = _list_text(source)
+    text = list_text(source, "save the list as CSV in UTF-8")
     separator = max(SEPARATORS, key=text.lstrip().partition("\n")[0].count)
     return csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
 
 
-def _list_text(source: Path) -> str:
-    """Return the text of a list."""
-    try:
-        content = read_file(source, MAX_LIST_BYTES)
-    except OSError as error:
-        raise DataError(f"{source}: cannot be read: {error.strerror}") from None
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return content.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise DataError(f"{source}, line {line}: this is no UTF-8 text: save the list as CSV in UTF-8") from None
-
-
-def _tidy(text: str) -> str:
-    return unicodedata.normalize("NFC", text.strip())
-
-
 def _listed_file(folder: Path, name: str) -> Path | None:
     """Return the file that a list names: with slashes of either kind, in either Unicode form."""
-    for plain in (name, name.replace("\\", "/")):
-        for form in (plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))):
-            # An unknown user's home and a name of any length are no files.
-            path = folder / os.path.expanduser(form)  # noqa: PTH111
-            if form and os.path.isfile(path):  # noqa: PTH113
-                return path
+    for form in spellings(name):
+        # An unknown user's home and a name of any length are no files.
+        path = folder / os.path.expanduser(form)  # noqa: PTH111
+        if form and os.path.isfile(path):  # noqa: PTH113
+            return path
     return None
 
 

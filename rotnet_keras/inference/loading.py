@@ -12,7 +12,7 @@ import numpy as np
 from rotnet_keras.config.schema import Recipe, RunRecipe
 from rotnet_keras.data.crops import Fit, How
 from rotnet_keras.data.decoding import MOST_BITS, UnreadableImage, read_center
-from rotnet_keras.data.layout import find_image_files
+from rotnet_keras.data.layout import LeftOut, find_image_files
 from rotnet_keras.data.values.samples import check_depth, sampled_headers
 from rotnet_keras.errors import DataError
 from rotnet_keras.runs.exports.backbone_file import read_backbone, sizes_in, sizes_of_maker
@@ -182,8 +182,8 @@ def list_image_files(
 
     Args:
         paths: files and folders.
-        notify: called with a sentence if paths were left out because their file is listed already, and if values are
-            scaled from 16 bits.
+        notify: called with a sentence about what of a folder is left out, such as links to folders, if paths were left
+            out because their file is listed already, and if values are scaled from 16 bits.
         deep: whether the numbers of files with more than 8 bits are kept as they are, so that no values are scaled.
 
     Raises:
@@ -191,9 +191,14 @@ def list_image_files(
     """
     found: list[Path] = []
     for path in paths:
-        files = list(find_image_files(path)) if path.is_dir() else [path]
-        if not files or not path.exists():
-            raise DataError(f"{path}: the folder holds no images" if path.is_dir() else f"no file or folder {path}")
+        left_out = LeftOut()
+        files = list(find_image_files(path, left_out)) if path.is_dir() else [path]
+        if not path.exists():
+            raise DataError(f"no file or folder {path}")
+        if not files:
+            raise DataError("; ".join([f"{path}: the folder holds no images", *left_out.warnings()]))
+        for sentence in left_out.warnings():
+            notify(f"{path}: {sentence}")
         found += files
     chosen: dict[str, Path] = {}
     repeated: list[str] = []

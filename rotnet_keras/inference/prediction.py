@@ -14,8 +14,9 @@ import numpy as np
 
 from rotnet_keras.config.probes import Averaging
 from rotnet_keras.config.shapes import sides_of
+from rotnet_keras.data.listing.text_lists import list_lines, tidy
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import MAX_LIST_BYTES, digest, read_file, replacing
+from rotnet_keras.files import digest, replacing
 from rotnet_keras.inference.calibration import at_temperature
 from rotnet_keras.inference.loading import (
     ImageBatch,
@@ -102,14 +103,7 @@ def read_class_names(file: Path) -> list[str]:
     Raises:
         DataError: the file cannot be read, has no names, or has a name twice.
     """
-    try:
-        names = [
-            line.strip() for line in read_file(file, MAX_LIST_BYTES).decode("utf-8-sig").splitlines() if line.strip()
-        ]
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{file}: this is no UTF-8 text: save it as plain text in UTF-8, a class a line") from None
+    names = [tidy(line) for line in list_lines(file, "save it as plain text in UTF-8, a class a line")]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if not names or twice:
         got = f"{twice[0]!r} twice" if twice else "none"
@@ -132,7 +126,7 @@ def known_card(file: Path, classes: list[str] | None) -> ClassifierCard:
         if classes is None:
             raise DataError(f"{file}: nothing beside it says what its classes are: name a list with --classes FILE")
         return ClassifierCard(classes, None, "there is no card beside it")
-    if classes is not None and classes != card.classes:
+    if classes is not None and classes != [tidy(name) for name in card.classes]:
         raise DataError(
             f"{file}: its classes are {first_few(card.classes)} ({len(card.classes):,} of them), and --classes has "
             f"{first_few(classes)} ({len(classes):,}): leave --classes away"

@@ -172,8 +172,7 @@ def _predictions(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{source}: not a table that `rotnet-keras predict` wrote: {error}") from None
     else:
-        for cells in (reader := open_table(source)):
-            where = f"{source}, line {reader.line_num}"
+        for where, cells in _rows(source):
             if columns is None:
                 columns = cells
                 if not {FILE, CONFIDENCE} <= set(columns):
@@ -187,6 +186,20 @@ def _predictions(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield where, dict(zip(columns, cells, strict=True))
         if columns is None:
             raise DataError(f"{source}: expected the columns {FILE} and {CONFIDENCE}; the file is empty")
+
+
+def _rows(source: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield where it stands and the cells of each row of a list.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    reader = open_table(source)
+    try:
+        for cells in reader:
+            yield f"{source}, line {reader.line_num}", cells
+    except csv.Error as error:
+        raise DataError(f"{source}, line {reader.line_num}: cannot be read as CSV: {error}") from None
 
 
 def normalised(values: np.ndarray) -> np.ndarray:

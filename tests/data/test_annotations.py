@@ -1,9 +1,12 @@
 """Annotated images in VOC's layout and of TensorFlow Datasets, and broken annotations."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
 from support.tiny import shared_data
+from support.value_images import png16, values
 from support.voc_kit import OBJECT
 
 from rotnet_keras.config.sections import AnnotatedData, Splits
@@ -265,3 +268,31 @@ def test_an_annotation_in_an_encoding_that_is_not_read_is_skipped_by_name(kit):
     with pytest.raises(DataError, match=r"b: its annotation cannot be read .*broken=skip"):
         read(kit)
     assert len(read(kit, broken="skip").train) == 2
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_few_bits_in_sixteen_are_refused(kit, masks):
+    for name in "abcd":
+        (kit / "JPEGImages" / f"{name}.jpg").unlink()
+        (kit / "JPEGImages" / f"{name}.png").write_bytes(png16(values((20, 30, 3))))
+    with pytest.raises(
+        DataError, match=r"16-bit files in .* go up to 4,09\d of 65,535.* or save the images with 8 bits"
+    ):
+        read(kit, masks)
+    for name in "abcd":
+        (kit / "JPEGImages" / f"{name}.png").write_bytes(png16(values((20, 30, 3), most=65535)))
+    assert len(read(kit, masks).train) == 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_lists_of_other_makers_name_the_same_images(kit, encoding, form):
+    for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+        (kit / folder / "sub").mkdir()
+        (kit / folder / f"a.{suffix}").rename(kit / folder / f"caf\u00e9.{suffix}")
+        (kit / folder / f"b.{suffix}").rename(kit / folder / "sub" / f"b.{suffix}")
+    text = unicodedata.normalize(form, "caf\u00e9\r\nsub\\b\n\n c ")
+    (kit / "ImageSets" / "Main" / "train.txt").write_bytes(text.encode(encoding))
+    store = read(kit).train.store
+    names = [store.name(row).removeprefix(f"{kit}/JPEGImages/") for row in range(3)]
+    assert names == ["caf\u00e9.jpg", "sub/b.jpg", "c.jpg"]

@@ -3,6 +3,7 @@
 import json
 import tarfile
 import threading
+import unicodedata
 
 import numpy as np
 import pytest
@@ -132,6 +133,15 @@ def test_labels_are_text_numbers_or_keys_of_json_and_captions_are_none(tmp_path)
     assert said["classes"] == "3, by .cls: 8, 10, 12; 1 images have none"
     found, said = four(lambda n: [])
     assert said["classes"] == "none: no label in members called .cls, .json, .txt"
+
+
+def test_a_class_in_two_unicode_forms_is_one(tmp_path):
+    spelled = [unicodedata.normalize(form, "caf\u00e9") for form in ("NFD", "NFC")]
+    for name, labels in (("train-0", spelled), ("train-1", ["tea", *spelled[::-1]]), ("test-0", spelled[1:])):
+        write_shard(tmp_path / "one" / f"{name}.tar", samples([np.full((8, 8), 9, np.uint8)] * len(labels), labels))
+    found = load(data_of(tmp_path / "one", size=8))
+    assert found.class_names == [spelled[0], "tea"]
+    assert found.train.labels.tolist() == [0, 0, 1, 0, 0] and found.test.labels.tolist() == [0]
 
 
 def test_what_is_left_out_is_said_and_nothing_is_written(tmp_path):

@@ -118,6 +118,23 @@ def test_a_file_that_is_listed_twice_counts_once_or_contradicts(labelled):
         read_labels(labelled / "list.csv")
 
 
+def test_a_file_that_a_folder_has_twice_counts_once_or_contradicts(labelled):
+    for number in range(4):
+        path = labelled / "classes" / ("cats" if number < 2 else "dogs") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((labelled / f"{number}.png").read_bytes())
+    (labelled / "classes" / "cats" / "link.png").symlink_to("1.png")
+    notes = []
+    pairs = read_labels(labelled / "classes", notes.append)
+    assert [path.name for path, _ in pairs] == ["0.png", "1.png", "2.png", "3.png"]
+    assert len(notes) == 1 and "1 of 5 paths lead to files of the same class; each counts once" in notes[0]
+    (labelled / "classes" / "dogs" / "link.png").symlink_to("../cats/1.png")
+    with pytest.raises(
+        DataError, match=r"cats/1\.png and dogs/link\.png are one file, of the classes 'cats' and 'dogs'"
+    ):
+        read_labels(labelled / "classes")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -1,5 +1,6 @@
 """Values of 16 bits in image files that a trained network is shown."""
 
+import os
 import struct
 import sys
 import zlib
@@ -9,6 +10,8 @@ import pytest
 from PIL import Image
 from support.command_line import invoke
 
+from rotnet_keras.config.sections import Data
+from rotnet_keras.data.audit import understand
 from rotnet_keras.data.decoding import read_header
 from rotnet_keras.errors import DataError
 from rotnet_keras.inference.duplicates import WholeImages
@@ -108,3 +111,52 @@ def test_commands_refuse_them_before_tensorflow_is_loaded(tmp_path, monkeypatch,
     assert result.returncode == 3 and "go up to 4,000 of 65,535" in result.stderr, result.stderr
     assert "Multiply them by 16, or save the images with 8 bits" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_what_of_a_folder_is_left_out_is_said(tmp_path, monkeypatch):
+    photos, elsewhere, scandir = tmp_path / "photos", tmp_path / "elsewhere", os.scandir
+    for folder in (photos, elsewhere, photos / "closed"):
+        folder.mkdir()
+    Image.fromarray(GREY).save(photos / "a.png")
+    Image.fromarray(GREY).save(elsewhere / "b.png")
+    (photos / "x.heic").touch()
+    (photos / "sub").symlink_to(elsewhere)
+
+    def refused(path):
+        if os.fspath(path) == str(photos / "closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    notes = []
+    assert list_image_files([photos], notes.append) == [photos / "a.png"]
+    assert notes == [
+        f"{photos}: 1 files have formats that are not read: 1 .heic",
+        f"{photos}: links to folders are not followed: sub",
+        f"{photos}: folders that may not be read: closed",
+    ]
+    assert "folders that may not be read: closed" in dict(understand(Data(name=str(photos))))["left out"]
+    (photos / "a.png").unlink()
+    with pytest.raises(
+        DataError, match=r"the folder holds no images; 1 files have formats that are not read: 1 \.heic"
+    ):
+        list_image_files([photos])
+
+
+def test_what_of_a_folder_of_labels_is_left_out_is_said(tmp_path):
+    for number, place in enumerate(("train/cats", "train/dogs", "test/cats", "val/dogs")):
+        (tmp_path / place).mkdir(parents=True)
+        for copy in range(2):
+            Image.fromarray(GREY + number).save(tmp_path / place / f"{copy}.png")
+    Image.fromarray(GREY).save(tmp_path / "cover.png")
+    (tmp_path / "train" / "cats" / "x.heic").touch()
+    notes = []
+    assert [label for _, label in read_labels(tmp_path, notes.append)] == ["cats"] * 2 + ["dogs"] * 2
+    assert notes == [
+        f"{tmp_path}: only the training images are read, not 2 validation and 2 test images",
+        f"{tmp_path}: 1 images beside the folders of the splits are left out",
+        f"{tmp_path}: 1 files have formats that are not read: 1 .heic",
+    ]
+    Image.fromarray(GREY).save(tmp_path / "train" / "cover.png")
+    with pytest.raises(DataError, match="a subfolder for each class, found none: 1 images lie beside the 2 folders"):
+        read_labels(tmp_path)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from support.tiny import upright_images
 from rotnet_keras.errors import DataError
 from rotnet_keras.inference.calibration import at_temperature, fit_class_temperature
 from rotnet_keras.inference.partial_results import PartialResults
+from rotnet_keras.inference.prediction import known_card, read_class_names
 from rotnet_keras.runs.exports.classifier_card import ClassifierCard, read_card, write_card
 
 CLASSES = ["dark", "dim", "light", "bright"]
@@ -244,6 +246,16 @@ def test_mistakes_leave_nothing_behind(tmp_path, images, classes, model, message
     assert result.returncode == 3, result.stderr
     assert message in result.stderr and len(result.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.glob("out*")) and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_list_of_classes_may_be_of_another_maker(tmp_path, encoding, form):
+    (tmp_path / "classes.txt").write_bytes(unicodedata.normalize(form, " caf\u00e9 \r\n\r\ntea\n").encode(encoding))
+    names = read_class_names(tmp_path / "classes.txt")
+    assert names == ["caf\u00e9", "tea"]
+    write_card(tmp_path / "model.keras", ClassifierCard(["cafe\u0301", "tea"], None, "why"))
+    assert known_card(tmp_path / "model.keras", names).classes == ["cafe\u0301", "tea"]
 
 
 def test_a_probe_exports_a_classifier_with_its_card(finished, tmp_path):

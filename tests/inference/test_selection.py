@@ -129,6 +129,11 @@ def test_where_the_classifier_doubts_comes_first(embedded, suffix):
         ("--predictions", "a.csv", b"file,probability_1\nphotos/000.png,50%\n", "line 2: probability_1: expected a"),
         ("--predictions", "a.csv", b"file,probability_1\nphotos/\xe4.png,1\n", "line 2: this is no UTF-8 text"),
         ("--predictions", "a.csv", b"file,probability_1\na,b,1\n", "line 2: expected 2 cells"),
+        pytest.param(
+            *("--predictions", "a.csv", b"file,probability_1\n%s,1\n" % (b"a" * 131_073)),
+            "line 2: cannot be read as CSV",
+            id="long cell",
+        ),
         ("--predictions", "a.jsonl", b"[1]\n", "line 1 is no prediction"),
         ("--predictions", "a.parquet", b"PAR1", "not a table that `rotnet-keras predict` wrote"),
         ("--labelled", "a.csv", b"file,label\nfeatures.npz,a\n", "none of its images has features"),

@@ -22,6 +22,7 @@ from rotnet_keras.data.fingerprints import SETTLED_NS, combined, file_digests, f
 from rotnet_keras.data.image_files import UnreadableImage, check_bytes
 from rotnet_keras.data.layout import LeftOut
 from rotnet_keras.data.listing.sources import ListedSource, quiet
+from rotnet_keras.data.listing.text_lists import tidy
 from rotnet_keras.data.shards.members import LABELS, SENTENCES, read_members
 from rotnet_keras.data.shards.names import find_shards
 from rotnet_keras.data.stores import read_index
@@ -274,7 +275,7 @@ class _Texts:
     """What the labels of a split say.
 
     Attributes:
-        words: the different texts.
+        words: the different texts, each in the Unicode form in which it comes first.
         codes: (N,) int32, the position in them of each image's; -1 without.
         kinds: (N,) int8, the position in `LABELS` of what each label is from; -1 without.
     """
@@ -286,12 +287,17 @@ class _Texts:
     @classmethod
     def of(cls, parts: list[_ShardIndex]) -> "_Texts":
         """Return those of several shards."""
-        words: dict[str, int] = {}
+        numbers: dict[str, int] = {}
+        words: list[str] = []
         codes = []
         for part in parts:
-            renumbered = np.array([words.setdefault(text, len(words)) for text in part.texts] + [UNLABELLED], np.int32)
-            codes.append(renumbered[part.codes])
-        return cls(list(words), np.concatenate(codes), np.concatenate([part.kinds for part in parts]))
+            known = []
+            for text in part.texts:
+                known.append(numbers.setdefault(tidy(text), len(words)))
+                if known[-1] == len(words):
+                    words.append(text)
+            codes.append(np.array([*known, UNLABELLED], np.int32)[part.codes])
+        return cls(words, np.concatenate(codes), np.concatenate([part.kinds for part in parts]))
 
 
 def _classes(
@@ -312,13 +318,13 @@ def _classes(
         return files, {}, [], f"none: all labels are {train.words[int(numbers[0])]!r}"
     words = [train.words[int(number)] for number in numbers]
     class_names = sorted(words, key=int if all(w.isascii() and w.isdigit() for w in words) else str)
-    index = {name: number for number, name in enumerate(class_names)}
+    index = {tidy(name): number for number, name in enumerate(class_names)}
     used: dict[str, ShardFiles] = {}
     labels: dict[str, array[int]] = {}
     unlabelled = 0
     for split, found in files.items():
         own = texts[split]
-        of_word = np.array([index.get(word, -2) for word in own.words] + [UNLABELLED], np.int32)
+        of_word = np.array([index.get(tidy(word), -2) for word in own.words] + [UNLABELLED], np.int32)
         label = of_word[np.where(own.kinds == kind, own.codes, UNLABELLED)]
         known = label != -2
         if strange := int((~known).sum()):

@@ -52,11 +52,12 @@ def test_a_pipe_is_not_waited_for(kit):
     [
         (b"000000\n\xff\xfe", "this is no UTF-8 text"),
         (b"../../secret", "expected the name of an image in JPEGImages, got '../../secret'"),
+        (b"..\\..\\secret", "expected the name of an image in JPEGImages"),
         (b"/etc/passwd", "expected the name of an image in JPEGImages"),
         (b"0\x000000", "expected the name of an image in JPEGImages"),
         (b"0" * 5000, "expected the name of an image in JPEGImages"),
     ],
-    ids=["bytes", "up", "root", "zero", "long"],
+    ids=["bytes", "up", "back", "root", "zero", "long"],
 )
 def test_a_list_of_a_kit_names_images_in_it(kit, content, message):
     (kit / "ImageSets" / "Main" / "train.txt").write_bytes(content)
