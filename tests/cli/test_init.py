@@ -71,10 +71,13 @@ def test_a_recipe_is_written_that_fits(photos, monkeypatch):
         "rotnet_keras.planning.proposal.costs_in_subprocess", lambda *_: [RunCost("a", None, 30.0, (part,), 0.0, 1e6)]
     )
     monkeypatch.chdir(photos.parent)
+    (photos / "train" / "notes.txt").touch()
     result = invoke("init", "my photos", "--minutes", "2")
     assert result.returncode == 0, result.stderr
     printed = " ".join(result.stdout.split())
     rows = ("13 training, 1 test", "2, with 4 to 9 images", "train/cats/cut.jpg (", "1 of them in several splits")
+    rows += ("layout a folder for each split, in it a folder for each class", "values 8 bits")
+    rows += ("left out 1 files are no images: 1 .txt",)
     for words in rows:
         assert words in printed
     assert "Wrote my-photos.toml: 5 epochs in batches of 6 images" in printed

@@ -34,19 +34,20 @@ def found(root):
 
 
 @pytest.mark.parametrize(
-    ("train", "test"),
+    ("train", "validation", "test"),
     [
-        ("Train", "Test"),
-        ("TRAINING", "TESTING"),
-        ("seg_train", "seg_test"),
-        ("training_set", "test_set"),
-        ("train-images", "test-images"),
-        ("train2017", "test2017"),
+        ("train", "valid", "test"),
+        ("Train", "Val", "Test"),
+        ("TRAINING", "VALID", "TESTING"),
+        ("seg_train", "seg_valid", "seg_test"),
+        ("training_set", "validation_set", "test_set"),
+        ("train-images", "dev-images", "test-images"),
+        ("train2017", "val2017", "test2017"),
     ],
 )
-def test_splits_in_other_spellings_are_splits(tmp_path, train, test):
-    fill(tmp_path, **{f"{train}__a": 2, f"{train}__b": 3, f"{test}__a": 1, f"{test}__b": 1})
-    assert found(tmp_path) == ({"train": 5, "test": 2}, ["a", "b"])
+def test_splits_in_other_spellings_are_splits(tmp_path, train, validation, test):
+    fill(tmp_path, **{f"{train}__a": 2, f"{train}__b": 3, f"{validation}__b": 4, f"{test}__a": 1, f"{test}__b": 1})
+    assert found(tmp_path) == ({"train": 5, "validation": 4, "test": 2}, ["a", "b"])
 
 
 def test_names_that_only_begin_like_a_split_are_none():

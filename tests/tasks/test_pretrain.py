@@ -123,12 +123,23 @@ def test_a_folder_with_broken_images_trains_and_names_them(tmp_path, tiny_recipe
         )
     (photos / "empty.jpg").touch()
     (photos / "text.jpg").write_text("no picture")
+    (photos / "notes.txt").touch()
     (photos / "cut.jpg").write_bytes((photos / "0.jpg").read_bytes()[:300])
     # Names that would clear the screen, and that are no text.
     (photos / "\x1b[2Jescape.jpg").touch()
     (photos / os.fsdecode(b"\xff.jpg")).touch()
     result, run = start(tiny_recipe, f"data.name={photos}", "data.size=16", "train.steps=2", "train.batch=64")
     assert result.returncode == 0, result.stderr
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    for said in (
+        "layout: images in no folder",
+        "splits: 35 train",
+        "classes: none: no folder for each class",
+        "channels: colour",
+        "values: 8 bits",
+        "left out: 1 files are no images: 1 .txt",
+    ):
+        assert said in lines, result.stdout
     warning, few = [e["message"] for e in events_of(run, "warning")]
     images = run.facts()["data"]["train"]
     assert few == (f"train.batch is 64, but there are only {images} training images: every step uses all of them")
