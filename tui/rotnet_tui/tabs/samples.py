@@ -111,12 +111,14 @@ class SamplesTab(RunTab):
     def _headline(self, event: Event, epochs: int, chosen: list[int]) -> str:
         tiles = [event["tiles"][i] for i in chosen]
         correct = sum(tile["angle"] == tile["predicted"] for tile in tiles)
-        words = [f"Epoch {epochs - self._epochs_back} of {epochs}, step {event['step']}"]
+        wide = self.size.width >= WIDE
+        step = f", step {event['step']}" if wide else ""
+        words = [f"Epoch {epochs - self._epochs_back} of {epochs}{step}"]
         if self.settings.worst:
             words.append("hardest images of the epoch")
         else:
             words += ["the same images every epoch", f"{correct} of {len(tiles)} correct"]
-        return "   ".join(words)
+        return ("   " if wide else "  ").join(words)
 
     def _draw(self, event: Event, chosen: list[int]) -> None:
         strip = self._strips.get(_key(event))
