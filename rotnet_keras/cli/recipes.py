@@ -77,13 +77,16 @@ def run(
     loaded, facts = load_for_run(recipe, overrides, runs_dir)
     if dry_run:
         from rotnet_keras.config.loading import to_toml
-        from rotnet_keras.config.schema import RunRecipe
-        from rotnet_keras.data.audit import understand
+        from rotnet_keras.config.schema import PretrainRecipe, RunRecipe
+        from rotnet_keras.data.audit import labelled_splits, understand
 
         echo(to_toml(loaded))
         if isinstance(loaded, RunRecipe):
             rows = [*understand(loaded.data), *([("backbone", facts["derived"])] if "derived" in facts else [])]
             echo_table(["", ""], [list(row) for row in rows])
+        left_out = loaded.for_labels(labelled_splits(loaded.data))[1] if isinstance(loaded, PretrainRecipe) else ""
+        if left_out:
+            warn(left_out)
         echo("The recipe is valid and its data are there. Nothing was started.")
         if loaded.kind == "study":
             echo("Its runs, timed by a short trial:")

@@ -4,7 +4,8 @@ Rules between sections are in `validation.py`, the recipes of studies in `study.
 `transfer.py`.
 """
 
-from typing import ClassVar, Literal
+from collections.abc import Set
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -141,7 +142,28 @@ class PretrainRecipe(RunRecipe):
     train: Train
     devices: Devices = Devices()
     features: FeatureMeasures = FeatureMeasures()
-    probe: list[Probe] = Field([], description="The probes, each in a section [[probe]].")
+    probe: list[Probe] = Field(
+        [], description="The probes, each in a section [[probe]]; left out where the images have no labels."
+    )
+
+    def for_labels(self, labelled: Set[str]) -> tuple["PretrainRecipe", str]:
+        """Leave out what needs labels that the images do not have: the probes, and the k-NN accuracy.
+
+        Args:
+            labelled: the splits with labelled images, of "train", "validation" and "test".
+
+        Returns:
+            The recipe to follow, and a sentence on what it leaves out, "" for nothing.
+        """
+        left_out: dict[str, Any] = {}
+        said = []
+        if self.probe and not {"train", "test"} <= labelled:
+            left_out["probe"] = []
+            said.append("the probes are left out: they need labelled training and test images")
+        if self.features.knn and not {"train", "validation"} <= labelled:
+            left_out["features"] = self.features.model_copy(update={"knn": False})
+            said.append("features.knn is left out: it needs labelled training and validation images")
+        return self.model_copy(update=left_out), "; ".join(said)
 
 
 class Auxiliary(Section):

@@ -125,6 +125,38 @@ def understand(data: Data, source: Source | None = None) -> list[tuple[str, str]
     return said if fit is None or fit.usual else [*said, ("size", fit.sentence())]
 
 
+def labelled_splits(data: Data) -> set[str]:
+    """Return the splits that will have labelled images, as far as can be told before images are read.
+
+    Args:
+        data: the section `[data]` of a recipe.
+
+    Returns:
+        Of "train", "validation" and "test". All three for a data set of TensorFlow Datasets with classes, and for one
+        that is still to be downloaded.
+
+    Raises:
+        DataError: the data are missing, or damaged.
+    """
+    source = find_source(data)
+    if isinstance(source, TfdsSource):
+        features = _prepared_features(source)
+        return (
+            set()
+            if features and not any("classLabel" in each for each in features)
+            else {"train", "validation", "test"}
+        )
+    labels: dict[str, Any] = {}
+    if isinstance(source, ListedSource):
+        labels = {split: source.labels.get(split, ()) if source.class_names else () for split in source.splits}
+    else:
+        with _open_arrays(source.path) as (_, arrays):
+            labels = {split: () if y is None else arrays[y] for split, (_, y) in array_names(list(arrays)).items()}
+    labelled = {split for split, numbers in labels.items() if len(numbers) and np.max(numbers) > UNLABELLED}
+    held_out = round(data.validation * len(labels["train"])) if "train" in labelled else 0
+    return labelled | ({"validation", "test"} - set(labels) if held_out else set())
+
+
 def default_shape(data: Data) -> tuple[tuple[int, int] | None, int | None]:
     """Return height and width, and the channels, that images have where a recipe sets none; None for any.
 
@@ -181,15 +213,23 @@ def _prepared_folder(source: TfdsSource) -> Path | None:
 
 def _prepared_shape(source: TfdsSource) -> tuple[int | None, int | None, int | None]:
     """Return height, width and channels of the images of a prepared data set; None for what it does not say."""
+    try:
+        shapes = [each["image"]["shape"]["dimensions"] for each in _prepared_features(source) if "image" in each]
+        height, width, channels = (int(length) if int(length) > 0 else None for length in shapes[0])
+    except (ValueError, KeyError, TypeError, IndexError):  # Not prepared, or by another version.
+        return None, None, None
+    return height, width, channels
+
+
+def _prepared_features(source: TfdsSource) -> list[dict[str, Any]]:
+    """Return the features of a prepared data set as its metadata have them; none where they cannot be read."""
     folder = _prepared_folder(source)
     try:
         content = read_file(folder / "features.json", MOST_BYTES) if folder else b""
-        features = parse_json(content)["featuresDict"]["features"]
-        shapes = [each["image"]["shape"]["dimensions"] for each in features.values() if "image" in each]
-        height, width, channels = (int(length) if int(length) > 0 else None for length in shapes[0])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):  # Not prepared, or by another version.
-        return None, None, None
-    return height, width, channels
+        features = parse_json(content)["featuresDict"]["features"].values()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # Not prepared, or by another version.
+        return []
+    return [each for each in features if isinstance(each, dict)]
 
 
 def _check_files(source: ListedSource) -> list[tuple[str, str]]:

@@ -64,6 +64,12 @@ class Dataset:
         """The range of the values of images with more than 8 bits; None for bytes."""
         return self.train.values
 
+    @property
+    def labelled(self) -> set[str]:
+        """The splits, of "train", "validation" and "test", that have an image whose class is known."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name for name, each in splits.items() if each and each.labels is not None and len(each.labelled())}
+
     def displayed(self, images: np.ndarray) -> np.ndarray:
         """Return images (N, H, W, C) of the data set as people see them: (N, H, W, 1 or 3) uint8."""
         return displayed(images, self.values, self.shown)

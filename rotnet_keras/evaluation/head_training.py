@@ -308,6 +308,6 @@ def top1(confusion: np.ndarray) -> float:
 
 
 def labelled_splits(dataset: Dataset) -> dict[str, Split]:
-    """The splits that a dataset has, by name: train, validation, test."""
+    """The splits of a dataset with images whose class is known, by name: train, validation, test."""
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    return {name: split for name, split in splits.items() if split is not None}
+    return {name: split for name, split in splits.items() if split is not None and name in dataset.labelled}

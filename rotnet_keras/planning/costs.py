@@ -178,6 +178,8 @@ def _cost(
     if isinstance(recipe, PretrainRecipe) and spec:
         recipe = recipe.model_copy(update={"backbone": spec, "pretrained": None})
     dataset, available = _dataset(recipe)
+    if isinstance(recipe, PretrainRecipe):
+        recipe, _ = recipe.for_labels(dataset.labelled)
     work = workload(recipe, dataset, spec)
     cluster, cores = machines
     if cluster:

@@ -21,6 +21,7 @@ from rotnet_keras.models.flops import LayerWork, layer_work
 from rotnet_keras.planning.transfers import build_transfer_model, passes_per_image
 from rotnet_keras.tasks.finetune import build_classifier
 from rotnet_keras.tasks.pretrain import build_rotnet, initial_backbone
+from rotnet_keras.tasks.probe import check_probes
 from rotnet_keras.training.setup import backbone_input_shape
 
 # The cost of a training step in forward passes: for each product of the forward pass, the backward pass computes two,
@@ -117,8 +118,12 @@ def workload(recipe: RunRecipe | TransferRecipe, dataset: Any, spec: Backbone | 
         recipe: its recipe.
         dataset: its data set, of the kind that its task takes.
         spec: the backbone that it starts from, if that is still to be made. The recipe of a transfer has it already.
+
+    Raises:
+        DataError: probes lack labels, or a class has too few images.
     """
     if isinstance(recipe, ProbeRecipe):
+        check_probes(dataset, recipe.probe)
         backbone = _backbone(recipe, dataset, spec)
         probes = [_probe(number, probe, backbone, recipe, dataset) for number, probe in enumerate(recipe.probe)]
         return Workload(probes, None, _image_bytes(dataset))

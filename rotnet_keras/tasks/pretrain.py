@@ -45,6 +45,7 @@ def pretrain(session: Session) -> None:
     strategy = configure_tensorflow(session, recipe)
     dataset = prepare_data(session, strategy)
     check_shape(recipe, dataset)
+    recipe = without_missing_labels(session, recipe, dataset)
     check_probes(dataset, recipe.probe)
     trainer = RotNetTrainer(session, recipe, dataset, strategy)
     trainer.restore()
@@ -60,6 +61,15 @@ def pretrain(session: Session) -> None:
             probes = list(enumerate(recipe.probe))
             run_missing_probes(session, dataset, backbone, recipe.augment, probes, trainer.position.step)
     finish(session)
+
+
+def without_missing_labels(session: Session, recipe: PretrainRecipe, dataset: Dataset) -> PretrainRecipe:
+    """Return the recipe without what needs labels that the images do not have, and say so."""
+    recipe, left_out = recipe.for_labels(dataset.labelled)
+    if left_out and session.process.chief:
+        known = any(event["kind"] == "warning" and event["message"] == left_out for event in session.earlier)
+        (session.say if known else session.warn)(left_out)
+    return recipe
 
 
 def check_shape(recipe: PretrainRecipe, dataset: Dataset) -> None:

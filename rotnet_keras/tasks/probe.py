@@ -65,11 +65,8 @@ def check_probes(dataset: Dataset, probes: Sequence[Probe]) -> None:
     Raises:
         DataError: labels or test images are missing, or a class has too few images.
     """
-    labelled = dataset.train.labels is not None and dataset.test is not None and len(dataset.test.labelled())
-    if probes and not labelled:
-        raise DataError(
-            "probes need labelled training and test images: add labels, or remove [[probe]] from the recipe"
-        )
+    if probes and not {"train", "test"} <= dataset.labelled:
+        raise DataError("probes need labelled training and test images: add labels")
     for probe in probes:
         labelled_subset(dataset, probe, (0, 0))
 

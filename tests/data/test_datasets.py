@@ -4,10 +4,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from support.tfds_folder import prepare
 from support.tiny import shared_data, upright_images
 
 from rotnet_keras.config.sections import Augment, Data, Splits
 from rotnet_keras.data import decoding
+from rotnet_keras.data.audit import labelled_splits
 from rotnet_keras.data.batches import load_augmented
 from rotnet_keras.data.datasets import load
 from rotnet_keras.data.decoding import UnreadableImage, read_image
@@ -115,6 +117,40 @@ def test_a_flat_folder_has_no_labels(tmp_path):
         save_image(tmp_path / f"{n}.jpg", photo(seed=n))
     data = load(Data(name=str(tmp_path), size=16, validation=0.25))
     assert data.train.labels is None and data.test is None and len(data.validation) == 1
+
+
+@pytest.mark.parametrize("validation", [0.2, 0.0])
+@pytest.mark.parametrize(
+    ("arrays", "labelled"),
+    [
+        ("x_train", ""),
+        ("x_train y_train", "train validation test"),
+        ("x_train y_train x_test", "train validation"),
+        ("x_train y_train x_val y_test x_test", "train test"),
+        ("x_train x_test y_test", "test"),
+    ],
+)
+def test_which_splits_have_labels_is_known_before_images_are_read(tmp_path, arrays, labelled, validation):
+    images, labels = upright_images(20)
+    np.savez(tmp_path / "a.npz", **{name: images if name[0] == "x" else labels for name in arrays.split()})
+    expected = set(labelled.split())
+    if not validation:
+        expected -= {"validation", "test"} - {name.removeprefix("y_") for name in arrays.split()}
+    data = Data(name=str(tmp_path / "a.npz"), validation=validation)
+    assert load(data).labelled == labelled_splits(data) == expected
+
+
+def test_which_splits_of_files_have_labels_is_known_before_images_are_read(folder, tmp_path):
+    assert labelled_splits(Data(name=str(folder), validation=0.2)) == {"train", "validation", "test"}
+    assert labelled_splits(Data(name=str(folder), validation=0.0)) == {"train"}
+    for file in folder.rglob("*.png"):
+        file.rename(tmp_path / "photos" / file.name)
+    for place in folder.iterdir():
+        if place.is_dir():
+            place.rmdir()
+    assert labelled_splits(Data(name=str(folder))) == load(Data(name=str(folder), size=8)).labelled == set()
+    prepare(tmp_path / "tfds", [3])
+    assert labelled_splits(Data(name="pictures", data_dir=str(tmp_path / "tfds"))) >= {"train"}
 
 
 def test_folders_per_split(tmp_path):

@@ -1,9 +1,10 @@
 """Plans: the counted work of a run, and its time from data sheets or from a trial."""
 
+import numpy as np
 import pytest
 from support.command_line import run_cli
-from support.tiny import TINY_RECIPE
-from support.tiny_recipes import SEGMENTATION, TRANSFERS
+from support.tiny import PROBES, TINY_RECIPE, upright_images
+from support.tiny_recipes import PROBE, SEGMENTATION, TRANSFERS
 from support.voc_kit import COLOURS, make_kit
 
 from rotnet_keras.config.loading import load_recipe
@@ -74,6 +75,23 @@ def test_a_pretraining_is_counted_from_its_recipe_without_its_images(runs_dir):
     # Weights, gradients and momentum of 57 million parameters, and the inputs' activations.
     assert 0.7e9 + 3 * 4 * 57e6 < cost.memory_bytes < 8e9
     assert cost.on_paper
+
+
+def test_no_probes_are_counted_where_the_images_have_no_labels(runs_dir, tmp_path):
+    images, labels = upright_images(100)
+    for name, arrays in {"plain": {}, "labelled": {"y_train": labels}}.items():
+        np.savez(tmp_path / f"{name}.npz", x_train=images, **arrays)
+    (tmp_path / "tiny.toml").write_text(TINY_RECIPE.format(data="plain.npz") + PROBES)
+    names = {
+        name: [part.name for part in cost_of("tiny.toml", runs_dir, **{"data.name": f"{name}.npz"}).parts]
+        for name in ("plain", "labelled")
+    }
+    assert names["plain"] == ["pretraining", "validation and test"]
+    assert names["labelled"][:2] == names["plain"] and len(names["labelled"]) > 2
+    backbone("compact", (16, 16, 3), blocks=2, width=0.25).save(tmp_path / "backbone.keras")
+    (tmp_path / "probe.toml").write_text(PROBE.format(data="plain.npz"))
+    with pytest.raises(DataError, match="probes need labelled training and test images"):
+        cost_of("probe.toml", runs_dir)
 
 
 @pytest.mark.long

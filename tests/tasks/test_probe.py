@@ -4,13 +4,15 @@ import contextlib
 import json
 import re
 import shutil
+import subprocess
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.command_line import invoke, run_cli
+from PIL import Image
+from support.command_line import command, invoke, run_cli
 from support.tiny import PROBES
-from support.whole_runs import assert_same_end, events_of, run_of, start
+from support.whole_runs import assert_same_end, events_of, run_of, start, wait_for_step
 
 from rotnet_keras.config.finder import recipes_dir
 from rotnet_keras.config.loading import load_recipe
@@ -284,10 +286,57 @@ def test_a_probe_without_its_backbone_is_refused_before_a_run_folder_is_made(tmp
 
 
 @pytest.mark.long
-def test_probes_of_unlabelled_images_are_refused_before_training(tmp_path, tiny_recipe, tiny_data):
+def test_a_pretraining_on_images_without_labels_leaves_out_its_probes_and_says_so(tmp_path, tiny_recipe, tiny_data):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    with np.load(tiny_data) as arrays:
+        for number, pixels in enumerate(arrays["x_train"]):
+            Image.fromarray(pixels).save(flat / f"{number}.png")
+    tiny_recipe.write_text(f"{tiny_recipe.read_text()}[features]\nknn = true\nimages = 32\n{PROBES}every = 1\n")
+    line = (
+        "Warning: the probes are left out: they need labelled training and test images; features.knn is left out: it "
+        "needs labelled training and validation images\n"
+    )
+    overrides = (f"data.name={flat}", "data.size=16")
+    dry = invoke("run", tiny_recipe, *overrides, "--dry-run", cwd=tmp_path)
+    assert dry.returncode == 0 and dry.stderr == line
+    labelled = invoke("run", tiny_recipe, "--dry-run", cwd=tmp_path)
+    assert labelled.returncode == 0 and labelled.stderr == ""
+    words = ("run", tiny_recipe, *overrides, "--name", "run")
+    process = subprocess.Popen(command(*words), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    run = run_of(tmp_path, "run")
+    wait_for_step(run, 4)
+    process.terminate()
+    assert process.wait(60) == 143
+    resumed = run_cli("resume", "run", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert resumed.stdout.count(line.removeprefix("Warning: ")) == 1 and run.log.read_text().count(line) == 1
+    assert [event["message"] for event in events_of(run, "warning")] == [line.removeprefix("Warning: ").strip()]
+    assert not events_of(run, "probe") and len(events_of(run, "features")) == 3
+    assert all("knn" not in tap for event in events_of(run, "features") for tap in event["taps"])
+    report = (run.path / "report.md").read_text()
+    assert "the probes are left out" in report and "linear probe, all labels" not in report
+
+
+@pytest.mark.long
+def test_a_probe_of_images_without_labels_is_refused(finished, tmp_path, tiny_data):
     with np.load(tiny_data) as arrays:
         np.savez(tmp_path / "plain.npz", images=arrays["x_train"])
-    tiny_recipe.write_text(tiny_recipe.read_text() + PROBES)
-    result, run = start(tiny_recipe, f"data.name={tmp_path}/plain.npz")
-    assert result.returncode == 3 and "probes need labelled" in result.stdout
-    assert not events_of(run, "step")
+    recipe = tmp_path / "probe.toml"
+    recipe.write_text(REPEATS.format(data=tmp_path / "plain.npz", backbone=finished[1].backbone))
+    result, run = start(recipe)
+    assert result.returncode == 3 and "probes need labelled training and test images: add labels" in result.stdout
+    assert not events_of(run, "probe")
+
+
+def test_a_split_without_labels_holds_out_nothing(tmp_path, tiny_data):
+    """Validation images without labels end no probe, and choose no tap."""
+    with np.load(tiny_data) as arrays:
+        np.savez(tmp_path / "some.npz", x_val=arrays["x_test"], **arrays)
+    session, dataset = FakeSession(tmp_path, {}), load(Data(name=str(tmp_path / "some.npz")))
+    assert dataset.labelled == {"train", "test"} and dataset.validation.labels is None
+    model = build_backbone("compact", dataset.image_shape, blocks=2, width=0.25)
+    probes = [Probe(head="knn", tap="conv1"), Probe(head="linear", tap="conv1", steps=2)]
+    run_missing_probes(session, dataset, model, Augment(), list(enumerate(probes)), step=0)
+    assert [event["head"] for event in session.events] == ["knn", "linear"]
+    assert not any("validation_top1" in event for event in session.events)

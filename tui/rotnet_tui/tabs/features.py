@@ -104,6 +104,8 @@ class FeaturesTab(RunTab):
             planned = len(history.run.recipe_values().get("probe", []))
             if not planned:
                 return Text("This recipe has no probe. Add a [[probe]] table to measure how good the features are.")
+            if history.run.facts().get("data", {}).get("classes") == []:
+                return Text("The images have no labels, which probes need: they are left out.")
             return Text(f"No probe yet: {planned} {'follows' if planned == 1 else 'follow'} after pretraining.")
         return rich_tables(read)
 
