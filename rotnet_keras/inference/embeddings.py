@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -43,6 +43,7 @@ class Features:
         side: that images are resized to, in pixels, for a backbone that takes any size; else None.
         digest: of the backbone's file, see `files.digest`; empty for features of earlier versions.
         average: what each image's features are averaged over, see `models.averaging.averaged`.
+        written: when the file that they were read from was written, in nanoseconds since 1970; None if from no file.
     """
 
     backbone: str
@@ -53,6 +54,7 @@ class Features:
     side: int | None = None
     digest: str = ""
     average: Averaging = "none"
+    written: int | None = None
 
     def __post_init__(self) -> None:
         """Complete the paths."""
@@ -108,6 +110,7 @@ def load_features(file: Path) -> Features:
     if file.suffix.lower() not in SUFFIXES:
         raise DataError(f"{file}: expected a file of features, which ends in {' or '.join(SUFFIXES)}: see embed")
     try:
+        written = file.stat().st_mtime_ns
         found = _read_npz(file) if file.suffix.lower() == ".npz" else _read_parquet(file)
         count = len(found.values) if found.values.ndim == 2 else None
         if count != len(found.files) or count != len(found.paths) or found.values.dtype.kind != "f":
@@ -120,7 +123,7 @@ def load_features(file: Path) -> Features:
             f"{file}: the features of {wrong:,} images are not all finite: embed them again with a backbone that is "
             "sound"
         )
-    return found
+    return replace(found, written=written)
 
 
 def _read_npz(file: Path) -> Features:

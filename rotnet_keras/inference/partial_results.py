@@ -13,8 +13,9 @@ from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.text import first_few
 
 SUFFIX = ".partial"
-# What a file has that nobody has changed: its size in bytes and its time of modification in nanoseconds.
-Stamp = tuple[int, int]
+# What a file has that nobody has changed: its size in bytes, and its times of modification and of status change in
+# nanoseconds. Earlier versions wrote the first two.
+Stamp = tuple[int, ...]
 
 
 class PartialResults:
@@ -92,7 +93,7 @@ class PartialResults:
         """
         self._wanted = {str(file) for file in files}
         known = [file for file in files if str(file) in self._stamps]
-        changed = [str(file) for file in known if _stamp(file) != self._stamps[str(file)]]
+        changed = [str(file) for file in known if not _is_unchanged(file, self._stamps[str(file)])]
         if changed:
             raise DataError(
                 f"{len(changed):,} images have changed since {self.path} was written: {first_few(changed)}. Remove "
@@ -172,5 +173,9 @@ def _stamp(file: Path) -> Stamp:
     try:
         found = file.stat()
     except OSError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
+        return 0, 0, 0
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _is_unchanged(file: Path, stamp: Stamp) -> bool:
+    return _stamp(file)[: len(stamp)] == stamp

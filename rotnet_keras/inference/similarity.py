@@ -52,8 +52,8 @@ def find_similar(features: Features, queries: Sequence[Path], count: int) -> lis
 
     Args:
         features: to search in.
-        queries: image files. Features of files that are not in `features.files` are computed, which loads
-            TensorFlow.
+        queries: image files. Features of files that are not in `features.files`, or that were modified after these
+            were written, are computed, which loads TensorFlow.
         count: matches of each query, at most.
 
     Returns:
@@ -78,6 +78,8 @@ def find_similar(features: Features, queries: Sequence[Path], count: int) -> lis
 def query_features(features: Features, queries: Sequence[Path]) -> np.ndarray:
     """The features of query images, looked up in `features` or computed with the same backbone.
 
+    Those of an image that was modified after `features` were written are computed.
+
     Returns:
         (M, D), in the order of the queries.
 
@@ -85,7 +87,7 @@ def query_features(features: Features, queries: Sequence[Path]) -> np.ndarray:
         DataError: an image cannot be read, or the backbone is not the one that made the features.
     """
     rows = {os.path.realpath(path): row for row, path in enumerate(features.paths)}
-    new = [query for query in queries if os.path.realpath(query) not in rows]
+    new = [query for query in queries if os.path.realpath(query) not in rows or _is_newer(query, features)]
     computed: dict[str, np.ndarray] = {}
     if new:
         file = Path(features.backbone)
@@ -101,3 +103,11 @@ def query_features(features: Features, queries: Sequence[Path]) -> np.ndarray:
         computed = dict(zip(found.files, found.values, strict=True))
     values = [computed[str(q)] if str(q) in computed else features.values[rows[os.path.realpath(q)]] for q in queries]
     return np.stack(values)
+
+
+def _is_newer(image: Path, features: Features) -> bool:
+    """Return whether an image was modified after features were written; False where it is gone."""
+    try:
+        return features.written is not None and image.stat().st_mtime_ns > features.written
+    except OSError:
+        return False

@@ -1,6 +1,8 @@
 """Embeddings of image files, similar images, and their projections."""
 
 import json
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -122,6 +124,24 @@ def test_similar_images_are_found_and_shown(finished, pictures):
     assert content.count("data:image/jpeg;base64,/9j/") == 8 and "http" not in content.replace("http-equiv", "")
     told = invoke("alike", file, asked, "--top", 2).output
     assert told.startswith(f"Most similar to {asked}:") and len(told.splitlines()) == 4
+
+
+def test_an_image_that_was_modified_after_its_embedding_is_embedded_anew(finished, pictures):
+    file = pictures.parent / "features.npz"
+    assert invoke("embed", finished[1].backbone, pictures, "--to", file).exit_code == 0
+    asked, other = sorted(pictures.glob("?-*.png"))[:2]
+    new = pictures.parent / "new.png"
+    shutil.copy(other, new)
+    shutil.copyfile(other, asked)
+    written = file.stat().st_mtime_ns
+    found = {}
+    for name, modified in (("older", written - 1), ("newer", written + 1)):
+        os.utime(asked, ns=(modified, modified))
+        (found[name],) = find_similar(load_features(file), [asked], 3)
+    (of_other,) = find_similar(load_features(file), [new], 12)
+    # As `new`, which has the same pixels, but for the image itself.
+    assert found["newer"] == [match for match in of_other if match.path != str(asked)][:3]
+    assert found["newer"][0].path == str(other) and found["older"] != found["newer"]
 
 
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import unicodedata
 
 import numpy as np
@@ -196,6 +197,26 @@ def test_partial_results_know_changed_images_and_other_writers(tmp_path):
         pytest.raises(DataError, match=r"1 images have changed since .*a\.png"),
     ):
         kept.remaining(files)
+    # The same size and the same time of modification: only the time of the change of status tells.
+    before = files[0].stat()
+    with PartialResults(tmp_path / "in_place.csv", {"command": "predict"}) as kept:
+        kept.add([{"file": str(files[0])}])
+    # The clock of a file system has steps of some milliseconds.
+    while files[0].stat().st_ctime_ns == before.st_ctime_ns:
+        files[0].write_bytes(b"OTHER")
+        os.utime(files[0], ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert files[0].stat().st_mtime_ns == before.st_mtime_ns
+    with (
+        PartialResults(tmp_path / "in_place.csv", {"command": "predict"}) as kept,
+        pytest.raises(DataError, match=r"1 images have changed since .*a\.png"),
+    ):
+        kept.remaining(files)
+    # Of an earlier version, which knew two facts.
+    first, line = (tmp_path / "in_place.csv.partial").read_text().splitlines()
+    line = json.dumps(json.loads(line) | {"stamp": [before.st_size, before.st_mtime_ns]})
+    (tmp_path / "in_place.csv.partial").write_text(f"{first}\n{line}\n")
+    with PartialResults(tmp_path / "in_place.csv", {"command": "predict"}) as kept:
+        assert kept.remaining(files) == files[1:]
     (tmp_path / "out.csv.partial").write_text("something else\n")
     with pytest.raises(DataError, match="not the partial results"):
         PartialResults(tmp_path / "out.csv", {"command": "predict"})
