@@ -1,11 +1,10 @@
 """One decoder for training and for everything else: its pixels are those of Pillow, upright."""
 
-from io import BytesIO
-
 import numpy as np
 import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
+from support.photos import photo, saved
 
 from rotnet_keras.config.sections import Augment, Data
 from rotnet_keras.data.batches import center_crop, load_augmented
@@ -15,21 +14,6 @@ from rotnet_keras.data.image_files import TRANSPOSES, stored_corners, transpose,
 from rotnet_keras.inference.loading import ImageLoader
 
 ORIENTATION = 0x0112
-
-
-def photo(width=500, height=375):
-    """Noise with a spectrum of 1/frequency, as that of photographs."""
-    rng = np.random.default_rng(0)
-    frequencies = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    frequencies[0, 0] = 1
-    planes = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(3, height, width))) / frequencies, (height, width))
-    return Image.fromarray(np.clip(127 + 50 * planes / planes.std(), 0, 255).astype(np.uint8).transpose(1, 2, 0))
-
-
-def saved(image, kind="JPEG", **options):
-    buffer = BytesIO()
-    image.save(buffer, kind, **({"quality": 90} if kind == "JPEG" else {}) | options)
-    return BytesIO(buffer.getvalue())
 
 
 def by_pillow(content, size, box=None, side=None):

@@ -16,9 +16,11 @@ from rotnet_keras.data import fingerprints
 from rotnet_keras.data.audit import audit_images, understand
 from rotnet_keras.data.batches import Replicas, training_batches
 from rotnet_keras.data.datasets import load
+from rotnet_keras.data.folders import FolderImages
 from rotnet_keras.data.shards import members, source
 from rotnet_keras.data.sizes import count_training_images
 from rotnet_keras.data.sources import find_source
+from rotnet_keras.data.stores import DiskStore
 from rotnet_keras.errors import DataError
 
 
@@ -58,6 +60,14 @@ def test_images_labels_and_splits_are_those_of_the_shards(shards, kept):
     np.testing.assert_array_equal(found.validation.images(slice(0, 10)), images[60:])
     np.testing.assert_array_equal(found.train.labels, labels[:60])
     assert found.class_names == ["0", "1", "2", "3"] and not found.resampled
+
+
+@pytest.mark.parametrize(("kept", "store"), [("none", FolderImages), ("disk", DiskStore), ("memory", np.ndarray)])
+def test_images_are_kept_where_an_earlier_start_chose(shards, kept, store):
+    places = {"train": kept}
+    found = load(data_of(shards[0], cache="auto"), kept=places)
+    assert type(found.train.store) is store and isinstance(found.validation.store, np.ndarray)
+    assert places == {"train": kept, "validation": "memory"}
 
 
 def test_a_dry_run_says_how_shards_are_understood_and_writes_nothing(shards, tmp_path):

@@ -13,8 +13,12 @@ def encoded(number, shape=(24, 36), kind="jpeg"):
     return file.getvalue()
 
 
-def prepare(data_dir, shard_lengths):
-    """Write the data set `pictures` in shards of these lengths."""
+def prepare(data_dir, shard_lengths, encode=encoded):
+    """Write the data set `pictures` in shards of these lengths.
+
+    Args:
+        encode: makes the file of an image of its number, its height and width, and its format.
+    """
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -30,7 +34,7 @@ def prepare(data_dir, shard_lengths):
         with tf.io.TFRecordWriter(str(folder / name)) as writer:
             for n in range(first, first + length):
                 kind = "png" if n == 4 else "jpeg"
-                image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded(n, shapes[n % 3], kind)]))
+                image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encode(n, shapes[n % 3], kind)]))
                 label = tf.train.Feature(int64_list=tf.train.Int64List(value=[n % 4]))
                 example = tf.train.Example(features=tf.train.Features(feature={"image": image, "label": label}))
                 writer.write(example.SerializeToString())
