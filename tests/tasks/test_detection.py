@@ -1,5 +1,7 @@
 """Transfer to detection, and the parts of the detectors."""
 
+from types import SimpleNamespace
+
 import keras_cv
 import numpy as np
 import pytest
@@ -8,6 +10,9 @@ from support.precision import needs_bfloat16
 from support.voc_kit import COLOURS, make_kit
 from support.whole_runs import events_of, start
 
+from rotnet_keras.config.loading import load_recipe
+from rotnet_keras.data import letterbox
+from rotnet_keras.data.annotations import load_annotated
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.models.backbones.registry import backbone
@@ -16,6 +21,10 @@ from rotnet_keras.models.detectors.base import NO_OBJECT
 from rotnet_keras.models.detectors.boxes import RATIOS, decode_boxes, encode_boxes, make_anchors, roi_align
 from rotnet_keras.models.detectors.faster_rcnn import FasterRCNN, split_backbone
 from rotnet_keras.models.detectors.retinanet import RetinaNet, pyramid_trunk
+from rotnet_keras.models.step_dropout import StepDropout
+from rotnet_keras.tasks.voc.common import scale_learning_rates
+from rotnet_keras.tasks.voc.detection import DetectorTrainer, build_detector
+from rotnet_keras.training.optimizers import build_optimizer
 
 RECIPE = """\
 kind = "transfer"
@@ -250,6 +259,56 @@ def test_the_last_layers_of_a_backbone_classify_its_regions():
         split_backbone(small, "conv5", "pool5", 7, 191)
     with pytest.raises(DataError, match="'fc6' has none"):
         split_backbone(small, "conv5", "fc6", None, 191)
+
+
+@pytest.fixture
+def of_alexnet(kit, tmp_path):
+    """A recipe of Faster R-CNN on a narrow AlexNet with dropout, and its data."""
+    recipe = tmp_path / "detection.toml"
+    text = RECIPE.replace(
+        'taps = ["conv2"]\ncells = 6', 'taps = ["conv5"]\nafter = "pool5"\ndropout = 0.5\nbias_rate = 2.0'
+    )
+    text = text.replace('name = "compact"\nblocks = 3\nwidth = 0.5', 'name = "alexnet"\nwidth = 0.05')
+    recipe.write_text(text.replace("side = 48", "side = 127\nshort = 60").format(kit=kit, classes=list(COLOURS)))
+    loaded = load_recipe(str(recipe))
+    return loaded, load_annotated(loaded.data, False, lambda *progress: None)
+
+
+def test_a_detector_has_the_recipes_dropout_and_rate_of_biases(of_alexnet):
+    recipe, dataset = of_alexnet
+    model = build_detector(recipe, dataset)
+    dropout = {layer.name: layer.rate for layer in model.head.layers if isinstance(layer, StepDropout)}
+    assert dropout == {"fc6_dropout": 0.5, "fc7_dropout": 0.5}
+    model.compile_for(build_optimizer(recipe.optimizer), 0.0)
+    scale_learning_rates(model, recipe, model.new_variables)
+    factors = [(v.name, f) for v, f in zip(model.trainable_variables, model.optimizer.rate_factors, strict=True)]
+    assert {f for name, f in factors if name == "bias"} == {2.0}
+    assert {f for name, f in factors if name != "bias"} == {1.0}
+
+
+def test_detection_is_evaluated_at_the_recipes_short_side(of_alexnet, monkeypatch):
+    recipe, dataset = of_alexnet
+    shorts = []
+    fitted = letterbox.fitted_placement
+    monkeypatch.setattr(
+        letterbox, "fitted_placement", lambda size, side, short=None: shorts.append(short) or fitted(size, side, short)
+    )
+
+    class Trainer(DetectorTrainer):
+        """A trainer whose model finds no object."""
+
+        def __init__(self):
+            self.recipe, self.dataset = recipe, dataset
+            self.session = SimpleNamespace(stop=SimpleNamespace(check=lambda: None))
+            nothing = {"boxes": np.zeros((1, 1, 4)), "classes": -np.ones((1, 1)), "confidence": np.zeros((1, 1))}
+            self.evaluation_model = SimpleNamespace(
+                objects=3,
+                loss_and_accuracy=lambda *_: (0.0, 0.0),
+                inference_model=SimpleNamespace(predict_on_batch=lambda _: nothing),
+            )
+
+    assert Trainer().evaluate(dataset.test)["score"] == 0
+    assert shorts == [60] * len(dataset.test)
 
 
 @pytest.mark.long

@@ -13,9 +13,10 @@ from support.whole_runs import events_of, start
 
 from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.config.sections import Optimizer
+from rotnet_keras.data import letterbox
 from rotnet_keras.data.annotations import load_annotated
 from rotnet_keras.data.letterbox import fitted_placement, letterbox_image, letterbox_mask
-from rotnet_keras.engine import dtype_policy, keras
+from rotnet_keras.engine import dtype_policy, keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.evaluation.metrics import class_ious
 from rotnet_keras.models.backbones.registry import backbone, freeze_up_to, with_input_shape
@@ -24,11 +25,14 @@ from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm, with_sto
 from rotnet_keras.models.multi_label import DIFFICULT, TopClassAccuracy, sigmoid_loss
 from rotnet_keras.models.segmenters import VOID, PixelAccuracy, Segmenter, fcn, new_variables, pixel_loss
 from rotnet_keras.models.step_dropout import StepDropout, with_dropout
+from rotnet_keras.reports.tables import result_tables
+from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.task_labels import score_of
 from rotnet_keras.tasks.finetune import build_classifier, scale_learning_rates
-from rotnet_keras.tasks.voc.classification import MultiLabelTrainer, as_multi_label
+from rotnet_keras.tasks.voc import common
+from rotnet_keras.tasks.voc.classification import MultiLabelTrainer, as_multi_label, scores_of_classification
 from rotnet_keras.tasks.voc.common import backbone_for
-from rotnet_keras.tasks.voc.segmentation import build_segmenter
+from rotnet_keras.tasks.voc.segmentation import SegmenterTrainer, build_segmenter
 from rotnet_keras.training.optimizers import build_optimizer
 
 CLASSIFICATION = """\
@@ -138,6 +142,67 @@ def test_deeplab_combines_two_feature_maps_of_any_sizes(kit, tmp_path):
     assert "score" in names and not any(name.startswith("block") for name in names)
 
 
+def segmentation(kit, tmp_path, overrides):
+    """A recipe of segmentation, and its data."""
+    recipe = tmp_path / "segmentation.toml"
+    recipe.write_text(SEGMENTATION.format(kit=kit, classes=list(COLOURS)))
+    loaded = load_recipe(str(recipe), overrides)
+    return loaded, load_annotated(loaded.data, True, lambda *progress: None)
+
+
+def test_the_biases_of_a_segmenter_learn_at_their_own_rate(kit, tmp_path):
+    recipe, dataset = segmentation(kit, tmp_path, {"bias_rate": 2.0})
+    model = build_segmenter(recipe, dataset)
+    model.compile_for(build_optimizer(recipe.optimizer), 0.0)
+    common.scale_learning_rates(model, recipe, new_variables(model.networks[0]))
+    factors = [(v.name, f) for v, f in zip(model.trainable_variables, model.optimizer.rate_factors, strict=True)]
+    assert {f for name, f in factors if name == "bias"} == {2.0}
+    assert {f for name, f in factors if name != "bias"} == {1.0}
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_training_images_are_mirrored_if_the_recipe_says_so(kit, tmp_path, flip):
+    recipe, dataset = segmentation(kit, tmp_path, {"canvas.flip": flip})
+    placements = []
+
+    def make_arrays(chosen):
+        placements.extend(placement for _, placement in chosen)
+        return [np.zeros((len(chosen), 1), np.uint8)]
+
+    batches = common.letterboxed_batches(
+        recipe, dataset.train, make_arrays, [((1,), tf.uint8)], first=0, last=4, replicas=None
+    )
+    assert len(list(batches)) == 4 and len(placements) == 40
+    assert 0 < sum(placement.flip for placement in placements) < 40 if flip else not any(p.flip for p in placements)
+
+
+def test_segmentation_is_evaluated_at_the_recipes_short_side(kit, tmp_path, monkeypatch):
+    shorts = []
+    monkeypatch.setattr(
+        letterbox,
+        "fitted_placement",
+        lambda size, side, short=None: shorts.append(short) or fitted_placement(size, side, short),
+    )
+    monkeypatch.setattr("rotnet_keras.tasks.voc.segmentation.draw_segmentations", lambda *_: None)
+    recipe, dataset = segmentation(kit, tmp_path, {"canvas.short": 20})
+
+    class Trainer(SegmenterTrainer):
+        """A trainer whose model sees background everywhere."""
+
+        def __init__(self):
+            self.recipe, self.dataset = recipe, dataset
+            console = SimpleNamespace(progress=lambda *_: None)
+            folder = SimpleNamespace(figures=tmp_path / "figures")
+            self.session = SimpleNamespace(console=console, folder=folder, stop=SimpleNamespace(check=lambda: None))
+            self.evaluation_model = SimpleNamespace(
+                predict_on_batch=lambda images: np.zeros((1, 48, 48, 4), np.float32), loss=lambda *_: [0.0]
+            )
+
+    images = len(dataset.test)
+    Trainer().evaluate(dataset.test, "test")
+    assert shorts == [20] * (images + min(images, 8))
+
+
 @pytest.mark.long
 def test_a_broken_annotation_is_reported_before_training(kit, tmp_path):
     broken = make_kit(tmp_path / "broken", 8)
@@ -208,6 +273,26 @@ def test_classification_ranks_the_sums_of_logits_by_the_area_under_the_curve():
     # In the centre they come second and third: precisions of 1/2 and 2/3 at recalls of 1/2 and 1.
     assert found["score_area_one_crop"] == pytest.approx(2 / 3) and found["score_one_crop"] == pytest.approx(2 / 3)
     assert found["per_class"] == [1.0]
+
+
+def test_the_score_of_classification_is_the_area_under_the_curve_and_is_printed_first(tmp_path):
+    """Of four images the first and the last are positive: precisions of 1 and 1/2 at recalls of 1/2 and 1."""
+    found = scores_of_classification(np.array([[4.0], [3.0], [2.0], [1.0]]), np.array([[1], [0], [0], [1]]))
+    eleven_points = pytest.approx((6 * 1 + 5 * 0.5) / 11)
+    assert found["score"] == found["score_area"] == 0.75 and found["score_eleven_points"] == eleven_points
+    run = RunFolder(tmp_path)
+    run.recipe.write_text('kind = "transfer"\ntask = "classification"\n')
+    crops = {"score_one_crop": 0.4, "score_area_one_crop": 0.3}
+    events = [{"kind": "epoch", "time": 1.0, **found}, {"kind": "test", "time": 2.0, **crops, **found}]
+    run.events_file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    (title, _, ((*_, first), *_)), (_, _, others) = result_tables(run)
+    assert title == "Mean average precision, %" and first == "75.0"
+    assert others == [
+        ["area under the precision-recall curve", "75.0"],
+        ["eleven-point precision, as in VOC 2007", "77.3"],
+        ["area under the curve, central crop only", "30.0"],
+        ["eleven-point precision, central crop only", "40.0"],
+    ]
 
 
 def test_results_of_earlier_versions_are_compared_by_their_area_too():
