@@ -4,20 +4,32 @@ import base64
 import csv
 import json
 import re
+import shlex
 from dataclasses import replace
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from support.photos import photo
 from support.tiny import shared_data, upright_images
 
 from rotnet_keras.cli.main import app
 from rotnet_keras.errors import DataError
 from rotnet_keras.inference.album_metrics import album_metrics, draw_quarters
-from rotnet_keras.inference.corrections import estimate_prior, find_corrections
+from rotnet_keras.inference.corrections import (
+    MIN_CONFIDENCE,
+    SPOIL_COST,
+    Correction,
+    Corrections,
+    estimate_prior,
+    find_corrections,
+    summarize,
+)
 from rotnet_keras.inference.loading import ImageLoader
 from rotnet_keras.inference.orientation import (
     OrientationModel,
@@ -30,6 +42,10 @@ from rotnet_keras.inference.orientation import (
     predict,
 )
 from rotnet_keras.inference.orientation_metrics import calibration_bins, calibration_error
+from rotnet_keras.runs.zoo import list_pretrained, load_card
+
+# What `measure-upright` found on albums of photos.
+ALBUMS = Path(__file__).parents[2] / "results" / "upright_albums"
 
 
 @pytest.fixture
@@ -341,6 +357,49 @@ def test_measure_upright_tells_what_would_be_spoiled(finished, tmp_path):
     assert (
         "25 % were rotated" in text and "--rotated 0.25" in text and "| spoiled, of the upright images | 15 | " in text
     )
+
+
+@pytest.mark.parametrize("name", ["scenes_0", "scenes_5", "scenes_33", "voc_0", "voc_5", "voc_33"])
+def test_at_most_three_of_a_thousand_upright_photos_are_spoiled_by_default(name):
+    """As measured with the defaults and the calibration of the model that `upright` takes."""
+    found = json.loads((ALBUMS / name / "upright.json").read_text())
+    assert found["album"]["spoiled"]["of"] > 100 and found["album"]["spoiled"]["value"] <= 0.003
+    assert (found["min_confidence"], found["album"]["spoil_cost"]) == (MIN_CONFIDENCE, SPOIL_COST)
+    words = shlex.split(found["command"])
+    options = dict(pairwise(words))
+    assert "--prior" not in options and found["album"]["prior_estimated"]
+    defaults = {each.name: each.default for each in app.get_command(click.Context(app), "upright").params}
+    assert (defaults["min_confidence"], defaults["spoil_cost"]) == (MIN_CONFIDENCE, SPOIL_COST)
+    assert float(options["--min-confidence"]) == MIN_CONFIDENCE and float(options["--spoil-cost"]) == SPOIL_COST
+    assert options["--network"] == defaults["network"]
+    assert found["temperature"] == load_card(list_pretrained()[defaults["network"]])["temperature"]
+
+
+def test_the_album_is_summed_up_in_sentences():
+    images = [
+        Correction(Path("a.jpg"), 0, 0.99, True),
+        Correction(Path("b.jpg"), 90, 0.97, True),
+        Correction(Path("c.jpg"), 180, 0.6, False),
+    ]
+    said = summarize(Corrections(images, 0.914, True, 0.36, 0.121, 0.0042))
+    assert said == (
+        "1 of 3 images need rotation; 1 are doubtful and left alone; 1 are upright. Share of upright images: 91.4 %, "
+        "estimated from these images. Of an album like this 36.0 % are expected to be wrong now and 12.1 % after the "
+        "rotation, 0.42 % because an upright image was rotated."
+    )
+
+
+@pytest.mark.long
+def test_the_page_says_which_images_the_temperature_was_fitted_on(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(4):
+        photo(64, 64, seed=number).save(tmp_path / "photos" / f"{number}.png")
+    result = CliRunner().invoke(app, ["measure-upright", str(tmp_path / "photos"), "--to", str(tmp_path / "to")])
+    assert result.exit_code == 0, result.output
+    card = load_card(list_pretrained()["airbench4_photos"])
+    calibration = card["calibration"]
+    fitted = f"{calibration['images']} images of {calibration['source']}: temperature {card['temperature']:.3g}."
+    assert f"Confidences are calibrated on {fitted}" in (tmp_path / "to" / "upright.md").read_text()
 
 
 def test_a_temperature_needs_enough_images_and_is_bounded():

@@ -19,9 +19,10 @@ import rotnet_keras
 from rotnet_keras.cli.main import app
 from rotnet_keras.errors import RotnetError, RunError
 from rotnet_keras.inference.orientation import load_orientation_model
+from rotnet_keras.reports.report import render
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.launch import load_for_run
-from rotnet_keras.runs.zoo import find_run_or_pretrained, list_pretrained, load_card, size_mb
+from rotnet_keras.runs.zoo import calibration_source, find_run_or_pretrained, list_pretrained, load_card, size_mb
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "ship_weights.py"
 
@@ -101,6 +102,7 @@ def test_shipped_models_match_their_cards(name):
     text = (network.path / "card.md").read_text(encoding="utf-8")
     assert len(card["images"]) > 50 and card["images"] in text
     assert card["name"] == name and f"rotnet_keras.load({name!r})".replace("'", '"') in text
+    assert render("calibration.md", {"card": card}) in text
     assert list(loaded.angles) == card["rotation"]["angles"] and size_mb(network) < 10
     assert rotnet_keras.load(name).input_shape == loaded.model.input_shape
     assert loaded.model.count_params() > card["parameters"] > 0
@@ -108,6 +110,21 @@ def test_shipped_models_match_their_cards(name):
     side, _, channels = loaded.model.input_shape[1:]
     said = loaded.log_probabilities(np.random.default_rng(0).integers(0, 256, (2, side, side, channels), np.uint8))
     np.testing.assert_allclose(np.exp(said).sum(axis=2), 1, atol=1e-3)
+
+
+def test_the_model_for_photos_says_that_it_is_calibrated_near_its_training():
+    network = list_pretrained()["airbench4_photos"]
+    card = load_card(network)
+    assert "360 of PASCAL VOC 2007" in card["images"]
+    said = (
+        "176 images of PASCAL VOC 2012, none of which was in the training, though 360 similar ones of PASCAL VOC 2007"
+    )
+    assert calibration_source(network).startswith(said)
+    assert f"Its confidences are calibrated on {said} were" in (network.path / "card.md").read_text(encoding="utf-8")
+
+
+def test_a_run_is_calibrated_on_its_validation_images(finished, network):
+    assert calibration_source(finished[1]) == calibration_source(finished[1].backbone) == "the run's validation images"
 
 
 def test_models_are_listed_described_and_copied(network, tmp_path):
