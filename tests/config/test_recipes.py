@@ -314,6 +314,13 @@ def test_old_keys_in_a_study_are_the_same_study(written):
     assert len(notes) == 1 and ".set.probe.0.controls" in notes[0]
 
 
+def test_figure_5b_says_that_its_first_labels_are_not_the_papers():
+    """The images are others, because TensorFlow Datasets has CIFAR-10 in another order than the original files."""
+    scales = load_recipe("studies/fig5b_labels").scales
+    order = "the first labels of each class in the order of TensorFlow Datasets, not of the original files"
+    assert {name: order in scale.note for name, scale in scales.items()} == {"full": True, "cpu": True}
+
+
 def test_check_says_that_a_key_is_old(written):
     result = invoke("check", written(TINY_RECIPE.format(data="fashion_mini") + OLD_KEY))
     assert result.returncode == 0 and result.stderr.startswith("Warning: ") and result.stderr.count("\n") == 1

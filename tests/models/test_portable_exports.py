@@ -10,7 +10,7 @@ from support.command_line import run_python
 
 from rotnet_keras.runs.zoo import list_pretrained
 
-# `make build/keras-3.8/.installed` puts it there, and `make test` does so first.
+# `make build/keras-3.8/.installed` puts it there, and `make test-long` does so first.
 OLD_KERAS = Path(__file__).parents[2] / "build" / "keras-3.8"
 SHIPPED = [file for model in list_pretrained().values() for file in sorted(model.export.glob("*.keras"))]
 CODE = """
