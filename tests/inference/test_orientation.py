@@ -371,8 +371,8 @@ def test_at_most_three_of_a_thousand_upright_photos_are_spoiled_by_default(name)
     defaults = {each.name: each.default for each in app.get_command(click.Context(app), "upright").params}
     assert (defaults["min_confidence"], defaults["spoil_cost"]) == (MIN_CONFIDENCE, SPOIL_COST)
     assert float(options["--min-confidence"]) == MIN_CONFIDENCE and float(options["--spoil-cost"]) == SPOIL_COST
-    assert options["--network"] == defaults["network"]
-    assert found["temperature"] == load_card(list_pretrained()[defaults["network"]])["temperature"]
+    assert options["--model"] == defaults["model"]
+    assert found["temperature"] == load_card(list_pretrained()[defaults["model"]])["temperature"]
 
 
 def test_the_album_is_summed_up_in_sentences():
