@@ -12,4 +12,5 @@ if [ -z "$python" ]; then
     [ -x "$python" ] || python=python3
 fi
 export PYTHONPATH="$scripts${PYTHONPATH:+:$PYTHONPATH}"
-exec "$python" -m gpu_check "$@"
+# The current folder is not in the import path.
+exec "$python" -P -m gpu_check "$@"

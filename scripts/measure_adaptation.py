@@ -23,6 +23,7 @@ from PIL import Image
 from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.data.datasets import load
 from rotnet_keras.data.values.ranges import known_range
+from rotnet_keras.host import python_command
 from rotnet_keras.runs.folder import RunFolder
 
 ADAPTATIONS = ("none", "statistics", "rotations")
@@ -63,7 +64,7 @@ def predicted_accuracy(run, folder, table, how):
     """The accuracy of `predict` on a folder, in percent, and what it says of the adaptation."""
     said = table.with_suffix(".txt")
     if not table.exists():
-        command = [*(sys.executable, "-m", "rotnet_keras", "predict"), run, folder, "--to", table, "--adapt", how]
+        command = [*python_command("-m", "rotnet_keras", "predict"), run, folder, "--to", table, "--adapt", how]
         result = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
         if result.returncode:
             sys.exit(result.stderr)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from rotnet_keras.config.loading import to_toml
-from rotnet_keras.host import processor
+from rotnet_keras.host import processor, python_command
 from rotnet_keras.runs.launch import create_run, load_for_run
 
 QUESTIONS = ("stat", "lstat", "open", "scandir", "listdir", "access", "readlink")
@@ -100,7 +100,7 @@ class Terminal:
     def __init__(self, folder: Path, seconds: float) -> None:
         self._name = f"keys-{os.getpid()}-{folder.name}"
         began = time.perf_counter()
-        serve = [sys.executable, str(Path(__file__).absolute()), str(folder), "--delay", str(seconds), "--show"]
+        serve = python_command(str(Path(__file__).absolute()), str(folder), "--delay", str(seconds), "--show")
         self._tmux("new-session", "-d", "-s", "keys", "-x", "120", "-y", "36", *serve)
         while "run-" not in self.picture():
             time.sleep(0.005)

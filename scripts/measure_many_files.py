@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -29,6 +28,7 @@ from rotnet_keras.data.audit import understand
 from rotnet_keras.data.folders import read_folder
 from rotnet_keras.data.listing.sources import ListedSource
 from rotnet_keras.data.sources import find_source
+from rotnet_keras.host import python_command
 
 # Ext4 allows 65,000 links to a file.
 SOURCES, FILES_PER_FOLDER = 256, 1000
@@ -101,7 +101,7 @@ def make_shards(shards: Path, sources: Path, count: int) -> Path:
 def measured(words: list[str], cwd: Path) -> dict[str, float]:
     """Run a command to its end; its seconds, its seconds of processor time, and its most memory in bytes."""
     began = time.monotonic()
-    process = subprocess.Popen([sys.executable, *words], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(python_command(*words), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert process.stdout
     said = process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)

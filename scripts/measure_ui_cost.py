@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from rotnet_keras.host import processor
+from rotnet_keras.host import processor, python_command
 
 MOST_PERCENT = 2.0
 # Steps in which TensorFlow still traces and allocates.
@@ -27,12 +27,12 @@ FIRST = 30
 def rate(folder: Path, name: str, steps: int, settings: list[str], watched: bool) -> float:
     """Train once; return the median of images a second."""
     options = [f"train.steps={steps}", "train.log_every=10", "probe=[]", *settings]
-    run = [sys.executable, "-m", "rotnet_keras", "run", "cifar_cpu", "--name", name, "--runs-dir", str(folder)]
+    run = python_command("-m", "rotnet_keras", "run", "cifar_cpu", "--name", name, "--runs-dir", str(folder))
     training = subprocess.Popen([*run, *options], stdout=subprocess.DEVNULL)
     if watched:
         while not (folder / name / "events.jsonl").is_file() and training.poll() is None:
             time.sleep(0.1)
-        ui = [sys.executable, "-m", "rotnet_tui", str(folder / name)]
+        ui = python_command("-m", "rotnet_tui", str(folder / name))
         subprocess.run(["tmux", "-L", name, "new-session", "-d", "-x", "120", "-y", "36", *ui], check=True)
     code = training.wait()
     if watched:

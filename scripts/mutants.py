@@ -98,10 +98,16 @@ def _misfit(mutant: Mutant) -> str:
     """Say how a line of the table does not fit the code; empty if it does."""
     try:
         mutant.broken((ROOT / mutant.file).read_text(encoding="utf-8"))
-        missing = [name for name in mutant.test.split() if not (ROOT / name.split("::")[0]).is_file()]
+        missing = [name for name in mutant.test.split() if not _has_test(name)]
     except (OSError, ValueError) as error:
         return f"STALE    {mutant.promise}: {error}"
-    return f"STALE    {mutant.promise}: no file {missing[0].split('::')[0]}" if missing else ""
+    return f"STALE    {mutant.promise}: no test {missing[0]}" if missing else ""
+
+
+def _has_test(name: str) -> bool:
+    """Return whether there is a test that pytest would find by a name such as tests/test_a.py::test_b."""
+    file, _, function = name.partition("::")
+    return not function or f"def {function.split('[')[0]}(" in (ROOT / file).read_text(encoding="utf-8")
 
 
 def _copy(folder: Path) -> Path:
@@ -113,7 +119,7 @@ def _copy(folder: Path) -> Path:
             shutil.copy(source, folder / name)
     # Whoever imports a module compares its content with what was compiled: a breakage of equal length is noticed.
     words = ["-m", "compileall", "-q", "--invalidation-mode", "checked-hash", *("rotnet_keras", "tui", "tests")]
-    subprocess.run([sys.executable, *words], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-P", *words], cwd=folder, check=True)
     return folder
 
 

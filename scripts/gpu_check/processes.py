@@ -4,11 +4,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from rotnet_keras.host import python_command
 
 # A process that has been asked to end is given so many seconds.
 END_SECONDS = 5.0
@@ -54,7 +55,7 @@ def say(text: str) -> None:
 def start(check: Check, *words: str, **environment: str) -> "subprocess.Popen[str]":
     """Start this Python with some arguments, in a session of its own, both streams in one pipe."""
     return subprocess.Popen(
-        [sys.executable, *words],
+        python_command(*words),
         cwd=check.work,
         env={**os.environ, **check.environment, **environment},
         stdin=subprocess.DEVNULL,

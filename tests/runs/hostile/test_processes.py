@@ -12,7 +12,7 @@ from rotnet_keras import host
 from rotnet_keras.runs import launch, queue
 
 ROOT = Path(__file__).parents[3]
-SOURCES = [path for folder in ("rotnet_keras", "tui") for path in (ROOT / folder).rglob("*.py")]
+SOURCES = [path for folder in ("rotnet_keras", "tui", "scripts") for path in (ROOT / folder).rglob("*.py")]
 
 
 @pytest.fixture
@@ -42,12 +42,13 @@ def test_the_processes_of_runs_and_of_the_queue_do_not_import_it(hostile_folder,
 
 
 def test_one_function_alone_builds_the_commands_that_start_python():
-    """Also those of studies, trials, the terminal UI, and whatever is added."""
+    """Also those of studies, trials, the terminal UI, scripts, and whatever is added."""
     named = {
         path.relative_to(ROOT).as_posix()
         for path in SOURCES
-        if re.search(r"\bexecutable\b", path.read_text(encoding="utf-8"))
+        if re.search(r"\bexecutable\b(?!, \"-P\")", path.read_text(encoding="utf-8"))
     }
     assert named == {"rotnet_keras/host.py"}
+    assert '"$python" -P -m gpu_check' in (ROOT / "scripts" / "gpu_check.sh").read_text(encoding="utf-8")
     assert host.python_command("-m", "x") == [sys.executable, "-P", "-m", "x"]
     assert host.python_command("x", isolated=True) == [sys.executable, "-I", "x"]
