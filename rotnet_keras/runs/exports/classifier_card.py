@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import write_atomically
+from rotnet_keras.files import read_json, write_atomically
 from rotnet_keras.runs.exports.backbone_file import maker_of
 
 # The largest card: that of 20,000 classes with long names has 2 MB.
@@ -56,23 +56,21 @@ def read_card(classifier: Path) -> ClassifierCard | None:
     A run of an earlier version wrote none: its classes are those of its data, and its probabilities are not calibrated.
 
     Raises:
-        DataError: the card cannot be read.
+        DataError: the card cannot be read, or is a link in a run folder.
     """
-    path = card_path(classifier)
+    path, maker = card_path(classifier).absolute(), maker_of(classifier)
     try:
-        if path.stat().st_size > MAX_CARD_BYTES:
-            raise DataError(f"{path}: too large for the card of a classifier")
-        return _checked(path, json.loads(path.read_text(encoding="utf-8")))
+        return _checked(path, read_json(path, MAX_CARD_BYTES, maker.path if maker else None))
     except FileNotFoundError:
-        maker = maker_of(classifier)
         data = maker.facts().get("data") if maker else None
         classes = data.get("classes") if isinstance(data, dict) else None
         if not isinstance(classes, list) or not classes:
             return None
         why = "its run is of an earlier version, which did not calibrate"
         return ClassifierCard([str(name) for name in classes], None, why)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: the card of the classifier cannot be read: {error}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: the card of the classifier cannot be read: {reason}") from None
 
 
 def _checked(path: Path, values: Any) -> ClassifierCard:
