@@ -158,6 +158,7 @@ def export(run: str, to: str, model: str, output: Path | None, runs_dir: Path) -
     folder = find_run(run, runs_dir)
     if to not in EXPORT_SUFFIXES:
         raise RecipeError(f"--to: expected savedmodel, onnx or litert, got {to!r}")
+    folder.require_own_files()
     source = folder.export / f"{model}.keras"
     if not source.is_file():
         there = ", ".join(sorted(p.stem for p in folder.export.glob("*.keras"))) or "none yet"

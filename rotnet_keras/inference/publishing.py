@@ -19,6 +19,7 @@ from rotnet_keras.runs.exports.backbone_file import maker_of, read_backbone
 from rotnet_keras.runs.exports.classifier_card import MAX_CARD_BYTES, card_path
 from rotnet_keras.runs.exports.model_files import is_checked
 from rotnet_keras.runs.folder import RunFolder
+from rotnet_keras.runs.zoo import is_shipped
 
 # The hub's names of licences, and of repositories.
 LICENCE, REPOSITORY = re.compile(r"[a-z0-9][a-z0-9.+-]{1,39}"), re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")
@@ -41,6 +42,8 @@ same = all(
 exec(code, {})
 print(json.dumps([same, folder.count_params()]))
 """
+# As `engine` sets it: HDF5 loads no filters.
+ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "HDF5_PLUGIN_PRELOAD": "::"}
 CHECK_SECONDS = 600
 # Characters of an error of another package.
 MOST_CHARACTERS = 400
@@ -58,7 +61,7 @@ def exported_model(run: RunFolder, wanted: str | None) -> Path:
     """
     name = wanted or ("classifier" if run.recipe_values().get("kind") == "classify" else "backbone")
     file = run.export / f"{name}.keras"
-    if not has_file(file):
+    if not file.is_file():
         there = ", ".join(sorted(path.stem for path in run.export.glob("*.keras"))) or "none yet"
         raise DataError(f"{run.name} has no exported model {name!r} (it has: {there})")
     return file
@@ -109,17 +112,21 @@ def publish(file: Path, target: Path, licence: str, link: str = "", repository: 
     Raises:
         RecipeError: the target exists.
         DataError: the file is no model that takes images, may run code, or does not load from the folder.
-        RunError: its run cannot be read.
+        RunError: its run cannot be read, or holds a link or what else is not a file or folder of its own.
         OSError: the folder cannot be written; nothing is left.
     """
     if os.path.lexists(target):
         raise RecipeError(f"{target} exists already; remove it, or name another folder with --to")
+    maker = maker_of(file)
+    # Installers may link the files that ship with the package.
+    if maker and not is_shipped(maker.path):
+        maker.require_own_files()
     described = read_backbone(file)
     if not is_checked(file):
         from rotnet_keras.models.export import load_backbone
 
         load_backbone(file)  # The process that checks the folder trusts it.
-    model = Published(file, described, maker_of(file), licence, link, repository)
+    model = Published(file, described, maker, licence, link, repository)
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=target.absolute().parent) as place:
         folder = Path(place) / "model"
         folder.mkdir()
@@ -166,7 +173,7 @@ def _check(folder: Path, model: Published) -> int:
         result = subprocess.run(
             python_command("-c", CHECK, str(model.file.absolute()), code, isolated=True),
             cwd=folder,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"},
+            env=os.environ | ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -187,12 +194,13 @@ def _check(folder: Path, model: Published) -> int:
 
 def _copy_from_run(folder: Path, model: Published) -> list[str]:
     """Copy the card of a classifier, and the figures of a run that show no images; return the names of the figures."""
-    if model.role == "classifier" and has_file(card_path(model.file)):
-        (folder / "classifier.json").write_bytes(read_file(card_path(model.file), MAX_CARD_BYTES))
-    figures = model.maker.figures if model.maker else None
-    found = [name for name in FIGURES if figures and has_file(figures / name)]
+    run, card = model.maker, card_path(model.file.absolute())
+    if model.role == "classifier" and has_file(card):
+        (folder / card.name).write_bytes(read_file(card, MAX_CARD_BYTES, run.path if run else None))
+    if not run:
+        return []
+    found = [name for name in FIGURES if has_file(run.figures / name)]
     for name in found:
-        assert figures
         (folder / "figures").mkdir(exist_ok=True)
-        (folder / "figures" / name).write_bytes(read_file(figures / name, MAX_FIGURE_BYTES))
+        (folder / "figures" / name).write_bytes(read_file(run.figures / name, MAX_FIGURE_BYTES, run.path))
     return found

@@ -26,6 +26,11 @@ def list_pretrained() -> dict[str, RunFolder]:
     return {file.parent.name: RunFolder(file.parent) for file in sorted(FOLDER.glob(f"*/{CARD}"))}
 
 
+def is_shipped(path: Path) -> bool:
+    """Return whether a file or folder belongs to a pretrained model that ships with the package."""
+    return path.resolve().is_relative_to(FOLDER.resolve())
+
+
 def load_card(model: RunFolder) -> dict[str, Any]:
     """Return the card of a pretrained model; empty for the folder of a run."""
     try:

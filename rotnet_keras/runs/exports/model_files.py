@@ -17,7 +17,7 @@ from typing import Any
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import cache_folder, digest
 from rotnet_keras.host import LIMITS_HINT, check_unpacked, limits_apply, python_command
-from rotnet_keras.runs.zoo import FOLDER
+from rotnet_keras.runs.zoo import is_shipped
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 # A program of its own: to import it would load h5py and NumPy.
@@ -214,7 +214,7 @@ def is_checked(path: Path) -> bool:
 
     A large file that nobody has changed since then is not read again.
     """
-    if path.resolve().is_relative_to(FOLDER.resolve()):
+    if is_shipped(path):
         return True
     try:
         known = (cache_folder() / CHECKED).read_text(encoding="utf-8").split()

@@ -1,6 +1,7 @@
 """Links in a run folder lead nowhere: nothing outside it is read into a report or written."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -9,12 +10,14 @@ from support.fake_runs import fake_run
 
 from rotnet_keras.errors import RunError
 from rotnet_keras.files import open_file, open_to_append, write_atomically
+from rotnet_keras.inference import publishing
 from rotnet_keras.reports import figures
 from rotnet_keras.reports.report import draw_run_figures, write_report
 from rotnet_keras.runs.control import request_stop
 from rotnet_keras.runs.events import EventWriter
 from rotnet_keras.runs.launch import start_detached
 from rotnet_keras.runs.values import file_named
+from rotnet_keras.runs.zoo import list_pretrained
 from rotnet_keras.tasks import run as task
 
 FILES = ("recipe.toml", "run.json", "events.jsonl", "log.txt", "report.html", "stop", "checkpoints/best.npz")
@@ -53,6 +56,42 @@ def test_a_run_folder_with_a_link_is_neither_reported_nor_run(run, secret, name,
     with pytest.raises(RunError, match=f"{name} is a link, and a run folder holds only"):
         use(run)
     assert {path: path.read_bytes() for path in secret.parent.iterdir()} == before
+
+
+COMMANDS = (
+    ("export", "{run}", "--to", "onnx"),
+    ("publish", "{run}", "--to", "model", "--license", "mit"),
+    ("publish", "{run}/export/backbone.keras", "--to", "model", "--license", "mit"),
+    ("track", "{run}", "--to", "mlflow"),
+)
+
+
+@pytest.mark.parametrize("name", ["run.json", "log.txt", "export", "figures", "export/backbone.keras"])
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_run_folder_with_a_link_is_neither_exported_nor_published_nor_tracked(run, secret, name, words, tmp_path):
+    """Nothing is written behind the link, and nothing behind it reaches others."""
+    run.export.mkdir(exist_ok=True)
+    for folder in (run.export, secret.parent):
+        shutil.copy(list_pretrained()["compact4_cifar10"].backbone, folder / "backbone.keras")
+    there = {"run.json": secret, "log.txt": secret, "export/backbone.keras": secret.parent / "backbone.keras"}
+    linked(run, name, there.get(name, secret.parent))
+    before = {path.name for path in tmp_path.iterdir()}, {path.name for path in secret.parent.iterdir()}
+    result = invoke(*(word.format(run=run.path) for word in words), cwd=tmp_path)
+    assert result.returncode == 1, result.stderr
+    assert f"{name} is a link, and a run folder holds only" in result.stderr
+    assert ({path.name for path in tmp_path.iterdir()}, {path.name for path in secret.parent.iterdir()}) == before
+
+
+def test_what_is_published_of_a_run_is_not_behind_a_link(run, secret, tmp_path, monkeypatch):
+    """Also where the folder has a link only after it was looked through."""
+    run.export.mkdir(exist_ok=True)
+    shutil.copy(list_pretrained()["compact4_cifar10"].backbone, run.backbone)
+    (secret.parent / "curves.png").write_bytes(b"mine")
+    monkeypatch.setattr(publishing, "is_checked", lambda file: True)
+    monkeypatch.setattr(publishing, "_check", lambda folder, model: linked(run, "figures", secret.parent) or 1)
+    with pytest.raises(OSError, match="not a folder of its own"):
+        publishing.publish(run.backbone, tmp_path / "model", "mit")
+    assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize("name", ["events.jsonl", "log.txt", "figures/curves.png", "export/backbone.keras"])
