@@ -2,16 +2,19 @@
 
 import base64
 import json
+import os
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from rotnet_keras.config.probes import Averaging
 from rotnet_keras.errors import DataError
 from rotnet_keras.files import digest, open_file, replacing
+from rotnet_keras.host import check_unpacked
 from rotnet_keras.inference.loading import (
     ANY_SIDE,
     ImageBatch,
@@ -23,6 +26,9 @@ from rotnet_keras.inference.loading import (
 )
 from rotnet_keras.inference.partial_results import PartialResults
 from rotnet_keras.runs.exports.backbone_file import VALUES, default_tap, maker_of
+
+if TYPE_CHECKING:
+    import pyarrow
 
 # Formats that features are written in.
 SUFFIXES = (".npz", ".parquet")
@@ -103,7 +109,8 @@ def load_features(file: Path) -> Features:
     """Read a file that `Features.save` wrote.
 
     Raises:
-        DataError: the file is missing, damaged, or holds something else, or a feature is no finite number.
+        DataError: the file is missing, damaged, or holds something else, it unpacks to far more than its size
+            justifies, or a feature is no finite number.
     """
     if not file.exists():
         raise DataError(f"no file {file.absolute()}")
@@ -115,6 +122,8 @@ def load_features(file: Path) -> Features:
         count = len(found.values) if found.values.ndim == 2 else None
         if count != len(found.files) or count != len(found.paths) or found.values.dtype.kind != "f":
             raise ValueError(f"{len(found.files):,} files, and features of shape {found.values.shape}")
+    except DataError:
+        raise
     except Exception as error:  # zip, zlib, Arrow, key and value errors.
         raise DataError(f"{file}: not a file that `rotnet-keras embed` wrote: {error}") from None
     wrong = int((~np.isfinite(found.values).all(axis=1)).sum())
@@ -127,6 +136,8 @@ def load_features(file: Path) -> Features:
 
 
 def _read_npz(file: Path) -> Features:
+    with open_file(file) as opened, zipfile.ZipFile(opened) as archive:
+        check_unpacked(str(file), file.stat().st_size, sum(each.file_size for each in archive.infolist()))
     with open_file(file) as opened, np.load(opened, allow_pickle=False) as arrays:
         files = [str(name) for name in arrays["files"]]
         # Files of earlier versions have no paths.
@@ -139,10 +150,7 @@ def _read_npz(file: Path) -> Features:
 
 
 def _read_parquet(file: Path) -> Features:
-    from pyarrow import parquet
-
-    with open_file(file) as opened:
-        rows = parquet.read_table(opened)
+    rows = read_table(file)
     about = json.loads(rows.schema.metadata[b"rotnet_keras"])
     names = rows.column_names
     values = np.stack([rows[name].to_numpy() for name in names if name.startswith("feature_")], axis=1)
@@ -150,6 +158,55 @@ def _read_parquet(file: Path) -> Features:
     side, made, files = about.get("side"), str(about.get("digest", "")), rows["file"].to_pylist()
     average = _averaging(about.get("average", "none"))
     return Features(about["backbone"], about["tap"], files, values, paths, side, made, average)
+
+
+def read_table(file: Path, columns: list[str] | None = None) -> "pyarrow.Table":
+    """Read a Parquet file, a part at a time, as long as it unpacks to no more than its size justifies.
+
+    Args:
+        file: the file.
+        columns: the names of those to read; None for all.
+
+    Returns:
+        The rows; columns of words are dictionaries, so that a word that is there often takes memory once.
+
+    Raises:
+        DataError: it unpacks to more.
+        OSError: it cannot be opened, or is damaged.
+        pyarrow.ArrowException: it is damaged, or lacks a column.
+    """
+    from pyarrow import ArrowInvalid, Table, parquet, types
+
+    with open_file(file) as opened:
+        packed = os.fstat(opened.fileno()).st_size
+        read = [each for each in parquet.read_schema(opened) if columns is None or each.name in columns]
+        words = [each.name for each in read if types.is_string(each.type) or types.is_large_string(each.type)]
+        if lacking := sorted(set(columns or ()) - {each.name for each in read}):
+            raise ArrowInvalid(f"no column {lacking[0]}")
+        known = (types.is_primitive, types.is_string, types.is_large_string, types.is_dictionary, types.is_null)
+        if other := [each.name for each in read if not any(is_one(each.type) for is_one in known)]:
+            raise ArrowInvalid(f"column {other[0]!r:.80} holds neither numbers nor words")
+        source = parquet.ParquetFile(opened, read_dictionary=words)
+        about = source.metadata
+        # What the file states of itself: bytes before compression, and values, most of which take four bytes.
+        stated = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+        check_unpacked(str(file), packed, max(stated, 4 * about.num_rows * len(read)))
+        parts, unpacked = [], 0
+        for part in source.iter_batches(ROW_GROUP, columns=columns):
+            unpacked += sum(_unpacked_bytes(column) for column in part.columns)
+            check_unpacked(str(file), packed, unpacked)
+            parts.append(part)
+        return Table.from_batches(parts, parts[0].schema if parts else source.schema_arrow)
+
+
+def _unpacked_bytes(column: "pyarrow.Array") -> int:
+    """Return the bytes of the values of a column, with each word as often as it is there."""
+    from pyarrow import compute, types
+
+    if not types.is_dictionary(column.type):
+        return int(column.nbytes)
+    lengths = compute.binary_length(column.dictionary)
+    return int(compute.sum(lengths.take(column.indices)).as_py() or 0)
 
 
 def _averaging(text: str) -> Averaging:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import MAX_LIST_BYTES, open_file, read_file, write_atomically
-from rotnet_keras.inference.embeddings import Features
+from rotnet_keras.files import MAX_LIST_BYTES, read_file, write_atomically
+from rotnet_keras.inference.embeddings import Features, read_table
 from rotnet_keras.inference.few_labels import open_table, read_labelled_files
 from rotnet_keras.text import first_few
 
@@ -154,12 +154,11 @@ def _predictions(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     columns: list[str] | None = None
     if source.suffix.lower() == ".parquet":
-        from pyarrow import ArrowInvalid, parquet
+        from pyarrow import ArrowException
 
         try:
-            with open_file(source) as opened:
-                rows = parquet.read_table(opened, columns=[FILE, CONFIDENCE, ERROR]).to_pylist()
-        except (ArrowInvalid, OSError) as error:
+            rows = read_table(source, [FILE, CONFIDENCE, ERROR]).to_pylist()
+        except (ArrowException, OSError) as error:
             raise DataError(f"{source}: not a table that `rotnet-keras predict` wrote: {error}") from None
         yield from ((f"{source}, row {number}", row) for number, row in enumerate(rows, 1))
     elif source.suffix.lower() == ".jsonl":

@@ -150,6 +150,16 @@ def test_lists_that_do_not_fit_are_refused(embedded, option, name, content, mess
     assert not list(embedded.glob("out*"))
 
 
+def test_a_table_without_a_column_is_refused(embedded):
+    from pyarrow import parquet, table
+
+    parquet.write_table(table({"file": ["photos/000.png"], "probability_1": [0.5]}), embedded / "a.parquet")
+    result = invoke(
+        "select", "features.npz", "--count", 5, "--predictions", "a.parquet", "--to", "out.csv", cwd=embedded
+    )
+    assert result.returncode == 3 and "a table that `rotnet-keras predict` wrote: no column error" in result.stderr
+
+
 def test_features_that_are_not_finite_are_refused(embedded, groups):
     groups[3, 2] = np.nan
     files = [f"photos/{row:03}.png" for row in range(100)]
