@@ -1,5 +1,6 @@
 """Reading images from an .npz file of arrays."""
 
+import io
 import math
 import zipfile
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ MOST_CLIPPED = 0.01
 # No image has a side of so few pixels, and none has so many channels, unless axes are in another order.
 FEW, MANY = 4, 4096
 
+# NumPy reads no header of more than 10,000 characters.
+MAX_HEADER_BYTES = 2**16
 # Values that are looked at to see whether all are bytes on another scale, and how far from these they may lie: what
 # rounding to 16-bit floats leaves of a level.
 LOOKED_AT, ROUNDING = 1_000_000, 0.13
@@ -157,13 +160,17 @@ def read_array_header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int,
     Raises:
         ValueError: the array is damaged.
     """
-    with archive.open(member) as file:
+    with archive.open(member) as opened:
+        file = io.BytesIO(opened.read(MAX_HEADER_BYTES))
+    try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
-        if math.prod(shape) * dtype.itemsize != archive.getinfo(member).file_size - file.tell():
-            raise ValueError(f"{member} is not as long as its header says")
-        return shape, dtype
+    except Exception as error:  # NumPy parses it as Python: errors of the tokenizer, of types, of memory.
+        raise ValueError(f"{member} has a header that cannot be read: {type(error).__name__}") from None
+    if math.prod(shape) * dtype.itemsize != archive.getinfo(member).file_size - file.tell():
+        raise ValueError(f"{member} is not as long as its header says")
+    return shape, dtype
 
 
 def check_shape(shape: tuple[int, ...], what: str) -> None:

@@ -1,12 +1,11 @@
 """Counting the training images of a data set without decoding any."""
 
-import ast
-import json
-import struct
 import zipfile
+import zlib
 
 from rotnet_keras.config.sections import AnnotatedData, Data
 from rotnet_keras.data.listing.sources import ListedSource
+from rotnet_keras.data.npz import read_array_header
 from rotnet_keras.data.sources import (
     ARRAY_NAMES,
     ArraySource,
@@ -15,9 +14,11 @@ from rotnet_keras.data.sources import (
     find_annotated,
     find_source,
 )
+from rotnet_keras.data.tfds_metadata import MOST_BYTES
+from rotnet_keras.files import read_json
 
-# The first bytes of an .npy file: magic string, major and minor version.
-PREFIX = struct.Struct("<6sBB")
+# What reading a damaged archive, or metadata of another form, raises; a DataError is none of them.
+DAMAGED = (OSError, ValueError, LookupError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def count_training_images(data: Data) -> int | None:
@@ -36,7 +37,7 @@ def count_training_images(data: Data) -> int | None:
         if isinstance(source, ArraySource):
             return _count_in_arrays(source, data)
         return _count_in_tfds(source, data)
-    except (OSError, ValueError, KeyError, SyntaxError, struct.error, zipfile.BadZipFile):
+    except DAMAGED:
         return None
 
 
@@ -65,23 +66,16 @@ def _count_in_arrays(source: ArraySource, data: Data) -> int | None:
         names = {name.removesuffix(".npy") for name in archive.namelist()}
         present = {split: pair for split, pairs in ARRAY_NAMES.items() for pair in reversed(pairs) if pair[0] in names}
         images, labels = present["train"]
-        train = _first_dimension(archive, f"{images}.npy")
+        shape, _ = read_array_header(archive, f"{images}.npy")
+        train = shape[0]
     return _without_held_out(train, set(present), labels in names, data.validation)
-
-
-def _first_dimension(archive: zipfile.ZipFile, member: str) -> int:
-    """Return the length of an array that the header of an .npy file states."""
-    with archive.open(member) as file:
-        _, major, _ = PREFIX.unpack(file.read(PREFIX.size))
-        (length,) = struct.unpack("<H", file.read(2)) if major == 1 else struct.unpack("<I", file.read(4))
-        return int(ast.literal_eval(file.read(length).decode("latin-1"))["shape"][0])
 
 
 def _count_in_tfds(source: TfdsSource, data: Data) -> int | None:
     infos = sorted(source.data_dir.glob(f"{source.name.split(':')[0]}/**/dataset_info.json"))
     if len(infos) != 1 or data.splits.model_dump(exclude_none=True):
         return None
-    splits = json.loads(infos[0].read_text(encoding="utf-8"))["splits"]
+    splits = read_json(infos[0], MOST_BYTES)["splits"]
     counts = {split["name"]: sum(map(int, split["shardLengths"])) for split in splits}
     present = {"train", "test"} if "test" not in counts and "validation" in counts else set(counts)
     return _without_held_out(counts["train"], present, True, data.validation)

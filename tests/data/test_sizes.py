@@ -1,3 +1,6 @@
+import struct
+import zipfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -65,3 +68,30 @@ def test_what_cannot_be_counted(tmp_path):
     assert count_training_images(Data(name=str(tmp_path / "a.npz"))) is None
     with pytest.raises(DataError, match="no file"):
         count_training_images(Data(name=str(tmp_path / "none.npz")))
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["-" * 50_000 + "1", "-" * 9_000 + "1", "(" * 9_000, "{'shape': 5}", "{'shape': ()}", "[]", "{'descr': [], 'x': 1}"]
+    + [f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}" for shape in ("5", "()", "'ab'", "(-2, -4)")],
+    ids=lambda header: header[:60],
+)
+def test_an_array_of_a_stranger_whose_header_makes_no_sense_is_not_counted(tmp_path, header):
+    content = np.lib.format.magic(2, 0) + struct.pack("<I", len(header)) + header.encode()
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x_train.npy", content)
+    assert not count_training_images(Data(name=str(tmp_path / "a.npz")))
+
+
+def test_an_archive_that_zip_files_may_be_and_cannot_be_read_is_not_counted(tmp_path):
+    """Marked as encrypted, and as packed by a method that nobody has."""
+    np.savez(tmp_path / "a.npz", **arrays(x_train=5))
+    whole = (tmp_path / "a.npz").read_bytes()
+    entry = whole.index(b"PK\x01\x02")
+    for offset in (8, 10):
+        content = bytearray(whole)
+        # In the list of contents, and before the array.
+        content[entry + offset] |= 77 if offset == 10 else 1
+        content[offset - 2] |= 77 if offset == 10 else 1
+        (tmp_path / "a.npz").write_bytes(content)
+        assert count_training_images(Data(name=str(tmp_path / "a.npz"))) is None
