@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from rotnet_keras.errors import DataError, RecipeError
+from rotnet_keras.files import has_file
 from rotnet_keras.text import first_few
 
 SUFFIX = ".partial"
@@ -145,10 +146,14 @@ def _open_locked(path: Path) -> BufferedRandom:
 
     Raises:
         RecipeError: another process has it open.
+        DataError: it is no regular file, but for example a pipe or a link.
     """
     while True:
-        # A link is not followed: the file is this command's own.
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
+        # The file is this command's own. Reading a device may never end.
+        if os.path.lexists(path) and not has_file(path):
+            raise DataError(f"{path}: a link, a pipe or a folder, where a regular file is expected: remove it")
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        file = os.fdopen(os.open(path, flags, 0o666), "r+b")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -223,6 +223,15 @@ def test_partial_results_know_changed_images_and_other_writers(tmp_path):
     assert (tmp_path / "out.csv.partial").read_text() == "something else\n"
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), os.mkdir])
+def test_partial_results_are_a_regular_file(tmp_path, make):
+    path = tmp_path / "out.csv.partial"
+    make(path)
+    with pytest.raises(DataError, match=r"out\.csv\.partial: .* where a regular file is expected"):
+        PartialResults(tmp_path / "out.csv", {"command": "predict"})
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
 @pytest.mark.parametrize(
     ("classes", "model", "message"),
     [
