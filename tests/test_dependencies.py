@@ -8,6 +8,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import rotnet_tui
+from packaging.requirements import Requirement
 from packaging.version import Version
 
 import rotnet_keras
@@ -16,6 +17,15 @@ PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text
 LOWEST = Path(__file__).parents[1] / "constraints-lowest.txt"
 # The packages themselves, and a part of pydantic that is distributed by itself.
 KNOWN = {"rotnet_keras", "rotnet_tui", "pydantic_core"} | sys.stdlib_module_names
+# Versions that a lower bound may not go below, and what older ones do.
+FLOORS = {
+    "keras": ("3.15.1", "run code from a model file"),
+    "pillow": ("12.3.0", "write past their memory on a damaged image"),
+    "jinja2": ("3.1.6", "run code from a template"),
+    "pyarrow": ("23.0.1", "write to freed memory on a damaged IPC file"),
+    "aiohttp": ("3.14.3", "have known holes as a server"),
+    "onnx": ("1.21", "read files outside of the folder of a model"),
+}
 
 
 def names(requirements):
@@ -54,3 +64,19 @@ def test_the_file_of_lowest_versions_has_every_lower_bound():
         assert Version(found[name.lower().replace("_", "-")]) == Version(version), (
             f"{requirement}: run make lock-lowest"
         )
+
+
+def test_no_lower_bound_goes_below_a_version_with_known_holes():
+    requirements = [
+        *PROJECT["dependencies"],
+        *(each for extra in PROJECT["optional-dependencies"].values() for each in extra),
+    ]
+    found = {}
+    for requirement in map(Requirement, requirements):
+        if requirement.name.lower() in FLOORS:
+            bounds = [Version(each.version) for each in requirement.specifier if each.operator in (">=", "==")]
+            found.setdefault(requirement.name.lower(), []).append(min(bounds, default=Version("0")))
+    assert found.keys() == FLOORS.keys()
+    for name, bounds in found.items():
+        lowest, reason = FLOORS[name]
+        assert min(bounds) >= Version(lowest), f"{name}: versions before {lowest} {reason}"
