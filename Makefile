@@ -31,7 +31,7 @@ test-slow: .venv/.installed-dev
 soak: .venv/.installed-dev
 	PYTHONPATH=tests $(BIN)/python -m soak --output results/reliability.md
 
-# Breaks the code on purpose, promise by promise, and sees whether the named test notices; some fifteen minutes.
+# Breaks the code on purpose, promise by promise, and sees whether the named test notices; some twenty minutes.
 mutants: .venv/.installed-dev
 	$(BIN)/python scripts/mutants.py
 
