@@ -55,11 +55,11 @@ def as_deep_json(path):
 @pytest.mark.parametrize(
     ("make", "in_a_run", "reason"),
     [
+        (as_deep_json, True, "too deeply nested"),
         (as_pipe, True, "a pipe, where a regular file is expected"),
         (as_pipe, False, "a pipe, where a regular file is expected"),
         (as_link_to_a_device, True, "a link, where a regular file is expected"),
         (as_link_to_a_device, False, "a device, where a regular file is expected"),
-        (as_deep_json, True, "too deeply nested"),
     ],
 )
 def test_the_card_of_a_stranger_s_classifier_is_a_regular_file(tmp_path, make, in_a_run, reason):
