@@ -244,15 +244,15 @@ def write_atomically(path: Path, content: bytes, inside: Path | None = None, pri
     """
     with replacing(path, inside) as temporary:
         if private:
-            temporary.chmod(0o600)
-        temporary.write_bytes(content)
+            os.fchmod(temporary.fileno(), 0o600)
+        temporary.write(content)
 
 
 @contextmanager
-def replacing(path: Path, inside: Path | None = None) -> Iterator[Path]:
-    """Give an empty temporary file that replaces `path` after the block, unless the block fails.
+def replacing(path: Path, inside: Path | None = None) -> Iterator[BinaryIO]:
+    """Give an empty file, open for writing, that replaces `path` after the block, unless the block fails.
 
-    The file was created by this call and has a name that no other has, in the same folder and with the same suffix.
+    The file was created by this call and has a name that no other has, in the same folder.
 
     Args:
         path: the file; its folder must exist. A link of this name is replaced, not followed.
@@ -262,23 +262,50 @@ def replacing(path: Path, inside: Path | None = None) -> Iterator[Path]:
         OSError: the file cannot be created, or not be put in place; nothing is left.
     """
     with _within(path, inside) as (name, folder):
-        temporary = _new_name_beside(name, folder)
+        temporary, file = _create_beside(name, folder)
         try:
-            yield path.with_name(Path(temporary).name)
-            descriptor = _open_regular(path, temporary, folder, os.O_RDWR, unfollowed=True)
-            try:
-                os.fsync(descriptor)
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
                 with suppress(FileNotFoundError):
                     found = os.stat(name, dir_fd=folder, follow_symlinks=False)
                     if stat.S_ISREG(found.st_mode):
-                        os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
-            finally:
-                os.close(descriptor)
+                        os.fchmod(file.fileno(), stat.S_IMODE(found.st_mode))
             os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary, dir_fd=folder)
             raise
+
+
+def create_file(path: Path, inside: Path | None = None) -> BinaryIO:
+    """Open a new file for reading and writing.
+
+    Args:
+        path: the file; its folder must exist.
+        inside: as of `open_file`.
+
+    Raises:
+        OSError: something has its name, such as a link, or it cannot be created.
+    """
+    with _within(path, inside) as (name, folder):
+        return _create(name, folder)
+
+
+def move(source: Path, path: Path, inside: Path | None = None) -> None:
+    """Move a file or folder of ours to another name on the same disk.
+
+    Args:
+        source: what has its final content.
+        path: its new name; a file or link of this name is replaced by a file, not followed.
+        inside: as of `open_file`.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    with _within(path, inside) as (name, folder):
+        os.rename(source, name, dst_dir_fd=folder)
 
 
 def folder_size(path: Path) -> tuple[int, list[Path]]:
@@ -354,13 +381,17 @@ def _require_regular(path: Path, found: os.stat_result) -> None:
     raise OSError(errno.EINVAL, f"{what}, where a regular file is expected", str(path))
 
 
-def _new_name_beside(name: str, folder: int | None) -> str:
+def _create_beside(name: str, folder: int | None) -> tuple[str, BinaryIO]:
     """Create an empty file that did not exist before, so that neither a file nor a link of others is written to."""
     while True:
         temporary = str(Path(name).with_name(f".{secrets.token_hex(4)}.tmp.{Path(name).name}"))
         with suppress(FileExistsError):
-            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder))
-            return temporary
+            return temporary, _create(temporary, folder)
+
+
+def _create(name: str, folder: int | None) -> BinaryIO:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.fdopen(os.open(name, flags, 0o666, dir_fd=folder), "w+b")
 
 
 def cache_folder() -> Path:

@@ -61,10 +61,21 @@ def test_a_block_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "model.keras"
     path.write_bytes(b"old")
     with pytest.raises(RuntimeError), replacing(path) as temporary:
-        assert temporary.suffix == ".keras"
-        temporary.write_bytes(b"half")
+        temporary.write(b"half")
         raise RuntimeError
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_becomes_a_link_meanwhile_is_not_followed(tmp_path):
+    run, folder, elsewhere = tmp_path / "run", tmp_path / "run" / "export", tmp_path / "elsewhere"
+    for each in (run, folder, elsewhere):
+        each.mkdir()
+    with replacing(folder / "model.keras", run) as temporary:
+        temporary.write(b"ours")
+        folder.rename(run / "before")
+        folder.symlink_to(elsewhere)
+    assert (run / "before" / "model.keras").read_bytes() == b"ours"
+    assert list(elsewhere.iterdir()) == [] and len(list((run / "before").iterdir())) == 1
 
 
 def test_a_new_folder_of_the_cache_is_for_its_owner_alone(tmp_path, monkeypatch):

@@ -167,7 +167,7 @@ def export(run: str, to: str, model: str, output: Path | None, runs_dir: Path) -
     require_parent_folder(target)
     from rotnet_keras.models.export import convert
 
-    convert(source, to, target)
+    convert(source, to, target, None if output else folder.path)
     echo(target)
 
 

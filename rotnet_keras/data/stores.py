@@ -13,7 +13,7 @@ import numpy as np
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data.values.ranges import ValueRange
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import cache_folder, make_private_folder
+from rotnet_keras.files import cache_folder, make_private_folder, replacing
 
 # The most that "auto" keeps in memory, in bytes, and the largest share of the free disk that it takes.
 MEMORY_BYTES = 500_000_000
@@ -229,23 +229,17 @@ def read_index(file: Path) -> dict[str, np.ndarray]:
 
 def _write(pixels_file: Path, index_file: Path, decoded: Iterable[Decoded]) -> None:
     make_private_folder(pixels_file.parent)
-    temporary = pixels_file.with_name(f".{pixels_file.name}.{os.getpid()}")
     labels: list[int] = []
     bad: list[tuple[int, str]] = []
-    try:
-        with temporary.open("wb") as file:
-            for index, (pixels, label) in enumerate(decoded):
-                if isinstance(pixels, str):
-                    bad.append((index, pixels))
-                else:
-                    file.write(np.ascontiguousarray(pixels).data)
-                    labels.append(label)
-        temporary.replace(pixels_file)
-        # Written last: if this file exists, the pixels are complete.
-        with temporary.open("wb") as file:
-            why = np.array([reason for _, reason in bad], dtype=str)
-            numbers = np.array([i for i, _ in bad], np.int64)
-            np.savez(file, labels=np.array(labels, np.int64), bad=numbers, why=why)
-        temporary.replace(index_file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(pixels_file) as file:
+        for index, (pixels, label) in enumerate(decoded):
+            if isinstance(pixels, str):
+                bad.append((index, pixels))
+            else:
+                file.write(np.ascontiguousarray(pixels).data)
+                labels.append(label)
+    # Written last: if this file exists, the pixels are complete.
+    with replacing(index_file) as file:
+        why = np.array([reason for _, reason in bad], dtype=str)
+        numbers = np.array([i for i, _ in bad], np.int64)
+        np.savez(file, labels=np.array(labels, np.int64), bad=numbers, why=why)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.stores import Progress, Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
+from rotnet_keras.files import create_file, make_folder
 from rotnet_keras.models.backbones.airbench import WHITENING
 from rotnet_keras.models.backbones.blocks import normalization
 from rotnet_keras.models.backbones.registry import layer_outputs
@@ -78,6 +80,7 @@ def extract_features(
     what: str,
     view: tuple[int, int] | None = None,
     warn: Callable[[str], None] = lambda message: None,
+    inside: Path | None = None,
 ) -> Features:
     """Compute the features of a whole split and store them.
 
@@ -85,25 +88,28 @@ def extract_features(
         extractor: from `feature_extractor`.
         split: N images.
         augment: how they are cropped.
-        folder: where the arrays are written, one file for each tap; it must not exist.
+        folder: where the arrays are written, one new file for each tap; made if it does not exist.
         progress: called after each batch with `what`, the images done, and N.
         what: what is being done, for `progress`.
         view: numbers that determine random crops and flips; None for the central crop.
         warn: called with a sentence for each tap with features beyond float16's range, which are clipped to it.
+        inside: a folder that holds `folder`, at any depth; below this folder no link is followed.
 
     Returns:
         {tap: (N, ...) float16}, memory-mapped, in the order of the split.
 
     Raises:
         DataError: a feature is NaN.
+        OSError: a file is there already, would be reached by a link below `inside`, or cannot be written.
     """
-    folder.mkdir(parents=True)
+    make_folder(folder, inside)
     stores: Features = {}
     done = 0
     clipped = dict.fromkeys(extractor.output, 0)
     for tap, output in extractor.output.items():
         shape = (len(split), *output.shape[1:])
-        stores[tap] = np.lib.format.open_memmap(folder / f"{tap}.npy", "w+", np.float16, shape)
+        with create_file(folder / f"{tap}.npy", inside) as file:
+            stores[tap] = _new_array(file, shape)
 
     def features(images: tf.Tensor) -> dict[str, tf.Tensor]:
         values = extractor(images, training=False)
@@ -126,6 +132,13 @@ def extract_features(
                 "range of float16. Probe a layer after a normalisation instead"
             )
     return stores
+
+
+def _new_array(file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a memory-mapped array of zeros in a new .npy file: (N, ...) float16."""
+    described = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, described)
+    return np.memmap(file, np.float16, "r+", file.tell(), shape)
 
 
 def _count_clipped(values: np.ndarray, tap: str) -> int:

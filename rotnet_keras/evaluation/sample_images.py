@@ -73,14 +73,14 @@ class SampleImages:
                 for values in zip(*parts, strict=True)
             )
             assert copies is not None and probabilities is not None and features is not None
-            count, folder = len(self._sample), self._session.folder.samples
+            count, run = len(self._sample), self._session.folder
             inputs = self._dataset.displayed(copies.reshape(-1, *copies.shape[2:]))
             labels = np.repeat(np.arange(len(self._angles)), count)
             by_copy = probabilities.reshape(len(labels), -1)
-            event = write_samples(folder, step, inputs, labels, by_copy, self._angles)
+            event = write_samples(run, step, inputs, labels, by_copy, self._angles)
             upright = self._angles.index(0) if 0 in self._angles else 0
             if not self._images_written:
-                write_sample_images(folder, inputs.reshape(len(self._angles), count, *inputs.shape[1:])[upright])
+                write_sample_images(run, inputs.reshape(len(self._angles), count, *inputs.shape[1:])[upright])
                 self._images_written = True
             if not np.isfinite(features).all():
                 self._session.warn(f"step {step}: features of {self._tap} are infinite or NaN, and are not projected")
@@ -89,7 +89,7 @@ class SampleImages:
             with threadpool_limits(1, "blas"):
                 projection = self._projected(features[upright], probabilities.swapaxes(0, 1), step)
             maps = None if attention is None else scaled_to_one(small_maps(attention)).swapaxes(0, 1)
-            files = write_projection(folder, step, projection, maps)
+            files = write_projection(run, step, projection, maps)
         self._session.event(
             "projection", step=step, tap=self._tap, split="validation", count=count, images=IMAGES_FILE, **files, **took
         )

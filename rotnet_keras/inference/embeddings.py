@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 
 import numpy as np
 
@@ -81,12 +81,11 @@ class Features:
                 side = {} if self.side is None else {"side": np.array(self.side)}
                 about: dict[str, Any] = {"backbone": np.array(self.backbone), "tap": np.array(self.tap), **side}
                 about |= {"digest": np.array(self.digest), "average": np.array(self.average)}
-                with temporary.open("wb") as written:
-                    np.savez(written, features=self.values, files=files, paths=paths, **about)
+                np.savez(temporary, features=self.values, files=files, paths=paths, **about)
             else:
                 self._write_parquet(temporary)
 
-    def _write_parquet(self, path: Path) -> None:
+    def _write_parquet(self, target: BinaryIO) -> None:
         from pyarrow import parquet, table
 
         about = {"backbone": self.backbone, "tap": self.tap, "side": self.side, "digest": self.digest}
@@ -99,7 +98,7 @@ class Features:
             part = slice(start, start + ROW_GROUP)
             columns = {f"feature_{number}": column[part] for number, column in enumerate(self.values.T)}
             rows = table({"file": names[part], "path": places[part], **columns}).replace_schema_metadata(metadata)
-            writer = writer or parquet.ParquetWriter(path, rows.schema)
+            writer = writer or parquet.ParquetWriter(target, rows.schema)
             writer.write_table(rows)
         assert writer
         writer.close()

@@ -296,4 +296,4 @@ def draw_reliability(metrics: OrientationMetrics, path: Path) -> None:
         below.set_axisbelow(True)
         below.bar(confidence, [share.count for share in shares], width=0.8 / BINS, color=BLUE)
         below.set(xlabel="confidence", ylabel="images")
-        save_png_and_svg(figure, path)
+        save_png_and_svg(figure, path, None)

@@ -1,5 +1,6 @@
 """Classes of image files, as a trained classifier predicts them, written to a table as they come."""
 
+import codecs
 import csv
 import heapq
 import json
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -362,30 +363,29 @@ def _rank(found: Predicted, record: dict[str, Any], classes: Sequence[str]) -> N
         found.unusual = heapq.nlargest(SHOWN, [*found.unusual, (record["unusual"], *entry)])
 
 
-def _write_csv(path: Path, columns: list[str], rows: Iterator[list[Any]]) -> None:
-    with _opened(path) as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(rows)
+def _write_csv(target: BinaryIO, columns: list[str], rows: Iterator[list[Any]]) -> None:
+    writer = csv.writer(_as_text(target))
+    writer.writerow(columns)
+    writer.writerows(rows)
 
 
-def _write_json_lines(path: Path, columns: list[str], rows: Iterator[list[Any]]) -> None:
-    with _opened(path) as file:
-        for row in rows:
-            file.write(json.dumps(dict(zip(columns, row, strict=True))) + "\n")
+def _write_json_lines(target: BinaryIO, columns: list[str], rows: Iterator[list[Any]]) -> None:
+    text = _as_text(target)
+    for row in rows:
+        text.write(json.dumps(dict(zip(columns, row, strict=True))) + "\n")
 
 
-def _opened(path: Path) -> TextIO:
-    return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+def _as_text(file: BinaryIO) -> codecs.StreamWriter:
+    return codecs.getwriter("utf-8")(file, "surrogateescape")
 
 
-def _write_parquet(path: Path, columns: list[str], rows: Iterator[list[Any]]) -> None:
+def _write_parquet(target: BinaryIO, columns: list[str], rows: Iterator[list[Any]]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
     types = [pa.float64() if name.startswith("probability") else pa.string() for name in columns]
     schema = pa.schema(list(zip(columns, types, strict=True)))
-    with parquet.ParquetWriter(path, schema) as writer:
+    with parquet.ParquetWriter(target, schema) as writer:
         while group := list(islice(rows, ROW_GROUP)):
             # All texts in Parquet are Unicode.
             cells = [[c.encode("utf-8", "replace").decode() if isinstance(c, str) else c for c in row] for row in group]

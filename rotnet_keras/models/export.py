@@ -8,13 +8,13 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from rotnet_keras.engine import keras
 from rotnet_keras.errors import DataError, RotnetError
-from rotnet_keras.files import replacing
+from rotnet_keras.files import make_folder, move, open_file, replacing
 from rotnet_keras.host import LIMITS_HINT, limits_apply
 from rotnet_keras.models.fused_batch_norm import with_stock_layers
 from rotnet_keras.runs.exports.backbone_file import VALUES
@@ -47,25 +47,36 @@ NEWER_KEYS = {
 FORMATS = {"savedmodel": ("tf_saved_model", ""), "onnx": ("onnx", ".onnx"), "litert": ("litert", ".tflite")}
 
 
-def save_model(model: keras.Model, path: Path) -> None:
+def save_model(model: keras.Model, path: Path, inside: Path | None = None) -> None:
     """Write a model to a `.keras` file atomically; make its folder if it does not exist.
 
     The file loads in every version of Keras 3 that has its layers: see `write_portable`.
+
+    Args:
+        model: the model.
+        path: the file.
+        inside: a folder that holds it, at any depth; below this folder no link is followed.
+
+    Raises:
+        OSError: it cannot be written, or would be reached by a link below `inside`; nothing is left.
     """
-    path.parent.mkdir(exist_ok=True)
-    with replacing(path) as temporary, TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
-        whole = Path(folder) / "model.keras"
-        model.save(whole)
-        write_portable(whole, temporary)
+    make_folder(path.parent, inside)
+    place = inside or path.parent
+    # Keras writes files by their names only.
+    with replacing(path, inside) as temporary, TemporaryDirectory(prefix=".export-", dir=place) as folder:
+        written = place / Path(folder).name / "model.keras"
+        model.save(written)
+        with open_file(written, place) as whole:
+            write_portable(whole, temporary)
     remember_checked(path)
 
 
-def write_portable(source: Path, target: Path) -> None:
+def write_portable(source: BinaryIO, target: BinaryIO) -> None:
     """Copy a `.keras` file without what older versions of Keras 3 do not know in it: new keys with their defaults.
 
     Args:
         source: as Keras writes it.
-        target: the file to write.
+        target: an empty file, open for writing.
     """
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for member in old.infolist():
@@ -182,13 +193,14 @@ def load(name: str) -> keras.Model:
     return load_backbone(find_pretrained(name).backbone)
 
 
-def convert(source: Path, to: str, target: Path) -> None:
+def convert(source: Path, to: str, target: Path, inside: Path | None = None) -> None:
     """Convert an exported model to another format; a failure leaves nothing behind.
 
     Args:
         source: a `.keras` file.
         to: "savedmodel" (a folder), "onnx" or "litert" (a file).
         target: the file or folder to write; it must not exist.
+        inside: a folder that holds it, at any depth; below this folder no link is followed.
 
     Raises:
         RotnetError: the target exists, or the format needs a package that is not installed.
@@ -198,7 +210,7 @@ def convert(source: Path, to: str, target: Path) -> None:
     model = load_backbone(source, detector=source.stem == DETECTOR)
     model(np.zeros((1, *model.input.shape[1:]), np.float32))  # Keras exports a model to ONNX only after it was called.
     # Written to a temporary folder and moved when complete.
-    with TemporaryDirectory(prefix=".export-", dir=target.absolute().parent) as folder:
+    with TemporaryDirectory(prefix=".export-", dir=inside or target.absolute().parent) as folder:
         name, suffix = FORMATS[to]
         written = Path(folder) / f"model{suffix}"
         try:
@@ -208,7 +220,7 @@ def convert(source: Path, to: str, target: Path) -> None:
             raise RotnetError(
                 f"the format {to} needs further packages; install them with: {needed} ({error})"
             ) from None
-        written.rename(target)
+        move(written, target, inside)
 
 
 def with_softmax(backbone: keras.Model, head: keras.Model, name: str) -> keras.Model:

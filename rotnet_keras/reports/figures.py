@@ -2,14 +2,15 @@
 
 import itertools
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-from PIL import Image
 
-from rotnet_keras.reports.samples import read_strip
+from rotnet_keras.files import write_atomically
+from rotnet_keras.reports.samples import read_strip, write_png
 from rotnet_keras.reports.study_results import ResultGrid
 from rotnet_keras.runs.feature_quality import TapCurve
 from rotnet_keras.text import percent, printable
@@ -41,7 +42,7 @@ FILTERS_WIDTH = 640
 MAX_NAME = 24
 
 
-def draw_curves(events: Sequence[Event], classes: int | None, accuracy_name: str, path: Path) -> bool:
+def draw_curves(events: Sequence[Event], classes: int | None, accuracy_name: str, path: Path, inside: Path) -> bool:
     """Draw loss, accuracy and learning rate over epochs; return False if there is no step event yet.
 
     Args:
@@ -49,6 +50,7 @@ def draw_curves(events: Sequence[Event], classes: int | None, accuracy_name: str
         classes: the number of classes, to draw the level of chance; None to leave it out.
         accuracy_name: the title of the accuracy plot.
         path: the PNG file to write.
+        inside: as of `save_figure`.
     """
     steps = [e for e in events if e["kind"] == "step" and e.get("loss") is not None]
     epochs = [e for e in events if e["kind"] == "epoch" and "validation" in e]
@@ -73,12 +75,11 @@ def draw_curves(events: Sequence[Event], classes: int | None, accuracy_name: str
         accuracy.set_ylim(0, 100)
         rate.plot(x, [e["learning_rate"] for e in steps], color=BLUE)
         rate.set(title="learning rate", xlabel="epoch", ylim=(0, None))
-        figure.savefig(path)
-        plt.close(figure)
+        save_figure(figure, path, inside)
     return True
 
 
-def draw_feature_curves(curves: Sequence[TapCurve], steps_per_epoch: int, path: Path) -> None:
+def draw_feature_curves(curves: Sequence[TapCurve], steps_per_epoch: int, path: Path, inside: Path) -> None:
     """Draw the effective rank, the share of dead channels and any k-NN accuracy of each tap over epochs."""
     plots = [("effective rank", 1, "ranks"), ("dead channels, %", 100, "dead")]
     if any(curve.knn for curve in curves):
@@ -92,11 +93,10 @@ def draw_feature_curves(curves: Sequence[TapCurve], steps_per_epoch: int, path: 
                 axis.plot(epochs, values, "o-", color=color, ms=3, label=_short(curve.tap))
             axis.set(title=title, xlabel="epoch", ylim=(0, None))
         axes[0].legend(loc="best", fontsize=8)
-        figure.savefig(path)
-        plt.close(figure)
+        save_figure(figure, path, inside)
 
 
-def draw_result_grid(grid: ResultGrid, path: Path) -> None:
+def draw_result_grid(grid: ResultGrid, path: Path, inside: Path) -> None:
     """Draw the rows of a table as curves over its columns, which are numbers; the paper's values are dashed."""
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(6.8, 4.8), layout="constrained")
@@ -119,17 +119,41 @@ def draw_result_grid(grid: ResultGrid, path: Path) -> None:
             axis.minorticks_off()
         # Below the plot, where no curve is in the way.
         figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-        save_png_and_svg(figure, path)
+        save_png_and_svg(figure, path, inside)
 
 
-def save_png_and_svg(figure: Any, path: Path) -> None:
-    """Write a figure as PNG and, beside it, as SVG, and close it."""
-    figure.savefig(path)
-    figure.savefig(path.with_suffix(".svg"))
+def save_figure(figure: Any, path: Path, inside: Path) -> None:
+    """Write a figure as PNG, whole or not at all, and close it.
+
+    Args:
+        figure: of matplotlib.
+        path: the file; its folder must exist.
+        inside: a folder that holds it, at any depth; below this folder no link is followed.
+    """
+    write_atomically(path, _drawn(figure, "png"), inside)
     plt.close(figure)
 
 
-def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title: str, path: Path) -> None:
+def save_png_and_svg(figure: Any, path: Path, inside: Path | None) -> None:
+    """Write a figure as PNG and, beside it, as SVG, and close it.
+
+    Args:
+        figure: of matplotlib.
+        path: the PNG file; its folder must exist.
+        inside: as of `save_figure`; None follows links.
+    """
+    for file in (path, path.with_suffix(".svg")):
+        write_atomically(file, _drawn(figure, file.suffix[1:]), inside)
+    plt.close(figure)
+
+
+def _drawn(figure: Any, format: str) -> bytes:
+    content = BytesIO()
+    figure.savefig(content, format=format)
+    return content.getvalue()
+
+
+def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title: str, path: Path, inside: Path) -> None:
     """Draw a confusion matrix, in percent of each true class; rows of the counts are true classes."""
     matrix = np.asarray(counts, float)
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -145,30 +169,29 @@ def draw_confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title:
             axis.text(
                 j, i, f"{share[i, j]:.0f}", ha="center", va="center", color="white" if share[i, j] > 55 else "black"
             )
-        figure.savefig(path)
-        plt.close(figure)
+        save_figure(figure, path, inside)
 
 
-def draw_samples(event: Event, strip: Path, path: Path) -> None:
+def draw_samples(event: Event, strip: Path, path: Path, inside: Path) -> None:
     """Draw the sample tiles with true and predicted angle: the fixed ones, then the worst."""
     titles = []
     for tile in event["tiles"]:
         correct = tile["angle"] == tile["predicted"]
         text = f"{'✓' if correct else '✗'} {tile['angle']}° → {tile['predicted']}°\n{percent(tile['probability'], 0)}"
         titles.append((text, "#15803d" if correct else "#b91c1c"))
-    _draw_tiles(strip, event["tile"], titles, path)
+    _draw_tiles(strip, event["tile"], titles, path, inside)
 
 
-def draw_ambiguous(event: Event, strip: Path, path: Path) -> None:
+def draw_ambiguous(event: Event, strip: Path, path: Path, inside: Path) -> None:
     """Draw the most ambiguous images with the two most probable rotations of each."""
     titles = []
     for tile in event["tiles"]:
         text = "\n".join(f"{angle}°: {percent(probability, 0)}" for angle, probability in tile["turns"])
         titles.append((text, "black"))
-    _draw_tiles(strip, event["tile"], titles, path)
+    _draw_tiles(strip, event["tile"], titles, path, inside)
 
 
-def _draw_tiles(strip: Path, side: int, titles: Sequence[tuple[str, str]], path: Path) -> None:
+def _draw_tiles(strip: Path, side: int, titles: Sequence[tuple[str, str]], path: Path, inside: Path) -> None:
     """Draw the tiles of a strip, each under its title, which is (text, colour)."""
     pixels = np.asarray(read_strip(strip))
     columns = 8
@@ -181,11 +204,10 @@ def _draw_tiles(strip: Path, side: int, titles: Sequence[tuple[str, str]], path:
                 axis.imshow(pixels[:, n * side : (n + 1) * side], cmap="gray", vmin=0, vmax=255)
                 axis.set_title(titles[n][0], fontsize=8, color=titles[n][1])
         figure.tight_layout(h_pad=1.2)
-        figure.savefig(path)
-        plt.close(figure)
+        save_figure(figure, path, inside)
 
 
-def draw_filters(kernels: np.ndarray, path: Path) -> None:
+def draw_filters(kernels: np.ndarray, path: Path, inside: Path) -> None:
     """Write first-layer kernels (k, k, C, filters) as tiles on one common scale, in the order of decreasing energy.
 
     Three channels are drawn as colours; for other numbers of channels, their mean is drawn in grey.
@@ -193,7 +215,7 @@ def draw_filters(kernels: np.ndarray, path: Path) -> None:
     canvas = _filter_tiles(kernels)
     scale = max(1, FILTERS_WIDTH // canvas.shape[1])
     pixels = np.kron(canvas, np.ones((scale, scale, 1), np.uint8))
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)
+    write_png(path, pixels, inside)
 
 
 def filters_figure(kernels: np.ndarray) -> Any:

@@ -7,15 +7,15 @@ strip of attention maps.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from rotnet_keras.files import read_json, write_atomically
-from rotnet_keras.reports.samples import read_strip
+from rotnet_keras.files import make_folder, read_json, write_atomically
+from rotnet_keras.reports.samples import read_strip, write_png
+from rotnet_keras.runs.folder import RunFolder
 
 # The side of the images in the strip, in pixels, at most, and that of attention maps.
 IMAGE_SIDE, ATTENTION_SIDE = 64, 8
@@ -49,11 +49,11 @@ class Projection:
     similarities: np.ndarray
 
 
-def write_projection(folder: Path, step: int, projection: Projection, attention: np.ndarray | None) -> dict[str, Any]:
+def write_projection(run: RunFolder, step: int, projection: Projection, attention: np.ndarray | None) -> dict[str, Any]:
     """Write the files of an epoch and return what the `projection` event says of them.
 
     Args:
-        folder: to write into.
+        run: whose folder of samples is written into.
         step: the training step, for the files' names.
         projection: of N images with K angles.
         attention: (N, K, h, w) from 0 to 1, a small map of each rotated copy; None where there are no maps.
@@ -69,12 +69,13 @@ def write_projection(folder: Path, step: int, projection: Projection, attention:
         "neighbours": projection.neighbours.tolist(),
         "similarities": np.rint(PERCENT * projection.similarities).astype(int).tolist(),
     }
-    folder.mkdir(exist_ok=True)
+    make_folder(run.samples, run.path)
     found = {"file": f"projection-{step:08d}.json"}
-    write_atomically(folder / found["file"], json.dumps(values, separators=(",", ":")).encode())
+    write_atomically(run.samples / found["file"], json.dumps(values, separators=(",", ":")).encode(), run.path)
     if attention is not None:
         found["attention"] = f"attention-{step:08d}.png"
-        write_png(folder / found["attention"], np.concatenate(np.concatenate(attention, axis=2), axis=0))
+        maps = np.concatenate(np.concatenate(attention, axis=2), axis=0)
+        write_png(run.samples / found["attention"], maps, run.path)
     return found
 
 
@@ -131,10 +132,11 @@ def small_maps(maps: np.ndarray) -> np.ndarray:
     return flat.reshape(*maps.shape[:-2], *flat.shape[1:])
 
 
-def write_sample_images(folder: Path, images: np.ndarray) -> None:
+def write_sample_images(run: RunFolder, images: np.ndarray) -> None:
     """Write the images of the sample side by side: (N, H, W, 1 or 3) uint8, as people see them."""
-    folder.mkdir(exist_ok=True)
-    write_png(folder / IMAGES_FILE, np.concatenate([_reduced(image, IMAGE_SIDE) for image in images], axis=1))
+    make_folder(run.samples, run.path)
+    strip = np.concatenate([_reduced(image, IMAGE_SIDE) for image in images], axis=1)
+    write_png(run.samples / IMAGES_FILE, strip, run.path)
 
 
 def lit(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
@@ -143,14 +145,6 @@ def lit(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     light = np.asarray(Image.fromarray(attention.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
     light = DARKEST + (1 - DARKEST) * np.clip(light, 0, 1)
     return np.round(image * light[..., None]).astype(np.uint8)
-
-
-def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write pixels as a PNG file, whole or not at all: (H, W) or (H, W, 1 or 3), uint8 or from 0 to 1."""
-    levels = pixels if pixels.dtype == np.uint8 else np.rint(255 * pixels).astype(np.uint8)
-    content = BytesIO()
-    Image.fromarray(levels[..., 0] if levels.ndim == 3 and levels.shape[2] == 1 else levels).save(content, "PNG")
-    write_atomically(path, content.getvalue())
 
 
 def _reduced(pixels: np.ndarray, side: int) -> np.ndarray:

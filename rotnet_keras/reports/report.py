@@ -169,7 +169,7 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
     if run.recipe_values().get("kind") == "study":
         for number, grid in enumerate(result_grids(run)):
             if grid.x:
-                figures.draw_result_grid(grid, run.figures / f"table-{number}.png")
+                figures.draw_result_grid(grid, run.figures / f"table-{number}.png", run.path)
                 caption = "Mean over the seeds, with the standard deviation." if grid.spread else ""
                 add(f"table-{number}.png", grid.title, caption)
         for picture in picture_events(run):
@@ -178,12 +178,12 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
         return found
     task = task_of(run)
     chance_classes = None if task.score_name else task.num_classes
-    if figures.draw_curves(events, chance_classes, task.accuracy_name, run.figures / "curves.png"):
+    if figures.draw_curves(events, chance_classes, task.accuracy_name, run.figures / "curves.png", run.path):
         add("curves.png", "Curves", "Training values are averaged over a few steps; validation uses the whole split.")
     curves = feature_quality.tap_curves(events)
     if curves:
         per_epoch = max(1, run.facts().get("steps_per_epoch", 1))
-        figures.draw_feature_curves(curves, per_epoch, run.figures / "features.png")
+        figures.draw_feature_curves(curves, per_epoch, run.figures / "features.png", run.path)
         add("features.png", "Features by epoch", f"Of each tap, on the same images. {feature_quality.TRUST}")
     validated = [e for e in events if e["kind"] == "epoch" and "validation" in e]
     if validated and not task.score_name and len(task.classes) <= MAX_LISTED_CLASSES:
@@ -191,24 +191,24 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
     else:
         counts = None
     if counts and len(counts) == len(task.classes):
-        figures.draw_confusion(counts, task.classes, "% of each true class", run.figures / "confusion.png")
+        figures.draw_confusion(counts, task.classes, "% of each true class", run.figures / "confusion.png", run.path)
         what = "Validation images; every rotated copy counts." if _rotates(run) else "Validation images."
         add("confusion.png", "Confusion matrix", what)
     if file_named(run.figures, "pictures.png"):
         add("pictures.png", "Test images", "The best results, then the worst: ground truth and prediction.")
     samples = [e for e in events if e["kind"] == "samples" and file_named(run.samples, e["file"])]
     if samples:
-        figures.draw_samples(samples[-1], run.samples / samples[-1]["file"], run.figures / "samples.png")
+        figures.draw_samples(samples[-1], run.samples / samples[-1]["file"], run.figures / "samples.png", run.path)
         caption = (
             "Rotated validation images, each with its true → predicted angle and the probability of the prediction. "
         )
         add("samples.png", "Sample predictions", f"{caption}The last row shows the worst predictions.")
     suitable = suitability.latest_suitability(events)
     if suitable and {"tile", "tiles"} <= suitable.keys() and file_named(run.samples, suitable.get("file")):
-        figures.draw_ambiguous(suitable, run.samples / suitable["file"], run.figures / "ambiguous.png")
+        figures.draw_ambiguous(suitable, run.samples / suitable["file"], run.figures / "ambiguous.png", run.path)
         caption = "The two most probable rotations of each image as shown, from the predictions for all its copies."
         add("ambiguous.png", "The most ambiguous images", caption)
-    if draw_system(events, run.figures / "system.png"):
+    if draw_system(events, run.figures / "system.png", run.path):
         caption = "Measured by the run itself. Pauses between a stop and the next start are left out."
         add("system.png", "Machine", caption)
     if file_named(run.figures, "filters.png"):
@@ -220,7 +220,9 @@ def draw_run_figures(run: RunFolder, events: Sequence[Event]) -> list[dict[str, 
         # Of many classes no matrix is kept.
         if probe.get("confusion") and len(probe["confusion"]) == len(names) <= MAX_LISTED_CLASSES:
             title = f"{HEAD_NAMES[probe['head']]} on {probe['tap']}"
-            figures.draw_confusion(probe["confusion"], names, "% of each true class", run.figures / "classes.png")
+            figures.draw_confusion(
+                probe["confusion"], names, "% of each true class", run.figures / "classes.png", run.path
+            )
             add("classes.png", f"Confusion matrix: {title}", "Test images. The probe is the best one on validation.")
     return found
 

@@ -2,13 +2,15 @@
 
 import errno
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from rotnet_keras.files import open_file
+from rotnet_keras.files import make_folder, open_file, write_atomically
+from rotnet_keras.runs.folder import RunFolder
 
 # How many images are shown every time, in how many the worst predictions are searched, and how many of those are shown.
 FIXED_SAMPLES = 24
@@ -19,7 +21,7 @@ MAX_PIXELS = 1 << 25
 
 
 def write_samples(
-    folder: Path, step: int, inputs: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, angles: Sequence[int]
+    run: RunFolder, step: int, inputs: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, angles: Sequence[int]
 ) -> dict[str, Any]:
     """Write a strip of sample images and return the fields of the `samples` event.
 
@@ -27,7 +29,7 @@ def write_samples(
     with the lowest probability of their true angle.
 
     Args:
-        folder: the folder to write into.
+        run: whose folder of samples is written into.
         step: the training step, for the file's name.
         inputs: (K*N, H, W, 1 or 3) uint8, all images at the first angle, then all at the second, ...
         labels: (K*N,) the index of the angle that each is rotated by.
@@ -44,7 +46,7 @@ def write_samples(
     worst = [int(i) for i in np.argsort(of_truth, kind="stable")[:WORST_SAMPLES]]
     chosen = fixed + worst
     name = f"step-{step:08d}.png"
-    write_image_strip(folder, name, inputs[chosen])
+    write_image_strip(run, name, inputs[chosen])
     tiles = [
         {
             "pick": "fixed" if n < len(fixed) else "worst",
@@ -73,8 +75,21 @@ def read_strip(path: Path) -> Image.Image:
         return image.copy()
 
 
-def write_image_strip(folder: Path, name: str, images: np.ndarray) -> None:
-    """Write images, (N, H, W, 1 or 3) uint8, side by side into one PNG file."""
-    folder.mkdir(exist_ok=True)
-    strip = np.concatenate(list(images), axis=1)
-    Image.fromarray(strip[..., 0] if strip.shape[2] == 1 else strip).save(folder / name)
+def write_image_strip(run: RunFolder, name: str, images: np.ndarray) -> None:
+    """Write images, (N, H, W, 1 or 3) uint8, side by side into one PNG file of a run's samples."""
+    make_folder(run.samples, run.path)
+    write_png(run.samples / name, np.concatenate(list(images), axis=1), run.path)
+
+
+def write_png(path: Path, pixels: np.ndarray, inside: Path) -> None:
+    """Write pixels as a PNG file, whole or not at all.
+
+    Args:
+        path: the file; its folder must exist.
+        pixels: (H, W) or (H, W, 1 or 3), uint8 or from 0 to 1.
+        inside: a folder that holds it, at any depth; below this folder no link is followed.
+    """
+    levels = pixels if pixels.dtype == np.uint8 else np.rint(255 * pixels).astype(np.uint8)
+    content = BytesIO()
+    Image.fromarray(levels[..., 0] if levels.ndim == 3 and levels.shape[2] == 1 else levels).save(content, "PNG")
+    write_atomically(path, content.getvalue(), inside)

@@ -94,7 +94,7 @@ def _section(run: RunFolder, output: Path) -> Section:
 
 
 def _copy(file: Path, inside: Path, copy: Path, output: Path) -> None:
-    with open_file(file, inside) as source, replacing(copy, output) as temporary, temporary.open("wb") as target:
+    with open_file(file, inside) as source, replacing(copy, output) as target:
         shutil.copyfileobj(source, target)
 
 

@@ -6,19 +6,20 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 
-from rotnet_keras.reports.figures import CYCLE, STYLE
+from rotnet_keras.reports.figures import CYCLE, STYLE, save_figure
 from rotnet_keras.runs.events import Event
 
 # Of fewer events no curve is drawn.
 LEAST_EVENTS = 3
 
 
-def draw_system(events: Sequence[Event], path: Path) -> bool:
+def draw_system(events: Sequence[Event], path: Path, inside: Path) -> bool:
     """Draw CPU, memory and GPUs over the minutes of work; return False if there are too few `system` events.
 
     Args:
         events: all events of the run, in order. Pauses between a stop and the next start are left out.
         path: the PNG file to write.
+        inside: as of `save_figure`.
     """
     minutes, measured, passed, last = [], [], 0.0, None
     for event in events:
@@ -60,6 +61,5 @@ def draw_system(events: Sequence[Event], path: Path) -> bool:
             axis.set(title=title, xlabel="minutes", ylim=(0, None))
             if len(curves) > 1:
                 axis.legend()
-        figure.savefig(path)
-        plt.close(figure)
+        save_figure(figure, path, inside)
     return True

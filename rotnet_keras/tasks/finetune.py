@@ -12,6 +12,7 @@ from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
+from rotnet_keras.files import make_folder
 from rotnet_keras.inference.calibration import describe_classifier
 from rotnet_keras.models.backbones.airbench import whiten
 from rotnet_keras.models.backbones.registry import (
@@ -161,15 +162,14 @@ class FinetuneTrainer(ClassifierTrainer):
     def export(self) -> None:
         """Save the models, draw the filters of the first layer and evaluate on the test split."""
         folder = self.session.folder
-        save_model(with_stock_layers(self.evaluation_model.backbone), folder.backbone)
+        save_model(with_stock_layers(self.evaluation_model.backbone), folder.backbone, folder.path)
         self.save_classifier(folder.export / "classifier.keras")
         if isinstance(self.evaluation_model, SemiSupervised):
             rotation_head = self.evaluation_model.rotation_head
-            save_model(
-                with_softmax(self.evaluation_model.backbone, rotation_head, "rotnet"), folder.export / "rotnet.keras"
-            )
-        folder.figures.mkdir(exist_ok=True)
-        draw_filters(first_kernels(self.evaluation_model.backbone), folder.figures / "filters.png")
+            model = with_softmax(self.evaluation_model.backbone, rotation_head, "rotnet")
+            save_model(model, folder.export / "rotnet.keras", folder.path)
+        make_folder(folder.figures, folder.path)
+        draw_filters(first_kernels(self.evaluation_model.backbone), folder.figures / "filters.png", folder.path)
         self.test("accuracy on test")
 
     def save_classifier(self, path: Path) -> None:
@@ -179,8 +179,8 @@ class FinetuneTrainer(ClassifierTrainer):
         card = describe_classifier(
             model, data.class_names, data.validation, self.recipe.augment, data.image_shape, self.exclusive, fit
         )
-        save_model(model, path)
-        write_card(path, card)
+        save_model(model, path, self.session.folder.path)
+        write_card(path, card, self.session.folder.path)
 
     def exported(self) -> keras.Model:
         """Return the exported model: from pixels to a probability for each class."""

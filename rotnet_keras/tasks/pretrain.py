@@ -14,6 +14,7 @@ from rotnet_keras.evaluation.feature_meter import FeatureMeter
 from rotnet_keras.evaluation.novelty import measure_novelty
 from rotnet_keras.evaluation.sample_images import SampleImages
 from rotnet_keras.evaluation.suitability.suitability import measure_suitability
+from rotnet_keras.files import make_folder
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.backbones.airbench import whiten
 from rotnet_keras.models.backbones.registry import (
@@ -195,7 +196,8 @@ class RotNetTrainer(ClassifierTrainer):
             )
         event = self.sample.write(step)
         filters = f"filters-{step:08d}.png"
-        draw_filters(first_kernels(self.evaluation_model.backbone), self.session.folder.samples / filters)
+        run = self.session.folder
+        draw_filters(first_kernels(self.evaluation_model.backbone), run.samples / filters, run.path)
         self.session.event("samples", step=step, filters=filters, **event)
 
     def _end_epoch(self) -> None:
@@ -231,14 +233,15 @@ class RotNetTrainer(ClassifierTrainer):
 
     def export(self) -> keras.Model:
         """Save the models, draw the filters of the first layer and evaluate on the test split; return the backbone."""
-        backbone = self._backbone_for_crops()
-        save_model(backbone, self.session.folder.backbone)
+        backbone, run = self._backbone_for_crops(), self.session.folder
+        save_model(backbone, run.backbone, run.path)
         save_model(
             with_softmax(self.evaluation_model.backbone, self.evaluation_model.head, "rotnet"),
-            self.session.folder.export / "rotnet.keras",
+            run.export / "rotnet.keras",
+            run.path,
         )
-        self.session.folder.figures.mkdir(exist_ok=True)
-        draw_filters(first_kernels(backbone), self.session.folder.figures / "filters.png")
+        make_folder(run.figures, run.path)
+        draw_filters(first_kernels(backbone), run.figures / "filters.png", run.path)
         self.test("rotation accuracy on test")
         return backbone
 

@@ -32,6 +32,7 @@ from rotnet_keras.evaluation.head_training import (
     labelled_splits,
     top1,
 )
+from rotnet_keras.files import make_folder
 from rotnet_keras.inference.calibration import describe_classifier
 from rotnet_keras.models.averaging import averaged
 from rotnet_keras.models.backbones import registry
@@ -178,9 +179,18 @@ def _extract_features(
     ]
     check_disk_space([(frozen, len(split)) for _, _, split, _, frozen in jobs], folder)
     what = f"features ({probed.weights}, {{}})"
+    run = session.folder.path
     return {
         (name, average): extract_features(
-            frozen, split, augment, folder / average / name, session.progress, what.format(name), view, session.warn
+            frozen,
+            split,
+            augment,
+            folder / f"{average}-{name}",
+            session.progress,
+            what.format(name),
+            view,
+            session.warn,
+            run,
         )
         for name, average, split, view, frozen in jobs
     }
@@ -192,6 +202,7 @@ def _features_folder(session: Session) -> Iterator[Path]:
     folder = session.folder.path / ".features"
     shutil.rmtree(folder, ignore_errors=True)
     try:
+        make_folder(folder, session.folder.path)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -277,6 +288,6 @@ def _export_classifier(
     card = describe_classifier(
         model, dataset.class_names, validation, augment, dataset.image_shape, fit=session.recipe.data.fit
     )
-    save_model(model, path)
-    write_card(path, card)
+    save_model(model, path, session.folder.path)
+    write_card(path, card, session.folder.path)
     session.record(classifier={"tap": tap, "head": probe.head, "validation_top1": best, "step": step})

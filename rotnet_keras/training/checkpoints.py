@@ -12,7 +12,7 @@ import numpy as np
 
 from rotnet_keras.data.npz import read_array_header
 from rotnet_keras.engine import keras
-from rotnet_keras.files import TEMPORARY, write_atomically
+from rotnet_keras.files import TEMPORARY, make_folder, write_atomically
 
 # The newest checkpoints that are kept; the best one is kept besides.
 KEPT = 2
@@ -39,7 +39,7 @@ def save_checkpoint(folder: Path, variables: Sequence[keras.Variable], position:
     """Write `step-<n>.npz`, and a copy as `best.npz` if it is the best so far; keep the last two by step.
 
     Args:
-        folder: the run's `checkpoints` folder; made if it does not exist.
+        folder: the folder `checkpoints` in that of the run; made if it does not exist.
         variables: in a fixed order; the file has them by number.
         position: stored beside them.
         best: whether its validation score is the highest so far.
@@ -48,18 +48,20 @@ def save_checkpoint(folder: Path, variables: Sequence[keras.Variable], position:
         The file written.
 
     Raises:
-        OSError: it cannot be written, for example on a full disk; older checkpoints stay as they are.
+        OSError: it cannot be written, for example on a full disk, or the folder is a link; older checkpoints stay as
+            they are.
     """
-    folder.mkdir(exist_ok=True)
+    run = folder.parent
+    make_folder(folder, run)
     arrays: dict[str, Any] = {POSITION: np.frombuffer(json.dumps(asdict(position)).encode(), np.uint8)}
     arrays |= {f"{i:04d}": np.asarray(variable) for i, variable in enumerate(variables)}
     buffer = io.BytesIO()
     # Plain arrays, no pickle: reading a checkpoint runs no code.
     np.savez(buffer, **arrays)
     path = folder / f"step-{position.step:08d}.npz"
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), run)
     if best:
-        write_atomically(folder / "best.npz", buffer.getvalue())
+        write_atomically(folder / "best.npz", buffer.getvalue(), run)
     for old in step_checkpoints(folder)[KEPT:]:
         old.unlink(missing_ok=True)
     return path

@@ -10,7 +10,7 @@ from rotnet_keras.errors import DataError
 from rotnet_keras.evaluation.features import extract_features, feature_extractor
 
 
-def features_of(scale, tiny_data, folder):
+def features_of(scale, tiny_data, folder, inside=None):
     """(images, their features, warnings) of a backbone that multiplies its pixels."""
     split = load(Data(name=str(tiny_data))).test
     inputs = keras.Input(split.images(slice(0, 1)).shape[1:])
@@ -19,7 +19,7 @@ def features_of(scale, tiny_data, folder):
     extractor = feature_extractor(backbone, ["conv1"])
     progress = lambda what, done, total: None  # noqa: E731
     features = extract_features(
-        extractor, split, Augment(), folder / "features", progress, "features", warn=warnings.append
+        extractor, split, Augment(), folder / "features", progress, "features", None, warnings.append, inside
     )
     return split.images(slice(None)).astype(np.float32), features["conv1"], warnings
 
@@ -44,3 +44,24 @@ def test_features_within_float16_are_stored_without_a_word(tiny_data, tmp_path):
 def test_features_that_are_nan_are_refused(tiny_data, tmp_path):
     with pytest.raises(DataError, match="features of conv1 are NaN"):
         features_of(float("nan"), tiny_data, tmp_path)
+
+
+def test_features_are_an_array_on_disk(tiny_data, tmp_path):
+    _, features, _ = features_of(2.0, tiny_data, tmp_path)
+    (file,) = (tmp_path / "features").iterdir()
+    features.flush()
+    np.testing.assert_array_equal(np.load(file), features)
+
+
+@pytest.mark.parametrize("name", ["features", "features/conv1.npy"])
+def test_features_are_not_written_behind_a_link(tiny_data, tmp_path, name):
+    run, mine = tmp_path / "run", tmp_path / "home" / "mine"
+    for path in (run, mine.parent):
+        path.mkdir()
+    mine.write_text("mine")
+    link = run / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(mine if link.suffix else mine.parent)
+    with pytest.raises(OSError, match=r"not a folder of its own|File exists"):
+        features_of(1.0, tiny_data, run, run)
+    assert mine.read_text() == "mine" and list(mine.parent.iterdir()) == [mine]

@@ -9,7 +9,7 @@ from rotnet_keras.models import export
 @pytest.mark.parametrize("before", [None, b"whole"], ids=["new", "there"])
 def test_a_model_that_cannot_be_written_whole_leaves_what_was_there(tmp_path, monkeypatch, before):
     def half(source, target):
-        target.write_bytes(source.read_bytes()[:100])
+        target.write(source.read(100))
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(export, "write_portable", half)

@@ -139,8 +139,8 @@ def _projection(run, step, share):
     found = Projection(points, labels, list(ANGLES), probabilities, neighbours, similarities)
     light = np.linspace(0, 1, 64).reshape(8, 8).astype(np.float32)
     attention = np.stack([[np.rot90(light, k) for k in range(4)]] * 32)
-    write_sample_images(run.samples, _images())
-    files = write_projection(run.samples, step, found, attention)
+    write_sample_images(run, _images())
+    files = write_projection(run, step, found, attention)
     return {"tap": "conv2", "split": "validation", "count": 32, "images": IMAGES_FILE, **files, "seconds": 0.1}
 
 
@@ -151,7 +151,7 @@ def _samples(run, step, accuracy):
     labels = np.repeat(np.arange(4), 32)
     probabilities = np.full((128, 4), (1 - accuracy) / 3)
     probabilities[np.arange(128), np.where(np.arange(128) % 9 == 0, (labels + 2) % 4, labels)] = accuracy
-    event = write_samples(run.samples, step, inputs, labels, probabilities, ANGLES)
+    event = write_samples(run, step, inputs, labels, probabilities, ANGLES)
     name = f"filters-{step:08d}.png"
     tiles = np.random.default_rng(1).integers(0, 255, (7, 63, 3)).astype(np.uint8)
     Image.fromarray(np.kron(tiles, np.ones((8, 8, 1), np.uint8))).save(run.samples / name)

@@ -192,7 +192,7 @@ def test_segmentation_is_evaluated_at_the_recipes_short_side(kit, tmp_path, monk
         def __init__(self):
             self.recipe, self.dataset = recipe, dataset
             console = SimpleNamespace(progress=lambda *_: None)
-            folder = SimpleNamespace(figures=tmp_path / "figures")
+            folder = RunFolder(tmp_path)
             self.session = SimpleNamespace(console=console, folder=folder, stop=SimpleNamespace(check=lambda: None))
             self.evaluation_model = SimpleNamespace(
                 predict_on_batch=lambda images: np.zeros((1, 48, 48, 4), np.float32), loss=lambda *_: [0.0]

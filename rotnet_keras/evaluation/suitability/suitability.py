@@ -58,7 +58,7 @@ def measure_suitability(
     tiles = most_ambiguous(probabilities, angles)
     file = f"ambiguous-{step:08d}.png"
     shown = dataset.displayed(images)
-    write_image_strip(session.folder.samples, file, shown[[tile["image"] for tile in tiles]])
+    write_image_strip(session.folder, file, shown[[tile["image"] for tile in tiles]])
     session.event(
         "suitability",
         step=step,

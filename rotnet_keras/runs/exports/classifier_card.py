@@ -45,9 +45,15 @@ def card_path(classifier: Path) -> Path:
     return classifier.with_suffix(".json")
 
 
-def write_card(classifier: Path, card: ClassifierCard) -> None:
-    """Write the card of a classifier beside it."""
-    write_atomically(card_path(classifier), f"{json.dumps(asdict(card), indent=2)}\n".encode())
+def write_card(classifier: Path, card: ClassifierCard, inside: Path | None = None) -> None:
+    """Write the card of a classifier beside it.
+
+    Args:
+        classifier: the file of the classifier.
+        card: its card.
+        inside: a folder that holds it, at any depth; below this folder no link is followed.
+    """
+    write_atomically(card_path(classifier), f"{json.dumps(asdict(card), indent=2)}\n".encode(), inside)
 
 
 def read_card(classifier: Path) -> ClassifierCard | None:

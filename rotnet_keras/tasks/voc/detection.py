@@ -11,6 +11,7 @@ from rotnet_keras.data.batches import Spec
 from rotnet_keras.data.boxes import Boxes
 from rotnet_keras.engine import tf
 from rotnet_keras.evaluation.metrics import coco_average_precision, detection_average_precision, mean_over_classes
+from rotnet_keras.files import make_folder
 from rotnet_keras.models.backbones.registry import freeze_up_to
 from rotnet_keras.models.detectors.base import NO_OBJECT, BatchNormMode, Detector
 from rotnet_keras.models.detectors.faster_rcnn import FasterRCNN
@@ -212,13 +213,14 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
                 boxes.corners[most_confident], boxes.classes[most_confident], scores=boxes.scores[most_confident]
             )
             shown.append(DetectionExample(split.image(index), objects, drawn, scores[index]))
-        self.session.folder.figures.mkdir(exist_ok=True)
-        draw_detections(shown, self.dataset.class_names, self.session.folder.figures / "pictures.png")
+        folder = self.session.folder
+        make_folder(folder.figures, folder.path)
+        draw_detections(shown, self.dataset.class_names, folder.figures / "pictures.png", folder.path)
 
     def export(self) -> None:
         """Save the model, draw the filters of the first layer and evaluate on the test split."""
         folder = self.session.folder
-        save_model(self.evaluation_model.exported(), folder.export / "detector.keras")
-        folder.figures.mkdir(exist_ok=True)
-        draw_filters(first_kernels(self.evaluation_model.networks[0]), folder.figures / "filters.png")
+        save_model(self.evaluation_model.exported(), folder.export / "detector.keras", folder.path)
+        make_folder(folder.figures, folder.path)
+        draw_filters(first_kernels(self.evaluation_model.networks[0]), folder.figures / "filters.png", folder.path)
         self.test("mAP on test")

@@ -67,11 +67,14 @@ def palette(count: int) -> np.ndarray:
     return colours
 
 
-def draw_segmentations(shown: Sequence[SegmentationExample], names: Sequence[str], path: Path) -> None:
+def draw_segmentations(shown: Sequence[SegmentationExample], names: Sequence[str], path: Path, inside: Path) -> None:
     """Draw each image beside its true and its predicted mask.
 
     Args:
+        shown: the images.
         names: names of the classes, background first.
+        path: the PNG file to write; an SVG file is written beside it.
+        inside: as of `save_png_and_svg`.
     """
     colours = palette(len(names))
     rows = -(-len(shown) // COLUMNS)
@@ -100,14 +103,17 @@ def draw_segmentations(shown: Sequence[SegmentationExample], names: Sequence[str
         patches = [Patch(color=colours[k] / 255, label=names[k]) for k in there]
         if patches:
             figure.legend(handles=patches, loc="outside lower center", ncols=min(10, len(patches)))
-        save_png_and_svg(figure, path)
+        save_png_and_svg(figure, path, inside)
 
 
-def draw_detections(shown: Sequence[DetectionExample], names: Sequence[str], path: Path) -> None:
+def draw_detections(shown: Sequence[DetectionExample], names: Sequence[str], path: Path, inside: Path) -> None:
     """Draw each image twice: with its true boxes, difficult ones dashed, and with the predicted boxes.
 
     Args:
+        shown: the images.
         names: names of the classes.
+        path: the PNG file to write; an SVG file is written beside it.
+        inside: as of `save_png_and_svg`.
     """
     colours = palette(len(names) + 1)[1:] / 255
     rows = -(-len(shown) // COLUMNS)
@@ -127,7 +133,7 @@ def draw_detections(shown: Sequence[DetectionExample], names: Sequence[str], pat
                 axis.imshow(example.image)
                 axis.set_title(title)
                 _draw_boxes(axis, boxes, names, colours)
-        save_png_and_svg(figure, path)
+        save_png_and_svg(figure, path, inside)
 
 
 def _draw_boxes(axis: Axes, boxes: Boxes, names: Sequence[str], colours: np.ndarray) -> None:

@@ -10,6 +10,7 @@ from rotnet_keras.data.annotations import AnnotatedDataset, AnnotatedSplit, load
 from rotnet_keras.data.batches import Spec
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.evaluation.metrics import class_ious, mean_over_classes
+from rotnet_keras.files import make_folder
 from rotnet_keras.models.backbones.registry import freeze_up_to
 from rotnet_keras.models.export import first_kernels, save_model
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm, with_stock_layers
@@ -151,9 +152,10 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
                     scores[index],
                 )
             )
-        self.session.folder.figures.mkdir(exist_ok=True)
+        folder = self.session.folder
+        make_folder(folder.figures, folder.path)
         names = [BACKGROUND, *self.dataset.class_names]
-        draw_segmentations(shown, names, self.session.folder.figures / "pictures.png")
+        draw_segmentations(shown, names, folder.figures / "pictures.png", folder.path)
 
     def export(self) -> None:
         """Save the model, draw the filters of the first layer and evaluate on the test split."""
@@ -161,9 +163,9 @@ class SegmenterTrainer(Trainer[AnnotatedDataset]):
         network = with_stock_layers(self.evaluation_model.network)
         inputs = keras.Input(network.input.shape[1:], name="pixels")
         probabilities = keras.layers.Softmax(name="probabilities")(network(inputs))
-        save_model(keras.Model(inputs, probabilities, name="segmenter"), folder.export / "segmenter.keras")
-        folder.figures.mkdir(exist_ok=True)
-        draw_filters(first_kernels(network), folder.figures / "filters.png")
+        save_model(keras.Model(inputs, probabilities, name="segmenter"), folder.export / "segmenter.keras", folder.path)
+        make_folder(folder.figures, folder.path)
+        draw_filters(first_kernels(network), folder.figures / "filters.png", folder.path)
         self.test("mean IoU on test")
 
 

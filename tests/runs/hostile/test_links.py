@@ -152,7 +152,7 @@ def test_a_name_in_an_event_does_not_leave_the_folder(run, secret, monkeypatch):
     drawn = []
     for name in ("draw_curves", "draw_confusion"):
         monkeypatch.setattr(figures, name, lambda *arguments: False)
-    monkeypatch.setattr(figures, "draw_samples", lambda event, strip, path: drawn.append(strip))
+    monkeypatch.setattr(figures, "draw_samples", lambda event, strip, path, inside: drawn.append(strip))
     secret = secret.with_suffix(".png")
     Image.new("RGB", (8, 8)).save(secret)
     content = secret.read_bytes()
