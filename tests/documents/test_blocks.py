@@ -120,7 +120,7 @@ def assert_printed(expected, output):
 
 def write_images(folder, seed):
     """Write images with an upright, in a folder for each class, and a list of their labels beside it."""
-    pixels, labels = upright_images(48, seed=seed, size=40)
+    pixels, labels = upright_images(64, seed=seed, size=40)
     rows = ["file,label"]
     for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
         file = folder / f"class{label}" / f"{number:02d}.png"

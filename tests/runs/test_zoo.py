@@ -194,8 +194,8 @@ def test_the_figures_of_the_card_are_measured_again(network, tiny_data, tmp_path
     assert len(figures) == 1 + len(load_card(network)["probes"])
     rotation = figures[0]
     assert rotation[0] == rotation[1]
-    # Forty test images: one is 2.5 points.
-    assert all(abs(float(card) - float(here)) <= 5 for card, here in figures)
+    # Forty test images, of which one is 2.5 points, and heads that a few steps leave in motion.
+    assert all(abs(float(card) - float(here)) <= 10 for card, here in figures), "\n".join(lines)
     other = tmp_path / "other.npz"
     images, labels = upright_images(200, seed=8)
     np.savez(other, x_train=images, y_train=labels)

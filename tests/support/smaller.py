@@ -23,6 +23,8 @@ def settings_of(name, overrides):
         yield from ("train.steps=3", "train.batch=4")
     if hasattr(recipe, "canvas"):
         yield "canvas.side=192"
+        if recipe.canvas.short:
+            yield "canvas.short=112"
     yield from (
         f"probe.{number}.steps=3" for number, probe in enumerate(getattr(recipe, "probe", [])) if probe.head != "knn"
     )
