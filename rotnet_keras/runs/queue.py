@@ -17,13 +17,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 import psutil
 
-from rotnet_keras.config.loading import to_toml
-from rotnet_keras.config.schema import Recipe
 from rotnet_keras.errors import RunError
 from rotnet_keras.files import (
     MAX_TOML_BYTES,
@@ -39,9 +37,12 @@ from rotnet_keras.runs import processes
 from rotnet_keras.runs.control import remove_run
 from rotnet_keras.runs.events import is_locked, lock
 from rotnet_keras.runs.folder import RunFolder, list_runs
-from rotnet_keras.runs.launch import create_run_from_recipe, start_detached
 from rotnet_keras.runs.next_steps import command_line
 from rotnet_keras.text import printable
+
+# The schema of recipes takes a tenth of a second to import; the terminal UI lists runs and the queue without it.
+if TYPE_CHECKING:
+    from rotnet_keras.config.schema import Recipe
 
 LOCK = ".queue.lock"
 LOG = ".queue.log"
@@ -94,7 +95,7 @@ def not_queued_here(run: RunFolder) -> str:
     return f"you have not queued it in this folder. If you trust it, start it with: {command_line('resume', run)}"
 
 
-def queue_facts(recipe: Recipe, runs_dir: Path) -> dict[str, Any]:
+def queue_facts(recipe: "Recipe", runs_dir: Path) -> dict[str, Any]:
     """Return the facts that make a new run of a recipe wait in the queue of a runs folder.
 
     Raises:
@@ -106,6 +107,8 @@ def queue_facts(recipe: Recipe, runs_dir: Path) -> dict[str, Any]:
     except OSError as error:
         raise RunError(f"cannot queue a run in {runs_dir}: {error.strerror}") from None
     queued = time.time()
+    from rotnet_keras.config.loading import to_toml
+
     return {"queued": queued, "queued_by": signature(to_toml(recipe).encode(), queued, runs_dir)}
 
 
@@ -166,7 +169,7 @@ def _require_locks(runs_dir: Path) -> None:
         lock(file, runs_dir / LOCK)
 
 
-def enqueue(recipe: Recipe, facts: Mapping[str, Any], name: str | None, runs_dir: Path) -> RunFolder:
+def enqueue(recipe: "Recipe", facts: Mapping[str, Any], name: str | None, runs_dir: Path) -> RunFolder:
     """Create the folder of a run that waits in the queue, and start a worker if none is running.
 
     Args:
@@ -178,6 +181,8 @@ def enqueue(recipe: Recipe, facts: Mapping[str, Any], name: str | None, runs_dir
     Raises:
         RunError: the name is not a plain file name, the folder cannot be created, or its disk has no locks.
     """
+    from rotnet_keras.runs.launch import create_run_from_recipe
+
     folder = create_run_from_recipe(recipe, {**facts, **queue_facts(recipe, runs_dir)}, name, runs_dir)
     if worker_pid(runs_dir) is None:
         start_worker(runs_dir)
@@ -303,6 +308,8 @@ class _Worker:
         return named if named and self.devices != [None] else set(self.devices)
 
     def _start(self, run: RunFolder, device: Device) -> None:
+        from rotnet_keras.runs.launch import start_detached
+
         try:
             process = start_detached(run, device)
         except (OSError, RunError) as error:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from rotnet_keras.runs import queue
+from rotnet_keras.runs import launch, queue
 from rotnet_keras.runs.folder import list_runs
 from rotnet_keras.runs.launch import create_run
 
@@ -38,7 +38,7 @@ def worker(runs_dir, first_takes):
     code = 99
     try:
         queue.POLL_SECONDS = 0.02
-        queue.start_detached = lambda run, device: subprocess.Popen(
+        launch.start_detached = lambda run, device: subprocess.Popen(
             [sys.executable, "-c", RUN, run.path, str(first_takes if run.name == "a" else 0)], start_new_session=True
         )
         queue.run_worker(runs_dir)
