@@ -63,6 +63,8 @@ _one_large_image = threading.Lock()
 # Pillow warns of damage that it passes over, such as that of EXIF data, in words that help nobody.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# NumPy warns of array files that Python 2 wrote, which are read as all others.
+warnings.filterwarnings("ignore", message=r"Reading `\.npy` or `\.npz` file")
 
 
 class UnreadableImage(Exception):

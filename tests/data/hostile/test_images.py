@@ -217,3 +217,18 @@ def test_pillows_warnings_do_not_reach_the_terminal(tmp_path):
     ]
     assert "Warning" in said[0] and "PIL" not in said[1] and "EXIF" not in said[1]
     assert read_image(tmp_path / "a.jpg", 8, 3).shape == (8, 8, 3)
+
+
+def test_numpys_warnings_do_not_reach_the_terminal(tmp_path):
+    """Python 2 wrote whole numbers of some arrays' headers with an L; NumPy reads them, and says so."""
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (8L, 8L, 3L)}".ljust(117) + b"\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(192))
+    plain = "import numpy; numpy.load('a.npy')"
+    ours = "from pathlib import Path; from rotnet_keras.data.decoding import read_whole; read_whole(Path('a.npy'), 3)"
+    said = [
+        subprocess.run(
+            [sys.executable, "-W", "default", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stderr
+        for code in (plain, ours)
+    ]
+    assert "Python 2" in said[0] and "Python 2" not in said[1]
