@@ -1,6 +1,5 @@
 """Keys of recipes that have a new name: the old one is accepted wherever a recipe or an override may say it."""
 
-import re
 from typing import Any
 
 Location = tuple[str | int, ...]
@@ -39,7 +38,8 @@ def with_current_keys(values: Any, location: Location = ()) -> tuple[Any, list[s
     for key, value in values.items():
         here = (*location, *key.split("."))
         current = current_location(here)
-        renamed_key = re.sub(r"[^.]+$", str(current[-1]), key)
+        head, dot, _ = key.rpartition(".")
+        renamed_key = f"{head}{dot}{current[-1]}"
         if current != here and renamed_key not in values:
             found.append(".".join(map(str, here)))
             renamed[renamed_key] = value

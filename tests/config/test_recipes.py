@@ -298,6 +298,11 @@ def test_an_old_key_beside_the_new_one_is_a_mistake(written):
     assert "the old name of 'baselines', which is given too" in complaint(written(text))
 
 
+@pytest.mark.parametrize("key", ["'\\'", "'a\\Z'", "'a\\g<9>'", "'.'"])
+def test_a_key_of_any_characters_is_an_unknown_key(written, key):
+    assert "unknown key" in complaint(written(f"{TINY_RECIPE.format(data='fashion_mini')}\n{key} = 1\n[x]\n{key} = 1"))
+
+
 def test_a_mistake_under_an_old_key_is_reported_at_its_line(written):
     text = TINY_RECIPE.format(data="fashion_mini") + OLD_KEY.replace("random", "rondom")
     line = text[: text.index('controls = ["rondom')].count("\n") + 1
