@@ -182,6 +182,9 @@ def run_folders(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
     (runs_dir / "bad").mkdir()
 
     def prepare() -> Check:
+        # What a report needs is imported before the first one is timed.
+        assert invoke("report", "good", "--runs-dir", runs_dir).returncode == 0
+
         def check(found: dict[str, bytes]) -> bool:
             for name, content in found.items():
                 (runs_dir / "bad" / name).write_bytes(content)
