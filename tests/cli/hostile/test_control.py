@@ -12,7 +12,7 @@ import pytest
 from support.command_line import invoke
 from support.fake_runs import fake_run, work_on
 
-from rotnet_keras.runs import queue
+from rotnet_keras.runs import launch, queue
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.launch import create_run
 from rotnet_keras.runs.processes import process_identity
@@ -130,7 +130,7 @@ def test_the_worker_starts_only_what_this_user_has_queued_in_this_folder(tmp_pat
         run.facts_file.write_text(json.dumps(run.facts() | {"pid": 2**22}))
         return subprocess.Popen(["true"])
 
-    monkeypatch.setattr(queue, "start_detached", start)
+    monkeypatch.setattr(launch, "start_detached", start)
     monkeypatch.setattr(queue, "POLL_SECONDS", 0.01)
     listed = invoke("queue", "list", "--runs-dir", runs).stdout
     assert listed.count("you have not queued it in this folder") == 5 and "skips mine" not in listed
