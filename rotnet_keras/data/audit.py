@@ -126,7 +126,7 @@ def understand(data: Data, source: Source | None = None) -> list[tuple[str, str]
 
 
 def labelled_splits(data: Data) -> set[str]:
-    """Return the splits that will have labelled images, as far as can be told before images are read.
+    """Return the splits that will have labelled images, as far as is known before images are read.
 
     Args:
         data: the section `[data]` of a recipe.
