@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,14 @@ def pytest_collection_modifyitems(items):
 def own_state(tmp_path_factory):
     """A folder for what the program remembers, so that no test writes into the home of whoever runs it."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(autouse=True)
+def own_precision():
+    """Keras's dtype policy as it was, since a run in this process leaves the fastest one of this machine."""
+    yield
+    if keras := sys.modules.get("keras"):
+        keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture(scope="session")
