@@ -248,7 +248,8 @@ def measure_upright(
     "--score",
     metavar="SCORE",
     type=click.Choice(["rotations", "classes", "both"]),
-    help="What the score comes from: rotations, classes or both, which is the default where the model learned both.",
+    help="What the score comes from: rotations, classes, or both rotations and what the model learned beside them, "
+    "which is the default.",
 )
 @option("--top", metavar="N", type=click.IntRange(min=1), default=20, help="How many of the most unusual to list.")
 @csv_option
@@ -268,13 +269,19 @@ def anomalies(
 
     The score of an image is high where the model fails to predict its rotations: it is unlike the training images. A
     run that learned classes beside rotations ([auxiliary]) adds how unsure it is of the class; --score classes is one
-    minus the highest probability of a class.
+    minus the highest probability of a class. A run that learned translations (rotation.translation) is also asked which
+    way each copy was shifted, which takes ten times as long.
     """
     require_parent_folder(csv)
     source = find_model(model, runs_dir)
-    of_classes = not isinstance(source, Path) and source.recipe_values().get("kind") == "classify"
-    if score in ("classes", "both") and not of_classes:
-        raise DataError(f"--score {score}: {model} learned no classes; name a run of a recipe with [auxiliary]")
+    values = {} if isinstance(source, Path) else source.recipe_values()
+    of_classes = values.get("kind") == "classify"
+    of_shifts = values.get("kind") == "pretrain" and bool(values.get("rotation", {}).get("translation"))
+    if (score == "classes" and not of_classes) or (score == "both" and not (of_classes or of_shifts)):
+        raise DataError(
+            f"--score {score}: {model} learned no classes; name a run of a recipe with [auxiliary]"
+            + (", or with rotation.translation" if score == "both" else "")
+        )
     from rotnet_keras.inference.loading import list_image_files
 
     listed, unusual = (list_image_files(paths, warn, _takes_values(source)) for paths in (images, against))
@@ -285,8 +292,8 @@ def anomalies(
     from rotnet_keras.inference.orientation import load_orientation_model, predict
 
     network = load_orientation_model(source)
-    predictions = predict(network, [*files, *unusual], show_progress)
-    scores = _anomaly_scores(predictions, score or ("rotations" if network.classifier is None else "both"))
+    predictions = predict(network, [*files, *unusual], show_progress, shifts=score != "rotations")
+    scores = _anomaly_scores(predictions, score or "both")
     known = set(unusual)
     rows = sorted(zip(scores.tolist(), map(str, predictions.files), strict=True), reverse=True)
     auroc = _auroc(scores, [file in known for file in predictions.files]) if unusual else None
@@ -351,9 +358,11 @@ def _rotate_file(correction: "Correction", write: str) -> str:
 
 
 def _anomaly_scores(predictions: "Predictions", score: str) -> "np.ndarray":
-    """The scores (N,) of images, the higher the more unusual, from their rotations, their classes or both."""
+    """The scores (N,) of images, the higher the more unusual; "both" is of whatever the model learned."""
     from rotnet_keras.inference.orientation import anomaly_score, joint_anomaly_score
 
+    if predictions.shifted is not None and score == "both":
+        return -predictions.shifted.mean(axis=(1, 2))
     classes = predictions.class_probabilities
     if score == "rotations" or classes is None:
         return anomaly_score(predictions.log_probabilities)

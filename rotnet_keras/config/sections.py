@@ -162,11 +162,18 @@ class Rotation(Section):
     hidden: list[Annotated[int, Field(ge=1)]] = Field(
         [], description="Units of the hidden layers before the rotation classifier; none by default."
     )
+    translation: Annotated[int, Field(ge=0, le=512)] = Field(
+        0,
+        description="Pixels by which each copy is shifted along both axes, or not, before it is rotated; a second head "
+        "learns the directions, and `anomalies` scores by both. A quarter of the side is usual; 0 for none.",
+    )
 
     @model_validator(mode="after")
     def _check_angles(self) -> "Rotation":
         if len(set(self.angles)) != len(self.angles) or any(a % 45 or not 0 <= a < 360 for a in self.angles):
             raise ValueError(f"angles: expected distinct multiples of 45 from 0 to 315, got {self.angles}")
+        if self.translation and any(angle % 90 for angle in self.angles):
+            raise ValueError(f"translation: needs right angles, got angles = {self.angles}")
         return self
 
 

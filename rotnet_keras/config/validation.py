@@ -91,6 +91,7 @@ def cross_section_errors(values: dict[str, Any]) -> Iterator[tuple[Location, str
             )
     if augment and data:
         yield from _rectangle_errors(values, augment.crop or data.size)
+        yield from _translation_errors(values, augment.crop or data.size)
 
 
 def _rectangle_errors(values: dict[str, Any], size: int | list[int] | None) -> Iterator[tuple[Location, str]]:
@@ -111,6 +112,17 @@ def _rectangle_errors(values: dict[str, Any], size: int | list[int] | None) -> I
             (section, "angles"),
             f"{section}.angles: images of {height} x {width} pixels are no squares, and {found.angles} would exchange "
             f"height and width: set {section}.angles = [0, 180], or a square data.size or augment.crop",
+        )
+
+
+def _translation_errors(values: dict[str, Any], size: int | list[int] | None) -> Iterator[tuple[Location, str]]:
+    """Yield a problem where images would be shifted by their whole side, or more."""
+    rotation = _section(Rotation, values.get("rotation", {})) if values.get("kind") == "pretrain" else None
+    if rotation and size is not None and rotation.translation >= min(sides_of(size)):
+        yield (
+            ("rotation", "translation"),
+            f"translation: expected less than the side of the images, {min(sides_of(size))}, got "
+            f"{rotation.translation}",
         )
 
 

@@ -18,6 +18,7 @@ from rotnet_keras.data.stores import known_places
 from rotnet_keras.data.values.ranges import known_range
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DataError
+from rotnet_keras.evaluation.novelty import right_log_probabilities
 from rotnet_keras.evaluation.suitability.ambiguity import (
     SMALLEST_PROBABILITY,
     log_probabilities_by_image,
@@ -27,6 +28,7 @@ from rotnet_keras.inference.calibration import MAX_CALIBRATION_IMAGES, best_temp
 from rotnet_keras.inference.loading import BATCH, ImageLoader, Progress, image_loader, load_batches
 from rotnet_keras.models.export import load_backbone
 from rotnet_keras.models.rotation import RIGHT_ANGLES, rotate_batch, rotated_shape
+from rotnet_keras.models.translation import TRANSFORMATIONS
 from rotnet_keras.runs.exports.backbone_file import VALUES
 from rotnet_keras.runs.folder import RunFolder
 
@@ -46,6 +48,9 @@ class OrientationModel:
             pixels to the probabilities (N, C) of C classes.
         mirrored: whether the training mirrored images at random, and the mirror image of each copy is among the copies.
             `predict` then averages over an image and its mirror image.
+        transformations: of the same run, where it learned translations beside rotations: see
+            `models.translation.TranslationRotNet.exported`.
+        translation: pixels that this model's images are shifted by.
     """
 
     model: keras.Model
@@ -53,6 +58,8 @@ class OrientationModel:
     loader: ImageLoader
     classifier: keras.Model | None = None
     mirrored: bool = False
+    transformations: keras.Model | None = None
+    translation: int = 0
 
     def log_probabilities(self, images: np.ndarray) -> np.ndarray:
         """Rotate images by every angle and predict the angle of each copy.
@@ -106,7 +113,7 @@ def load_orientation_model(source: RunFolder | Path) -> OrientationModel:
             print(correction.file, correction.clockwise, correction.confidence)
         ```
     """
-    classifier = None
+    classifier, transformations, translation = None, None, 0
     if isinstance(source, RunFolder):
         recipe = load_recipe(str(source.recipe))
         file, known = source.export / "rotnet.keras", _angles(recipe)
@@ -115,6 +122,9 @@ def load_orientation_model(source: RunFolder | Path) -> OrientationModel:
         model, angles = load_backbone(file), known
         if isinstance(recipe, ClassifyRecipe) and (source.export / "classifier.keras").is_file():
             classifier = load_backbone(source.export / "classifier.keras")
+        if isinstance(recipe, PretrainRecipe) and recipe.rotation.translation:
+            transformations = load_backbone(source.export / TRANSFORMATIONS)
+            translation = recipe.rotation.translation
     else:
         recipe, model, angles = None, load_backbone(source), RIGHT_ANGLES
         if model.output_shape[1:] == (len(HALF_TURN),):
@@ -134,7 +144,7 @@ def load_orientation_model(source: RunFolder | Path) -> OrientationModel:
         )
     flipped = isinstance(recipe, PretrainRecipe | ClassifyRecipe) and recipe.augment.flip
     mirrored = flipped and all(-angle % 360 in angles for angle in angles)
-    return OrientationModel(model, angles, loader, classifier, mirrored)
+    return OrientationModel(model, angles, loader, classifier, mirrored, transformations, translation)
 
 
 def _angles(recipe: Recipe) -> tuple[int, ...] | None:
@@ -243,12 +253,15 @@ class Predictions:
         log_probabilities: (N, K, K), see `OrientationModel.averaged_log_probabilities`.
         unreadable: the files that could not be read, each with the reason.
         class_probabilities: (N, C), of a model that learned classes too; else None.
+        shifted: (N, 9 K, 3), of a model that learned translations too, where they were asked for; else None. See
+            `evaluation.novelty.right_log_probabilities`.
     """
 
     files: list[Path]
     log_probabilities: np.ndarray
     unreadable: list[tuple[Path, str]]
     class_probabilities: np.ndarray | None = None
+    shifted: np.ndarray | None = None
 
 
 def predict(
@@ -256,6 +269,7 @@ def predict(
     files: Sequence[Path],
     progress: Progress = lambda what, done, total: None,
     quarters: Mapping[Path, int] = MappingProxyType({}),
+    shifts: bool = False,
 ) -> Predictions:
     """Predict the rotations of image files.
 
@@ -264,6 +278,8 @@ def predict(
         files: images of any size.
         progress: called after each batch.
         quarters: how many times to rotate some of the files by 90 degrees, counter-clockwise, before the prediction.
+        shifts: also predict the directions of shifted copies, of a model that learned translations. It takes ten times
+            as long.
 
     Returns:
         The predictions; files that cannot be read are listed in them and raise nothing.
@@ -273,6 +289,7 @@ def predict(
     unreadable: list[tuple[Path, str]] = []
     parts = [np.zeros((0, count, count))]
     classes: list[np.ndarray] = []
+    shifted: list[np.ndarray] = []
     for batch in load_batches(model.loader, files, progress):
         readable += batch.files
         unreadable += batch.unreadable
@@ -284,4 +301,10 @@ def predict(
             parts.append(model.averaged_log_probabilities(images))
             if model.classifier is not None:
                 classes.append(np.asarray(model.classifier(images, training=False)))
-    return Predictions(readable, np.concatenate(parts), unreadable, np.concatenate(classes) if classes else None)
+            if shifts and model.transformations is not None:
+                shifted.append(right_log_probabilities(model.transformations, images, model.angles, model.translation))
+    return Predictions(readable, np.concatenate(parts), unreadable, _whole(classes), _whole(shifted))
+
+
+def _whole(parts: list[np.ndarray]) -> np.ndarray | None:
+    return np.concatenate(parts) if parts else None

@@ -32,7 +32,7 @@ Entries = Mapping[str, Types]
 FACT_ENTRIES: Entries = {"data": {"classes": list, "name": str}, "backbone": {"name": str, "taps": (dict, list)}}
 RECIPE_ENTRIES: Entries = {
     "train": {"batch": int},
-    "rotation": {"angles": list},
+    "rotation": {"angles": list, "translation": int},
     "backbone": {"name": str, "blocks": int, "file": str},
     "pretrained": {"file": str},
     "data": {"name": str},

@@ -29,6 +29,7 @@ from rotnet_keras.models.export import first_kernels, load_backbone, save_model,
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 from rotnet_keras.models.rotation import rotated_shape
 from rotnet_keras.models.rotnet import RotNet
+from rotnet_keras.models.translation import TRANSFORMATIONS, TranslationRotNet
 from rotnet_keras.reports.figures import draw_filters
 from rotnet_keras.runs.exports.backbone_file import VALUES
 from rotnet_keras.tasks.finetune import scale_learning_rates
@@ -74,10 +75,11 @@ def without_missing_labels(session: Session, recipe: PretrainRecipe, dataset: Da
 
 
 def check_shape(recipe: PretrainRecipe, dataset: Dataset) -> None:
-    """Make sure that images can be rotated by the angles of a recipe.
+    """Make sure that images can be rotated and shifted as a recipe says.
 
     Raises:
-        DataError: they are no squares, and an angle would exchange height and width.
+        DataError: they are no squares, and an angle would exchange height and width, or they would be shifted by their
+            whole side.
     """
     height, width = crop_shape(recipe.augment, dataset.image_shape)
     if height != width and any(angle % 180 for angle in recipe.rotation.angles):
@@ -85,6 +87,11 @@ def check_shape(recipe: PretrainRecipe, dataset: Dataset) -> None:
             f"{dataset.name}: images of {height} x {width} pixels are no squares, and the angles "
             f"{recipe.rotation.angles} would exchange height and width: set rotation.angles = [0, 180], or data.size "
             "to a side in pixels, which makes them squares"
+        )
+    if recipe.rotation.translation >= min(height, width):
+        raise DataError(
+            f"{dataset.name}: images of {height} x {width} pixels cannot be shifted by {recipe.rotation.translation}: "
+            "set a smaller rotation.translation, a quarter of the side or so"
         )
 
 
@@ -99,15 +106,18 @@ def build_rotnet(recipe: PretrainRecipe, dataset: Dataset) -> RotNet:
     backbone = with_fused_batch_norm(backbone, precision, synchronized)
     if recipe.pretrained and recipe.pretrained.frozen:
         freeze_up_to(backbone, recipe.pretrained.frozen)
-    model = RotNet(
-        backbone,
-        rotation.angles,
-        rotation.copies,
-        rotation.hidden,
-        recipe.augment,
-        recipe.seed,
-        synchronized,
-    )
+    if rotation.translation:
+        model: RotNet = TranslationRotNet(backbone, rotation, recipe.augment, recipe.seed, synchronized)
+    else:
+        model = RotNet(
+            backbone,
+            rotation.angles,
+            rotation.copies,
+            rotation.hidden,
+            recipe.augment,
+            recipe.seed,
+            synchronized,
+        )
     model.values = dataset.values
     return model
 
@@ -240,6 +250,8 @@ class RotNetTrainer(ClassifierTrainer):
             run.export / "rotnet.keras",
             run.path,
         )
+        if isinstance(self.evaluation_model, TranslationRotNet):
+            save_model(self.evaluation_model.exported(), run.export / TRANSFORMATIONS, run.path)
         make_folder(run.figures, run.path)
         draw_filters(first_kernels(backbone), run.figures / "filters.png", run.path)
         self.test("rotation accuracy on test")

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from rotnet_keras.config.schema import Auxiliary
-from rotnet_keras.config.sections import Augment, Optimizer
+from rotnet_keras.config.sections import Augment, Optimizer, Rotation
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.models.backbones.registry import backbone
 from rotnet_keras.models.heads import build_head
 from rotnet_keras.models.rotation import rotate_batch
 from rotnet_keras.models.rotnet import Classifier, RotNet, softmax_loss
 from rotnet_keras.models.s4l import UNLABELLED, SemiSupervised
+from rotnet_keras.models.translation import TranslationRotNet
 from rotnet_keras.training.optimizers import build_optimizer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
@@ -30,19 +31,23 @@ def compiled(model, **options):
     return model
 
 
-def trained(parts, copies, data):
-    model = RotNet(plain_backbone(), copies=copies, augment=Augment(jitter=0.5, greyscale=0.3))
+def trained(parts, copies, data, translation):
+    augment = Augment(jitter=0.5, greyscale=0.3)
+    if translation:
+        model = TranslationRotNet(plain_backbone(), Rotation(copies=copies, translation=translation), augment)
+    else:
+        model = RotNet(plain_backbone(), copies=copies, augment=augment)
     model.accumulation_parts = parts
     logs = compiled(model).fit(data, epochs=2, verbose=0).history
     return logs, model.get_weights()
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("copies", ["all", "one"])
-def test_an_accumulated_step_equals_the_step_of_the_whole_batch(copies):
+@pytest.mark.parametrize(("copies", "translation"), [("all", 0), ("one", 0), ("all", 2)])
+def test_an_accumulated_step_equals_the_step_of_the_whole_batch(copies, translation):
     data = tf.data.Dataset.from_tensor_slices(IMAGES).batch(7)
-    whole, weights = trained(1, copies, data)
-    parts, others = trained(3, copies, data)
+    whole, weights = trained(1, copies, data, translation)
+    parts, others = trained(3, copies, data, translation)
     for a, b in zip(weights, others, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6)
     for name in ("loss", "accuracy"):
