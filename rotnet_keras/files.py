@@ -10,7 +10,9 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
+import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -308,18 +310,19 @@ def move(source: Path, path: Path, inside: Path | None = None) -> None:
         os.rename(source, name, dst_dir_fd=folder)
 
 
-def folder_size(path: Path) -> tuple[int, list[Path]]:
-    """Return the bytes of all files in a folder, and the folders in it that may not be read. No link is followed."""
-    total, closed = 0, []
+def remove_unfinished(folder: Path, seconds: float = 0.0, besides: tuple[str, ...] = ()) -> None:
+    """Remove what killed processes had begun to write into a folder, at any depth. No link is followed.
 
-    def note(error: OSError) -> None:
-        closed.append(Path(str(error.filename)))
-
-    for folder, _, names in os.walk(path, onerror=note):
-        for name in names:
-            with suppress(OSError):
-                total += Path(folder, name).lstat().st_size
-    return total, closed
+    Args:
+        folder: the folder.
+        seconds: what was written to within this time stays, where other processes may be writing.
+        besides: names of files that others may be writing, which stay.
+    """
+    for path in sorted(folder.rglob(TEMPORARY)):
+        with suppress(OSError):
+            found = path.lstat()
+            if time.time() - found.st_mtime >= seconds and not path.name.endswith(besides):
+                (shutil.rmtree if stat.S_ISDIR(found.st_mode) else os.unlink)(path)
 
 
 @contextmanager
@@ -335,9 +338,8 @@ def _within(path: Path, inside: Path | None) -> Iterator[tuple[str, int | None]]
             try:
                 deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
             except NotADirectoryError:
-                raise NotADirectoryError(
-                    errno.ENOTDIR, f"{part!r} is not a folder of its own, but a link or a file", str(path)
-                ) from None
+                reason = f"{part!r} is not a folder of its own, but a link or a file"
+                raise NotADirectoryError(errno.ENOTDIR, reason, str(path)) from None
             os.close(descriptor)
             descriptor = deeper
         yield name, descriptor
@@ -375,10 +377,9 @@ def _open_regular(path: Path, name: str, folder: int | None, flags: int, unfollo
 def _require_regular(path: Path, found: os.stat_result) -> None:
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if stat.S_ISREG(found.st_mode):
-        return
-    what = "a link" if stat.S_ISLNK(found.st_mode) else "a pipe" if stat.S_ISFIFO(found.st_mode) else "a device"
-    raise OSError(errno.EINVAL, f"{what}, where a regular file is expected", str(path))
+    if not stat.S_ISREG(found.st_mode):
+        what = "a link" if stat.S_ISLNK(found.st_mode) else "a pipe" if stat.S_ISFIFO(found.st_mode) else "a device"
+        raise OSError(errno.EINVAL, f"{what}, where a regular file is expected", str(path))
 
 
 def _create_beside(name: str, folder: int | None) -> tuple[str, BinaryIO]:

@@ -9,7 +9,8 @@ import pytest
 
 from rotnet_keras.data import fingerprints
 from rotnet_keras.errors import RunError
-from rotnet_keras.files import folder_size, make_private_folder, replacing, write_atomically
+from rotnet_keras.files import make_private_folder, remove_unfinished, replacing, write_atomically
+from rotnet_keras.runs.control import folder_size
 from rotnet_keras.runs.folder import RunFolder
 
 
@@ -64,6 +65,29 @@ def test_a_block_that_fails_leaves_the_old_file(tmp_path):
         temporary.write(b"half")
         raise RuntimeError
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_processes_had_begun_to_write_is_removed(tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    (run / "samples").mkdir(parents=True)
+    (run / ".export.tmp-abc").mkdir()
+    elsewhere.mkdir()
+    files = ["samples/.0a1b.tmp.images.png", ".0a1b.tmp.job.json", ".0a1b.tmp.run.json", ".export.tmp-abc/model.keras"]
+    kept = ["samples/images.png", ".hidden", "notes.tmp", "job.json"]
+    for name in files + kept:
+        (run / name).write_bytes(b"half")
+    (elsewhere / ".0a1b.tmp.theirs").write_bytes(b"theirs")
+    (run / "link").symlink_to(elsewhere)
+    (run / ".0a1b.tmp.link").symlink_to(elsewhere)
+    remove_unfinished(run, seconds=100)
+    assert all((run / name).exists() for name in files)
+    remove_unfinished(run, besides=("job.json",))
+    left = {str(path.relative_to(run)) for path in run.rglob("*")}
+    assert left == {"samples", "link", ".0a1b.tmp.job.json", *kept}
+    assert (elsewhere / ".0a1b.tmp.theirs").exists()
+    os.utime(run / ".0a1b.tmp.job.json", (0, 0))
+    remove_unfinished(run, seconds=100)
+    assert not (run / ".0a1b.tmp.job.json").exists()
 
 
 def test_a_folder_that_becomes_a_link_meanwhile_is_not_followed(tmp_path):

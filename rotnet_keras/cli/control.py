@@ -161,8 +161,7 @@ def kill(run: str, runs_dir: Path, yes: bool) -> None:
 @yes_option
 def delete(run: str, runs_dir: Path, yes: bool) -> None:
     """Delete a run folder with everything in it."""
-    from rotnet_keras.files import folder_size
-    from rotnet_keras.runs.control import find_own_run, remove_run
+    from rotnet_keras.runs.control import find_own_run, folder_size, remove_run
     from rotnet_keras.runs.next_steps import command_line
     from rotnet_keras.runs.status import explanation
 

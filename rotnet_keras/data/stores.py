@@ -13,7 +13,7 @@ import numpy as np
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data.values.ranges import ValueRange
 from rotnet_keras.errors import DataError
-from rotnet_keras.files import cache_folder, make_private_folder, replacing
+from rotnet_keras.files import cache_folder, make_private_folder, remove_unfinished, replacing
 
 # The most that "auto" keeps in memory, in bytes, and the largest share of the free disk that it takes.
 MEMORY_BYTES = 500_000_000
@@ -24,6 +24,9 @@ PLACES, SPLITS = ("memory", "disk", "none"), ("train", "validation", "test")
 
 # The types of the values of images: of bytes, and of the numbers of files with more bits.
 BYTES, NUMBERS = np.dtype(np.uint8), np.dtype(np.float32)
+
+# A file of the cache that nobody has written to for so long was left by a process that was killed.
+ABANDONED_SECONDS = 3600.0
 
 # Positions that a task of a pool works on.
 PIECE = 32
@@ -229,6 +232,7 @@ def read_index(file: Path) -> dict[str, np.ndarray]:
 
 def _write(pixels_file: Path, index_file: Path, decoded: Iterable[Decoded]) -> None:
     make_private_folder(pixels_file.parent)
+    remove_unfinished(pixels_file.parent, ABANDONED_SECONDS)
     labels: list[int] = []
     bad: list[tuple[int, str]] = []
     with replacing(pixels_file) as file:

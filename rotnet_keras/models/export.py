@@ -63,7 +63,7 @@ def save_model(model: keras.Model, path: Path, inside: Path | None = None) -> No
     make_folder(path.parent, inside)
     place = inside or path.parent
     # Keras writes files by their names only.
-    with replacing(path, inside) as temporary, TemporaryDirectory(prefix=".export-", dir=place) as folder:
+    with replacing(path, inside) as temporary, TemporaryDirectory(prefix=".export.tmp-", dir=place) as folder:
         written = place / Path(folder).name / "model.keras"
         model.save(written)
         with open_file(written, place) as whole:
@@ -210,7 +210,7 @@ def convert(source: Path, to: str, target: Path, inside: Path | None = None) -> 
     model = load_backbone(source, detector=source.stem == DETECTOR)
     model(np.zeros((1, *model.input.shape[1:]), np.float32))  # Keras exports a model to ONNX only after it was called.
     # Written to a temporary folder and moved when complete.
-    with TemporaryDirectory(prefix=".export-", dir=inside or target.absolute().parent) as folder:
+    with TemporaryDirectory(prefix=".export.tmp-", dir=inside or target.absolute().parent) as folder:
         name, suffix = FORMATS[to]
         written = Path(folder) / f"model{suffix}"
         try:

@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -73,3 +74,17 @@ def remove_run(run: RunFolder) -> None:
     doomed = run.path.with_name(f".gone-{os.urandom(4).hex()}")
     run.path.rename(doomed)
     shutil.rmtree(doomed)
+
+
+def folder_size(path: Path) -> tuple[int, list[Path]]:
+    """Return the bytes of all files in a folder, and the folders in it that may not be read. No link is followed."""
+    total, closed = 0, []
+
+    def note(error: OSError) -> None:
+        closed.append(Path(str(error.filename)))
+
+    for folder, _, names in os.walk(path, onerror=note):
+        for name in names:
+            with suppress(OSError):
+                total += Path(folder, name).lstat().st_size
+    return total, closed

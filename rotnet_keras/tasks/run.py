@@ -20,9 +20,10 @@ from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.config.schema import ProbeRecipe, Recipe
 from rotnet_keras.config.sections import Train
 from rotnet_keras.errors import DataError, RotnetError, RunError, RunStopped
-from rotnet_keras.files import TEMPORARY, digest
+from rotnet_keras.files import digest, remove_unfinished
 from rotnet_keras.host import processor
 from rotnet_keras.runs import processes
+from rotnet_keras.runs.cluster.jobs import JOB_FILE
 from rotnet_keras.runs.events import Event, EventWriter
 from rotnet_keras.runs.folder import RunFolder
 from rotnet_keras.runs.next_steps import command_line
@@ -117,8 +118,8 @@ def run(folder: RunFolder, before: Callable[[Session], None] = lambda session: N
     folder.require_own_files()
     recipe = load_recipe(folder.recipe)
     events = EventWriter(folder.events_file)
-    for unfinished in folder.export.glob(TEMPORARY):
-        unfinished.unlink(missing_ok=True)  # Left by a process that was killed while it wrote; nobody else writes here.
+    # No other process of a run writes here now. The machine that submitted it may note its job.
+    remove_unfinished(folder.path, besides=(JOB_FILE,))
     stop = Stop(folder.stop_file)
     session = _begin(folder, recipe, events, stop)
     console = session.console

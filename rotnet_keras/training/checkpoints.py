@@ -12,7 +12,7 @@ import numpy as np
 
 from rotnet_keras.data.npz import read_array_header
 from rotnet_keras.engine import keras
-from rotnet_keras.files import TEMPORARY, make_folder, write_atomically
+from rotnet_keras.files import make_folder, write_atomically
 
 # The newest checkpoints that are kept; the best one is kept besides.
 KEPT = 2
@@ -79,8 +79,6 @@ def restore_checkpoint(folder: Path, variables: Sequence[keras.Variable]) -> tup
         The position to continue from, step 0 where there is no usable checkpoint; and a message for each checkpoint
         that cannot be used.
     """
-    for unfinished in folder.glob(TEMPORARY):
-        unfinished.unlink()  # Left by a process that was killed while it wrote.
     damaged = []
     for path in step_checkpoints(folder):
         try:

@@ -186,7 +186,14 @@ def test_the_disk_cache_holds_the_same_images_and_is_used_again(folder, tmp_path
     (folder / "class_0" / "empty.jpg").touch()
     spec = {"name": str(folder), "size": 16, "channels": 3, "validation": 0}
     in_memory = load(Data(cache="memory", **spec))
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    left, in_work = tmp_path / "cache" / ".0a1b.tmp.pixels", tmp_path / "cache" / ".2c3d.tmp.pixels"
+    for file in (left, in_work):
+        file.write_bytes(b"half")
+    os.utime(left, (0, 0))
     first = load(Data(cache="disk", **spec))
+    # What a process left that was killed long ago is removed; another one may be writing now.
+    assert not left.exists() and in_work.exists()
     decoded = []
     monkeypatch.setattr("rotnet_keras.data.decoding.read_header", lambda *a: decoded.append(a))
     second = load(Data(cache="disk", **spec))

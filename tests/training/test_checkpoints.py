@@ -71,11 +71,3 @@ def test_no_flipped_bit_restores_wrong_values(tmp_path, variables):
 
 def test_without_a_checkpoint_training_starts_at_step_0(tmp_path, variables):
     assert restore_checkpoint(tmp_path / "none", variables) == (Position(), [])
-
-
-def test_an_unfinished_checkpoint_of_a_killed_process_is_removed(tmp_path, variables):
-    save_checkpoint(tmp_path, variables, Position(step=1), best=False)
-    (tmp_path / ".step-00000002.npz.tmp").write_bytes(b"half")
-    position, damaged = restore_checkpoint(tmp_path, variables)
-    assert position.step == 1 and not damaged
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.npz"]

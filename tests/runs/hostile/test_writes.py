@@ -146,7 +146,7 @@ def test_what_a_run_writes_is_not_behind_a_link(run, secret, write, monkeypatch)
     with pytest.raises(OSError, match="not a folder of its own"):
         write(run)
     assert [path.name for path in secret.parent.iterdir()] == ["secret"]
-    assert not list(run.path.glob(".export-*"))
+    assert not list(run.path.glob(".export*"))
 
 
 @pytest.mark.parametrize("write", WRITES)
