@@ -39,8 +39,8 @@ def test_a_run_stopped_killed_and_resumed_ends_with_the_same_weights(finished, t
     # A damaged newest checkpoint costs a few steps more, nothing else.
     newest = max(run.checkpoints.glob("step-*.npz"))
     newest.write_bytes(newest.read_bytes()[:1000])
-    # What it was writing when it was killed: a checkpoint, a strip of samples, or an export.
-    for name in ("checkpoints/.0a1b.tmp.step-00000099.npz", "samples/.0a1b.tmp.images.png"):
+    # What it was writing when it was killed: a checkpoint, a report, or an export.
+    for name in ("checkpoints/.0a1b.tmp.step-00000099.npz", ".0a1b.tmp.report.md"):
         (run.path / name).write_bytes(b"half")
     (run.path / ".export.tmp-x1").mkdir()
     result = run_cli("resume", "run", cwd=folder)
