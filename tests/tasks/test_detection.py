@@ -19,7 +19,8 @@ from rotnet_keras.models.backbones.registry import backbone
 from rotnet_keras.models.detectors.anchor_matching import intersection_over_union, match, sample_balanced, smooth_l1
 from rotnet_keras.models.detectors.base import NO_OBJECT
 from rotnet_keras.models.detectors.boxes import RATIOS, decode_boxes, encode_boxes, make_anchors, roi_align
-from rotnet_keras.models.detectors.faster_rcnn import FasterRCNN, split_backbone
+from rotnet_keras.models.detectors.faster_rcnn import FasterRCNN
+from rotnet_keras.models.detectors.regions import split_backbone
 from rotnet_keras.models.detectors.retinanet import RetinaNet, pyramid_trunk
 from rotnet_keras.models.step_dropout import StepDropout
 from rotnet_keras.tasks.voc.common import scale_learning_rates

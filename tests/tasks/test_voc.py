@@ -20,7 +20,7 @@ from rotnet_keras.engine import dtype_policy, keras, tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.evaluation.metrics import class_ious
 from rotnet_keras.models.backbones.registry import backbone, freeze_up_to, with_input_shape
-from rotnet_keras.models.detectors.faster_rcnn import split_backbone
+from rotnet_keras.models.detectors.regions import split_backbone
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm, with_stock_layers
 from rotnet_keras.models.multi_label import DIFFICULT, TopClassAccuracy, sigmoid_loss
 from rotnet_keras.models.segmenters import VOID, PixelAccuracy, Segmenter, fcn, new_variables, pixel_loss
