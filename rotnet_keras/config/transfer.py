@@ -18,6 +18,9 @@ from rotnet_keras.config.sections import (
     Train,
 )
 
+# Of Fast R-CNN in the paper.
+MOST_PROPOSALS = 2000
+
 
 class TransferRecipe(SeededRecipe):
     """The keys of all transfer tasks: annotated images, and a backbone from scratch or pretrained."""
@@ -139,32 +142,46 @@ class DetectionRecipe(CanvasRecipe):
     """Finds objects: their boxes and their classes."""
 
     task: Literal["detection"] = Field(description="The task.")
-    detector: Literal["faster_rcnn", "retinanet"] = Field("faster_rcnn", description="The detector.")
+    detector: Literal["faster_rcnn", "fast_rcnn", "retinanet"] = Field(
+        "faster_rcnn",
+        description="The detector. fast_rcnn has regions proposed by selective search, which takes a second or two for "
+        "each image and is done once; it needs another package.",
+    )
+    proposals: int | None = Field(
+        None, ge=1, le=10_000, description="fast_rcnn: most regions that are proposed for an image; 2,000 by default."
+    )
     taps: list[str] = Field(
         min_length=1,
-        description="Layers whose feature maps the detector reads: one for Faster R-CNN; three for RetinaNet, each "
-        "half as large as the one before.",
+        description="Layers whose feature maps the detector reads: three for RetinaNet, each half as large as the one "
+        "before; one for the others.",
     )
     after: str | None = Field(
         None,
-        description="faster_rcnn: layer of the backbone after which its remaining layers become the head that "
+        description="Not for retinanet: layer of the backbone after which its remaining layers become the head that "
         "classifies regions; the tap by default.",
     )
     cells: int | None = Field(
         None,
         ge=1,
         le=32,
-        description="faster_rcnn: height and width of the features that RoI align reads for a region; what the "
+        description="Not for retinanet: height and width of the features that RoI align reads for a region; what the "
         "backbone has at that layer by default.",
     )
 
     @model_validator(mode="after")
     def _check_taps(self) -> "DetectionRecipe":
-        expected = {"faster_rcnn": 1, "retinanet": 3}[self.detector]
+        expected = 3 if self.detector == "retinanet" else 1
         if len(self.taps) != expected:
             layers = "1 layer" if expected == 1 else f"{expected} layers"
             raise ValueError(f"taps: expected {layers} for {self.detector!r}, got {len(self.taps)}")
         for key in ("after", "cells", "dropout"):
             if getattr(self, key) and self.detector == "retinanet":
-                raise ValueError(f"{key}: only 'faster_rcnn' has it; leave it out")
+                raise ValueError(f"{key}: 'retinanet' has none; leave it out")
+        if self.proposals is not None and self.detector != "fast_rcnn":
+            raise ValueError("proposals: only 'fast_rcnn' has them; leave it out")
         return self
+
+    @property
+    def most_proposals(self) -> int:
+        """The most regions that are proposed for an image by another program; 0 where the detector does so itself."""
+        return (self.proposals or MOST_PROPOSALS) if self.detector == "fast_rcnn" else 0

@@ -45,12 +45,14 @@ class AnnotatedSplit:
         rows: (n,) int, the rows of the store that belong to the split.
         objects: of each image; None if masks were loaded.
         masks: the file of each image's mask, and the EXIF orientation to give it; None if objects were loaded.
+        proposals: of each image, boxes (n, 4) float32 that may hold objects; None by default.
     """
 
     store: LazyImages
     rows: np.ndarray
     objects: list[Boxes] | None
     masks: list[tuple[Path, int]] | None
+    proposals: list[np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -383,8 +385,7 @@ def _read_tfds(
                 continue
             rows.append(row)
         splits[split] = AnnotatedSplit(store, np.array(rows, np.int64), objects, None)
-    sizes = [len(split) for split in splits.values()]
-    return splits, *fingerprints(info, tfds_splits(info, data.splits).values(), sizes, progress)
+    return splits, *fingerprints(info, tfds_splits(info, data.splits).values(), map(len, splits.values()), progress)
 
 
 def _objects_of(example: Any, names: Sequence[str], classes: Sequence[str], size: tuple[int, int]) -> Boxes:
@@ -396,5 +397,4 @@ def _objects_of(example: Any, names: Sequence[str], classes: Sequence[str], size
     numbers = feature["objects/label"].int64_list.value
     if not all(0 <= number < len(names) for number in numbers):
         raise BrokenAnnotation(f"expected labels below {len(names)}, got {list(numbers)}")
-    found = [names[number] for number in numbers]
-    return check_objects(found, corners, difficult, classes, size)
+    return check_objects([names[number] for number in numbers], corners, difficult, classes, size)

@@ -85,8 +85,8 @@ def evaluate_one_image(recipe: CanvasRecipe, dataset: AnnotatedDataset, model: T
     side, split = recipe.canvas.side, dataset.train
     where = letterbox.fitted_placement(split.size(0), side)
     if isinstance(model, Detector):
-        pixels, objects = letterboxed_batch(split, [(0, where)], side, model.objects)
+        pixels, objects = letterboxed_batch(split, [(0, where)], side, model.objects, model.rows - model.objects)
         model.loss_and_accuracy(pixels, objects)
-        model.inference_model.predict_on_batch(pixels)
+        model.inference_model.predict_on_batch(model.inference_inputs(pixels.astype("float32"), objects))
     else:
         model.predict_on_batch(letterbox.letterbox_image(split.image(0), where, side)[None])

@@ -27,7 +27,7 @@ from rotnet_keras.config.schema import (
     SeededRecipe,
 )
 from rotnet_keras.config.study import StudyRecipe
-from rotnet_keras.config.transfer import TransferRecipe
+from rotnet_keras.config.transfer import DetectionRecipe, TransferRecipe
 from rotnet_keras.data.sources import find_annotated, pin_annotated_paths, pin_paths
 from rotnet_keras.errors import DataError, RecipeError, RotnetError, RunError
 from rotnet_keras.files import open_to_append
@@ -110,6 +110,10 @@ def _require_packages(recipe: Recipe) -> None:
     if recipe.train.tensorboard and not find_spec("tensorboard"):
         raise RecipeError(
             "train.tensorboard needs another package; install it with: pip install 'rotnet-keras[tensorboard]'"
+        )
+    if isinstance(recipe, DetectionRecipe) and recipe.most_proposals and not find_spec("cv2"):
+        raise RecipeError(
+            "detector = 'fast_rcnn' needs another package; install it with: pip install 'rotnet-keras[proposals]'"
         )
     require_trackers(recipe.train.track, "train.track")
 

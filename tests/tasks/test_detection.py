@@ -1,5 +1,6 @@
 """Transfer to detection, and the parts of the detectors."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import keras_cv
@@ -14,17 +15,20 @@ from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.data import letterbox
 from rotnet_keras.data.annotations import load_annotated
 from rotnet_keras.engine import keras, tf
-from rotnet_keras.errors import DataError
+from rotnet_keras.errors import DataError, RecipeError
 from rotnet_keras.models.backbones.registry import backbone
 from rotnet_keras.models.detectors.anchor_matching import intersection_over_union, match, sample_balanced, smooth_l1
 from rotnet_keras.models.detectors.base import NO_OBJECT
 from rotnet_keras.models.detectors.boxes import RATIOS, decode_boxes, encode_boxes, make_anchors, roi_align
+from rotnet_keras.models.detectors.fast_rcnn import FastRCNN
 from rotnet_keras.models.detectors.faster_rcnn import FasterRCNN
 from rotnet_keras.models.detectors.regions import split_backbone
 from rotnet_keras.models.detectors.retinanet import RetinaNet, pyramid_trunk
 from rotnet_keras.models.step_dropout import StepDropout
+from rotnet_keras.runs import launch
+from rotnet_keras.tasks.voc import proposals
 from rotnet_keras.tasks.voc.common import scale_learning_rates
-from rotnet_keras.tasks.voc.detection import DetectorTrainer, build_detector
+from rotnet_keras.tasks.voc.detection import DetectorTrainer, build_detector, letterboxed_batch
 from rotnet_keras.training.optimizers import build_optimizer
 
 RECIPE = """\
@@ -62,6 +66,7 @@ precision = "float32"
 RETINANET = RECIPE.replace(
     'taps = ["conv2"]\ncells = 6', 'detector = "retinanet"\ntaps = ["conv1", "conv2", "conv3"]'
 ).replace("blocks = 3", "blocks = 4")
+FAST_RCNN = RECIPE.replace('taps = ["conv2"]', 'detector = "fast_rcnn"\nproposals = 60\ntaps = ["conv2"]')
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +85,23 @@ def learned(recipe, text, kit, *overrides):
 
 
 def predicted_by_export(kit, run):
-    """Return what the exported model predicts for the first image: class, top, left, bottom, right."""
+    """Return what the exported model predicts for the first image: class, top, left, bottom, right.
+
+    Of Fast R-CNN, for regions that are the whole image and nine parts of it.
+    """
     code = """
 import sys, keras, keras_cv, numpy as np
 from PIL import Image
 model = keras.models.load_model(sys.argv[1])
-side = model.input.shape[1]
+several = isinstance(model.input, dict)
+side = (model.input["pixels"] if several else model.input).shape[1]
 canvas = np.full((1, side, side, 3), (124, 116, 104), np.float32)
 canvas[0, :side * 40 // 48] = np.asarray(Image.open(sys.argv[2]).resize((side, side * 40 // 48)))
+if several:
+    regions = np.zeros((1, model.input["regions"].shape[1], 4), np.float32)
+    parts = [(y, x, y + 20, x + 24) for y in (0, 10, 20) for x in (0, 12, 24)]
+    regions[0, :10] = np.array([(0, 0, 40, 48), *parts]) * side / 48
+    canvas = {"pixels": canvas, "regions": regions}
 found = model.predict(canvas, verbose=0)
 for box, number, confidence in zip(found["boxes"][0], found["classes"][0], found["confidence"][0]):
     if confidence > 0.5:
@@ -103,9 +117,10 @@ print("loaded")
 
 @needs_bfloat16
 @pytest.mark.long
-def test_a_detector_trains_reports_and_exports(kit, tmp_path):
+@pytest.mark.parametrize("text", [pytest.param(RECIPE, id="faster_rcnn"), pytest.param(FAST_RCNN, id="fast_rcnn")])
+def test_a_detector_trains_reports_and_exports(text, kit, tmp_path):
     # In 16 bits too: layers of keras-cv that make others do not work there.
-    run, test = learned(tmp_path / "detection.toml", RECIPE, kit, "train.steps=16", "train.precision=mixed_bfloat16")
+    run, test = learned(tmp_path / "detection.toml", text, kit, "train.steps=16", "train.precision=mixed_bfloat16")
     assert 0 <= test["score_coco"] <= test["score"] < 1
     losses = [event["loss"] for event in events_of(run, "step")]
     assert losses[-1] < 0.7 * losses[0]
@@ -120,6 +135,7 @@ def test_a_detector_trains_reports_and_exports(kit, tmp_path):
     ("text", "overrides"),
     [
         pytest.param(RECIPE, ["train.steps=320"], id="faster_rcnn"),
+        pytest.param(FAST_RCNN, ["train.steps=320"], id="fast_rcnn"),
         pytest.param(RETINANET, ["optimizer.learning_rate=0.02", "train.steps=120"], id="retinanet"),
     ],
 )
@@ -142,6 +158,7 @@ def test_a_detector_overfits_twenty_images_and_its_export_finds_their_objects(te
         ("detector=retinanet", "taps: expected 3 layers for 'retinanet', got 1"),
         ("train.label_smoothing=0.1", "train: this task has no label smoothing"),
         ("taps=[]", "taps: "),
+        ("proposals=100", "proposals: only 'fast_rcnn' has them"),
     ],
 )
 def test_recipes_that_a_detector_cannot_follow_are_refused(tmp_path, override, complaint):
@@ -240,6 +257,7 @@ def test_a_detectors_step_compiles_under_xla(xla):
     batch = (np.zeros((2, 48, 48, 3), np.uint8), objects)
     for model in (
         FasterRCNN(small, "conv2", "conv2", 4, 3, 48, 2, 0, norm="trained"),
+        FastRCNN(small, "conv2", "conv2", 4, 3, 48, 1, 1, 0, norm="trained"),
         RetinaNet(small, ["conv1", "conv2", "conv3"], 3, 48, 2, 0, norm="trained"),
     ):
         model.compile_for(keras.optimizers.SGD(0.01), 0.0)
@@ -304,7 +322,9 @@ def test_detection_is_evaluated_at_the_recipes_short_side(of_alexnet, monkeypatc
             nothing = {"boxes": np.zeros((1, 1, 4)), "classes": -np.ones((1, 1)), "confidence": np.zeros((1, 1))}
             self.evaluation_model = SimpleNamespace(
                 objects=3,
+                rows=3,
                 loss_and_accuracy=lambda *_: (0.0, 0.0),
+                inference_inputs=lambda pixels, _: pixels,
                 inference_model=SimpleNamespace(predict_on_batch=lambda _: nothing),
             )
 
@@ -323,3 +343,76 @@ def test_a_pyramid_needs_three_maps_each_half_as_large():
         pyramid_trunk(resnet, ["conv3", "conv3", "conv4"], 96)
     with pytest.raises(DataError, match="each half as high and wide"):
         pyramid_trunk(resnet, ["conv3", "conv4", "conv5"], 80)
+
+
+def test_selective_search_proposes_the_objects_box_in_the_pixels_of_the_image():
+    noise = np.random.default_rng(0).normal(0, 4, (600, 800, 3))
+    pixels = np.full((600, 800, 3), 120.0)
+    pixels[150:450, 200:500] = 30, 160, 220
+    pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
+    found = proposals.selective_search(pixels)
+    assert found.dtype == np.float32 and len(np.unique(found, axis=0)) == len(found)
+    assert (found >= 0).all() and (found <= [600, 800, 600, 800]).all()
+    best = np.abs(found - [150, 200, 450, 500]).max(axis=1).min()
+    assert best < 8
+    np.testing.assert_array_equal(found, proposals.selective_search(pixels))
+    assert len(proposals.selective_search(np.zeros((4, 300, 3), np.uint8))) == 0
+
+
+def test_proposals_are_computed_once_and_limited(kit, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROTNET_CACHE_DIR", str(tmp_path / "cache"))
+    recipe = tmp_path / "detection.toml"
+    recipe.write_text(FAST_RCNN.format(kit=kit, classes=list(COLOURS)))
+    dataset = load_annotated(load_recipe(str(recipe)).data, False)
+    searched = []
+
+    def search(pixels):
+        searched.append(pixels.shape)
+        return np.arange(40, dtype=np.float32).reshape(10, 4) + len(searched)
+
+    monkeypatch.setattr(proposals, "selective_search", search)
+    monkeypatch.setattr(proposals, "cpu_count", lambda: 1)
+    first = proposals.with_proposals(dataset, 4)
+    assert len(searched) == 40 and [boxes.shape for boxes in first.test.proposals] == [(4, 4)] * 20
+    again = proposals.with_proposals(dataset, 4)
+    assert len(searched) == 40
+    for split in ("train", "test"):
+        for ours, theirs in zip(getattr(first, split).proposals, getattr(again, split).proposals, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert len(proposals.with_proposals(dataset, 20).train.proposals[0]) == 10 and len(searched) == 80
+
+
+def test_proposals_are_placed_as_their_image_is(kit, tmp_path):
+    recipe = tmp_path / "detection.toml"
+    recipe.write_text(FAST_RCNN.format(kit=kit, classes=list(COLOURS)))
+    train = load_annotated(load_recipe(str(recipe)).data, False).train
+    train = replace(train, proposals=[np.array([[0, 0, 20, 12], [4, 8, 40, 48]], np.float32)] * len(train))
+    where = letterbox.Placement(48, 40, 2.0, flip=True)
+    _, objects = letterboxed_batch(train, [(0, where)], 96, 3, 4)
+    assert objects.shape == (1, 7, 5)
+    assert objects[0, 3:, :4].tolist() == [[0, 72, 40, 96], [8, 0, 80, 80], [0] * 4, [0] * 4]
+    assert (objects[0, 3:, 4] == NO_OBJECT).all()
+
+
+def test_fast_rcnn_learns_from_its_proposals_and_the_objects_boxes():
+    small = backbone("compact", (48, 48, 3), width=0.25, blocks=4)
+    model = FastRCNN(small, "conv2", "conv2", 4, 3, 48, 1, 3, 0)
+    nothing = [0, 0, 0, 0, NO_OBJECT]
+    # A proposal on the object, one beside it that overlaps by less than a tenth, and one that does by a third.
+    rows = [[8, 8, 40, 40, 2], [8, 8, 40, 38, NO_OBJECT], [0, 0, 12, 12, NO_OBJECT], [8, 24, 40, 56, NO_OBJECT]]
+    objects = np.array([rows, [nothing] * 4], np.float32)
+    pixels = np.zeros((2, 48, 48, 3), np.float32)
+    inputs = model.training_inputs((pixels, tf.constant(objects)))[0]
+    losses, correct, sampled = np.asarray(model(inputs)).T
+    # The object's own box and the first proposal are objects, the last one is background.
+    assert sampled.tolist() == [3, 0] and losses[1] == 0 and 0 < losses[0] < 10 and correct[0] <= 3
+    found = model.inference_model.predict_on_batch(model.inference_inputs(pixels, objects))
+    assert found["boxes"].shape == (2, 100, 4) and (found["classes"][1] == -1).all()
+
+
+def test_fast_rcnn_without_its_package_is_refused_before_anything_starts(kit, tmp_path, monkeypatch):
+    recipe = tmp_path / "detection.toml"
+    recipe.write_text(FAST_RCNN.format(kit=kit, classes=list(COLOURS)))
+    monkeypatch.setattr(launch, "find_spec", lambda name: None if name == "cv2" else SimpleNamespace())
+    with pytest.raises(RecipeError, match=r"pip install 'rotnet-keras\[proposals\]'"):
+        launch.load_for_run(str(recipe), {}, tmp_path)

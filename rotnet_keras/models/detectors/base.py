@@ -47,6 +47,15 @@ class Detector(TrainingModel):
         self.autocast = False
 
     @property
+    def rows(self) -> int:
+        """The rows of an image's objects, M, and of what else stands behind them."""
+        return self.objects
+
+    def inference_inputs(self, pixels: Any, objects: Any) -> Any:
+        """The inputs of `inference_model` for images (N, S, S, 3), given what training takes for their objects."""
+        return pixels
+
+    @property
     def new_variables(self) -> list[keras.Variable]:
         """The trained variables that are not the backbone's."""
         raise NotImplementedError
@@ -71,7 +80,7 @@ class Detector(TrainingModel):
     def example_batch(self) -> tuple[Any, ...]:
         """The inputs of an image of zeros without objects."""
         no_object = tf.constant([0.0, 0.0, 0.0, 0.0, NO_OBJECT])
-        objects = tf.tile(no_object[None, None], (1, self.objects, 1))
+        objects = tf.tile(no_object[None, None], (1, self.rows, 1))
         return self.training_inputs((tf.zeros((1, self.side, self.side, 3)), objects, tf.ones(1)))
 
     def loss_and_accuracy(self, pixels: np.ndarray, objects: np.ndarray) -> tuple[float, float]:

@@ -26,8 +26,8 @@ class RegionDetector(Detector):
     stride: float
 
     # The regions that are sampled per image, the largest share of objects among them, and the overlap from which on
-    # they are objects.
-    REGIONS, REGION_SHARE, REGION_POSITIVE = 128, 0.25, 0.5
+    # they are objects, and from which on the others are background.
+    REGIONS, REGION_SHARE, REGION_POSITIVE, REGION_BACKGROUND = 128, 0.25, 0.5, 0.0
 
     def _head(self, rest: keras.Model, classes: int) -> keras.Model:
         """From regions (N, cells, cells, C) to logits (N, K + 1), the last for the background, and offsets (N, 4)."""
@@ -70,7 +70,7 @@ class RegionDetector(Detector):
         """The mean over the sampled regions of class and box loss, the correct ones, and their number, each (N,)."""
         matches = match(regions, boxes)
         positive = matches.ious >= self.REGION_POSITIVE
-        negative = ~positive & (matches.ious >= 0)
+        negative = ~positive & (matches.ious >= self.REGION_BACKGROUND)
         sampled = sample_balanced(positive, negative, self.REGIONS, self.REGION_SHARE, draws)
         # A fixed number of rows per image; rows that were not sampled have the weight 0.
         weights, rows = tf.math.top_k(tf.cast(sampled, tf.float32), min(self.REGIONS, regions.shape[1]))

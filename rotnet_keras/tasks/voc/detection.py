@@ -14,12 +14,14 @@ from rotnet_keras.evaluation.metrics import coco_average_precision, detection_av
 from rotnet_keras.files import make_folder
 from rotnet_keras.models.backbones.registry import freeze_up_to
 from rotnet_keras.models.detectors.base import NO_OBJECT, BatchNormMode, Detector
+from rotnet_keras.models.detectors.fast_rcnn import FastRCNN
 from rotnet_keras.models.detectors.faster_rcnn import FasterRCNN
 from rotnet_keras.models.detectors.retinanet import RetinaNet
 from rotnet_keras.models.export import first_kernels, save_model
 from rotnet_keras.reports.figures import draw_filters
 from rotnet_keras.tasks.voc.common import backbone_for, letterboxed_batches, scale_learning_rates
 from rotnet_keras.tasks.voc.figures import DetectionExample, draw_detections
+from rotnet_keras.tasks.voc.proposals import with_proposals
 from rotnet_keras.training.session import Session
 from rotnet_keras.training.setup import record_data
 from rotnet_keras.training.trainer import Trainer, configure_tensorflow
@@ -38,6 +40,8 @@ def transfer_detection(session: Session) -> None:
     assert isinstance(recipe, DetectionRecipe)
     strategy = configure_tensorflow(session, recipe)
     dataset = load_annotated(recipe.data, False, session.progress)
+    if recipe.most_proposals:
+        dataset = with_proposals(dataset, recipe.most_proposals, session.progress)
     side = recipe.canvas.side
     record_data(session, dataset, (side, side, 3), dataset.class_names)
     trainer = DetectorTrainer(session, recipe, dataset, strategy)
@@ -61,7 +65,10 @@ def build_detector(recipe: DetectionRecipe, dataset: AnnotatedDataset) -> Detect
     else:
         after = recipe.after or recipe.taps[0]
         options["dropout"] = recipe.dropout
-        model = FasterRCNN(backbone, recipe.taps[0], after, recipe.cells, classes, side, **options)
+        if recipe.most_proposals:
+            options["proposals"] = recipe.most_proposals
+        region_detector = FastRCNN if recipe.most_proposals else FasterRCNN
+        model = region_detector(backbone, recipe.taps[0], after, recipe.cells, classes, side, **options)
     if recipe.pretrained and recipe.pretrained.frozen:
         freeze_up_to(model.networks[0], recipe.pretrained.frozen)
     return model
@@ -74,24 +81,24 @@ def max_objects_per_image(split: AnnotatedSplit) -> int:
 
 
 def training_batches(recipe: DetectionRecipe, split: AnnotatedSplit, **options: Any) -> tf.data.Dataset:
-    """Return batches of letterboxed images (N, S, S, 3) uint8 and their objects (N, M, 5) float32.
+    """Return batches of letterboxed images (N, S, S, 3) uint8 and their objects (N, M + R, 5) float32.
 
-    M is the largest number of objects in an image. See `letterboxed_batch` for the columns.
+    M is the largest number of objects in an image, R that of proposals. See `letterboxed_batch` for the columns.
 
     Args:
         **options: `first`, `last` and `replicas` of `step_batches`.
     """
-    side, most = recipe.canvas.side, max_objects_per_image(split)
-    specs: list[Spec] = [((side, side, 3), tf.uint8), ((most, 5), tf.float32)]
+    side, most, proposals = recipe.canvas.side, max_objects_per_image(split), recipe.most_proposals
+    specs: list[Spec] = [((side, side, 3), tf.uint8), ((most + proposals, 5), tf.float32)]
     return letterboxed_batches(
-        recipe, split, lambda chosen: letterboxed_batch(split, chosen, side, most), specs, **options
+        recipe, split, lambda chosen: letterboxed_batch(split, chosen, side, most, proposals), specs, **options
     )
 
 
 def letterboxed_batch(
-    split: AnnotatedSplit, chosen: list[tuple[int, letterbox.Placement]], side: int, most: int
+    split: AnnotatedSplit, chosen: list[tuple[int, letterbox.Placement]], side: int, most: int, proposals: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Letterbox images and their objects.
+    """Letterbox images with their objects and proposals.
 
     Difficult objects are left out: the benchmark ignores them.
 
@@ -100,13 +107,14 @@ def letterboxed_batch(
         chosen: the index in the split and the placement of each image.
         side: S, height and width of the letterboxed images.
         most: M, the number of rows for objects.
+        proposals: R, the number of rows for proposals, behind those for objects.
 
     Returns:
-        Images (N, S, S, 3) uint8, and objects (N, M, 5) float32: top, left, bottom, right in pixels, and the class,
+        Images (N, S, S, 3) uint8, and objects (N, M + R, 5) float32: top, left, bottom, right in pixels, and the class,
         which is `NO_OBJECT` in rows that no object fills.
     """
     pixels = np.stack([letterbox.letterbox_image(split.image(index), where, side) for index, where in chosen])
-    targets = np.zeros((len(chosen), most, 5), np.float32)
+    targets = np.zeros((len(chosen), most + proposals, 5), np.float32)
     targets[..., 4] = NO_OBJECT
     assert split.objects is not None
     for row, (index, where) in enumerate(chosen):
@@ -115,6 +123,9 @@ def letterboxed_batch(
         boxes, visible = letterbox.letterbox_boxes(objects.corners, where, side)
         kept = np.flatnonzero((visible >= MIN_VISIBLE_SHARE) & ~objects.difficult)[:most]
         targets[row, : len(kept)] = np.column_stack([boxes[kept], objects.classes[kept]])
+        if split.proposals is not None:
+            proposed, _ = letterbox.letterbox_boxes(split.proposals[index], where, side)
+            targets[row, most : most + len(proposed), :4] = proposed
     return pixels, targets
 
 
@@ -134,7 +145,7 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
         scale_learning_rates(self.model, recipe, self.model.new_variables)
 
     def batches(self, first: int, last: int) -> tf.data.Dataset:
-        """Return batches of letterboxed images (N, S, S, 3) uint8 and their objects (N, M, 5) float32."""
+        """Return batches of letterboxed images (N, S, S, 3) uint8 and their objects: see `training_batches`."""
         options = {"first": first, "last": last, "replicas": self.replicas}
         return training_batches(self.recipe, self.dataset.train, **options)
 
@@ -155,13 +166,14 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
         accuracies: list[float] = []
         for index in range(len(split)):
             where = letterbox.fitted_placement(split.size(index), self.recipe.canvas.side, self.recipe.canvas.short)
+            model = self.evaluation_model
             pixels, objects = letterboxed_batch(
-                split, [(index, where)], self.recipe.canvas.side, self.evaluation_model.objects
+                split, [(index, where)], self.recipe.canvas.side, model.objects, model.rows - model.objects
             )
-            loss, accuracy = self.evaluation_model.loss_and_accuracy(pixels, objects)
+            loss, accuracy = model.loss_and_accuracy(pixels, objects)
             losses.append(loss)
             accuracies.append(accuracy)
-            predicted.append(self._predicted(pixels, where))
+            predicted.append(self._predicted(pixels, objects, where))
             if label:
                 self.session.console.progress(label, index + 1, len(split))
             self.session.stop.check()
@@ -180,9 +192,16 @@ class DetectorTrainer(Trainer[AnnotatedDataset]):
             "confusion": [],
         }
 
-    def _predicted(self, pixels: np.ndarray, where: letterbox.Placement) -> Boxes:
-        """Return the boxes predicted in a letterboxed image (1, S, S, 3), in pixels of the original image."""
-        outputs = self.evaluation_model.inference_model.predict_on_batch(pixels.astype(np.float32))
+    def _predicted(self, pixels: np.ndarray, objects: np.ndarray, where: letterbox.Placement) -> Boxes:
+        """Return the boxes predicted in a letterboxed image, in pixels of the original image.
+
+        Args:
+            pixels: (1, S, S, 3).
+            objects: (1, M + R, 5), of which only the proposals are used.
+            where: how the image was placed.
+        """
+        inputs = self.evaluation_model.inference_inputs(pixels.astype(np.float32), objects)
+        outputs = self.evaluation_model.inference_model.predict_on_batch(inputs)
         real = outputs["classes"][0] >= 0
         return Boxes(
             letterbox.unletterbox_boxes(outputs["boxes"][0][real].astype(np.float64), where),
