@@ -82,7 +82,7 @@ def selective_search(pixels: np.ndarray) -> np.ndarray:
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(np.ascontiguousarray(small[..., ::-1]))
     search.switchToSelectiveSearchFast()
-    left, top, width, height = search.process().T
+    left, top, width, height = np.asarray(search.process(), np.int64).reshape(-1, 4).T
     large = (width >= SMALLEST_SIDE) & (height >= SMALLEST_SIDE)
     # The program gives them in a random order.
     corners = np.unique(np.stack([top, left, top + height, left + width], axis=1)[large], axis=0).astype(np.float32)
