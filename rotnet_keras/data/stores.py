@@ -230,6 +230,13 @@ def read_index(file: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{file}: this file of the cache is damaged ({error}); remove it and start again") from None
 
 
+def write_index(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays to a file of the cache folder, for `read_index`."""
+    make_private_folder(file.parent)
+    with replacing(file) as temporary:
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]
+
+
 def _write(pixels_file: Path, index_file: Path, decoded: Iterable[Decoded]) -> None:
     make_private_folder(pixels_file.parent)
     remove_unfinished(pixels_file.parent, ABANDONED_SECONDS)
@@ -242,8 +249,7 @@ def _write(pixels_file: Path, index_file: Path, decoded: Iterable[Decoded]) -> N
             else:
                 file.write(np.ascontiguousarray(pixels).data)
                 labels.append(label)
+    why = np.array([reason for _, reason in bad], dtype=str)
+    numbers = np.array([i for i, _ in bad], np.int64)
     # Written last: if this file exists, the pixels are complete.
-    with replacing(index_file) as file:
-        why = np.array([reason for _, reason in bad], dtype=str)
-        numbers = np.array([i for i, _ in bad], np.int64)
-        np.savez(file, labels=np.array(labels, np.int64), bad=numbers, why=why)
+    write_index(index_file, {"labels": np.array(labels, np.int64), "bad": numbers, "why": why})

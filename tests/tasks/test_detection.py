@@ -397,6 +397,7 @@ def test_proposals_are_placed_as_their_image_is(kit, tmp_path):
 def test_fast_rcnn_learns_from_its_proposals_and_the_objects_boxes():
     small = backbone("compact", (48, 48, 3), width=0.25, blocks=4)
     model = FastRCNN(small, "conv2", "conv2", 4, 3, 48, 1, 3, 0)
+    model.compile_for(keras.optimizers.SGD(0.01), 0.0)
     nothing = [0, 0, 0, 0, NO_OBJECT]
     # A proposal on the object, one beside it that overlaps by less than a tenth, and one that does by a third.
     rows = [[8, 8, 40, 40, 2], [8, 8, 40, 38, NO_OBJECT], [0, 0, 12, 12, NO_OBJECT], [8, 24, 40, 56, NO_OBJECT]]

@@ -8,8 +8,8 @@ from os import cpu_count
 import numpy as np
 
 from rotnet_keras.data.annotations import AnnotatedDataset, AnnotatedSplit
-from rotnet_keras.data.stores import SPLITS, Progress, read_index
-from rotnet_keras.files import cache_folder, make_private_folder, replacing
+from rotnet_keras.data.stores import SPLITS, Progress, read_index, write_index
+from rotnet_keras.files import cache_folder
 
 # Images are resized until their long side has so many pixels, as most of VOC have.
 LONG_SIDE = 500
@@ -54,9 +54,7 @@ def _proposals(split: AnnotatedSplit, name: str, most: int, progress: Progress) 
         for boxes in pool.map(proposed, range(len(split))):
             found.append(boxes)
             progress("proposing regions", len(found), len(split))
-    make_private_folder(file.parent)
-    with replacing(file) as temporary:
-        np.savez(temporary, boxes=np.concatenate(found), counts=np.array([len(boxes) for boxes in found]))
+    write_index(file, {"boxes": np.concatenate(found), "counts": np.array([len(boxes) for boxes in found])})
     return found
 
 
