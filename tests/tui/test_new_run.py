@@ -66,9 +66,11 @@ async def test_the_form_opens_for_every_shipped_recipe(runs_dir):
         # In an order in which the form can reuse its rows.
         for name, fields in sorted(fields_of.items(), key=lambda item: repr(list(map(_shape, item[1])))):
             form.query_one("#recipe-choice", Select).value = name
-            await until(pilot, lambda: text_of(app, "#form-command") == f"rotnet-keras run {name}")  # noqa: B023
+            # A form of 200 fields takes ten seconds on a slow machine.
+            await until(pilot, lambda: text_of(app, "#form-command") == f"rotnet-keras run {name}", 60)  # noqa: B023
             rows = list(form.query("FieldRow"))
             assert [row.field for row in rows] == fields, name
+            assert all(row.region for row in rows), name
             assert [row.value() for row in rows] == [field.value for field in fields], name
             assert any(field.value for field in fields) and form.overrides() == [], name
             assert not form.query(".-wrong"), name

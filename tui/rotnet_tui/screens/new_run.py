@@ -37,6 +37,8 @@ from rotnet_tui.widgets.form_fields import FormField, form_fields
 TYPING_PAUSE_SECONDS = 0.15
 # Fields that are mounted without looking at keys in between.
 MOUNTED_AT_ONCE = 8
+# Fields that are shown as soon as they are mounted: a screen of them.
+SEEN_AT_FIRST = 5 * MOUNTED_AT_ONCE
 READING = "Reading the recipe …"
 
 
@@ -147,14 +149,20 @@ started.
                     row.set_field(field)
         else:
             await fields.remove_children()
+            # Every row that comes moves those that can be seen; the others are shown all at once.
+            hidden = Vertical(id="further-fields")
+            hidden.display = False
             section = None
             for first in range(0, len(new), MOUNTED_AT_ONCE):
                 if self not in self.app.screen_stack:
                     return
+                if first == SEEN_AT_FIRST:
+                    await fields.mount(hidden)
                 part = new[first : first + MOUNTED_AT_ONCE]
-                await fields.mount_all(_form_widgets(part, section))
+                await (hidden if first >= SEEN_AT_FIRST else fields).mount_all(_form_widgets(part, section))
                 section = part[-1].section
                 await asyncio.sleep(0)
+            hidden.display = True
         self._complete = True
         await self._check()
 
