@@ -297,3 +297,12 @@ async def test_a_key_asks_why_a_run_failed(runs_dir):
         assert "rotnet-keras why bad" in drawn(app) and "learning_rate=0.033" in drawn(app)
         await pilot.press("y")
         await until(pilot, lambda: "learning_rate=0.033" in app.clipboard)
+
+
+async def test_recipes_that_are_read_while_the_screen_is_closed_are_not_shown(runs_dir):
+    app = RotnetApp(runs_dir)
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: app.screen.query_one("#recipe-table", DataTable).row_count > 10)
+        await app.screen.query_one("#recipe-table").remove()
+        app.screen._recipes = []
+        await app.screen._read_recipes().wait()

@@ -191,6 +191,10 @@ Quitting never stops a run. To select text with the mouse, hold shift while drag
         if found == self._recipes:
             return
         self._recipes = found
+        with suppress(NoMatches):  # The screen may be closed while files are being read.
+            self._fill_recipes()
+
+    def _fill_recipes(self) -> None:
         table = self.query_one("#recipe-table", DataTable)
         row = table.cursor_row
         table.clear()
