@@ -270,7 +270,7 @@ def anomalies(
     The score of an image is high where the model fails to predict its rotations: it is unlike the training images. A
     run that learned classes beside rotations ([auxiliary]) adds how unsure it is of the class; --score classes is one
     minus the highest probability of a class. A run that learned translations (rotation.translation) is also asked which
-    way each copy was shifted, which takes ten times as long.
+    way each copy was shifted, which takes several times as long.
     """
     require_parent_folder(csv)
     source = find_model(model, runs_dir)

@@ -144,7 +144,7 @@ class DetectionRecipe(CanvasRecipe):
     task: Literal["detection"] = Field(description="The task.")
     detector: Literal["faster_rcnn", "fast_rcnn", "retinanet"] = Field(
         "faster_rcnn",
-        description="The detector. fast_rcnn has regions proposed by selective search, which takes a second or two for "
+        description="The detector. fast_rcnn has regions proposed by selective search, which takes some seconds for "
         "each image and is done once; it needs another package.",
     )
     proposals: int | None = Field(

@@ -278,8 +278,8 @@ def predict(
         files: images of any size.
         progress: called after each batch.
         quarters: how many times to rotate some of the files by 90 degrees, counter-clockwise, before the prediction.
-        shifts: also predict the directions of shifted copies, of a model that learned translations. It takes ten times
-            as long.
+        shifts: also predict the directions of shifted copies, of a model that learned translations. It takes
+            several times as long.
 
     Returns:
         The predictions; files that cannot be read are listed in them and raise nothing.

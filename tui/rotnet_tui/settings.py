@@ -80,7 +80,7 @@ def keymap_file() -> Path:
 
 def load_settings() -> Settings:
     """The remembered settings, or the defaults. Names that are not known, as of a newer version, are passed over."""
-    # Checked by hand: pydantic takes a fifth of the time until the UI's first picture.
+    # Checked by hand: importing pydantic would delay the UI's first picture.
     try:
         values = json.loads(settings_file().read_bytes())
     except (OSError, ValueError, RecursionError):
