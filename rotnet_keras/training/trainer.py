@@ -16,7 +16,7 @@ from rotnet_keras.config.transfer import TransferRecipe
 from rotnet_keras.data.annotations import AnnotatedDataset
 from rotnet_keras.data.batches import Replicas
 from rotnet_keras.data.datasets import Dataset
-from rotnet_keras.engine import tf
+from rotnet_keras.engine import keras, tf
 from rotnet_keras.errors import DivergedError, RecipeError, RotnetError
 from rotnet_keras.models.base import TrainingModel
 from rotnet_keras.text import percent
@@ -121,6 +121,8 @@ class Trainer(ABC, Generic[DatasetT]):
         self.log_every = recipe.train.steps_per_event(images)
         if not session.earlier:
             self._warn_about_sizes()
+        # Keras draws initial weights from Python's generator, and others may have drawn from it since the start.
+        keras.utils.set_random_seed(recipe.seed)
         with strategy.scope():
             self.model = model = build()
             model.accumulation_parts = recipe.train.accumulate

@@ -56,6 +56,28 @@ def test_a_run_stopped_killed_and_resumed_ends_with_the_same_weights(finished, t
     assert invoke("resume", "run", cwd=folder).returncode == 1
 
 
+# Python runs this first: whoever replaces a file draws from the generator that Keras's initial weights come from.
+DRAWING = """\
+import os, random
+replace = os.replace
+def drawing(*arguments, **settings):
+    random.random()
+    return replace(*arguments, **settings)
+os.replace = drawing
+"""
+
+
+@pytest.mark.long
+def test_initial_weights_do_not_depend_on_what_else_draws_random_numbers(finished, tiny_recipe, tmp_path):
+    _, whole = finished
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "sitecustomize.py").write_text(DRAWING)
+    environment = {"PYTHONPATH": str(tmp_path / "first")}
+    result = run_cli("run", tiny_recipe, "--name", "run", "probe=[]", cwd=tiny_recipe.parent, **environment)
+    assert result.returncode == 0, result.stdout
+    assert_same_end(run_of(tiny_recipe.parent, "run"), whole)
+
+
 @pytest.mark.long
 def test_a_run_of_the_resolved_recipe_gives_the_same_weights_though_its_terminal_is_closed(finished, tmp_path):
     _, whole = finished
