@@ -7,8 +7,9 @@ import threading
 import pytest
 from rotnet_tui.app import RotnetApp
 from rotnet_tui.screens import new_run
-from rotnet_tui.screens.new_run import _shape
-from rotnet_tui.widgets.form_fields import form_fields
+from rotnet_tui.widgets.field_row import FieldRow
+from rotnet_tui.widgets.form_fields import form_fields, form_sections
+from rotnet_tui.widgets.form_section import FormSection, SectionHeader, section_shape
 from support.screen_words import text_of, until
 from support.voc_kit import make_kit
 from textual.widgets import Button, Input, Select
@@ -56,24 +57,60 @@ async def test_the_form_explains_mistakes_beside_the_field(runs_dir):
 
 @pytest.mark.long
 async def test_the_form_opens_for_every_shipped_recipe(runs_dir):
-    """Its fields hold the values of the recipe, and an untouched form overrides none of them."""
+    """Its fields hold the values of the recipe, and an untouched form overrides none of them.
+
+    Tables in which a recipe sets nothing, and those of a list, are closed and have no rows yet.
+    """
     app = RotnetApp(runs_dir)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("n")
         await until(pilot, lambda: bool(app.screen.query("#recipe-choice")))
         form = app.screen
-        fields_of = {name: list(form_fields(load_recipe(name))) for name in shipped_recipes()}
+        sections_of = {name: form_sections(load_recipe(name)) for name in shipped_recipes()}
         # In an order in which the form can reuse its rows.
-        for name, fields in sorted(fields_of.items(), key=lambda item: repr(list(map(_shape, item[1])))):
+        for name, parts in sorted(sections_of.items(), key=lambda item: repr(list(map(section_shape, item[1])))):
             form.query_one("#recipe-choice", Select).value = name
-            # A form of 200 fields takes ten seconds on a slow machine.
             await until(pilot, lambda: text_of(app, "#form-command") == f"rotnet-keras run {name}", 60)  # noqa: B023
-            rows = list(form.query("FieldRow"))
-            assert [row.field for row in rows] == fields, name
+            sections = list(form.query(FormSection))
+            assert [section.fields for section in sections] == parts, name
+            opened = [section for section in sections if section.is_open]
+            assert {field.key for part in parts for field in part if field.is_set and "probe." not in field.key} <= {
+                field.key for section in opened for field in section.fields
+            }, name
+            rows = list(form.query(FieldRow))
+            assert [row.field for row in rows] == [field for section in opened for field in section.fields], name
             assert all(row.region for row in rows), name
-            assert [row.value() for row in rows] == [field.value for field in fields], name
-            assert any(field.value for field in fields) and form.overrides() == [], name
+            assert [row.value() for row in rows] == [row.field.value for row in rows], name
+            assert rows and form.overrides() == [], name
             assert not form.query(".-wrong"), name
+
+
+async def test_a_closed_table_is_opened_by_a_key_and_by_an_error_in_it(runs_dir):
+    app = RotnetApp(runs_dir)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: "426 steps" in text_of(app, "#form-steps"))
+        sections = {section.key: section for section in app.screen.query(FormSection)}
+        probe, devices = sections["probe.0"], sections["devices"]
+        assert sections["data"].is_open and not probe.is_open and not probe.rows()
+        head = str(probe.query_one(SectionHeader).content)
+        assert head.startswith("▸ probe.0") and "head = " in head, head
+        assert "all defaults" in str(devices.query_one(SectionHeader).content)
+        probe.query_one(SectionHeader).focus()
+        await until(pilot, lambda: "probe.0: enter shows the" in text_of(app, "#form-help"))
+        await pilot.press("enter")
+        await until(pilot, lambda: len(probe.rows()) == len(probe.fields))
+        await until(pilot, lambda: "probe.0: enter hides the" in text_of(app, "#form-help"))
+        rows = {row.field.label: row for row in probe.rows()}
+        rows["epochs"].query_one(Input).value = "3"
+        await until(pilot, lambda: "probe.0.epochs=3" in text_of(app, "#form-command"))
+        # What was typed stays while the table is closed.
+        await pilot.press("enter")
+        await until(pilot, lambda: not probe.is_open)
+        assert "probe.0.epochs=3" in app.screen.overrides()
+        rows["epochs"].query_one(Input).value = "none"
+        await until(pilot, lambda: probe.is_open)
+        await until(pilot, lambda: "expected an integer" in rows["epochs"].error)
 
 
 @pytest.mark.parametrize("name", ["quickstart", "cifar_nin", "folder", "probe", "finetune"])

@@ -72,6 +72,19 @@ class Terminal:
 
     def fill(self, key, value):
         """Go to a field of the form and write a value over the one it has."""
+        self.go_to(key)
+        self.keys("C-e", "C-u")
+        self.wait_for(rf"{re.escape(key)}=['\"\s]")
+        self.type(value)
+        self.wait_for(re.escape(f"{key}={value}"))
+
+    def open_table(self, key):
+        """Show the fields of a table of the form that is closed."""
+        self.go_to(key)
+        self.press("Enter", f"{re.escape(key)}: enter hides")
+
+    def go_to(self, key):
+        """Press tab until a field or a table of the form has the focus."""
         helped = self.wait_for(r"─ summary ─.*\n(.*)").group(1)
         for _ in range(100):
             if re.match(rf"│ {re.escape(key)}(:| )", helped):
@@ -80,10 +93,6 @@ class Terminal:
             helped = self.wait_for(rf"─ summary ─.*\n(?!{re.escape(helped)})(.*)").group(1)
         else:
             pytest.fail(f"no field {key} in the form:\n{self.screen()}")
-        self.keys("C-e", "C-u")
-        self.wait_for(rf"{re.escape(key)}=['\"\s]")
-        self.type(value)
-        self.wait_for(re.escape(f"{key}={value}"))
 
     def _wait(self, found, what, seconds):
         deadline = time.monotonic() + seconds
@@ -183,8 +192,10 @@ def test_a_session(terminal, tmp_path, tiny_recipe):
     terminal.wait_for("expected an integer, got 'five'")
     terminal.fill("train.epochs", "3")
     terminal.fill("train.log_every", "4")
+    terminal.open_table("probe.0")
     terminal.fill("probe.0.epochs", "1")
     terminal.fill("probe.0.baselines", "[]")
+    terminal.open_table("probe.1")
     terminal.fill("probe.1.baselines", "[]")
     terminal.fill("probe.1.repeats", "1")
     terminal.wait_for("213 steps of 64 images × 4 rotations")

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +12,6 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.css.query import NoMatches
 from textual.screen import Screen
-from textual.widget import Widget
 from textual.widgets import Button, Footer, Input, Select, Static
 
 from rotnet_keras.config.loading import load_recipe, parse_override
@@ -31,14 +29,11 @@ from rotnet_tui.state.index import RunIndex
 from rotnet_tui.state.recipes import list_recipes
 from rotnet_tui.state.words import screen_text, thousands
 from rotnet_tui.widgets.field_row import FieldRow
-from rotnet_tui.widgets.form_fields import FormField, form_fields
+from rotnet_tui.widgets.form_fields import form_sections
+from rotnet_tui.widgets.form_section import FormSection, SectionHeader, section_shape
 
 # Validation begins so long after the last key.
 TYPING_PAUSE_SECONDS = 0.15
-# Fields that are mounted without looking at keys in between.
-MOUNTED_AT_ONCE = 8
-# Fields that are shown as soon as they are mounted: a screen of them.
-SEEN_AT_FIRST = 5 * MOUNTED_AT_ONCE
 READING = "Reading the recipe …"
 
 
@@ -53,9 +48,9 @@ class NewRunScreen(Screen[None]):
         Binding("escape", "app.pop_screen", "Cancel"),
     ]
     HELP = """\
-`tab` moves to the next field. Values are written in TOML, as on the command line. `f2` starts the run in the
-background, where it continues even if you close this terminal. `f3` adds it to the queue. A form with errors cannot be
-started.
+`tab` moves to the next field. Values are written in TOML, as on the command line. A table in which the recipe sets
+nothing is one line, and so is each probe: `enter` shows its fields. `f2` starts the run in the background, where it
+continues even if you close this terminal. `f3` adds it to the queue. A form with errors cannot be started.
 """
 
     def __init__(self, recipe: str | None, commands: Commands, index: RunIndex) -> None:
@@ -141,37 +136,38 @@ started.
             return
         if self not in self.app.screen_stack:
             return
-        new = list(form_fields(recipe))
-        rows = list(fields.query(FieldRow))
-        if [_shape(row.field) for row in rows] == [_shape(field) for field in new]:
+        new = form_sections(recipe)
+        sections = self._sections()
+        if [section.shape() for section in sections] == [section_shape(part) for part in new]:
             async with fields.batch():
-                for row, field in zip(rows, new, strict=True):
-                    row.set_field(field)
+                for section, part in zip(sections, new, strict=True):
+                    section.set_fields(part)
         else:
             await fields.remove_children()
-            # Every row that comes moves those that can be seen; the others are shown all at once.
-            hidden = Vertical(id="further-fields")
-            hidden.display = False
-            section = None
-            for first in range(0, len(new), MOUNTED_AT_ONCE):
+            for part in new:
                 if self not in self.app.screen_stack:
                     return
-                if first == SEEN_AT_FIRST:
-                    await fields.mount(hidden)
-                part = new[first : first + MOUNTED_AT_ONCE]
-                await (hidden if first >= SEEN_AT_FIRST else fields).mount_all(_form_widgets(part, section))
-                section = part[-1].section
+                await fields.mount(FormSection(part))
                 await asyncio.sleep(0)
-            hidden.display = True
         self._complete = True
         await self._check()
 
-    def on_descendant_focus(self, event: Any) -> None:
+    def on_descendant_focus(self) -> None:
         """Describe the focused field."""
-        row = next((node for node in event.widget.ancestors_with_self if isinstance(node, FieldRow)), None)
+        self._show_help()
+
+    @on(SectionHeader.FoldAsked)
+    def _show_help(self) -> None:
+        """Describe the focused field or table."""
+        row = table = None
+        for node in self.focused.ancestors_with_self if self.focused else ():
+            row = node if isinstance(node, FieldRow) else row
+            table = node if isinstance(node, FormSection) else table
         words = "tab: next field   enter: open the list   f2: start   f3: add to queue"
         if row:
             words = f"{row.field.key}: {row.field.description}".removesuffix(": ")
+        elif table:
+            words = table.help
         self.query_one("#form-help", Static).update(words)
 
     @on(Input.Changed)
@@ -180,6 +176,9 @@ started.
         if self._timer is not None:
             self._timer.stop()
         self._timer = self.set_timer(TYPING_PAUSE_SECONDS, self._check)
+
+    def _sections(self) -> list[FormSection]:
+        return list(self.query(FormSection))
 
     def overrides(self) -> list[str]:
         """The values that differ from the recipe, as `key=value`."""
@@ -242,19 +241,19 @@ started.
         except RotnetError as error:
             self._data = None
             self._problem = str(error)
-        self._show(problems, size)
+        await self._show(problems, size)
 
-    def _show(self, problems: dict[tuple, str], size: str) -> None:
+    async def _show(self, problems: dict[tuple, str], size: str) -> None:
         unshown = dict(problems)
+        for section in self._sections():
+            if any(_is_below(place, field.key) for place in problems for field in section.fields):
+                await section.open()
         for row in self.query(FieldRow):
-            key = tuple(row.field.key.split("."))
-            message = next((unshown.pop(p) for p in list(unshown) if p[: len(key)] == key), "")
+            message = next((unshown.pop(place) for place in list(unshown) if _is_below(place, row.field.key)), "")
             row.show_error(message.removeprefix(f"{row.field.key}: "))
-        for error in self.query(".section-error").results(Static):
-            key = tuple((error.name or "").split("."))
-            message = next((unshown.pop(p) for p in list(unshown) if p == key), "")
-            error.update(message)
-            error.display = bool(message)
+        for section in self._sections():
+            key = tuple(section.key.split("."))
+            section.show_error(next((unshown.pop(place) for place in list(unshown) if place == key), ""))
         self._problem = "\n".join([*unshown.values(), *([self._problem] if self._problem else [])])
         count = len(problems)
         if count and not self._problem:
@@ -312,27 +311,10 @@ started.
             self.app.pop_screen()
 
 
-def _shape(field: FormField) -> tuple:
-    """What a row depends on besides the value. Rows are reused for a recipe whose fields have the same shape."""
-    return field.key, field.choices, bool(field.choices and not field.value)
-
-
-def _form_widgets(fields: Iterable[FormField], section: str | None) -> list[Widget]:
-    """A row for each field; above each section its name, and a line for an error of the whole section.
-
-    Args:
-        section: that of the field before the first one; None if there is none.
-    """
-    widgets: list[Widget] = []
-    for field in fields:
-        if field.section != section:
-            section = field.section
-            widgets.append(Static(section or "recipe", classes="section", markup=False))
-            section_error = Static(classes="error section-error", name=section, markup=False)
-            section_error.display = False
-            widgets.append(section_error)
-        widgets.append(FieldRow(field))
-    return widgets
+def _is_below(place: tuple, key: str) -> bool:
+    """Whether a problem's place in the recipe is that of a key, or within its value."""
+    parts = tuple(key.split("."))
+    return place[: len(parts)] == parts
 
 
 def _run_size(recipe: Recipe, images: int | None) -> str:

@@ -4,6 +4,7 @@ import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal
 
 import tomlkit
@@ -23,6 +24,7 @@ class FormField:
         value: the recipe's value as TOML; empty if it has none.
         choices: all allowed values; None if any value may be typed.
         is_string: whether what is typed is taken as a string without quotes, not as TOML.
+        is_set: whether the file of the recipe sets it.
     """
 
     key: str
@@ -31,6 +33,7 @@ class FormField:
     value: str
     choices: tuple[str, ...] | None
     is_string: bool
+    is_set: bool
 
     @property
     def label(self) -> str:
@@ -46,29 +49,37 @@ def form_fields(recipe: Recipe) -> Iterator[FormField]:
     if isinstance(recipe, StudyRecipe):
         data_dir = recipe.set.get("data", {}).get("data_dir", "")
         description = "The folder of TensorFlow Datasets, for all runs; TFDS_DATA_DIR if not set."
-        yield FormField("title", "", "", recipe.title, None, True)
-        yield FormField("scale", "", "How large the runs are.", recipe.scale, tuple(recipe.scales), True)
-        yield FormField("set.data.data_dir", "set", description, str(data_dir), None, True)
+        yield FormField("title", "", "", recipe.title, None, True, True)
+        yield FormField("scale", "", "How large the runs are.", recipe.scale, tuple(recipe.scales), True, True)
+        yield FormField("set.data.data_dir", "set", description, str(data_dir), None, True, True)
         return
     for name, info in type(recipe).model_fields.items():
         if name not in ("kind", "expect"):
-            yield from _fields(name, info.annotation, info.description, getattr(recipe, name), "")
+            is_set = name in recipe.model_fields_set
+            yield from _fields(name, info.annotation, info.description, getattr(recipe, name), "", is_set)
 
 
-def _fields(key: str, annotation: Any, description: str | None, value: Any, section: str) -> Iterator[FormField]:
+def _fields(
+    key: str, annotation: Any, description: str | None, value: Any, section: str, is_set: bool
+) -> Iterator[FormField]:
     if isinstance(value, BaseModel):
         for name, info in type(value).model_fields.items():
-            yield from _fields(f"{key}.{name}", info.annotation, info.description, getattr(value, name), key)
+            set_here = is_set and name in value.model_fields_set
+            yield from _fields(f"{key}.{name}", info.annotation, info.description, getattr(value, name), key, set_here)
     elif isinstance(value, list) and value and isinstance(value[0], BaseModel):
         for i, item in enumerate(value):
-            yield from _fields(f"{key}.{i}", type(item), None, item, key)
+            yield from _fields(f"{key}.{i}", type(item), None, item, key, is_set)
     elif _is_table(annotation):
         # An empty list of tables has no fields: tables are added in the file of the recipe.
         return
     else:
-        yield FormField(
-            key, section, description or "", as_text(value, annotation), _choices(annotation), _is_str(annotation)
-        )
+        text, choices = as_text(value, annotation), _choices(annotation)
+        yield FormField(key, section, description or "", text, choices, _is_str(annotation), is_set)
+
+
+def form_sections(recipe: Recipe) -> list[list[FormField]]:
+    """The fields of a recipe, those of one table together, in the order of the schema."""
+    return [list(fields) for _, fields in groupby(form_fields(recipe), lambda field: field.section)]
 
 
 def as_text(value: Any, annotation: Any) -> str:
