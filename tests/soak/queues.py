@@ -23,6 +23,8 @@ from soak.terminal import Terminal
 START_WORKER = b"3g"
 # Seconds that a worker is given to come up after its key was pressed.
 COMES_UP = 30.0
+# Seconds without a start after which the drill is given up.
+STANDSTILL = 300.0
 
 
 class _Screen:
@@ -44,14 +46,21 @@ def drained(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
     """Many short runs wait; now and then the worker, the run that it has started, or the UI is killed."""
     tally = Tally("queued runs, with kills of worker, UI and runs")
     recipe, runs_dir = small_recipe(folder), folder / "runs"
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    # A worker starts only what was queued with the key in this folder, which is that of the UI too.
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "XDG_STATE_HOME": str(folder)}
     killed: Counter[str] = Counter()
     by_key = 0
     for number in range(count):
         loaded, facts = load_for_run(str(recipe), {"train.steps": 4, "data.validation": 0, "probe": []}, runs_dir)
         queue.enqueue(loaded, facts, f"run{number}", runs_dir)
     screen = _Screen(folder, runs_dir)
-    while queue.queued_runs(runs_dir):
+    waiting, since = count, time.monotonic()
+    while queued := queue.queued_runs(runs_dir):
+        if len(queued) < waiting:
+            waiting, since = len(queued), time.monotonic()
+        elif time.monotonic() - since > STANDSTILL:
+            tally.lost.append(f"no run was started in {STANDSTILL:.0f} s: {(runs_dir / '.queue.log').read_text()[-500:]}")
+            break
         if queue.worker_pid(runs_dir) is None:
             screen.terminal.type(START_WORKER)
             if _comes(lambda: queue.worker_pid(runs_dir)):
