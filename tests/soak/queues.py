@@ -59,7 +59,8 @@ def drained(folder: Path, rng: Random, count: int) -> Iterator[Tally]:
         if len(queued) < waiting:
             waiting, since = len(queued), time.monotonic()
         elif time.monotonic() - since > STANDSTILL:
-            tally.lost.append(f"no run was started in {STANDSTILL:.0f} s: {(runs_dir / '.queue.log').read_text()[-500:]}")
+            said = (runs_dir / ".queue.log").read_text()[-500:]
+            tally.lost.append(f"no run was started in {STANDSTILL:.0f} s: {said}")
             break
         if queue.worker_pid(runs_dir) is None:
             screen.terminal.type(START_WORKER)
