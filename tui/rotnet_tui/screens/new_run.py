@@ -144,10 +144,14 @@ continues even if you close this terminal. `f3` adds it to the queue. A form wit
                     section.set_fields(part)
         else:
             await fields.remove_children()
+            before: FormSection | None = None
             for part in new:
                 if self not in self.app.screen_stack:
                     return
-                await fields.mount(FormSection(part))
+                section = FormSection(part)
+                section.set_class(before is not None and before.foldable and not section.foldable, "-after-closed")
+                await fields.mount(section)
+                before = section
                 await asyncio.sleep(0)
         self._complete = True
         await self._check()
