@@ -39,6 +39,7 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file scripts/mypy.ini scripts
 	$(BIN)/lint-imports
 
 # The documentation as a site, in build/site; any warning is an error.

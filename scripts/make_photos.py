@@ -67,7 +67,7 @@ def main() -> None:
     for folder in (chosen.to, chosen.unseen, *folders.values()):
         folder.mkdir()
     validation = list(jpegs("imagenet2012", "validation", chosen.tfds))
-    held_out = set(sorted({label for _, _, label in validation})[HELD_OUT - 1 :: HELD_OUT])
+    held_out = set(sorted({label for _, _, label in validation if label is not None})[HELD_OUT - 1 :: HELD_OUT])
     for file, content, label in validation:
         folder = folders["other_classes" if label in held_out else "same_classes"]
         (folder / file).with_suffix(".jpg").write_bytes(content)

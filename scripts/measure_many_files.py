@@ -15,6 +15,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 import time
@@ -98,32 +99,43 @@ def make_shards(shards: Path, sources: Path, count: int) -> Path:
     return shards
 
 
-def measured(words: list[str], cwd: Path) -> dict[str, float]:
-    """Run a command to its end; its seconds, its seconds of processor time, and its most memory in bytes."""
-    began = time.monotonic()
-    process = subprocess.Popen(python_command(*words), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert process.stdout
-    said = process.stdout.read()
+def measured(words: list[str], cwd: Path, stopped: Path | None = None) -> dict[str, float]:
+    """Run a command to its end; its seconds, its seconds of processor time, and its most memory in bytes.
+
+    Args:
+        stopped: the folder of a run that is asked to stop after its first step in this process.
+    """
+    began, since = time.monotonic(), time.time()
+    with (cwd / "said.txt").open("wb") as said:
+        process = subprocess.Popen(python_command(*words), cwd=cwd, stdout=said, stderr=subprocess.STDOUT)
+    while stopped and process.poll() is None and not step_times(stopped, since):
+        time.sleep(0.1)
+    if stopped:
+        process.send_signal(signal.SIGTERM)
     _, status, used = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status) not in (0, 143):
-        raise SystemExit(said.decode()[-3000:])
+        raise SystemExit((cwd / "said.txt").read_text()[-3000:])
     seconds = time.monotonic() - began
     return {"seconds": seconds, "processor": used.ru_utime + used.ru_stime, "bytes": 1024 * used.ru_maxrss}
 
 
-def first_step(run: Path, since: float) -> float:
-    """The seconds from a time of day to the first step after it that a run has logged."""
-    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    return min(e["time"] for e in events if e["kind"] == "step" and e["time"] > since) - since
+def step_times(run: Path, since: float) -> list[float]:
+    """The seconds from a time of day to each step after it that a run has logged."""
+    if not (run / "events.jsonl").exists():
+        return []
+    lines = (run / "events.jsonl").read_text().splitlines(keepends=True)
+    events = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [e["time"] - since for e in events if e["kind"] == "step" and e["time"] > since]
 
 
 def measure(images: Path, work: Path, wanted: list[str] | None) -> dict[str, dict[str, float]]:
     """Run all commands, or those that are wanted, on one folder of images."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    for name, steps in (("first", 2), ("longer", 4)):
+    for name, steps in (("first", 2), ("longer", 4), ("stopped", 10_000)):
         (work / f"{name}.toml").write_text(RECIPE.format(images=images, steps=steps))
     program = ["-m", "rotnet_keras"]
+    # The last but one is stopped after its first step, and the last goes on with it until the next.
     commands = {
         "init": [*program, "init", str(images), "--output", "made.toml"],
         "run --dry-run": [*program, "run", "first.toml", "--dry-run"],
@@ -131,15 +143,20 @@ def measure(images: Path, work: Path, wanted: list[str] | None) -> dict[str, dic
         "reading, second time": [__file__, str(images), "--read"],
         "run, first time": [*program, "run", "first.toml", "--name", "first"],
         "run, second time": [*program, "run", "longer.toml", "--name", "longer"],
+        "embed": [*program, "embed", "first", str(images), "--tap", "conv1", "--to", "features.npz"],
+        "run, stopped": [*program, "run", "stopped.toml", "--name", "stopped"],
+        "resume": [*program, "resume", "stopped"],
     }
     found = {}
     for what, words in commands.items():
-        if wanted and what not in wanted:
+        # `embed` reads folders and files of images, no tar files.
+        if (wanted and what not in wanted) or (what == "embed" and images.suffix == ".tar"):
             continue
+        run = work / "runs" / words[-1]
         began = time.time()
-        found[what] = measured(words, work)
-        if "--name" in words:
-            found[what]["first step"] = first_step(work / "runs" / words[-1], began)
+        found[what] = measured(words, work, run if words[-1] == "stopped" else None)
+        if times := step_times(run, began):
+            found[what]["first step"] = min(times)
     return found
 
 

@@ -57,7 +57,8 @@ def main() -> int:
     settings = [f"data.data_dir={options.data_dir}"] if options.data_dir else []
     options.folder.mkdir(parents=True, exist_ok=True)
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {processor()}", flush=True)
-    alone, watched = [], []
+    alone: list[float] = []
+    watched: list[float] = []
     for number in range(options.rounds):
         for rates, ui in ((alone, False), (watched, True)):
             name = f"{'watched' if ui else 'alone'}-{os.getpid()}-{number}"

@@ -28,6 +28,7 @@ import numpy as np
 import tomlkit
 
 from rotnet_keras.config.loading import load_recipe
+from rotnet_keras.config.schema import PretrainRecipe
 from rotnet_keras.data.datasets import load
 from rotnet_keras.errors import DataError, RotnetError, RunError
 from rotnet_keras.files import write_atomically
@@ -129,6 +130,7 @@ def packed_weights(content: bytes) -> bytes:
 def card_of(run: RunFolder, network: RunFolder, name: str) -> dict[str, Any]:
     """Return the model card."""
     facts, events, recipe = run.facts(), run.events(), load_recipe(str(run.recipe))
+    assert isinstance(recipe, PretrainRecipe)
     dataset = load(recipe.data)
     kind = "validation" if dataset.test is None else "test"
     split = getattr(dataset, kind)

@@ -16,7 +16,7 @@ import numpy as np
 from rotnet_keras import engine
 from rotnet_keras.config.loading import load_recipe, parse_override
 from rotnet_keras.config.schema import PretrainRecipe
-from rotnet_keras.data.batches import crop_size, training_batches
+from rotnet_keras.data.batches import crop_shape, training_batches
 from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras
@@ -60,8 +60,9 @@ def main() -> None:
     precision = engine.resolve_precision(recipe.train.precision)
     engine.configure(recipe.seed, precision, recipe.devices.deterministic)
     side, batch = recipe.data.size or 32, recipe.train.batch
+    assert isinstance(side, int)
     count = max(batch, POOL_BYTES // (3 * side * side))
-    images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
     dataset = Dataset("random", Split(images, np.arange(count), None), None, None, [], [127.5] * 3, [127.5] * 3, "")
     model = build_rotnet(recipe, dataset)
     compile_model(model, recipe)
@@ -92,7 +93,7 @@ def main() -> None:
         json.dumps(
             {
                 "recipe": name,
-                "side": crop_size(augment, side),
+                "side": max(crop_shape(augment, (side, side))),
                 "batch": batch,
                 "copies": copies,
                 "precision": precision,

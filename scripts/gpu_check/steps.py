@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def jittered() -> TrainingModel:
     return RotNet(small_backbone(), copies="one", augment=Augment(jitter=0.4, greyscale=0.2))
 
 
-def classifier(kind: type[Classifier], head: str, **options: object) -> TrainingModel:
+def classifier(kind: type[Classifier], head: str, **options: Any) -> TrainingModel:
     network = small_backbone()
     return kind(network, head_on(network, head), **options)
 
