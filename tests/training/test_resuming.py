@@ -72,7 +72,7 @@ def test_initial_weights_do_not_depend_on_what_else_draws_random_numbers(finishe
     _, whole = finished
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "sitecustomize.py").write_text(DRAWING)
-    environment = {"PYTHONPATH": str(tmp_path / "first")}
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path / "first"), os.environ.get("PYTHONPATH", "")])}
     result = run_cli("run", tiny_recipe, "--name", "run", "probe=[]", cwd=tiny_recipe.parent, **environment)
     assert result.returncode == 0, result.stdout
     assert_same_end(run_of(tiny_recipe.parent, "run"), whole)
