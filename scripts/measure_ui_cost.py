@@ -3,10 +3,10 @@
 
     python scripts/measure_ui_cost.py FOLDER [--pairs 15] [--seconds 12]
 
-Trains `cifar_cpu` in FOLDER. For some seconds the UI is open on the run, in tmux at 120x36, for as many it is not, and so
-on. Of each stretch of time, after the first seconds, in which the UI starts, the images a second are counted. The figure
-is the median over the pairs, because a machine that is shared is faster at one time than at another. Needs CIFAR-10 where
-`rotnet-keras run cifar_cpu` finds it, or `--data-dir`. It exits with 1 if the UI takes more than 2 %.
+Trains `cifar_cpu` in FOLDER. For some seconds the UI is open on the run, in tmux at 120x36, for as many it is not, and
+so on. Of each stretch of time, after the first seconds, in which the UI starts, the steps a second are counted. The
+figure is the median over the pairs, because a machine that is shared is faster at one time than at another. Needs
+CIFAR-10 where `rotnet-keras run cifar_cpu` finds it, or `--data-dir`. It exits with 1 if the UI takes more than 2 %.
 """
 
 import argparse
