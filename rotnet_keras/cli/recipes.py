@@ -193,8 +193,8 @@ def plan(
 ) -> None:
     """Estimate how long a recipe takes and what it needs.
 
-    Prints time, arithmetic, memory and bytes read. This machine is timed by a short trial; with --devices, the figures
-    of other hardware are computed.
+    Prints time, arithmetic, memory and bytes read. This machine is timed by a short trial, which decodes 2,048 images
+    where there are more than 20,000 files; with --devices, the figures of other hardware are computed.
     """
     from rotnet_keras.planning.hardware import parse_devices
 

@@ -3,17 +3,21 @@
 import json
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from rotnet_keras.config.loading import load_recipe
 from rotnet_keras.config.schema import BackboneSource, ClassifyRecipe, PretrainRecipe, ProbeRecipe, Recipe, RunRecipe
 from rotnet_keras.config.sections import Backbone, Data
 from rotnet_keras.config.study import StudyRecipe
 from rotnet_keras.config.transfer import TransferRecipe
+from rotnet_keras.data.listing.sources import ListedSource
 from rotnet_keras.data.sources import find_source
+from rotnet_keras.data.stores import SPLITS, Split, choose_cache
 from rotnet_keras.errors import DataError, RecipeError, RunError
 from rotnet_keras.host import python_command
 from rotnet_keras.planning.hardware import Cluster
@@ -25,6 +29,8 @@ from rotnet_keras.training.session import Session
 
 # From the start of a process to the first step, and from the last step to the end: imports, graph tracing, report.
 START_AND_END_SECONDS = 25.0
+# Of more image files than the first, as many as the second are decoded for a trial: all of a million take ten minutes.
+SAMPLED_ABOVE, SAMPLE = 20_000, 2048
 
 
 @dataclass(frozen=True)
@@ -207,12 +213,29 @@ def _load_or_placeholder(data: str) -> tuple[Any, bool]:
 
     wanted = Data.model_validate_json(data)
     try:
-        find_source(wanted)
+        source = find_source(wanted)
     except DataError:
         if wanted.name.split(":")[0] not in PUBLISHED:
             raise
         return placeholder_dataset(wanted), False
+    if isinstance(source, ListedSource) and sum(map(len, source.splits.values())) > SAMPLED_ABOVE:
+        return _with_sampled_images(load(wanted.model_copy(update={"cache": "none"})), wanted), True
     return load(wanted), True
+
+
+def _with_sampled_images(dataset: Any, data: Data) -> Any:
+    """Return a data set of as many images, of which a sample is decoded, and repeated; as it is if none are kept."""
+    store = dataset.train.store
+    if data.whole or choose_cache(len(dataset.train), store.shape[1:], data.cache, store.dtype) == "none":
+        return dataset
+    splits = {name: getattr(dataset, name) for name in SPLITS}
+    return replace(dataset, **{name: _sampled(split) for name, split in splits.items() if split})
+
+
+def _sampled(split: Split) -> Split:
+    count = min(SAMPLE, len(split))
+    images = split.images(np.linspace(0, len(split) - 1, count).astype(np.int64))
+    return Split(images, np.resize(np.arange(count), len(split)), split.labels, split.values)
 
 
 def _dataset(recipe: RunRecipe | TransferRecipe) -> tuple[Any, bool]:

@@ -2,15 +2,18 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.command_line import run_cli
 from support.tiny import PROBES, TINY_RECIPE, upright_images
 from support.tiny_recipes import PROBE, SEGMENTATION, TRANSFERS
 from support.voc_kit import COLOURS, make_kit
 
 from rotnet_keras.config.loading import load_recipe
+from rotnet_keras.config.sections import Data
 from rotnet_keras.errors import DataError, RecipeError, RunError
 from rotnet_keras.models.backbones.registry import backbone
 from rotnet_keras.models.flops import layer_work
+from rotnet_keras.planning import costs
 from rotnet_keras.planning.costs import START_AND_END_SECONDS, estimate_costs
 from rotnet_keras.planning.hardware import parse_devices
 from rotnet_keras.planning.plan import cost_table, plan_notes
@@ -215,3 +218,24 @@ def test_the_command_prints_phases_and_assumptions(runs_dir):
     assert [line.split()[0] for line in lines[:5]] == ["phase", "pretraining", "validation", "mlp", "conv"]
     assert "Times are estimates, for 2 machines with 8 x H100." in lines
     assert not result.stderr
+
+
+def test_of_very_many_files_a_sample_is_decoded(tmp_path, monkeypatch):
+    """The counts are those of all images, a fifth of them for tests; of pixels, nothing is kept in the cache."""
+    monkeypatch.setenv("ROTNET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(costs, "SAMPLED_ABOVE", 30)
+    monkeypatch.setattr(costs, "SAMPLE", 4)
+    for number in range(40):
+        folder = tmp_path / "images" / "train" / f"class{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(folder / f"{number:02}.png")
+    data = Data(name=str(tmp_path / "images"), size=16, cache="disk")
+    costs._load_or_placeholder.cache_clear()
+    dataset, available = costs._load_or_placeholder(data.model_dump_json())
+    assert available and len(dataset.train) == 32 and len(dataset.train.store) == 4
+    assert np.bincount(dataset.train.labels).tolist() == [16, 16]
+    assert dataset.train.images([0, 4])[:, 0, 0, 0].tolist() == [0, 0]
+    assert not list((tmp_path / "cache").rglob("*.pixels"))
+    # Where no decoded images are kept, the trial decodes them as the run does.
+    lazy, _ = costs._load_or_placeholder(data.model_copy(update={"cache": "none"}).model_dump_json())
+    assert len(lazy.train) == 32 and not isinstance(lazy.train.store, np.ndarray)
