@@ -29,7 +29,7 @@ from rotnet_keras.training.session import Session
 
 # From the start of a process to the first step, and from the last step to the end: imports, graph tracing, report.
 START_AND_END_SECONDS = 25.0
-# Of more image files than the first, as many as the second are decoded for a trial: all of a million take ten minutes.
+# Of more image files than the first, as many as the second are decoded for a trial; all of a million take minutes.
 SAMPLED_ABOVE, SAMPLE = 20_000, 2048
 
 
@@ -219,8 +219,8 @@ def _load_or_placeholder(data: str) -> tuple[Any, bool]:
             raise
         return placeholder_dataset(wanted), False
     if isinstance(source, ListedSource) and sum(map(len, source.splits.values())) > SAMPLED_ABOVE:
-        return _with_sampled_images(load(wanted.model_copy(update={"cache": "none"})), wanted), True
-    return load(wanted), True
+        return _with_sampled_images(load(wanted.model_copy(update={"cache": "none"}), source=source), wanted), True
+    return load(wanted, source=source), True
 
 
 def _with_sampled_images(dataset: Any, data: Data) -> Any:

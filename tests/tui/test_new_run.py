@@ -108,6 +108,7 @@ async def test_a_closed_table_is_opened_by_a_key_and_by_an_error_in_it(runs_dir)
         await pilot.press("enter")
         await until(pilot, lambda: not probe.is_open)
         assert "probe.0.epochs=3" in app.screen.overrides()
+        assert "epochs = 3" in str(probe.query_one(SectionHeader).content)
         rows["epochs"].query_one(Input).value = "none"
         await until(pilot, lambda: probe.is_open)
         await until(pilot, lambda: "expected an integer" in rows["epochs"].error)

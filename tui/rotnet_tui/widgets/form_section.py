@@ -54,7 +54,6 @@ class FormSection(Vertical):
         in_list = self.key.rpartition(".")[2].isdigit()
         # The keys outside of any table come first, and are always shown.
         self.foldable = bool(self.key) and (in_list or not any(field.is_set for field in fields))
-        self.is_open = False
         self._header = SectionHeader(classes="section", markup=False)
         self._header.can_focus = self.foldable
         self._error = Static(classes="error section-error", markup=False)
@@ -76,7 +75,7 @@ class FormSection(Vertical):
 
     async def open(self) -> None:
         """Show the fields; they are made the first time."""
-        self.is_open = self._rows.display = True
+        self._rows.display = True
         self._title()
         if self._rows.children:
             return
@@ -88,7 +87,6 @@ class FormSection(Vertical):
 
     def close(self) -> None:
         """Hide the fields; what was typed into them stays."""
-        self.is_open = False
         self._rows.display = False
         self._title()
 
@@ -98,6 +96,11 @@ class FormSection(Vertical):
             self.close()
         else:
             await self.open()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the fields are shown."""
+        return self._rows.display
 
     def rows(self) -> list[FieldRow]:
         """The rows that have been made; none as long as the section has not been opened."""
@@ -125,12 +128,14 @@ class FormSection(Vertical):
         return f"{self.key}: enter {'hides' if self.is_open else 'shows'} the {len(self.fields)} settings of this table"
 
     def _title(self) -> None:
-        """Name the table; of a closed one, say what the recipe sets there."""
+        """Name the table; of a closed one, say what the recipe sets there, or what was typed instead."""
         title, known = self.key or "recipe", ""
         if self.foldable:
             title = f"{'▾' if self.is_open else '▸'} {title}"
         if not self.is_open:
-            values = [f"{field.label} = {field.value}" for field in self.fields if field.is_set]
+            typed = {row.field.key: row.value() for row in self.rows()}
+            pairs = [(field, typed.get(field.key, field.value)) for field in self.fields]
+            values = [f"{field.label} = {value}" for field, value in pairs if field.is_set or value != field.value]
             known = f"   {', '.join(values) or 'all defaults'}"
         self._header.update(Content.assemble((screen_text(title), "bold"), (screen_text(known), "not bold dim")))
 
