@@ -36,9 +36,9 @@ def find_recipe(name: str) -> Path:
             return path
     except OSError as error:  # A name that no file can have.
         raise RecipeError(f"{name}: no such recipe: {error.strerror}") from None
-    known = ", ".join(shipped)
+    hint = did_you_mean(name.removesuffix(".toml"), shipped) or did_you_mean(path.stem, shipped)
     raise RecipeError(
-        f"{name}: no such file or shipped recipe{did_you_mean(path.stem, shipped)} (shipped recipes: {known})"
+        f"{name}: no such file or shipped recipe{hint or '.'} `rotnet-keras recipes` lists the shipped ones"
     )
 
 

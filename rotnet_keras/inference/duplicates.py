@@ -34,8 +34,8 @@ AGREEMENT = 0.93
 DIMENSIONS, SOFTENING = 32, 0.05
 # Mean and standard deviation of the brightness that images are brought to.
 BRIGHTNESS, CONTRAST = 120.0, 50.0
-# Rows of a matrix of similarities that are in memory at once.
-ROWS = 1024
+# Values of the matrix of similarities that are in memory at once; each takes some 20 bytes.
+CELLS = 2**24
 
 EXACT, NEAR = "exact", "near"
 
@@ -199,26 +199,27 @@ def near_pairs(
     if not len(asked) or not len(among):
         return []
     points = _whitened(vectors)
-    found: dict[tuple[int, int], float] = {}
-    for start in range(0, len(asked), ROWS):
-        rows = asked[start : start + ROWS]
+    # A pair is compared once, whichever of its images finds the other.
+    seen: set[int] = set()
+    found: list[tuple[int, int, float]] = []
+    at_once = max(1, CELLS // len(among))
+    for start in range(0, len(asked), at_once):
+        rows = asked[start : start + at_once]
         similar = points[rows] @ points[among].T
         similar[rows[:, None] == among[None]] = -1
         count = min(NEIGHBOURS, len(among))
         near = np.argpartition(-similar, count - 1, axis=1)[:, :count]
-        first = np.repeat(rows, count)
-        second, cosine = among[near].ravel(), np.take_along_axis(similar, near, axis=1).ravel()
-        candidates = [
-            (int(min(pair)), int(max(pair)))
-            for pair, value in zip(zip(first, second, strict=True), cosine, strict=True)
-            if value >= LEAST_SIMILAR
-        ]
-        new = sorted(set(candidates) - found.keys())
-        if new:
-            left, right = np.array(new).T
-            found |= dict(zip(new, agreement(greys[left], greys[right]).tolist(), strict=True))
-        progress("comparing", min(start + ROWS, len(asked)), len(asked))
-    return [(*pair, value) for pair, value in found.items() if value >= least]
+        is_near = np.take_along_axis(similar, near, axis=1) >= LEAST_SIMILAR
+        first, second = np.repeat(rows, count).reshape(near.shape)[is_near], among[near][is_near]
+        pairs = np.unique(np.minimum(first, second) * len(vectors) + np.maximum(first, second)).tolist()
+        new = [pair for pair in pairs if pair not in seen]
+        seen.update(new)
+        left, right = np.divmod(np.array(new, np.int64), len(vectors))
+        values = agreement(greys[left], greys[right])
+        alike = np.flatnonzero(values >= least)
+        found += zip(left[alike].tolist(), right[alike].tolist(), values[alike].tolist(), strict=True)
+        progress("comparing", min(start + at_once, len(asked)), len(asked))
+    return found
 
 
 def _whitened(vectors: np.ndarray) -> np.ndarray:

@@ -155,6 +155,7 @@ def announce_study_cost(session: Session) -> None:
     if missing:
         total = duration(sum(cost.seconds for cost in missing))
         session.say(f"{len(missing)} of {len(found)} runs are missing. They take about {total} on this machine.")
+        session.record(run_seconds={cost.name: cost.seconds for cost in found})
     session.stop.check()
 
 

@@ -17,7 +17,7 @@ OUTCOMES = ("finished", "stopped", "failed")
 
 Types = Mapping[str, type | tuple[type, ...]]
 FACT_TYPES: Types = {
-    **dict.fromkeys(("data", "overrides", "versions", "model_file", "submission"), dict),
+    **dict.fromkeys(("data", "overrides", "versions", "model_file", "submission", "run_seconds"), dict),
     **dict.fromkeys(("steps", "steps_per_epoch", "inputs_per_step", "parameters", "created", "queued"), (int, float)),
     **dict.fromkeys(("recipe", "host", "device", "processor", "python", "scale"), str),
 }

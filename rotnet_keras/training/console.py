@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -82,7 +82,7 @@ class Console:
         if self._terminal:
             self._terminal.print(text, markup=False, soft_wrap=True)
 
-    def progress(self, label: str, done: float, total: int, text: str = "") -> None:
+    def progress(self, label: str, done: float, total: int, text: str = "", count: int | None = None) -> None:
         """Update a progress bar on the terminal; in the log, write a line every 15 seconds and one at the end.
 
         Args:
@@ -90,20 +90,22 @@ class Console:
             done: of `total`; may have a fraction where a single item takes long, which improves the ETA.
             total: where the bar ends.
             text: shown beside the bar, for example the present loss.
+            count: the number that is shown as done; by default the whole part of `done`.
         """
+        count = int(done) if count is None else count
         now = time.monotonic()
         if label != self._label:
             self._close_bar()
             self._label, self._started, self._last_logged = label, now, now
             self._first = done
         if self._terminal and self._terminal.is_terminal:
-            self._draw(label, done, total, text)
+            self._draw(label, done, total, text, count)
         if done >= total:
             self._close_bar()
         elif now - self._last_logged < LOG_INTERVAL:
             return
         self._last_logged = now
-        self._plain(label, done, total, text, now - self._started)
+        self._plain(label, done, total, text, count, now - self._started)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; transposed where it is too wide and has fewer rows than columns."""
@@ -134,12 +136,12 @@ class Console:
         with suppress(OSError):
             self._log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
-    def _draw(self, label: str, done: float, total: int, text: str) -> None:
+    def _draw(self, label: str, done: float, total: int, text: str, count: int) -> None:
         if self._bar is None:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
-                MofNCompleteColumn(),
+                TextColumn("[progress.download]{task.fields[count]}/{task.total}"),
                 TextColumn("[cyan]{task.fields[text]}"),
                 TimeElapsedColumn(),
                 TextColumn("ETA"),
@@ -148,16 +150,16 @@ class Console:
                 speed_estimate_period=120,
             )
             self._bar.start()
-            self._task = self._bar.add_task(label, total=total, completed=int(done), text=text)
-        self._bar.update(self._task, completed=done, total=total, text=text)
+            self._task = self._bar.add_task(label, total=total, completed=int(done), text=text, count=count)
+        self._bar.update(self._task, completed=done, total=total, text=text, count=count)
 
-    def _plain(self, label: str, done: float, total: int, text: str, seconds: float) -> None:
+    def _plain(self, label: str, done: float, total: int, text: str, count: int, seconds: float) -> None:
         timing = []
         if done >= total:
             timing = [f"took {duration(seconds)}"]
         elif done > self._first:
             timing = [f"ETA {duration(seconds / (done - self._first) * (total - done))}"]
-        line = ", ".join([f"{label}: {int(done)}/{total}", *([text] if text else []), *timing])
+        line = ", ".join([f"{label}: {count}/{total}", *([text] if text else []), *timing])
         self._write(line)
         if self._terminal and not self._terminal.is_terminal:
             self._terminal.print(line, markup=False, soft_wrap=True)

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.command_line import command, invoke, run_cli
@@ -18,6 +19,7 @@ from rotnet_keras.errors import RecipeError
 from rotnet_keras.runs.folder import list_runs
 from rotnet_keras.runs.launch import create_run, load_for_run
 from rotnet_keras.runs.study_runs import planned_runs
+from rotnet_keras.tasks.study.study import _shares_of_time
 from rotnet_keras.text import duration
 
 FIGURES = """
@@ -52,6 +54,8 @@ def test_a_study_makes_missing_runs_and_fills_its_tables(study):
     runs = {run.name: run for run in list_runs(study.parent / "runs")}
     assert set(runs) == {"study", "rotnet-s0", "probe-s0"}
     assert {run.state() for run in runs.values()} == {"finished"}
+    estimated = runs["study"].facts()["run_seconds"]
+    assert set(estimated) == {"rotnet-s0", "probe-s0"} and min(estimated.values()) > 0
     top1 = {(e["weights"], e["tap"]): 100 * e["top1"] for e in events_of(runs["probe-s0"], "probe")}
     rotation = 100 * events_of(runs["rotnet-s0"], "test")[0]["accuracy"]
     report = (runs["study"].path / "report.md").read_text()
@@ -255,3 +259,14 @@ def test_mistakes_are_reported_before_a_run_folder_is_made(study, change, compla
     result = invoke("run", study, *change, cwd=study.parent)
     assert result.returncode in (2, 3) and complaint in result.stderr, result.stderr
     assert not (study.parent / "runs").exists()
+
+
+def test_the_time_left_of_a_study_counts_long_runs_more(study, monkeypatch):
+    monkeypatch.chdir(study.parent)
+    recipe = load_recipe(study, {"scale": "cpu"})
+    session = SimpleNamespace(folder=SimpleNamespace(facts=lambda: {"run_seconds": {"rotnet-s0": 90, "probe-s0": 30}}))
+    assert _shares_of_time(session, planned_runs(recipe)) == [0.0, 1.5, 2.0]
+    # Finished runs take no time; what another version or a hand wrote is not believed.
+    for found, expected in (({"rotnet-s0": 0, "probe-s0": 30}, 0.0), ({"rotnet-s0": 30}, 1.0), ({"a": "b"}, 1.0)):
+        session.folder.facts = lambda found=found: {"run_seconds": found}
+        assert _shares_of_time(session, planned_runs(recipe)) == [0.0, expected, 2.0]

@@ -2,6 +2,7 @@
 
 import time
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 from rotnet_keras.config.study import StudyRecipe
@@ -58,11 +59,12 @@ def run_study(session: Session) -> None:
 
 def _run_one_by_one(session: Session, planned: list[PlannedRun]) -> dict[tuple[str, int], RunFolder]:
     folders: dict[tuple[str, int], RunFolder] = {}
+    done = _shares_of_time(session, planned)
     for number, run in enumerate(planned, 1):
         folder, reused = _find_or_prepare(run, folders, session.folder.path.parent)
         session.say(f"Run {number} of {len(planned)}: {folder.name}{', already finished' if reused else ''}")
         if not reused:
-            _run_to_end(session, folder, number, len(planned))
+            _run_to_end(session, folder, number, done)
         folders[run.name, run.seed] = folder
         _record(session, run, folder, number)
     return folders
@@ -86,10 +88,28 @@ def _find_or_prepare(
     return create_run_from_recipe(recipe, facts, run.folder_name, runs_dir), False
 
 
-def _run_to_end(session: Session, folder: RunFolder, number: int, total: int) -> None:
+def _shares_of_time(session: Session, planned: list[PlannedRun]) -> list[float]:
+    """How far the study is at the start of each run and at its end, as a number of runs of equal length.
+
+    The trial before the first run timed those that were missing then. Without it all runs count the same.
+    """
+    timed = session.folder.facts().get("run_seconds", {})
+    seconds = [timed.get(run.folder_name) for run in planned]
+    if not all(isinstance(each, (int, float)) and each >= 0 for each in seconds) or not sum(seconds):
+        seconds = [1.0] * len(planned)
+    return [0.0, *(until / sum(seconds) * len(planned) for until in accumulate(seconds))]
+
+
+def _run_to_end(session: Session, folder: RunFolder, number: int, done: list[float]) -> None:
     """Run one run in a process of its own and wait for its end.
 
     The process goes on if this one is killed.
+
+    Args:
+        session: of the study.
+        folder: of the run.
+        number: of the run, from 1 on.
+        done: see `_shares_of_time`.
 
     Raises:
         RunStopped: a stop was requested; it was passed on to the run.
@@ -100,7 +120,8 @@ def _run_to_end(session: Session, folder: RunFolder, number: int, total: int) ->
         status = summary(folder)
         share = status["step"] / status["steps"] if status["steps"] else 0.0
         label = f"{folder.name}: {status['state']}, {percent(share, 0)} of its steps"
-        session.console.progress("runs", number - 1 + share, total, label)
+        position = done[number - 1] + share * (done[number] - done[number - 1])
+        session.console.progress("runs", position, len(done) - 1, label, number - 1)
         if session.stop.requested():
             request_stop(folder)
         time.sleep(POLL_SECONDS)
