@@ -1,9 +1,9 @@
 """How well two small grey images agree after the best rotation, mirroring and crop: normalised cross-correlation."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 # Side of the images that are compared, in pixels, and of the smaller ones that find the placement.
@@ -77,15 +77,27 @@ def _standard(images: np.ndarray) -> np.ndarray:
 
 def _inside(whole: np.ndarray, part: np.ndarray, side: int) -> np.ndarray:
     """Return the best correlation of one image, resized to a side, with any window of that side in the other: (N,)."""
-    shrink = _resizing(side)
-    template = _standard(np.einsum("ij,njk,lk->nil", shrink, part, shrink, optimize=True))
-    windows = sliding_window_view(whole, (side, side), axis=(1, 2)).reshape(len(whole), -1, side * side)
-    windows = windows - windows.mean(axis=2, keepdims=True)
-    length = np.maximum(np.linalg.norm(windows, axis=2), 1e-3)
-    result: np.ndarray = (np.einsum("nwp,np->nw", windows, template) / length).max(axis=1)
+    shrink, inside = _resizing(side), _windows(side)
+    template = _standard(shrink @ part @ shrink.T).reshape(-1, side, side)
+    # All windows at once, by the convolution theorem. None reaches over the edge, so nothing has to be padded. The
+    # template has mean 0, so the mean of a window adds nothing.
+    spectrum = np.fft.rfft2(whole) * np.conj(np.fft.rfft2(template, (SIDE, SIDE)))
+    products = np.fft.irfft2(spectrum, (SIDE, SIDE))[:, : SIDE - side + 1, : SIDE - side + 1]
+    values = whole.astype(np.float64)
+    means = inside @ values @ inside.T
+    variances = inside @ values**2 @ inside.T - means**2
+    result: np.ndarray = (products / np.maximum(side * np.sqrt(np.maximum(variances, 0)), 1e-3)).max(axis=(1, 2))
     return result
 
 
+@cache
+def _windows(side: int) -> np.ndarray:
+    """Return the matrix (33 - side, 32) that averages each window of a side of the rows of an image."""
+    starts, places = np.arange(SIDE - side + 1)[:, None], np.arange(SIDE)
+    return ((places >= starts) & (places < starts + side)) / side
+
+
+@cache
 def _resizing(side: int) -> np.ndarray:
     """Return the matrix (side, 32) that resizes the rows of an image."""
     identity = Image.fromarray(np.eye(SIDE, dtype=np.float32))

@@ -34,8 +34,8 @@ AGREEMENT = 0.93
 DIMENSIONS, SOFTENING = 32, 0.05
 # Mean and standard deviation of the brightness that images are brought to.
 BRIGHTNESS, CONTRAST = 120.0, 50.0
-# Values of the matrix of similarities that are in memory at once; each takes some 20 bytes.
-CELLS = 2**24
+# Images that are compared at once, and values of the matrix of their similarities, each of which takes some 20 bytes.
+ROWS, CELLS = 256, 2**24
 
 EXACT, NEAR = "exact", "near"
 
@@ -202,7 +202,7 @@ def near_pairs(
     # A pair is compared once, whichever of its images finds the other.
     seen: set[int] = set()
     found: list[tuple[int, int, float]] = []
-    at_once = max(1, CELLS // len(among))
+    at_once = max(1, min(ROWS, CELLS // len(among)))
     for start in range(0, len(asked), at_once):
         rows = asked[start : start + at_once]
         similar = points[rows] @ points[among].T
