@@ -80,8 +80,12 @@ def init(images: str, output: Path | None, minutes: float, model: str | None, ru
         ) from None
     found = audit_images(images, show_progress)
     if not as_json:
+        from rotnet_keras.planning.costs import SAMPLED_ABOVE
+
         echo_table(["", ""], _audit_rows(found))
-        echo("Timing a few training steps; this takes half a minute.")
+        many = sum(found.images.values()) > SAMPLED_ABOVE
+        takes = "their headers are read before, which takes minutes" if many else "this takes half a minute"
+        echo(f"Timing a few training steps; {takes}.")
     from rotnet_keras.planning.proposal import propose_recipe
 
     proposal = propose_recipe(found, file, minutes, source, runs_dir)

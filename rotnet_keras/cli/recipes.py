@@ -23,6 +23,7 @@ from rotnet_keras.cli.options import (
     parse_overrides,
     recipe_argument,
     runs_dir_option,
+    show_progress,
     warn,
 )
 from rotnet_keras.cli.submission import (
@@ -233,7 +234,7 @@ def _estimate(
         loaded = with_absolute_paths(loaded, find_recipe(recipe).parent)
     from rotnet_keras.planning.costs import estimate_costs
 
-    return list(estimate_costs(loaded, runs_dir, cluster, cores))
+    return list(estimate_costs(loaded, runs_dir, cluster, cores, show_progress))
 
 
 def _echo_costs(found: "Sequence[RunCost]", cluster: "Cluster | None", cores: int | None) -> None:

@@ -17,7 +17,7 @@ from rotnet_keras.config.study import StudyRecipe
 from rotnet_keras.config.transfer import TransferRecipe
 from rotnet_keras.data.listing.sources import ListedSource
 from rotnet_keras.data.sources import find_source
-from rotnet_keras.data.stores import SPLITS, Split, choose_cache
+from rotnet_keras.data.stores import SPLITS, Progress, Split, choose_cache
 from rotnet_keras.errors import DataError, RecipeError, RunError
 from rotnet_keras.host import python_command
 from rotnet_keras.planning.hardware import Cluster
@@ -78,7 +78,11 @@ class RunCost:
 
 
 def estimate_costs(
-    recipe: Recipe, runs_dir: Path, cluster: Cluster | None = None, cores: int | None = None
+    recipe: Recipe,
+    runs_dir: Path,
+    cluster: Cluster | None = None,
+    cores: int | None = None,
+    progress: Progress = lambda what, done, total: None,
 ) -> Iterator[RunCost]:
     """Yield the cost of each run of a recipe. Loads TensorFlow.
 
@@ -87,6 +91,7 @@ def estimate_costs(
         runs_dir: the folder of run folders, in which finished runs and backbones are looked for.
         cluster: the devices to compute the cost for; by default this machine, timed by a short trial.
         cores: CPU cores of each machine of the cluster; by default as many as decoding the images needs.
+        progress: called while the images are read.
 
     Raises:
         DataError: the images are missing, and the size of this data set is unknown.
@@ -94,7 +99,7 @@ def estimate_costs(
     known: dict[str, list[float]] = {}
     if not isinstance(recipe, StudyRecipe):
         assert isinstance(recipe, RunRecipe | TransferRecipe)
-        yield _cost(recipe.title, *_resolve_backbone(recipe, runs_dir), (cluster, cores), known)
+        yield _cost(recipe.title, *_resolve_backbone(recipe, runs_dir), (cluster, cores), known, progress)
         return
     planned = planned_runs(recipe)
     done = finished_runs(planned, runs_dir)
@@ -104,7 +109,7 @@ def estimate_costs(
             continue
         loaded = load_recipe(run.recipe, run.overrides())
         assert isinstance(loaded, RunRecipe | TransferRecipe)
-        yield _cost(run.folder_name, loaded, _source_backbone(run), (cluster, cores), known)
+        yield _cost(run.folder_name, loaded, _source_backbone(run), (cluster, cores), known, progress)
 
 
 def costs_in_subprocess(recipe_file: Path, runs_dir: Path) -> list[RunCost]:
@@ -165,6 +170,7 @@ def _cost(
     spec: Backbone | None,
     machines: tuple[Cluster | None, int | None],
     known: dict[str, list[float]],
+    progress: Progress,
 ) -> RunCost:
     """Return the cost of one run.
 
@@ -174,6 +180,7 @@ def _cost(
         spec: the backbone that it starts from, if that is still to be made.
         machines: the cluster, or None for this machine, and the CPU cores of each of its machines.
         known: the times of the trials so far; new ones are added.
+        progress: called while the images are read.
     """
     from rotnet_keras.engine import resolve_precision
     from rotnet_keras.planning import roofline
@@ -184,7 +191,7 @@ def _cost(
         recipe = recipe.model_copy(update={"backbone": spec})
     if isinstance(recipe, PretrainRecipe) and spec:
         recipe = recipe.model_copy(update={"backbone": spec, "pretrained": None})
-    dataset, available = _dataset(recipe)
+    dataset, available = _dataset(recipe, progress)
     if isinstance(recipe, PretrainRecipe):
         recipe, _ = recipe.for_labels(dataset.labelled)
     work = workload(recipe, dataset, spec)
@@ -208,7 +215,7 @@ def _cost(
 
 
 @cache
-def _load_or_placeholder(data: str) -> tuple[Any, bool]:
+def _load_or_placeholder(data: str, progress: Progress) -> tuple[Any, bool]:
     from rotnet_keras.data.datasets import load
     from rotnet_keras.planning.published_sizes import PUBLISHED, placeholder_dataset
 
@@ -220,8 +227,9 @@ def _load_or_placeholder(data: str) -> tuple[Any, bool]:
             raise
         return placeholder_dataset(wanted), False
     if isinstance(source, ListedSource) and sum(map(len, source.splits.values())) > SAMPLED_ABOVE:
-        return _with_sampled_images(load(wanted.model_copy(update={"cache": "none"}), source=source), wanted), True
-    return load(wanted, source=source), True
+        uncached = load(wanted.model_copy(update={"cache": "none"}), progress, source=source)
+        return _with_sampled_images(uncached, wanted), True
+    return load(wanted, progress, source=source), True
 
 
 def _with_sampled_images(dataset: Any, data: Data) -> Any:
@@ -239,17 +247,17 @@ def _sampled(split: Split) -> Split:
     return Split(images, np.resize(np.arange(count), len(split)), split.labels, split.values)
 
 
-def _dataset(recipe: RunRecipe | TransferRecipe) -> tuple[Any, bool]:
+def _dataset(recipe: RunRecipe | TransferRecipe, progress: Progress) -> tuple[Any, bool]:
     """Return the data set of a recipe and whether its images are on this machine; if not, it has random pixels."""
     from rotnet_keras.data.datasets import only_classes
 
     if isinstance(recipe, TransferRecipe):
         from rotnet_keras.planning.transfers import load_transfer_data
 
-        return load_transfer_data(recipe)
+        return load_transfer_data(recipe, progress)
     # Runs that leave out different classes share what is loaded.
     only = recipe.data.only
-    dataset, available = _load_or_placeholder(recipe.data.model_copy(update={"only": None}).model_dump_json())
+    dataset, available = _load_or_placeholder(recipe.data.model_copy(update={"only": None}).model_dump_json(), progress)
     return (only_classes(dataset, only), True) if only and available else (dataset, available)
 
 

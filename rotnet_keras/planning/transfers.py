@@ -14,6 +14,7 @@ from rotnet_keras.data.annotations import AnnotatedDataset, load_annotated
 from rotnet_keras.data.batches import training_batches
 from rotnet_keras.data.datasets import Dataset
 from rotnet_keras.data.sources import find_annotated
+from rotnet_keras.data.stores import Progress
 from rotnet_keras.engine import tf
 from rotnet_keras.errors import DataError
 from rotnet_keras.models.base import TrainingModel
@@ -27,8 +28,12 @@ from rotnet_keras.tasks.voc.segmentation import build_segmenter
 from rotnet_keras.tasks.voc.segmentation import training_batches as segmentation_batches
 
 
-def load_transfer_data(recipe: TransferRecipe) -> tuple[Dataset | AnnotatedDataset, bool]:
+def load_transfer_data(recipe: TransferRecipe, progress: Progress) -> tuple[Dataset | AnnotatedDataset, bool]:
     """Load the images of a transfer, or make a placeholder with random pixels if they are missing.
+
+    Args:
+        recipe: of the transfer.
+        progress: called now and then while images are read.
 
     Returns:
         The data set, with labels if the task is classification, and whether the images are on this machine.
@@ -44,7 +49,7 @@ def load_transfer_data(recipe: TransferRecipe) -> tuple[Dataset | AnnotatedDatas
             raise
         available = False
     if available:
-        annotated = load_annotated(recipe.data, isinstance(recipe, SegmentationRecipe))
+        annotated = load_annotated(recipe.data, isinstance(recipe, SegmentationRecipe), progress)
     else:
         annotated = placeholder_voc(recipe.data)
     return as_multi_label(annotated) if isinstance(recipe, ClassificationRecipe) else annotated, available

@@ -231,11 +231,13 @@ def test_of_very_many_files_a_sample_is_decoded(tmp_path, monkeypatch):
         Image.new("RGB", (16, 16), (number, 0, 0)).save(folder / f"{number:02}.png")
     data = Data(name=str(tmp_path / "images"), size=16, cache="disk")
     costs._load_or_placeholder.cache_clear()
-    dataset, available = costs._load_or_placeholder(data.model_dump_json())
+    told = []
+    dataset, available = costs._load_or_placeholder(data.model_dump_json(), lambda *each: told.append(each))
+    assert told and told[-1][1] == told[-1][2]
     assert available and len(dataset.train) == 32 and len(dataset.train.store) == 4
     assert np.bincount(dataset.train.labels).tolist() == [16, 16]
     assert dataset.train.images([0, 4])[:, 0, 0, 0].tolist() == [0, 0]
     assert not list((tmp_path / "cache").rglob("*.pixels"))
     # Where no decoded images are kept, the trial decodes them as the run does.
-    lazy, _ = costs._load_or_placeholder(data.model_copy(update={"cache": "none"}).model_dump_json())
+    lazy, _ = costs._load_or_placeholder(data.model_copy(update={"cache": "none"}).model_dump_json(), print)
     assert len(lazy.train) == 32 and not isinstance(lazy.train.store, np.ndarray)
