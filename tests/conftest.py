@@ -29,9 +29,10 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_state(tmp_path_factory):
-    """A folder for what the program remembers, so that no test writes into the home of whoever runs it."""
+def own_state(tmp_path_factory, shared_folder):
+    """Folders for what the program remembers, so that no test writes into the home of whoever runs it."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    os.environ["ROTNET_CACHE_DIR"] = str(shared_folder / "cache")
 
 
 @pytest.fixture(autouse=True)
