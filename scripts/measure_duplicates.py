@@ -4,9 +4,15 @@ For each change apart: recall, the share of the copies that are found with their
 that do not belong together are reported. The perceptual hash is imagehash's `phash` of 64 bits, and needs imagehash:
 
     python scripts/measure_duplicates.py photos --count 300 --to copies
+
+How many images of one folder the hash finds in another, and with how many pairs, beside `duplicates --between`:
+
+    rotnet-keras duplicates --between cifar10/train cifar10/test --to leaks.csv --page leaks.html
+    python scripts/measure_duplicates.py --leaks leaks.csv cifar10/train cifar10/test
 """
 
 import argparse
+import csv
 from pathlib import Path
 
 import imagehash
@@ -49,13 +55,17 @@ CHANGES = {
 def main():
     """Print a table with a row for each change."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path)
+    parser.add_argument("photos", type=Path, nargs="+")
+    parser.add_argument("--leaks", type=Path, help="what `duplicates --between` wrote")
     parser.add_argument("--count", type=int, default=300, help="photos to copy")
     parser.add_argument("--reported", type=int, help="report the last of them only; others chose the thresholds")
-    parser.add_argument("--to", type=Path, required=True, help="an empty folder for the copies")
+    parser.add_argument("--to", type=Path, help="an empty folder for the copies")
     options = parser.parse_args()
+    if options.leaks:
+        compare_leaks(options.leaks, *options.photos)
+        return
     rng = np.random.default_rng(0)
-    files = list_image_files([options.photos])
+    files = list_image_files(options.photos)
     files = [files[row] for row in np.sort(rng.permutation(len(files))[: options.count])]
     copies = {}
     for change, function in CHANGES.items():
@@ -79,7 +89,7 @@ def main():
         copies = {change: each[-options.reported :] for change, each in copies.items()}
     count = len(files)
     originals = [rows[str(file)] for file in files]
-    print(f"\n\n{count} photos of {options.photos}, tap {tap}\n")
+    print(f"\n\n{count} photos of {options.photos[0]}, tap {tap}\n")
     print("| change | ours: found, % | false pairs | precision, % |", end="")
     print("".join(f" phash, {bits} bits: found, % | false pairs | precision, % |" for bits in BITS))
     print("| --- |" + " ---: | ---: | ---: |" * (1 + len(BITS)))
@@ -93,6 +103,30 @@ def main():
             first, second = np.nonzero(np.triu(different <= least, 1))
             found.append(counted(zip(first.tolist(), second.tolist(), strict=True), count))
         print(f"| {change} | " + " | ".join(found) + " |", flush=True)
+
+
+def compare_leaks(leaks, train, test):
+    """Print how many test images ours and the hash find in the training images, and what they share."""
+    with leaks.open(newline="") as table:
+        rows = [row for row in csv.DictReader(table) if row["part"] == "test"]
+    ours = {row["file"] for row in rows}
+    hashes, names = {}, {}
+    for part, folder in (("train", train), ("test", test)):
+        files = list_image_files([folder])
+        hashes[part] = np.stack([imagehash.phash(Image.open(file)).hash.ravel() for file in files]).astype(np.float32)
+        names[part] = np.array([str(file) for file in files])
+    print(f"ours: {len(ours)} test images")
+    found, pairs = {bits: set() for bits in BITS}, dict.fromkeys(BITS, 0)
+    for start in range(0, len(names["test"]), 500):
+        part = hashes["test"][start : start + 500]
+        different = part @ (1 - hashes["train"]).T + (1 - part) @ hashes["train"].T
+        for bits in BITS:
+            near = different <= bits
+            pairs[bits] += int(near.sum())
+            found[bits] |= set(names["test"][start : start + 500][near.any(axis=1)])
+    for bits in BITS:
+        shared = len(ours & found[bits])
+        print(f"phash, {bits} bits: {len(found[bits])} test images in {pairs[bits]} pairs, {shared} of them also ours")
 
 
 def counted(pairs, count):
