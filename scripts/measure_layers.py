@@ -5,8 +5,8 @@
 
 Trains as `rotnet-keras bench training` does, with TensorFlow's profiler. Of each convolution: the time of its forward
 pass and of the gradients of its input and of its kernel, and their rate, by the arithmetic counted from the layer. Then
-the time of everything else by kind. One operation runs at a time, so that their times add up to the step's; a run computes
-both gradients of a layer at once, which takes as long.
+the time of everything else by kind. One operation runs at a time, so that their times add up to the step's; a run
+computes both gradients of a layer at once, which takes as long.
 """
 
 import argparse

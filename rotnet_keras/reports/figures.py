@@ -38,8 +38,8 @@ STYLE: dict[Any, Any] = {
 # First-layer filters: tiles in a row, and the width of the figure in pixels.
 FILTER_COLUMNS = 16
 FILTERS_WIDTH = 640
-# More characters of a name would make a figure as wide as they are.
-MAX_NAME = 24
+# More characters of a name would make a figure as wide as they are. Below a figure there is room for two longer ones.
+MAX_NAME, MAX_ROW = 24, 48
 
 
 def draw_curves(events: Sequence[Event], classes: int | None, accuracy_name: str, path: Path, inside: Path) -> bool:
@@ -106,11 +106,18 @@ def draw_result_grid(grid: ResultGrid, path: Path, inside: Path) -> None:
             if ours:
                 spread = [cell.std or 0.0 for cell in ours.values()] if grid.spread else None
                 means = [cell.mean for cell in ours.values()]
-                axis.errorbar(list(ours), means, spread, fmt="o-", ms=4, capsize=3, color=color, label=_short(row))
+                axis.errorbar(
+                    list(ours), means, spread, fmt="o-", ms=4, capsize=3, color=color, label=_short(row, MAX_ROW)
+                )
             theirs = {x: cell.paper for x, cell in cells.items() if cell.paper is not None}
             if theirs:
                 axis.plot(
-                    list(theirs), list(theirs.values()), "--", color=color, alpha=0.6, label=f"{_short(row)}, paper"
+                    list(theirs),
+                    list(theirs.values()),
+                    "--",
+                    color=color,
+                    alpha=0.6,
+                    label=f"{_short(row, MAX_ROW)}, paper",
                 )
         axis.set(xlabel=grid.x, ylabel="accuracy, %", xscale="log" if grid.log else "linear")
         if grid.log:
@@ -118,7 +125,8 @@ def draw_result_grid(grid: ResultGrid, path: Path, inside: Path) -> None:
             axis.set_xticks(ticks, grid.columns)
             axis.minorticks_off()
         # Below the plot, where no curve is in the way.
-        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+        if axis.get_legend_handles_labels()[0]:
+            figure.legend(loc="outside lower center", ncols=2, fontsize=8)
         save_png_and_svg(figure, path, inside)
 
 
@@ -245,10 +253,10 @@ def _filter_tiles(kernels: np.ndarray) -> np.ndarray:
     return np.round(255 * canvas).astype(np.uint8)
 
 
-def _short(name: str) -> str:
-    """Return a name as a figure has room for it."""
+def _short(name: str, most: int = MAX_NAME) -> str:
+    """Return a name as a figure has room for it: with at most so many characters."""
     name = " ".join(printable(name).split())
-    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

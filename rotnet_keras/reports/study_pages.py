@@ -87,7 +87,12 @@ def _section(run: RunFolder, output: Path) -> Section:
         write_atomically(target.recipe, tomlkit.dumps(without_local_paths(recipe)).encode(), output)
         facts = {key: value for key, value in run.facts().items() if key in KEPT_FACTS}
         write_atomically(target.facts_file, json.dumps(facts, indent=2).encode(), output)
-    command = f"rotnet-keras run {_recipe_argument(name)} {shlex.quote('scale=' + recipe['scale'])}"
+    # The data of a study that has none of its own, such as a folder of scenes.
+    tables = {
+        part: values for part, values in without_local_paths(recipe).get("set", {}).items() if isinstance(values, dict)
+    }
+    changed = [f"set.{part}.{key}={value}" for part, values in tables.items() for key, value in values.items()]
+    command = shlex.join(["rotnet-keras", "run", _recipe_argument(name), f"scale={recipe['scale']}", *changed])
     return Section(
         name, recipe["title"], recipe.get("paper", ""), command, result_tables(run), figures, run_details(run, events)
     )

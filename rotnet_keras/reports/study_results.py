@@ -230,7 +230,8 @@ def study_tables(run: RunFolder) -> list[tuple[str, list[str], list[list[str]]]]
     scores = [(name, score) for e in picture_events(run) for name, score in e["scores"].items()]
     title = "Equivariance of attention: 1 if it rotates exactly with the image, 0 if not at all"
     equivariance = [(title, ["", "correlation"], [[name, f"{score:.2f}"] for name, score in scores])] if scores else []
-    claims = [("The paper's claims", ["claim", "result", "difference in points, by seed"], rows)] if rows else []
+    heading = "The paper's claims" if run.recipe_values().get("paper") else "Claims"
+    claims = [(heading, ["claim", "result", "difference in points, by seed"], rows)] if rows else []
     return [*(grid.as_text() for grid in result_grids(run)), *equivariance, *claims]
 
 
