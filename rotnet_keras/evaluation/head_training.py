@@ -65,22 +65,25 @@ def build_probe_model(
         classes: how many logits each head has.
 
     Returns:
-        The model from {tap: features}, or from pixels (`recomputes_features`), to {tap: logits}; and the heads by tap.
+        The model from {tap: features}, or from pixels (`recomputes_features`), to {`output_name` of tap: logits}; and
+        the heads by tap.
     """
     frozen = feature_extractor(backbone, taps)
     shapes = {tap: tuple(frozen.output[tap].shape[1:]) for tap in taps}
     with engine.dtype_policy(engine.resolve_precision(probe.precision)):
-        heads = {tap: with_fused_batch_norm(build_head(probe.head, shapes[tap], classes, _plain(tap))) for tap in taps}
+        heads = {
+            tap: with_fused_batch_norm(build_head(probe.head, shapes[tap], classes, output_name(tap))) for tap in taps
+        }
         if recomputes_features(probe):
             inputs: Any = keras.Input(frozen.input.shape[1:])
             features = frozen(inputs)
         else:
             inputs = features = {tap: keras.Input(shapes[tap], name=tap) for tap in taps}
-        model = keras.Model(inputs, {tap: heads[tap](features[tap]) for tap in taps})
+        model = keras.Model(inputs, {output_name(tap): heads[tap](features[tap]) for tap in taps})
         # Compiled under the policy too, since float16 needs loss scaling.
         model.compile(
             build_optimizer(probe.optimizer),
-            loss={tap: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for tap in taps},
+            loss={output_name(tap): keras.losses.SparseCategoricalCrossentropy(from_logits=True) for tap in taps},
         )
     model.optimizer.build(model.trainable_variables)
     return model, heads
@@ -109,8 +112,8 @@ def long_probe_note(what: str, probe: Probe, taps: int, step_seconds: float, ste
     )
 
 
-def _plain(tap: str) -> str:
-    """A tap's name as TensorFlow accepts it in the names of layers."""
+def output_name(tap: str) -> str:
+    """A tap's name as TensorFlow accepts it in the names of layers and losses: `conv2_conv3` for `conv2+conv3`."""
     return tap.replace("+", "_")
 
 
@@ -191,7 +194,7 @@ class HeadTraining:
             return
         keras.utils.set_random_seed(_seed_of_draw(self.seed, draw))
         for tap, head in self.heads.items():
-            fresh = build_head(self.probe.head, head.input.shape[1:], len(self.dataset.class_names), _plain(tap))
+            fresh = build_head(self.probe.head, head.input.shape[1:], len(self.dataset.class_names), output_name(tap))
             head.set_weights(fresh.get_weights())
 
     def _batches(self, subset: np.ndarray, total: int, seed: int) -> tf.data.Dataset:
@@ -228,7 +231,7 @@ class HeadTraining:
             arrays = [tf.ensure_shape(a, (None, *s.shape[1:])) for a, s in zip(arrays, specs, strict=True)]
             labels = tf.ensure_shape(labels, (None,))
             x = arrays[0] if self.recomputes_features else dict(zip(self.taps, arrays, strict=True))
-            return x, dict.fromkeys(self.taps, labels)
+            return x, dict.fromkeys(map(output_name, self.taps), labels)
 
         return pipeline(steps, load)
 
@@ -244,8 +247,9 @@ class HeadTraining:
                     x: Any = center_crop(split.images(rows), self.augment, split.values)
                 else:
                     x = {tap: self.stores[name][tap][rows] for tap in self.taps}
-                for tap, logits in self.model.predict_on_batch(x).items():
-                    predicted[tap].append(np.argmax(logits, axis=-1))
+                logits = self.model.predict_on_batch(x)
+                for tap in self.taps:
+                    predicted[tap].append(np.argmax(logits[output_name(tap)], axis=-1))
                 self.session.stop.check()
             for tap in self.taps:
                 scores[tap][name] = _confusion(split.required_labels(), np.concatenate(predicted[tap]), self.dataset)

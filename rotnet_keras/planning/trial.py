@@ -17,7 +17,12 @@ from rotnet_keras.data.batches import evaluation_batches, training_batches
 from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.evaluation.features import feature_extractor
-from rotnet_keras.evaluation.head_training import build_probe_model, labelled_splits, recomputes_features
+from rotnet_keras.evaluation.head_training import (
+    build_probe_model,
+    labelled_splits,
+    output_name,
+    recomputes_features,
+)
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.export import load_backbone
 from rotnet_keras.models.rotnet import Classifier
@@ -178,7 +183,7 @@ def _time_probe(probe: Probe, backbone: keras.Model, dataset: Dataset, augment: 
         x: Any = next(iter(evaluation_batches(dataset.train, augment, batch=len(rows))))
     else:
         x = {tap: tf.random.normal((len(rows), *shape.shape[1:])) for tap, shape in frozen.output.items()}
-    batches = tf.data.Dataset.from_tensors((x, dict.fromkeys(taps, labels[rows]))).repeat()
+    batches = tf.data.Dataset.from_tensors((x, dict.fromkeys(map(output_name, taps), labels[rows]))).repeat()
     steps = probe.total_steps(len(labelled_subset(dataset, probe, (0, 0)))) * probe.draws
     return backbones * (extraction + steps * _seconds_per_step(model, batches))
 

@@ -114,13 +114,15 @@ def test_knn_takes_the_labels_of_its_draw(tiny_data):
 def test_a_head_on_two_layers_side_by_side_predicts_the_same_after_export(tiny_data, tmp_path):
     dataset, tap = load(Data(name=str(tiny_data), validation=0.2)), "conv1+conv2"
     model = build_backbone("compact", dataset.image_shape, blocks=2, width=0.25)
-    extractor = feature_extractor(model, [tap])
+    # Beside another layer, since one alone needs no name in the training.
+    taps = ["conv1", tap]
+    extractor = feature_extractor(model, taps)
     stores = {
         name: extract_features(extractor, getattr(dataset, name), Augment(), tmp_path / name, SESSION.progress, name)
         for name in ("train", "validation", "test")
     }
-    probe = Probe(head="mlp", tap=tap, precision="float32", steps=3)
-    training = HeadTraining(SESSION, dataset, FrozenBackbone("rotnet", model, [tap]), probe, [tap], Augment(), stores)
+    probe = Probe(head="mlp", tap=taps, precision="float32", steps=3)
+    training = HeadTraining(SESSION, dataset, FrozenBackbone("rotnet", model, taps), probe, taps, Augment(), stores)
     confusion = training.train(1)[tap]["test"]
     features = keras.Model(model.input, layer_outputs(model, [tap])[tap])
     with_softmax(features, training.heads[tap], "classifier").save(tmp_path / "classifier.keras")

@@ -149,8 +149,9 @@ def test_missing_images_of_unknown_size_are_reported(runs_dir):
 @pytest.mark.long
 def test_a_plan_of_this_machine_times_every_part_of_a_run(tiny_recipe, runs_dir):
     # In float32, which is what the tests around it expect of layers.
-    (cost,) = estimate_costs(load_recipe(str(tiny_recipe), {"train.precision": "float32"}), runs_dir)
-    assert [part.name for part in cost.parts] == ["pretraining", "validation and test"]
+    probe = {"head": "mlp", "tap": ["conv1", "conv1+conv2"], "steps": 2}
+    (cost,) = estimate_costs(load_recipe(str(tiny_recipe), {"train.precision": "float32", "probe": [probe]}), runs_dir)
+    assert [part.name for part in cost.parts] == ["pretraining", "validation and test", "mlp probe"]
     assert all(part.seconds > 0 for part in cost.parts)
     assert cost.read_bytes == 0 and not cost.on_paper
 
