@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.command_line import run_cli, run_python
+from support.shards import samples, write_shard
 from support.tiny import TINY_RECIPE, shared_data, upright_images
 from support.tiny_recipes import PROBE, STUDY
 from support.voc_kit import make_kit
@@ -137,6 +138,10 @@ def prepared(tmp_path_factory, tiny_data):
     folder = tmp_path_factory.mktemp("prepared")
     write_images(folder / "labelled", seed=1)
     write_images(folder / "images", seed=0)
+    pixels, labels = upright_images(64, seed=2, size=40)
+    for number in range(4):
+        part = slice(16 * number, 16 * number + 16)
+        write_shard(folder / "shards" / f"train-{number:04d}.tar", samples(pixels[part], labels[part]))
     make_kit(folder / "kit", 12, size=(200, 160))
     shutil.copy(ROOT / "recipes" / "folder.toml", folder / "images.toml")
     for name, text in (("tiny", TINY_RECIPE), ("probe", PROBE), ("study", STUDY)):
