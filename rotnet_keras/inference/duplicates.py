@@ -36,6 +36,8 @@ DIMENSIONS, SOFTENING = 32, 0.05
 BRIGHTNESS, CONTRAST = 120.0, 50.0
 # Images that are compared at once, and values of the matrix of their similarities, each of which takes some 20 bytes.
 ROWS, CELLS = 256, 2**24
+# Images whose features are centred at once.
+CENTRED = 4096
 
 EXACT, NEAR = "exact", "near"
 
@@ -224,12 +226,15 @@ def near_pairs(
 
 def _whitened(vectors: np.ndarray) -> np.ndarray:
     """Return features (N, up to 32) of length 1 that vary as much in each direction."""
-    centred = (vectors - vectors.mean(axis=0)).astype(np.float64)
-    values, directions = np.linalg.eigh(centred.T @ centred)
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    # A part at a time, since double precision takes more memory than all features.
+    parts = [slice(start, start + CENTRED) for start in range(0, len(vectors), CENTRED)]
+    values, directions = np.linalg.eigh(sum((vectors[part] - mean).T @ (vectors[part] - mean) for part in parts))
     # In as many directions as there are images, each would be far from all others.
     order = np.argsort(-values)[: max(1, min(DIMENSIONS, len(vectors) // 4))]
     scales = np.sqrt(np.maximum(values[order], 0))
-    points = centred @ (directions[:, order] / (scales + SOFTENING * max(scales[0], 1e-12)))
+    whitening = directions[:, order] / (scales + SOFTENING * max(scales[0], 1e-12))
+    points = np.concatenate([((vectors[part] - mean) @ whitening).astype(np.float32) for part in parts])
     length = np.linalg.norm(points, axis=1, keepdims=True)
     result: np.ndarray = (points / np.maximum(length, 1e-12)).astype(np.float32)
     return result

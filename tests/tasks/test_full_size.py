@@ -2,50 +2,55 @@
 
 import pytest
 from support.command_line import run_cli
-from support.smaller import PARTS
+from support.smaller import FEW
 from support.tiny import shared_data
 
 from rotnet_keras.config.finder import kind_and_title, shipped_recipes
 from rotnet_keras.config.loading import load_recipe
 
-STUDIES = [name for name, path in shipped_recipes().items() if kind_and_title(path)[0] == "study"]
+STUDIES = {name: load_recipe(name) for name, path in shipped_recipes().items() if kind_and_title(path)[0] == "study"}
+# Studies beyond the paper are made for two cores, and have no larger scale.
+SMALL = [name for name, study in STUDIES.items() if "full" not in study.scales]
 LARGE = ["studies/table4_imagenet", "studies/table5_imagenet", "studies/table6_places", "studies/table7_voc"]
 
 
-FOLDERS = {"places205": "scenes15", "VOCdevkit/VOC2012": "VOCdevkit/VOC2012"}
+FOLDERS = {"places205": "scenes15", "scenes": "scenes15", "VOCdevkit/VOC2012": "VOCdevkit/VOC2012"}
 
 
 def few_images(recipe):
     """Overrides that give a recipe a few of the shared images."""
     name = recipe.data.name
-    if name not in PARTS:
+    if name not in FEW:
         yield f"data.name={shared_data(FOLDERS[name])}"
         return
     yield f"data.data_dir={shared_data('tfds')}"
-    yield from (f"data.splits.{split}={part!r}" for split, part in PARTS[name].items())
+    yield from (f"data.splits.{split}={part!r}" for split, part in FEW[name].items())
 
 
-def runs_at_full_scale(name):
-    """The key of every run of a study, and its recipe."""
-    study = load_recipe(name)
+def runs_of_study(name):
+    """The key of every run of a study at its largest scale, its recipe and its probes."""
+    study = STUDIES[name]
+    scale = study.scales["cpu" if name in SMALL else "full"]
     for number, run in enumerate(study.run):
-        recipe = load_recipe(study.scales["full"].recipes[run.recipe])
+        recipe = load_recipe(scale.recipes[run.recipe])
         yield f"run.{number}.set", recipe, run.set.get("probe", getattr(recipe, "probe", []))
 
 
-def a_few_hundred_steps(name):
-    for run, recipe, probes in runs_at_full_scale(name):
+def some_steps(name):
+    for run, recipe, probes in runs_of_study(name):
         if recipe.kind != "probe":
-            yield from (f"{run}.train.steps=200", f"{run}.train.batch=16")
+            yield from (f"{run}.train.steps=20", f"{run}.train.batch=16")
         if probes:
-            yield f"{run}.probe.0.steps=200"
+            yield f"{run}.probe.0.steps=20"
 
 
 def a_few_steps(name):
-    for run, recipe, probes in runs_at_full_scale(name):
+    for run, recipe, probes in runs_of_study(name):
         yield from (f"{run}.{change}" for change in few_images(recipe))
         if recipe.kind != "probe":
             yield from (f"{run}.train.steps=2", f"{run}.train.batch=4")
+        if recipe.kind == "classify":
+            yield f"{run}.head.labels_per_class=1"
         if hasattr(recipe, "canvas"):
             yield f"{run}.canvas.side=192"
         for number in range(len(probes)):
@@ -59,7 +64,7 @@ def run_twice(name, runs_dir, changes):
     assert result.returncode == 0, result.stdout + result.stderr
     again = run_cli(*command_line, timeout=600)
     assert again.returncode == 0
-    assert again.stdout.count("already finished") == len(load_recipe(name).run)
+    assert again.stdout.count("already finished") == len(STUDIES[name].run)
 
 
 @pytest.fixture(scope="module")
@@ -68,17 +73,25 @@ def runs_of_all(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in STUDIES if name not in LARGE])
+@pytest.mark.parametrize("name", [name for name in STUDIES if name not in (*LARGE, *SMALL)])
 def test_the_papers_studies_of_cifar_run_at_full_size(name, runs_of_all):
-    splits = "set.data.splits={train='train[:20000]', test='test[:500]'}"
+    # One of them has 1,000 labels of each class.
+    count = 20_000 if name == "studies/fig5b_labels" else 3000
+    splits = f"set.data.splits={{train='train[:{count}]', test='test[:500]'}}"
     data_dir = f"set.data.data_dir={shared_data('tfds')}"
-    run_twice(name, runs_of_all, [data_dir, splits, *a_few_hundred_steps(name)])
+    run_twice(name, runs_of_all, [data_dir, splits, *some_steps(name)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 def test_the_papers_larger_studies_run_on_a_few_images(name, runs_of_all):
     run_twice(name, runs_of_all, a_few_steps(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_the_studies_beyond_the_paper_run_on_a_few_images(name, runs_of_all):
+    run_twice(name, runs_of_all, ["scales.cpu.seeds=[0]", *a_few_steps(name)])
 
 
 @pytest.mark.slow
