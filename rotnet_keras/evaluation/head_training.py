@@ -21,6 +21,7 @@ from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.evaluation.features import Features, feature_extractor
+from rotnet_keras.models.backbones.registry import scope_name
 from rotnet_keras.models.fused_batch_norm import with_fused_batch_norm
 from rotnet_keras.models.heads import build_head
 from rotnet_keras.text import duration
@@ -65,25 +66,25 @@ def build_probe_model(
         classes: how many logits each head has.
 
     Returns:
-        The model from {tap: features}, or from pixels (`recomputes_features`), to {`output_name` of tap: logits}; and
+        The model from {tap: features}, or from pixels (`recomputes_features`), to {`scope_name` of tap: logits}; and
         the heads by tap.
     """
     frozen = feature_extractor(backbone, taps)
     shapes = {tap: tuple(frozen.output[tap].shape[1:]) for tap in taps}
     with engine.dtype_policy(engine.resolve_precision(probe.precision)):
         heads = {
-            tap: with_fused_batch_norm(build_head(probe.head, shapes[tap], classes, output_name(tap))) for tap in taps
+            tap: with_fused_batch_norm(build_head(probe.head, shapes[tap], classes, scope_name(tap))) for tap in taps
         }
         if recomputes_features(probe):
             inputs: Any = keras.Input(frozen.input.shape[1:])
             features = frozen(inputs)
         else:
             inputs = features = {tap: keras.Input(shapes[tap], name=tap) for tap in taps}
-        model = keras.Model(inputs, {output_name(tap): heads[tap](features[tap]) for tap in taps})
+        model = keras.Model(inputs, {scope_name(tap): heads[tap](features[tap]) for tap in taps})
         # Compiled under the policy too, since float16 needs loss scaling.
         model.compile(
             build_optimizer(probe.optimizer),
-            loss={output_name(tap): keras.losses.SparseCategoricalCrossentropy(from_logits=True) for tap in taps},
+            loss={scope_name(tap): keras.losses.SparseCategoricalCrossentropy(from_logits=True) for tap in taps},
         )
     model.optimizer.build(model.trainable_variables)
     return model, heads
@@ -110,11 +111,6 @@ def long_probe_note(what: str, probe: Probe, taps: int, step_seconds: float, ste
         f"{what} takes about {duration(seconds)}: {repeats}{steps:,} steps on {taps} layer{'s' if taps > 1 else ''}. "
         f"Less time: {', '.join(fewer)}, or the head knn, which is not trained"
     )
-
-
-def output_name(tap: str) -> str:
-    """A tap's name as TensorFlow accepts it in the names of layers and losses: `conv2_conv3` for `conv2+conv3`."""
-    return tap.replace("+", "_")
 
 
 def recomputes_features(probe: Probe) -> bool:
@@ -194,7 +190,7 @@ class HeadTraining:
             return
         keras.utils.set_random_seed(_seed_of_draw(self.seed, draw))
         for tap, head in self.heads.items():
-            fresh = build_head(self.probe.head, head.input.shape[1:], len(self.dataset.class_names), output_name(tap))
+            fresh = build_head(self.probe.head, head.input.shape[1:], len(self.dataset.class_names), scope_name(tap))
             head.set_weights(fresh.get_weights())
 
     def _batches(self, subset: np.ndarray, total: int, seed: int) -> tf.data.Dataset:
@@ -231,7 +227,7 @@ class HeadTraining:
             arrays = [tf.ensure_shape(a, (None, *s.shape[1:])) for a, s in zip(arrays, specs, strict=True)]
             labels = tf.ensure_shape(labels, (None,))
             x = arrays[0] if self.recomputes_features else dict(zip(self.taps, arrays, strict=True))
-            return x, dict.fromkeys(map(output_name, self.taps), labels)
+            return x, dict.fromkeys(map(scope_name, self.taps), labels)
 
         return pipeline(steps, load)
 
@@ -249,7 +245,7 @@ class HeadTraining:
                     x = {tap: self.stores[name][tap][rows] for tap in self.taps}
                 logits = self.model.predict_on_batch(x)
                 for tap in self.taps:
-                    predicted[tap].append(np.argmax(logits[output_name(tap)], axis=-1))
+                    predicted[tap].append(np.argmax(logits[scope_name(tap)], axis=-1))
                 self.session.stop.check()
             for tap in self.taps:
                 scores[tap][name] = _confusion(split.required_labels(), np.concatenate(predicted[tap]), self.dataset)

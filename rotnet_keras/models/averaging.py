@@ -5,6 +5,7 @@ from typing import Any
 
 from rotnet_keras.config.probes import Averaging
 from rotnet_keras.engine import keras
+from rotnet_keras.models.backbones.registry import scope_name
 
 # The shift of a crop, as a share of the image's side.
 SHIFT = 1 / 8
@@ -39,7 +40,9 @@ def averaged(model: keras.Model, over: Averaging) -> keras.Model:
     inputs = keras.Input(model.input.shape[1:], dtype=model.input.dtype, name=model.input.name)
     outputs = [_outputs(model, view, mirrored) for view, mirrored in _views(inputs, over)]
     if isinstance(model.output, dict):
-        means = {name: keras.layers.Average(name=name)([each[name] for each in outputs]) for name in model.output}
+        means = {
+            name: keras.layers.Average(name=scope_name(name))([each[name] for each in outputs]) for name in model.output
+        }
     else:
         means = keras.layers.Average()(outputs)
     return keras.Model(inputs, means, name=f"{model.name}_averaged")

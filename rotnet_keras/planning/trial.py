@@ -20,7 +20,6 @@ from rotnet_keras.evaluation.features import feature_extractor
 from rotnet_keras.evaluation.head_training import (
     build_probe_model,
     labelled_splits,
-    output_name,
     recomputes_features,
 )
 from rotnet_keras.models.backbones import registry
@@ -183,7 +182,7 @@ def _time_probe(probe: Probe, backbone: keras.Model, dataset: Dataset, augment: 
         x: Any = next(iter(evaluation_batches(dataset.train, augment, batch=len(rows))))
     else:
         x = {tap: tf.random.normal((len(rows), *shape.shape[1:])) for tap, shape in frozen.output.items()}
-    batches = tf.data.Dataset.from_tensors((x, dict.fromkeys(map(output_name, taps), labels[rows]))).repeat()
+    batches = tf.data.Dataset.from_tensors((x, dict.fromkeys(map(registry.scope_name, taps), labels[rows]))).repeat()
     steps = probe.total_steps(len(labelled_subset(dataset, probe, (0, 0)))) * probe.draws
     return backbones * (extraction + steps * _seconds_per_step(model, batches))
 

@@ -53,6 +53,8 @@ def a_few_steps(name):
             yield f"{run}.head.labels_per_class=1"
         if hasattr(recipe, "canvas"):
             yield f"{run}.canvas.side=192"
+            if recipe.canvas.short:
+                yield f"{run}.canvas.short=112"
         for number in range(len(probes)):
             yield from (f"{run}.probe.{number}.steps=2", f"{run}.probe.{number}.batch=8")
 

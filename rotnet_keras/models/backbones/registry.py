@@ -113,6 +113,11 @@ def layer_outputs(model: keras.Model, names: Sequence[str]) -> dict[str, keras.K
     return {name: _side_by_side([model.get_layer(part).output for part in name.split("+")], name) for name in names}
 
 
+def scope_name(tap: str) -> str:
+    """A tap's name as TensorFlow accepts it in the names of layers and losses: `conv2_conv3` for `conv2+conv3`."""
+    return tap.replace("+", "_")
+
+
 def _side_by_side(outputs: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
     if len(outputs) == 1:
         return outputs[0]
