@@ -49,7 +49,7 @@ class Ended:
 
 
 def make_files(root: Path, count: int) -> Path:
-    """Make so many files where they do not exist yet; images of smooth random colours, as different as photos are."""
+    """Make so many files where they do not exist yet; images of smooth random colours."""
     for first in range(0, count, FILES_PER_FOLDER):
         target = root / f"{first // FILES_PER_FOLDER:03d}"
         if target.is_dir():

@@ -33,7 +33,7 @@ KINDS = {
     "batch normalisation": ("BatchNorm", "/bn"),
     "activation": ("Relu", "Gelu", "Silu", "Erf", "Sigmoid"),
     "pooling": ("Pool",),
-    "optimizer": ("sgd", "muon", "adam", "MatMul"),
+    "optimizer": ("sgd", "muon", "adam"),
     "rotation and normalisation of the images": ("Reverse", "transpose", "normalization", "ConcatV2"),
 }
 

@@ -17,11 +17,7 @@ from rotnet_keras.data.batches import evaluation_batches, training_batches
 from rotnet_keras.data.datasets import Dataset, labelled_subset
 from rotnet_keras.engine import keras, tf
 from rotnet_keras.evaluation.features import feature_extractor
-from rotnet_keras.evaluation.head_training import (
-    build_probe_model,
-    labelled_splits,
-    recomputes_features,
-)
+from rotnet_keras.evaluation.head_training import build_probe_model, labelled_splits, recomputes_features
 from rotnet_keras.models.backbones import registry
 from rotnet_keras.models.export import load_backbone
 from rotnet_keras.models.rotnet import Classifier

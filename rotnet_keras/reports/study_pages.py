@@ -11,6 +11,7 @@ from typing import Any
 import tomlkit
 
 from rotnet_keras.config.finder import shipped_recipes
+from rotnet_keras.config.loading import flatten_overrides
 from rotnet_keras.errors import RunError
 from rotnet_keras.files import has_file, make_folder, open_file, replacing, write_atomically
 from rotnet_keras.reports.report import check_recipe, draw_run_figures, render, run_details, without_local_paths
@@ -88,11 +89,11 @@ def _section(run: RunFolder, output: Path) -> Section:
         facts = {key: value for key, value in run.facts().items() if key in KEPT_FACTS}
         write_atomically(target.facts_file, json.dumps(facts, indent=2).encode(), output)
     # The data of a study that has none of its own, such as a folder of scenes.
-    tables = {
-        part: values for part, values in without_local_paths(recipe).get("set", {}).items() if isinstance(values, dict)
-    }
-    changed = [f"set.{part}.{key}={value}" for part, values in tables.items() for key, value in values.items()]
-    command = shlex.join(["rotnet-keras", "run", _recipe_argument(name), f"scale={recipe['scale']}", *changed])
+    changed = flatten_overrides({"set": without_local_paths(recipe).get("set", {})})
+    words = [
+        f"{key}={each if isinstance(each, str) else tomlkit.item(each).as_string()}" for key, each in changed.items()
+    ]
+    command = shlex.join(["rotnet-keras", "run", _recipe_argument(name), f"scale={recipe['scale']}", *words])
     return Section(
         name, recipe["title"], recipe.get("paper", ""), command, result_tables(run), figures, run_details(run, events)
     )

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import signal
 import subprocess
 from pathlib import Path
@@ -267,6 +268,11 @@ def test_the_time_left_of_a_study_counts_long_runs_more(study, monkeypatch):
     session = SimpleNamespace(folder=SimpleNamespace(facts=lambda: {"run_seconds": {"rotnet-s0": 90, "probe-s0": 30}}))
     assert _shares_of_time(session, planned_runs(recipe)) == [0.0, 1.5, 2.0]
     # Finished runs take no time; what another version or a hand wrote is not believed.
-    for found, expected in (({"rotnet-s0": 0, "probe-s0": 30}, 0.0), ({"rotnet-s0": 30}, 1.0), ({"a": "b"}, 1.0)):
+    for found, expected in (
+        ({"rotnet-s0": 0, "probe-s0": 30}, 0.0),
+        ({"rotnet-s0": 30}, 1.0),
+        ({"a": "b"}, 1.0),
+        ({"rotnet-s0": math.inf, "probe-s0": 1}, 1.0),
+    ):
         session.folder.facts = lambda found=found: {"run_seconds": found}
         assert _shares_of_time(session, planned_runs(recipe)) == [0.0, expected, 2.0]

@@ -1,5 +1,6 @@
 """The kind `study`: make its runs, here or as jobs of a cluster, and fill tables and figures with the results."""
 
+import math
 import time
 from functools import partial
 from itertools import accumulate
@@ -95,7 +96,7 @@ def _shares_of_time(session: Session, planned: list[PlannedRun]) -> list[float]:
     """
     timed = session.folder.facts().get("run_seconds", {})
     seconds = [timed.get(run.folder_name) for run in planned]
-    if not all(isinstance(each, (int, float)) and each >= 0 for each in seconds) or not sum(seconds):
+    if not all(isinstance(each, (int, float)) and 0 <= each < math.inf for each in seconds) or not sum(seconds):
         seconds = [1.0] * len(planned)
     return [0.0, *(until / sum(seconds) * len(planned) for until in accumulate(seconds))]
 
