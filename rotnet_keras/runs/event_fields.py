@@ -160,7 +160,7 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
         "labels_per_class": _or_null(NUMBER),
         "top1": NUMBER,
         "top1_std": _optional(NUMBER),
-        "validation_top1": _optional(NUMBER),
+        **dict.fromkeys(("validation_top1", "validation_images"), _optional(NUMBER)),
         "per_class": NUMBERS,
         "confusion": _optional(MATRIX),
     },

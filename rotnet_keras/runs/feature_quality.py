@@ -60,8 +60,8 @@ def tap_curves(events: Sequence[Event]) -> list[TapCurve]:
 def advice(events: Sequence[Event]) -> str:
     """Say in one sentence which tap to read, and whether more epochs still help; empty if nothing was measured.
 
-    Effective ranks do not order taps reliably. The tap is that of the best k-NN accuracy or probe where there is one,
-    else the middle one.
+    Effective ranks do not order taps reliably. The tap is that of the best probe, see `choose_tap`, or k-NN accuracy
+    where there is one, else the middle one.
     """
     curves = {curve.tap: curve for curve in tap_curves(events)}
     if not curves:
@@ -69,7 +69,11 @@ def advice(events: Sequence[Event]) -> str:
     accuracies = {tap: curve.knn[-1] for tap, curve in curves.items() if curve.knn and math.isfinite(curve.knn[-1])}
     probe = best_probe(events)
     if probe and probe["tap"] in curves:
-        tap, why = str(probe["tap"]), "whose probe is best on validation"
+        tap, why = choose_tap(list(curves), events), "whose probe is best on validation"
+        if tap != probe["tap"]:
+            why = (
+                f"the middle layer, whose probe is within one standard error of the best ({probe['tap']}) on validation"
+            )
     elif accuracies:
         tap, why = max(accuracies, key=lambda tap: accuracies[tap]), "whose k-NN accuracy on validation is highest"
     else:

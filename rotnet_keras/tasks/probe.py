@@ -258,6 +258,7 @@ def _summary(draws: list[dict[str, np.ndarray]]) -> dict[str, Any]:
         summary["top1_std"] = float(np.std(accuracies, ddof=1))
     if "validation" in draws[0]:
         summary["validation_top1"] = float(np.mean([top1(draw["validation"]) for draw in draws]))
+        summary["validation_images"] = int(draws[0]["validation"].sum())
     return summary
 
 

@@ -118,6 +118,14 @@ def test_the_advice_prefers_what_labels_say():
     assert advice(with_knn) == "Read conv3, whose k-NN accuracy on validation is highest."
     probe = {"kind": "probe", "step": 1, "weights": "rotnet", "tap": "conv1", "labels_per_class": None}
     assert advice([*with_knn, probe | {"validation_top1": 0.7}]).startswith("Read conv1, whose probe is best")
+    # 300 images tell 0.70 from no accuracy above 0.6735, one standard error lower.
+    best = probe | {"validation_top1": 0.7, "validation_images": 300, "probe": 0}
+    near, far = (best | {"tap": "conv2", "validation_top1": value} for value in (0.674, 0.673))
+    assert advice([*with_knn, best, far]) == "Read conv1, whose probe is best on validation."
+    words = "the middle layer, whose probe is within one standard error of the best (conv1) on validation."
+    assert advice([*with_knn, best, near]) == f"Read conv2, {words}"
+    # Another probe's accuracy on the middle layer says nothing.
+    assert advice([*with_knn, best, near | {"probe": 1}]).startswith("Read conv1, whose probe is best")
     heading, table = rows(tap_curves(with_knn))
     assert heading[-1] == "k-NN accuracy" and table[2] == ["conv3", "64", "11.0", "25.0 %", "50.0 %"]
 

@@ -1,5 +1,6 @@
 """What an exported backbone says of itself, read from its `.keras` file and its run folder without TensorFlow."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,13 +183,29 @@ def choose_tap(layers: Sequence[str], events: Sequence[Event]) -> str:
         events: of the run that made it.
 
     Returns:
-        The tap whose probe is best on validation. Without such a probe the middle tap, which separates object classes
-        best (paper, Tables 1 and 5), and of a backbone without taps the last layer.
+        The tap whose probe is best on validation. The middle tap, which separates object classes best (paper, Tables 1
+        and 5), where there is no such probe, or where the middle tap's is within one standard error of the best: few
+        validation images cannot tell the two apart. Of a backbone without taps the last layer.
     """
     best, taps = best_probe(events), tap_names(layers)
-    if best and best["tap"] in layers:
-        return str(best["tap"])
-    return taps[(len(taps) - 1) // 2] if taps else layers[-1]
+    middle = taps[(len(taps) - 1) // 2] if taps else layers[-1]
+    if best is None or best["tap"] not in layers or _is_as_good(middle, best, events):
+        return middle
+    return str(best["tap"])
+
+
+def _is_as_good(tap: str, best: Event, events: Sequence[Event]) -> bool:
+    """Return whether a tap's probe is within one standard error of the best one's validation accuracy."""
+    images, accuracy = best.get("validation_images", 0), best["validation_top1"]
+    alike = ("weights", "probe", "labels_per_class")
+    others = [
+        event["validation_top1"]
+        for event in newest_probes(events)
+        if event["tap"] == tap and all(event.get(key) == best.get(key) for key in alike) and "validation_top1" in event
+    ]
+    if not (images > 0 and others):
+        return False
+    return max(others) >= accuracy - math.sqrt(max(0.0, accuracy * (1 - accuracy)) / images)
 
 
 def default_tap(path: Path, layers: Sequence[str]) -> str:
