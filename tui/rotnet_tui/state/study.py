@@ -1,5 +1,6 @@
 """How far a study has come: its planned runs, each with its folder and state, and the time that is left."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -24,6 +25,8 @@ class StudyRun:
         folder: of the run; None as long as there is none.
         summary: as of `printable_summary`; None without a folder.
         seconds: of work of a finished run; None otherwise.
+        estimated: how many seconds the whole run takes by the trial before the study's first run; None where it timed
+            none.
     """
 
     name: str
@@ -31,6 +34,7 @@ class StudyRun:
     folder: KnownRun | None
     summary: dict[str, Any] | None
     seconds: float | None
+    estimated: float | None = None
 
     @property
     def state(self) -> str:
@@ -55,13 +59,17 @@ class StudyProgress:
             if e["kind"] == "run" and event_problem(e) is None
         }
         present = {run.name: run for run in list_runs(self.study.path.parent)}
+        timed = self.study.facts().get("run_seconds", {})
         found = []
         for name, seed, folder_name in self._plan():
             event = done.get((name, seed))
             folder = present.get(str(event["folder"])) if event else _newest(present, folder_name)
             known = KnownRun.of(folder) if folder else None
             seconds = float(event.get("seconds", 0.0)) if event else None
-            found.append(StudyRun(name, seed, known, known.summary if known else None, seconds))
+            estimated = timed.get(folder_name)
+            known_time = isinstance(estimated, int | float) and 0 <= estimated < math.inf
+            summary = known.summary if known else None
+            found.append(StudyRun(name, seed, known, summary, seconds, estimated if known_time else None))
         return found
 
     def _plan(self) -> list[tuple[str, int, str]]:
@@ -96,7 +104,8 @@ def _numbered(known: str, name: str) -> bool:
 def seconds_left(runs: Sequence[StudyRun]) -> float | None:
     """About how long the study takes yet, one run after the other; None if no run has given a hint.
 
-    A run that has begun says so itself. One that has not takes as long as the finished ones of its name, or as all.
+    A run that has begun says so itself. One that has not takes as long as the finished ones of its name, else as the
+    trial before the first run estimates, else as all finished ones.
     """
     finished = [run for run in runs if run.seconds]
     left = 0.0
@@ -105,7 +114,9 @@ def seconds_left(runs: Sequence[StudyRun]) -> float | None:
             continue
         known = run.summary["seconds_left"] if run.summary else None
         if known is None:
-            like = [r.seconds for r in finished if r.name == run.name] or [r.seconds for r in finished]
+            like = [r.seconds for r in finished if r.name == run.name]
+            if not like:
+                like = [r.seconds for r in finished] if run.estimated is None else [run.estimated]
             if not like:
                 return None
             known = fmean(second for second in like if second is not None)
