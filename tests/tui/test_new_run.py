@@ -1,5 +1,6 @@
 """The terminal UI's form of a new run."""
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -7,12 +8,13 @@ import threading
 import pytest
 from rotnet_tui.app import RotnetApp
 from rotnet_tui.screens import new_run
-from rotnet_tui.widgets.field_row import FieldRow
+from rotnet_tui.widgets.field_row import Choice, FieldRow
 from rotnet_tui.widgets.form_fields import form_fields, form_sections
 from rotnet_tui.widgets.form_section import FormSection, SectionHeader, section_shape
 from support.screen_words import text_of, until
 from support.voc_kit import make_kit
-from textual.widgets import Button, Input, Select
+from textual.events import Mount
+from textual.widgets import Button, Input, Select, Static
 
 from rotnet_keras.config.finder import shipped_recipes
 from rotnet_keras.config.loading import load_recipe
@@ -83,6 +85,34 @@ async def test_the_form_opens_for_every_shipped_recipe(runs_dir):
             assert [row.value() for row in rows] == [row.field.value for row in rows], name
             assert rows and form.overrides() == [], name
             assert not form.query(".-wrong"), name
+
+
+async def test_a_recipe_may_be_changed_while_the_form_of_another_is_in_the_making(runs_dir):
+    app = RotnetApp(runs_dir)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: "426 steps" in text_of(app, "#form-steps"), 60)
+        for name in ("cifar_cpu", "voc07_detection", "quickstart", "cifar_cpu", "imagenet_s4l"):
+            app.screen.query_one("#recipe-choice", Select).value = name
+            for _ in range(5):
+                await asyncio.sleep(0.02)
+                command = text_of(app, "#form-command")
+                fields = [section.fields for section in app.screen.query(FormSection)]
+                # The command is never shown above the fields of another recipe.
+                assert command != f"rotnet-keras run {name}" or fields == form_sections(load_recipe(name))
+        await until(pilot, lambda: text_of(app, "#form-command") == "rotnet-keras run imagenet_s4l", 60)
+
+
+async def test_a_list_that_is_removed_while_it_is_mounted_ends_nothing(runs_dir):
+    app = RotnetApp(runs_dir)
+    async with app.run_test(size=(80, 24)) as pilot:
+        choice = Choice([("one", 1), ("two", 2)], value=1)
+        await app.screen.mount(choice)
+        assert str(choice.query_one("#label", Static).content) == "one"
+        await choice.query("*").remove()
+        choice.post_message(Mount())
+        await pilot.pause()
+        assert app.is_running
 
 
 async def test_a_closed_table_is_opened_by_a_key_and_by_an_error_in_it(runs_dir):

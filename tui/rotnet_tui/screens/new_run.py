@@ -28,7 +28,7 @@ from rotnet_tui.messages import OpenRun, Perform
 from rotnet_tui.state.index import RunIndex
 from rotnet_tui.state.recipes import list_recipes
 from rotnet_tui.state.words import screen_text, thousands
-from rotnet_tui.widgets.field_row import FieldRow
+from rotnet_tui.widgets.field_row import Choice, FieldRow
 from rotnet_tui.widgets.form_fields import form_sections
 from rotnet_tui.widgets.form_section import FormSection, SectionHeader, section_shape
 
@@ -70,7 +70,7 @@ continues even if you close this terminal. `f3` adds it to the queue. A form wit
         with Horizontal(id="form-head"):
             yield Static("recipe", classes="label")
             # Its options come once the recipes have been read.
-            yield Select(
+            yield Choice(
                 [(Content(screen_text(self._recipe)), self._recipe)],
                 value=self._recipe,
                 allow_blank=False,
@@ -120,6 +120,10 @@ continues even if you close this terminal. `f3` adds it to the queue. A form wit
         """Show the fields of the chosen recipe."""
         if str(event.value) != self._recipe:
             self._recipe = str(event.value)
+            self._complete = False
+            self.query_one("#form-command", Static).update("")
+            self.query_one("#form-steps", Static).update(READING)
+            self.query_one("#form-steps").display = True
             self._show_recipe()
 
     @work(exclusive=True, group="recipe")
@@ -136,6 +140,9 @@ continues even if you close this terminal. `f3` adds it to the queue. A form wit
             return
         if self not in self.app.screen_stack:
             return
+        # An earlier recipe's fields may still be in the making.
+        while not all(widget.is_mounted for widget in fields.query("*")):
+            await asyncio.sleep(0.01)
         new = form_sections(recipe)
         sections = self._sections()
         if [section.shape() for section in sections] == [section_shape(part) for part in new]:
@@ -211,6 +218,7 @@ continues even if you close this terminal. `f3` adds it to the queue. A form wit
                 await self._validate()
 
     async def _validate(self) -> None:
+        shown = self._recipe
         problems: dict[tuple, str] = {}
         self._problem, size = "", ""
         overrides: dict[str, Any] = {}
@@ -245,7 +253,9 @@ continues even if you close this terminal. `f3` adds it to the queue. A form wit
         except RotnetError as error:
             self._data = None
             self._problem = str(error)
-        await self._show(problems, size)
+        # Another recipe may have been chosen meanwhile; its own fields will be checked.
+        if self._complete and self._recipe == shown:
+            await self._show(problems, size)
 
     async def _show(self, problems: dict[tuple, str], size: str) -> None:
         unshown = dict(problems)
@@ -302,6 +312,9 @@ continues even if you close this terminal. `f3` adds it to the queue. A form wit
 
     def action_copy(self) -> None:
         """Copy the command line to the clipboard."""
+        if not self._complete:
+            self.notify("The recipe is still being read.")
+            return
         self.app.copy_to_clipboard(self.commands.as_typed(["run", *self._arguments()]))
         self.notify("Command line copied.")
 

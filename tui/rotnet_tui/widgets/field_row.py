@@ -1,11 +1,25 @@
 """A row of the form of a new run."""
 
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Input, Select, Static
 
 from rotnet_tui.widgets.form_fields import FormField
+
+
+class Choice(Select):
+    """A list to choose from that may be removed while it is still being mounted, as when a form is closed at once.
+
+    Textual's own would fill its parts when they are gone already, which ends the application.
+    """
+
+    def on_mount(self, event: events.Mount) -> None:
+        """Leave out what Textual's list does here if its parts were removed before it was done."""
+        parts = self.query("SelectCurrent #label"), self.query("SelectOverlay")
+        if not all(parts):
+            event.prevent_default()
 
 
 class FieldRow(Horizontal):
@@ -56,10 +70,10 @@ class FieldRow(Horizontal):
         return str(self._error.content) if self._error is not None else ""
 
 
-def _select(field: FormField) -> Select:
+def _select(field: FormField) -> Choice:
     options = [(choice, choice) for choice in field.choices or ()]
     value = field.value or Select.NULL
-    return Select(options, value=value, allow_blank=not field.value, prompt="not set", compact=True)
+    return Choice(options, value=value, allow_blank=not field.value, prompt="not set", compact=True)
 
 
 def _input(field: FormField) -> Input:
