@@ -57,6 +57,7 @@ class Architecture:
         has_width: whether its numbers of channels can be multiplied by the recipe's `width`.
         min_side: side of the smallest images that it takes, in pixels.
         small_side: the same with the stem for small images; None if it has none.
+        activations: what the recipe's `activation` may be.
     """
 
     about: str
@@ -66,6 +67,7 @@ class Architecture:
     has_width: bool = True
     min_side: int = 32
     small_side: int | None = None
+    activations: tuple[str, ...] = ("relu",)
 
     def smallest(self, stem: str) -> int:
         """Return the side of the smallest images that it takes with a stem of `Backbone.stem`, in pixels."""
@@ -75,7 +77,9 @@ class Architecture:
 ARCHITECTURES: dict[str, Architecture] = {
     "nin": Architecture("the paper's net for CIFAR-10", taps=None, blocks=4, min_side=8),
     "compact": Architecture("small and fast on a CPU", taps=None, blocks=4, min_side=8),
-    "airbench": Architecture("of CIFAR-10 speed runs: learns in few steps", taps=None, blocks=3, min_side=8),
+    "airbench": Architecture(
+        "of CIFAR-10 speed runs: learns in few steps", taps=None, blocks=3, min_side=8, activations=("relu", "silu")
+    ),
     "alexnet": Architecture(
         "the paper's net for ImageNet and Places205",
         extra_layers=("pool1", "pool2", "pool5", "fc6", "fc7"),

@@ -193,6 +193,9 @@ class Backbone(Section):
         description="First layers of 'alexnet', 'resnet50' and 'resnet50v2': for images of 224 pixels, or small ones "
         "for images of 32 to 64, with smaller kernels and strides and without the residual nets' first pool.",
     )
+    activation: Literal["relu", "silu"] = Field(
+        "relu", description="Activation behind each batch normalisation of 'airbench'; always 'relu' in the others."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -211,6 +214,8 @@ class Backbone(Section):
             raise ValueError(f"width: {self.name!r} has a fixed width; leave width out")
         if self.stem == "small" and architecture.small_side is None:
             raise ValueError(f"stem: {self.name!r} has no other one; leave stem out")
+        if self.activation not in architecture.activations:
+            raise ValueError(f"activation: {self.name!r} has 'relu' only; leave activation out")
         return self
 
     def taps(self) -> list[str]:

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from support.command_line import invoke
 
+from rotnet_keras.config.sections import Backbone
 from rotnet_keras.data.stores import Split
+from rotnet_keras.engine import keras
 from rotnet_keras.evaluation.features import random_backbone
 from rotnet_keras.models.backbones.airbench import WHITENING, whiten
-from rotnet_keras.models.backbones.registry import backbone
+from rotnet_keras.models.backbones.registry import backbone, build_backbone
 
 
 def photos(count, side=16):
@@ -64,6 +66,25 @@ def test_large_images_are_whitened_from_fewer_of_them():
     assert read == [78]
     assert model.get_layer(WHITENING).get_weights()[0].shape == (2, 2, 1, 8)
     assert model.get_layer("conv4").output.shape[1:] == (16, 16, 32)
+
+
+def test_an_activation_that_is_no_relu_keeps_negative_features(whitened):
+    plain, images = whitened
+    spec = Backbone(name="airbench", width=0.25, activation="silu")
+    model = build_backbone(spec, (16, 16, 3), [120.0] * 3, [70.0] * 3)
+    model.set_weights(plain.get_weights())
+    for tap in ("conv1", "conv2", "conv3"):
+        smallest = [
+            np.min(keras.Model(net.input, net.get_layer(tap).output)(images[:20], training=True))
+            for net in (plain, model)
+        ]
+        # The least value of x / (1 + exp(-x)) is -0.278.
+        assert smallest[0] == 0 and smallest[1] == pytest.approx(-0.278, abs=2e-3), tap
+    assert model.get_layer("block1_relu0").activation is keras.activations.relu
+    with pytest.raises(ValueError, match="activation: 'compact' has 'relu' only; leave activation out"):
+        Backbone(name="compact", activation="silu")
+    result = invoke("show", "cifar_cpu", "backbone.activation=elu")
+    assert result.returncode == 2 and "backbone.activation" in result.stderr and "'silu'" in result.stderr
 
 
 def test_other_backbones_stay_as_they_are():

@@ -21,10 +21,12 @@ def gradients(model):
     return np.asarray(outputs), tape.gradient(loss, model.trainable_variables)
 
 
-@pytest.mark.parametrize(("name", "blocks"), [("nin", 3), ("compact", 3)])
-def test_fused_and_stock_train_alike(name, blocks):
+@pytest.mark.parametrize(
+    ("name", "options"), [("nin", {}), ("compact", {}), ("airbench", {}), ("airbench", {"activation": "silu"})]
+)
+def test_fused_and_stock_train_alike(name, options):
     keras.utils.set_random_seed(0)
-    model = backbone(name, blocks=blocks, width=0.25)
+    model = backbone(name, blocks=3, width=0.25, **options)
     trained = with_fused_batch_norm(model)
     assert FusedBatchNormalization in kinds(trained)
     assert keras.layers.BatchNormalization not in kinds(trained)

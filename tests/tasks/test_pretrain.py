@@ -85,11 +85,16 @@ def test_a_diverging_loss_stops_the_run_and_says_how_to_go_on(tiny_recipe):
             *("rotation.copies=one", "rotation.angles=[90, 270]", "train.precision=mixed_float16"),
             *("backbone.name=nin", "optimizer.name=adamw", "data.validation=0"),
         ],
-        ["optimizer.name=muon", "optimizer.ema=0.5", "train.precision=mixed_float16", "train.accumulate=2"],
+        [
+            *("optimizer.name=muon", "optimizer.ema=0.5", "train.precision=mixed_float16", "train.accumulate=2"),
+            *("backbone.name=airbench", "backbone.activation=silu"),
+        ],
         pytest.param(
             [
                 "optimizer.name=muon",
                 "optimizer.kernel_rate=0.02",
+                "backbone.name=airbench",
+                "backbone.activation=silu",
                 "train.precision=mixed_bfloat16",
                 "devices.replicas=2",
             ],

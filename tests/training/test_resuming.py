@@ -116,7 +116,8 @@ def test_a_detached_run_is_watched_and_stopped_from_elsewhere(tiny_recipe):
 @needs_bfloat16
 @pytest.mark.long
 def test_a_run_with_muon_in_mixed_precision_resumes_to_the_bit(tiny_recipe):
-    options = ("optimizer.name=muon", "train.precision=mixed_bfloat16", "train.steps=30", "probe=[]")
+    network = ("backbone.name=airbench", "backbone.activation=silu")
+    options = (*network, "optimizer.name=muon", "train.precision=mixed_bfloat16", "train.steps=30", "probe=[]")
     _, whole = start(tiny_recipe, *options, name="whole")
     _, run = start(tiny_recipe, *options, "--detach")
     wait_for_step(run, 4)

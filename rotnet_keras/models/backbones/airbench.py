@@ -6,7 +6,7 @@ import numpy as np
 
 from rotnet_keras.data.stores import Split
 from rotnet_keras.engine import keras
-from rotnet_keras.models.backbones.blocks import bn_relu, pixels
+from rotnet_keras.models.backbones.blocks import bn_activation, pixels
 
 layers = keras.layers
 
@@ -25,6 +25,7 @@ def airbench(
     width: float = 1.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    activation: str = "relu",
 ) -> keras.Model:
     """A smaller net of Jordan's CIFAR-10 speed runs: frozen whitening filters, then blocks of two convolutions.
 
@@ -40,6 +41,8 @@ def airbench(
         blocks: 2 or more. The first has width * 32 channels, each other one width * 128.
         width: multiplies every number of channels.
         mean, std: of the pixels, for each channel; 127.5 by default.
+        activation: "relu" or "silu", which features for probes are better with; that of the whitened patches, which
+            come with either sign, is always a ReLU.
 
     Returns:
         A model whose output is the last block's map. For 32 x 32 inputs and three blocks the taps are `conv1`
@@ -53,9 +56,9 @@ def airbench(
         channels = max(1, round(width * (32 if block == 1 else 128)))
         x = _convolution(x, channels, f"block{block}_conv1")
         x = layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
-        x = bn_relu(x, f"block{block}_bn1", f"block{block}_relu1")
+        x = bn_activation(x, f"block{block}_bn1", activation, f"block{block}_{activation}1")
         x = _convolution(x, channels, f"block{block}_conv2")
-        x = bn_relu(x, f"block{block}_bn2", f"conv{block}")
+        x = bn_activation(x, f"block{block}_bn2", activation, f"conv{block}")
     return keras.Model(inputs, x, name="airbench")
 
 

@@ -58,9 +58,15 @@ def conv_bn_relu(
 def bn_relu(x: keras.KerasTensor, bn: str, relu: str, torch_gamma: bool = False) -> keras.KerasTensor:
     """Batch normalisation and a ReLU, with layers of these names."""
     # PyTorch up to 1.1 initialised the scale of a batch normalisation from U(0, 1).
-    gamma = keras.initializers.RandomUniform(0.0, 1.0) if torch_gamma else "ones"
+    return bn_activation(x, bn, "relu", relu, keras.initializers.RandomUniform(0.0, 1.0) if torch_gamma else "ones")
+
+
+def bn_activation(
+    x: keras.KerasTensor, bn: str, activation: str, name: str, gamma: str | keras.initializers.Initializer = "ones"
+) -> keras.KerasTensor:
+    """Batch normalisation and an activation, "relu" or "silu", with layers of these names."""
     x = layers.BatchNormalization(**BATCH_NORM, gamma_initializer=gamma, name=bn)(x)
-    return layers.Activation("relu", name=relu)(x)
+    return layers.Activation(activation, name=name)(x)
 
 
 def torch_uniform() -> keras.initializers.Initializer:

@@ -43,7 +43,8 @@ def backbone(name: str, input_shape: Sequence[int] = (32, 32, 3), **options: obj
         input_shape: (H, W, C) of raw pixels in [0, 255].
         **options: of the builder. `width` multiplies all numbers of channels; `mean` and `std` are those of the pixels,
             for each channel, 127.5 by default; `blocks` is the number of blocks of "nin", "compact" and "airbench";
-            `stem` of "alexnet", "resnet50" and "resnet50v2" is "standard", or "small" for images of 32 to 64 pixels.
+            `stem` of "alexnet", "resnet50" and "resnet50v2" is "standard", or "small" for images of 32 to 64 pixels;
+            `activation` of "airbench" is "relu" or "silu".
 
     Returns:
         A functional `keras.Model` from pixels (N, H, W, C) to the last block's feature map, or to `fc7` of AlexNet. It
@@ -90,6 +91,7 @@ def build_backbone(
         )
     options: dict[str, object] = {} if spec.blocks is None else {"blocks": spec.blocks}
     options |= {} if spec.stem == "standard" else {"stem": spec.stem}
+    options |= {} if spec.activation == "relu" else {"activation": spec.activation}
     built = backbone(spec.name, shape, width=spec.width, mean=mean, std=std, **options)
     return built if values is None else with_input_name(built, VALUES)
 
