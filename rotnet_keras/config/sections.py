@@ -193,9 +193,7 @@ class Backbone(Section):
         description="First layers of 'alexnet', 'resnet50' and 'resnet50v2': for images of 224 pixels, or small ones "
         "for images of 32 to 64, with smaller kernels and strides and without the residual nets' first pool.",
     )
-    activation: Literal["relu", "silu"] = Field(
-        "relu", description="Activation behind each batch normalisation of 'airbench'; always 'relu' in the others."
-    )
+    activation: Literal["relu", "silu"] = Field("relu", description="Activation of 'airbench'; others have 'relu'.")
 
     @model_validator(mode="before")
     @classmethod

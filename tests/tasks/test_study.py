@@ -229,7 +229,7 @@ def test_random_starts_have_the_architecture_of_another_run():
     planned = {run.name: run for run in planned_runs(study)}
     random = planned["random-segmentation"].overrides()
     expected = {"backbone.name": "compact", "backbone.blocks": 4, "backbone.width": 1.0, "backbone.stem": "standard"}
-    expected |= {"rescale": False, "seed": 0}
+    expected |= {"backbone.activation": "relu", "rescale": False, "seed": 0}
     assert random == expected and load_recipe("voc12_segmentation", random).pretrained is None
     # What a scale changes of single runs.
     assert planned["frozen"].changed_values["pretrained.frozen"] == "conv2"
