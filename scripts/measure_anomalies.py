@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures how well classifiers find images unlike those of their training: AUROC by score, over several runs.
 
-Each run is a classifier of CIFAR-10, with rotations beside its labels or without. 2,000 test images of CIFAR-10 are the
+Each run is a classifier of CIFAR-10 that learned rotations beside its labels. 2,000 test images of CIFAR-10 are the
 usual ones. The unusual ones are textures (tfds's `dtd`), photos (tfds's `imagenet2012`, its validation images), scenes
 (a folder) and the clothes that ship with the package, as RGB images. A repeated command goes on where it was:
 
@@ -25,9 +25,10 @@ from PIL import Image
 from rotnet_keras.config.sections import Data
 from rotnet_keras.data.datasets import load
 from rotnet_keras.host import python_command
-from rotnet_keras.runs.folder import RunFolder
 
 USUAL, MOST_PHOTOS = 2000, 2000
+# Of `rotnet-keras anomalies`; that of the classes is one minus the highest probability.
+SCORES = ("classes", "rotations", "both")
 
 
 def write_images(folder, images):
@@ -57,16 +58,9 @@ def clothes():
 def auroc(run, usual, unusual, score, file):
     """The AUROC of `rotnet-keras anomalies`."""
     if not file.exists():
-        command = [
-            *python_command("-m", "rotnet_keras", "anomalies"),
-            run,
-            usual,
-            "--against",
-            unusual,
-            "--score",
-            score,
-        ]
-        result = subprocess.run([*map(str, command), "--json"], capture_output=True, text=True, check=False)
+        options = ["--against", unusual, "--score", score, "--json"]
+        command = [*python_command("-m", "rotnet_keras", "anomalies"), run, usual, *options]
+        result = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
         if result.returncode:
             sys.exit(result.stderr)
         file.write_text(json.dumps(json.loads(result.stdout)["auroc"]))
@@ -86,13 +80,11 @@ def main(runs, data_dir, scenes, work):
     write_images(work / "photos", tfds_images("imagenet2012", f"validation[:{MOST_PHOTOS}]", data_dir))
     write_images(work / "clothes", clothes())
     kinds = {"textures": work / "textures", "photos": work / "photos", "scenes": scenes, "clothes": work / "clothes"}
-    rotates = all("auxiliary" in RunFolder(run).recipe_values() for run in runs)
-    scores = ["classes", "rotations", "both"] if rotates else ["classes"]
     print(f"{len(runs)} runs; mean and standard deviation of the AUROC\n")
-    print(f"| unusual | {' | '.join(scores)} |\n| --- |{' ---: |' * len(scores)}")
+    print(f"| unusual | {' | '.join(SCORES)} |\n| --- |{' ---: |' * len(SCORES)}")
     for kind, folder in kinds.items():
         cells = []
-        for score in scores:
+        for score in SCORES:
             found = [
                 auroc(run, work / "cifar10", folder, score, work / f"{run.name}-{kind}-{score}.json") for run in runs
             ]

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Label CIFAR-10's training images by clusters of a backbone's features, as ClusterFit does (Yan et al., CVPR 2020).
 
-    python results/cifar_search/clusterfit.py backbone.keras --data-dir DIR --clusters 500 --to clusters.npz
-    rotnet-keras run results/cifar_search/clusterfit.toml data.name=clusters.npz
+    rotnet-keras run results/cifar_search/screened_airbench.toml train.steps=1208 probe=[] --name first
+    python results/cifar_search/clusterfit.py runs/first/export/backbone.keras --data-dir DIR --to clusters.npz
+    rotnet-keras run results/cifar_search/clusterfit.toml data.name=clusters.npz --name second
+    rotnet-keras run results/cifar_search/screened_probe.toml backbone.run=second
 
-The first 90 % of the training images become `x_train` with their clusters as labels, the others `x_val`. No label of
-CIFAR-10 and no test image is read. Features are the mean of the tap's map and of that of the mirror image, whitened by
-their principal components and scaled to length 1.
+The first and the last take `data.data_dir=DIR` besides, unless TFDS_DATA_DIR names the folder. The first 90 % of the
+training images become `x_train` with their clusters as labels, the others `x_val`. No label of CIFAR-10 and no test
+image is read. Features are the mean of the tap's map and of that of the mirror image, whitened by their principal
+components and scaled to length 1.
 """
 
 import argparse
